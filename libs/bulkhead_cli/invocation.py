@@ -17,10 +17,10 @@ from typer.core import TyperGroup
 from bulkhead_cli.output import Exit, Speech, Stop, say, wants_json
 
 UsageError: Any = typer.BadParameter.__mro__[1]
-"""Of whichever click typer stands on; it exports only this subclass."""
+"""UsageError of the click that typer is built on; typer exports only this subclass."""
 
 AT_THE_BROKER = ("timeline", "why", "export", "doctor", "dead-letters")
-ELSEWHERE = "run it there, with --data DIR; over HTTP `show` tells how a task stands or ended, `watch` what happens"
+ELSEWHERE = "run it there, with --data DIR; over HTTP `show` prints the state of a task, `watch` its events"
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -66,8 +66,8 @@ class Commands(TyperGroup):
             say(
                 Stop(
                     Exit.FAILED,
-                    f"what the command says cannot be written: {error.strerror}",
-                    "free some where its output goes; what it did stays done",
+                    f"the output cannot be written: {error.strerror}",
+                    "free space where the output goes; what the command did is kept",
                 )
             )
             sys.exit(int(Exit.FAILED))

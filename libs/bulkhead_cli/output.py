@@ -1,4 +1,4 @@
-"""What the command line says and how it ends: plain without a terminal, one line per error, documented exit codes."""
+"""Output and exit codes of the command line: plain without a terminal, one line per error, documented exit codes."""
 
 import asyncio
 import json
@@ -166,7 +166,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         if Speech.as_json:
             say(Stop(Exit.FAILED, "stopped by a signal", "the mesh goes on", name="interrupted"))
         else:
-            err.print("stopped watching; the mesh goes on", style="dim")
+            err.print("stopped watching; the mesh continues", style="dim")
         raise typer.Exit(130) from None
 
 
@@ -177,11 +177,11 @@ HINTS = {
     "not_found": "`bulkhead tasks` lists the ids",
     "already_ended": "`bulkhead show TASK` has its result",
 }
-"""What to do, in the words of the command line: the gateway's own hints speak to programmers of HTTP."""
+"""Hints for people at a command line; the gateway's own hints are for programmers of HTTP."""
 
 
 def refusal(error: "Refused", about: str = "") -> Stop:
-    """What the mesh refused, for people at a command line. `not_found` is wrong usage: the id was mistyped."""
+    """A refusal of the mesh, for people at a command line. `not_found` is wrong usage: the id was mistyped."""
     code = Exit.USAGE if error.code == "not_found" else Exit.REFUSED
     what = f"{about}: {error}" if about else str(error)
     document = error.code == "not_found" and "document" in str(error.problem.get("title"))

@@ -69,7 +69,7 @@ def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: 
         raise Stop(
             Exit.USAGE,
             "--api-key (or BULKHEAD_API_KEY) holds characters that no key has",
-            f"copy it again, without what is around it; keys of a local mesh are in {data / 'credentials.json'}",
+            f"copy it again, without surrounding characters; keys of a local mesh are in {data / 'credentials.json'}",
         )
     if url and api_key:
         return Target(url, api_key)

@@ -81,9 +81,9 @@ async def test_a_second_signal_ends_all_at_once_and_nothing_is_started_again(
     pids = await Cheap.made.draining()
     assert all(os.getpgid(pid) == pid for pid in pids), "a terminal's Ctrl-C is for `up` alone"
     heard[second]()
-    with pytest.raises(Stop, match="at once, by a second signal: nothing of it runs") as ended:
+    with pytest.raises(Stop, match="at once, by a second signal; no process is left running") as ended:
         await asyncio.wait_for(running, 60)
-    assert ended.value.code == Exit.FAILED and "goes on at the next start" in ended.value.hint
+    assert ended.value.code == Exit.FAILED and "continues at the next start" in ended.value.hint
     Cheap.made.is_gone(pids)
     said = " ".join(capsys.readouterr().out.split())
     assert "has 10 s to finish" in said and "delivered again at the next start" in said, said

@@ -79,7 +79,7 @@ class DocumentsCopy(_Said):
 
 
 class Manifest(_Said):
-    """What a backup holds. Positions were read before any stream: see `taking`."""
+    """Manifest of a backup. Positions were read before any stream: see `backup`."""
 
     format: int
     version: str
@@ -118,7 +118,7 @@ class Writer:
             self._partial.unlink(missing_ok=True)
 
     def failed(self, error: OSError) -> BackupError:
-        """What to say when it cannot be written."""
+        """Message when it cannot be written."""
         return BackupError(f"{self.path} cannot be written: {error.strerror}; choose another place, nothing was kept")
 
     def open(self, name: str) -> "PartWriter":
@@ -146,7 +146,7 @@ class Writer:
             finally:
                 os.close(folder)
         except FileExistsError as error:
-            raise BackupError(f"{self.path} came into being meanwhile; choose another name") from error
+            raise BackupError(f"{self.path} was created meanwhile; choose another name") from error
         except OSError as error:
             raise self.failed(error) from error
         self._done = True
@@ -309,12 +309,12 @@ class Reader:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "it"
-            raise self._bad(f"its manifest does not hold: {where}: {first['msg']}") from error
+            raise self._bad(f"its manifest is not valid: {where}: {first['msg']}") from error
 
     def _compare(self, found: Mapping[str, Part], wanted: Mapping[str, Part]) -> None:
         for name in sorted(set(found) | set(wanted)):
             if name not in wanted:
-                raise self._bad(f"{name} is in it, and its manifest does not say so")
+                raise self._bad(f"{name} is in it, and not in its manifest")
             if name not in found:
                 raise self._bad(f"its manifest names {name}, which is not in it")
             if found[name] != wanted[name]:
@@ -325,8 +325,7 @@ class Reader:
 
     def _torn(self) -> BackupError:
         return BackupError(
-            f"{self.path} is torn: it ends before its manifest, as a copy does that was cut off; fetch it again, or "
-            "restore another one"
+            f"{self.path} is truncated: it ends before its manifest; copy it again, or restore another one"
         )
 
     def _foreign(self) -> BackupError:

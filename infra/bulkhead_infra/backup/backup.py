@@ -66,12 +66,12 @@ Say = Callable[[Progress], None]
 Durable = tuple[str, str]
 """Stream and name."""
 HOLD_S = 30.0
-"""So long after its death a backup keeps a mesh waiting at most."""
+"""Time for which a backup that died may still keep a mesh waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to copy beside the streams. documents: rag's folder; data: of `bulkhead up`, for the digests of API keys.
+    """Parts to copy beside the streams. documents: rag's folder; data: of `bulkhead up`, for the digests of API keys.
 
     passphrase: seals the keys of `identity` (and the local user's credentials); without one no key is copied.
     """

@@ -16,7 +16,7 @@ SUFFIX = ".sqlite"
 
 
 def tenants(folder: Path) -> list[str]:
-    """Whose documents lie there."""
+    """Tenants that have documents."""
     return sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}") if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Where a mesh keeps what: on this machine, running or stopped, or behind a broker's address with folders of its own.
+"""Locations of a mesh's data: on this machine, or behind a broker's address with folders of its own.
 
 In: a data directory, or an address and folders. Out: an open broker, whole backups, whole restores. A restore on this
 machine that is cut off leaves a mark: `up` refuses the directory, and the next restore begins anew.

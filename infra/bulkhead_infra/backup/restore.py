@@ -75,7 +75,7 @@ def starts(manifest: Manifest, layout: Layout) -> dict[str, int]:
 
 
 async def begins(broker: Broker, reader: Reader, layout: Layout) -> Begin:
-    """Where everything goes on: durables by their positions, timers' inboxes by the last timer that they hold."""
+    """Set the positions: durables by their positions, timers' inboxes by the last timer that they hold."""
     sources = {}
     for service in catalog.DECIDERS:
         inbox = subjects.inbox_stream(service)

@@ -42,7 +42,7 @@ class Broker:
         self._client, self._url, self._denied = client, url, denied
 
     async def names(self) -> list[str]:
-        """Of all streams there are."""
+        """Names of all streams."""
         return list((await self._ask("STREAM.NAMES", {})).get("streams") or ())
 
     async def info(self, stream: str) -> dict[str, Any] | None:
@@ -50,7 +50,7 @@ class Broker:
         return await self._ask(f"STREAM.INFO.{stream}", {}, none=STREAM_NOT_FOUND) or None
 
     async def durables(self, stream: str) -> list[str]:
-        """Of a stream, in order."""
+        """Names of a stream's durables, sorted."""
         return sorted((await self._ask(f"CONSUMER.NAMES.{stream}", {}, none=STREAM_NOT_FOUND)).get("consumers") or ())
 
     async def floor(self, stream: str, durable: str) -> int:

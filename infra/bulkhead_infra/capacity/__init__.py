@@ -1,4 +1,4 @@
-"""What a load needs, from measured costs of one task: arithmetic, no I/O.
+"""Capacity for a load, from measured costs of one task: arithmetic, no I/O.
 
 In: tasks a day, a peak factor, days of retention. Out: rows of text. The costs are of whole tasks on the whole mesh
 (every service a process, the offline model, traces on, fsync before every ack), as `/jsz`, Redis and the kernel counted
@@ -87,7 +87,7 @@ redis_bytes was taken before accounts were packed: today it is less."""
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is planned for. texts_bytes: of a task's own texts in BLOBS, which are never purged. store_gib: disk that
+    """Planned load. texts_bytes: of a task's own texts in BLOBS, which are never purged. store_gib: disk that
     the broker is given; 0: as it comes."""
 
     tasks_per_day: int = 10_000_000
@@ -138,7 +138,7 @@ def unmeasured(task: Task) -> list[str]:
 
 
 def store_gib(load: Load) -> int:
-    """What to give the broker of each copy (`--store-gib`), so that no stream is full before its tasks are purged."""
+    """Store size of each copy (`--store-gib`), so that no stream is full before its tasks are purged."""
     share = {name: stream_sizes.PERCENT.get(name, 1) / 100 for name in load.task.streams}
     kept = load.tasks_per_day * load.retention_days
     needs = [size * kept / share[name] for name, (_, size) in load.task.streams.items() if name != "BLOBS"]
@@ -152,7 +152,7 @@ def replicas(load: Load, service: str) -> int:
 
 
 def facts(load: Load) -> float:
-    """What budget folds when Redis is lost at the peak, beside the newest checkpoint."""
+    """Facts that budget folds when Redis is lost at the peak, beside the newest checkpoint."""
     per_task = load.task.streams["INBOX_BUDGET"][0] + load.task.streams["INBOX_JOURNAL"][0]
     return per_task * load.peak_per_s * CHECKPOINT_S
 

@@ -1,4 +1,4 @@
-"""What `make live` asks: ten objectives with their documents and, where it is known, the right answer.
+"""Cases of `make live`: ten objectives with their documents and, where it is known, the right answer.
 
 In: nothing. Out: `Case`s. A case knows its tenant: documents of one tenant are searched together.
 """

@@ -50,7 +50,7 @@ async def run(mesh: LocalMesh, screen: Screen) -> int:
         if not stopping.is_set():
             raise
     if mesh.ended_at_once:
-        screen.event("ended at once, by a second signal; what was under way goes on at the next start")
+        screen.event("ended at once, by a second signal; unfinished work continues at the next start")
     return int(mesh.ended_at_once)
 
 

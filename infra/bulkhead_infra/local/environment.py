@@ -1,4 +1,4 @@
-"""What each process gets to know through its environment: as little as it needs.
+"""The environment of each process: as little as it needs.
 
 In: facts of this run and the environment of the one who started it. Out: a dictionary per service. A knob
 (BULKHEAD_*) is passed on only to services whose Settings have it; secrets go to the one service that uses them.
@@ -8,8 +8,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
+from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
+
+from bulkhead.runtime.process.main import setting_problems
+from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
 from bulkhead_infra.services import SERVICES, Setting
@@ -23,7 +27,7 @@ MODEL_KNOBS = ("model", "judge_model", "fallback_model", "routes", "providers", 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What this run has decided. offline_url: base of the offline model, "" for a real provider."""
+    """Facts of this run. offline_url: base of the offline model, "" for a real provider."""
 
     nats_url: str
     redis_url: str
@@ -84,6 +88,32 @@ def environ_of(
                 assert_never(setting)
     found |= {PREFIX + name.upper(): str(value) for name, value in own.items()}
     return found | dict(extra)
+
+
+def setting_errors(service: str, environ: Mapping[str, str]) -> list[str]:
+    """Errors in the settings of one service, one line each, found without starting its process."""
+    settings = settings_of(service)
+    try:
+        _reading(settings, environ)()
+    except ValueError as error:
+        return [f"{service}: {line}" for line in setting_problems(error, settings)]
+    return []
+
+
+def _reading(settings: type[ServiceSettings], environ: Mapping[str, str]) -> type[ServiceSettings]:
+    """The same Settings, read from this environment and not from the one of this process."""
+    variables = {name.lower(): value for name, value in environ.items()}
+
+    class Given(settings):  # type: ignore[valid-type,misc]
+        @classmethod
+        def settings_customise_sources(cls, *sources: Any, **named: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+            found = super().settings_customise_sources(*sources, **named)
+            for source in found:
+                if isinstance(source, EnvSettingsSource):
+                    source.env_vars = variables
+            return found  # type: ignore[no-any-return]
+
+    return Given
 
 
 def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a mesh is given and does not run itself: somebody else's broker, Redis.
+"""External services that a mesh uses instead of its own: broker, Redis.
 
 In: addresses. Out: whether they can be used, said before anything is started. Their accounts, memory and disks are
 their owner's: `bulkhead render accounts` writes what the broker must include, `bulkhead doctor` looks at both.
@@ -38,7 +38,7 @@ class Given:
         ):
             for one in _each(url):
                 if not _is(one, schemes):
-                    raise StartFailed(f"{option}: this is no address; write it as {schemes[0]}://HOST:PORT")
+                    raise StartFailed(f"{option}: this is not an address; write it as {schemes[0]}://HOST:PORT")
         try:
             bounds([], self.store_gib)
         except StoreTooSmall as error:

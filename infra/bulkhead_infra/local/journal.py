@@ -48,7 +48,7 @@ class JournalKeeper:
             )
 
     def broker_is(self, state: str) -> None:
-        """Told at every change of anything: when the broker has come back, it has read its store again."""
+        """Take note of the broker's state: after each restart the journal is compared again."""
         if state == "ready" and self._broker != "ready":
             self._asked.set()
         self._broker = state
@@ -76,8 +76,8 @@ class JournalKeeper:
                     self._say(found.hidden)
                 if found.fault:
                     self._say(
-                        f"the journal is made again of the inboxes, since {found.fault}; until it has read them "
-                        "again, timelines and replays wait for it"
+                        f"the journal is rebuilt from the inboxes, since {found.fault}; timelines and "
+                        "replays wait until it is complete"
                     )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), PAUSES_S[min(looks, len(PAUSES_S) - 1)])

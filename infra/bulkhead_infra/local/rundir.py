@@ -47,7 +47,7 @@ class RunDir:
     """An owned data directory; `close` gives it up."""
 
     def __init__(self, path: Path, *, restoring: bool = False) -> None:
-        """Take the directory. restoring: half a restore is no obstacle. Raises DirectoryInUse, DirectoryUnfit."""
+        """Lock the directory. restoring: accept an interrupted restore. Raises DirectoryInUse, DirectoryUnfit."""
         self.path = path.resolve()
         _PRIVATE.enter()
         try:
@@ -81,7 +81,7 @@ class RunDir:
         return self.path / "logs" / f"{name}.log"
 
     def health_file(self, name: str) -> Path:
-        """Where a service tells its health port."""
+        """File in which a service writes its health port."""
         return self.path / "run" / f"{name}.json"
 
     def end_leftovers(self) -> list[str]:
@@ -115,7 +115,7 @@ class RunDir:
         return found if isinstance(found, int) and found > 0 else 0
 
     def write_mesh(self, facts: Mapping[str, Any]) -> None:
-        """Tell what runs; no secrets."""
+        """Write what runs, without secrets."""
         keys.replace(self.path / MESH_FILE, json.dumps(facts, indent=1))
 
     def ensure_api_keys(self, tenant: str) -> None:
@@ -135,15 +135,15 @@ class RunDir:
         return {str(role): str(key) for role, key in _read(self.path / CREDENTIALS_FILE).items()}
 
     def problem(self, error: OSError) -> str:
-        """What to say of an error in this directory; "" when it is about something else."""
+        """Message about an error in this directory; "" for other errors."""
         if error.errno in FULL:
             return _unfit(self.path, error)
         named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else Path()
         ours = self.path in named.parents
-        return f"{named} cannot be used: {error.strerror}; put that right and start again" if ours else ""
+        return f"{named} cannot be used: {error.strerror}; correct that and start again" if ours else ""
 
     def close(self) -> None:
-        """Let others have the directory."""
+        """Unlock the directory."""
         if not self._lock.closed:
             self._lock.close()
             _PRIVATE.leave()
@@ -170,7 +170,7 @@ _PRIVATE = _Private()
 
 
 def _tighten(path: Path) -> None:
-    """Take from others what an older version left open. Only in a directory that is a mesh's own."""
+    """Remove the rights of other users that an older version left, only in a mesh's own directory."""
     for folder, _, files in os.walk(path):
         for one in (Path(folder), *(Path(folder, name) for name in files)):
             mode = one.lstat().st_mode
@@ -214,13 +214,13 @@ def _cut_off(path: Path) -> str:
     if not (path / RESTORING_FILE).exists():
         return ""
     return (
-        f"a restore into {path} was cut off, so that it holds half a mesh; run the same `bulkhead restore` again, "
-        "which begins anew"
+        f"a restore into {path} was interrupted, so the mesh in it is incomplete; run the same `bulkhead restore` "
+        "again, which starts over"
     )
 
 
 def _obstacle(path: Path) -> str:
-    """What to say when something else stands where a folder belongs; "" otherwise."""
+    """Message when a file has the name of one of the mesh's folders; "" otherwise."""
     for name in FOLDERS:
         found = path / name
         if (found.exists() or found.is_symlink()) and not found.is_dir():

@@ -1,8 +1,9 @@
-"""What the start of a local mesh is made of: keys for each process, its command, and how its readiness is asked.
+"""Parts of the start of a local mesh: keys for each process, its command, and how its readiness is asked.
 
 In: the mesh's directory, the policy, what a process is told. Out: files of keys; a `Spawn` and a `Probe` per unit.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,12 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import Policy
+from bulkhead_infra.local.environment import setting_errors
 from bulkhead_infra.local.rundir import PUBLISHERS_FILE, RunDir
-from bulkhead_infra.processes.child import Child, OnLine
+from bulkhead_infra.processes.child import Child, NotReady, OnLine, StartFailed
 from bulkhead_infra.processes.http import unready
-from bulkhead_infra.processes.supervised import Probe, Spawn
+from bulkhead_infra.processes.supervised import Probe, Say, Spawn, Unit, all_ready
 
 DEFAULT_TENANT = "demo"
+FRONT = "gateway"
+"""The service that people reach: a mesh serves as soon as one replica of it is ready."""
 
 
 def hand_out_keys(run: RunDir, rules: Policy, services: Iterable[str]) -> None:
@@ -29,15 +33,51 @@ def hand_out_keys(run: RunDir, rules: Policy, services: Iterable[str]) -> None:
 
 
 def newer_version(run: RunDir) -> str:
-    """What waits because a newer version ran here before; "" where none did."""
+    """Note on work that waits because a newer version ran here before; "" where none did."""
     newest = newest_logic()
     if run.logic() <= newest:
         return ""
     return (
-        f"{run.path} was last run by a newer version (decision logic {run.logic()}; this one has up to {newest}): what "
-        "tasks that it began have under way waits, unread and unchanged, until that version runs here again; new tasks "
-        "run"
+        f"{run.path} was last run by a newer version (decision logic {run.logic()}; this one has up to {newest}): "
+        "unfinished tasks of that version wait, unchanged, until that version runs here again; new tasks run"
     )
+
+
+def check_settings(services: Iterable[str], environ: Callable[[str], Mapping[str, str]]) -> None:
+    """Check the settings of every service before any process runs. Raises StartFailed with all errors."""
+    if lines := [line for service in services for line in setting_errors(service, environ(service))]:
+        raise StartFailed("\n  ".join(("these settings do not fit; nothing was started:", *lines)))
+
+
+async def serving(units: Sequence[Unit], services: Sequence[Unit], timeout_s: float, say: Say) -> asyncio.Task[None]:
+    """Wait until all units are ready, or until the timeout when the mesh serves without those that are late.
+
+    Returns a task that waits for the late ones. Raises NotReady when nothing serves after the timeout, StartFailed when
+    a process ends again and again.
+    """
+    try:
+        await all_ready(units, timeout_s)
+    except NotReady:
+        front = [unit for unit in services if unit.name.startswith(f"{FRONT}-")] or services
+        if not any(unit.state == "ready" for unit in front):
+            raise
+    late = [unit for unit in units if unit.state != "ready"]
+    for unit in late:
+        last_lines = f"\n{unit.child.why()}" if unit.child is not None else ""
+        say(f"{unit.name} is not ready after {timeout_s:g} s: {unit.detail or unit.state}{last_lines}")
+    if late:
+        say("the mesh serves without it and stays up; work for it waits until it is ready")
+    return asyncio.create_task(_follow(late, say))
+
+
+async def _follow(units: Iterable[Unit], say: Say) -> None:
+    """Report each unit as soon as it is ready after all."""
+
+    async def one(unit: Unit) -> None:
+        await unit.wait_ready(None)
+        say(f"{unit.name} is ready now")
+
+    await asyncio.gather(*(one(unit) for unit in units), return_exceptions=True)
 
 
 def offline_model(

@@ -1,4 +1,4 @@
-"""What people see of a running mesh: coloured log lines, and one status line per process at the bottom.
+"""Terminal output of a running mesh: coloured log lines, and one status line per process at the bottom.
 
 In: a mesh, its lines and its events. Out: text on a terminal; plain lines where there is none.
 """
@@ -7,7 +7,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -62,8 +62,8 @@ class Screen:
         """Whether it is a line of the broker that people get in other words, or that means nothing to them."""
         if garbage := GARBAGE.search(line):
             self.event(
-                f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole "
-                f"any more; stop the mesh and restore its directory from a backup (see {LOG_FILE})"
+                f"the broker found corrupt records in the files of its stream {garbage[1]}: messages are missing; "
+                f"stop the mesh and restore its directory from a backup (see {LOG_FILE})"
             )
             return True
         if RECOVERY.search(line):
@@ -72,7 +72,7 @@ class Screen:
         if self._refusals.take(line, time.monotonic()):
             if self._refusals.doctor():
                 self.event(
-                    "`bulkhead doctor` tried the key of every service: the broker refuses what is not its own to each",
+                    "`bulkhead doctor` tried the key of every service: each was refused the messages of others",
                     style="dim",
                 )
             return True
@@ -82,7 +82,7 @@ class Screen:
         """After a kill the broker reads its store again, a warning per stream; people need to know it once."""
         if time.monotonic() - self._recovering_at > RECOVERY_APART_S:
             self.event(
-                "the broker ended without an orderly stop and reads its store again; nothing that was "
+                "the broker was not stopped in order and reads its store again; no message that was "
                 f"acknowledged is lost (details in {LOG_FILE})"
             )
         self._recovering_at = time.monotonic()
@@ -90,9 +90,9 @@ class Screen:
     def _tell_of_others(self, now_s: float) -> None:
         if accounts := self._refusals.others(now_s):
             self.event(
-                "who calls himself doctor asked the broker for everything, in the account "
-                f"{', '.join(accounts)} alone, and was refused: `bulkhead doctor` tries the key of every "
-                f"service, and this was not it (unless it was cut off); look into {LOG_FILE}"
+                f"a client named doctor asked for all messages of the account {', '.join(accounts)} alone, and the "
+                "broker refused: `bulkhead doctor` tries the key of every service, so this was another program (or an "
+                f"interrupted doctor); see {LOG_FILE}"
             )
 
     def event(self, text: str, style: str = "") -> None:
@@ -135,9 +135,3 @@ def table(rows: Sequence[Row]) -> Table:
         state = Text(row.state, STATE_STYLES.get(row.state, "red"))
         found.add_row(row.name, state, str(row.pid or ""), memory, restarts, Text(detail, "dim"))
     return found
-
-
-def plain(rows: Sequence[Row], write: Callable[[str], None]) -> None:
-    """The same for a pipe."""
-    for row in rows:
-        write(f"{row.name:<{NAME_WIDTH}} {row.state:<10} {row.pid or '':<8} {row.rss_bytes // MIB} MiB {row.detail}")

@@ -7,6 +7,7 @@ left running. State in the directory survives everything; a second start goes on
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,8 +53,8 @@ class LocalMesh:
     `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
     service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
     on_event what people should know. retention: when ended tasks are purged. given: what it does not run itself.
-    Raises StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError: each says
-    what to do.
+    ready_timeout_s: after it the start goes on without processes that are late, if the gateway is ready. Raises
+    StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError, each with a hint.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class LocalMesh:
         self._tenants: list[str] = []
         self._retention, self._given, self._store_gib = retention, given, given.store_gib
         given.check()
+        self._late: asyncio.Task[None] | None = None
         self._upkeep: Upkeep | None = None
         self._journal: JournalKeeper | None = None
         self.up = False
@@ -168,7 +170,7 @@ class LocalMesh:
 
     @property
     def json(self) -> dict[str, Any]:
-        """What mesh.json holds."""
+        """Content of mesh.json."""
         return {
             "pid": os.getpid(),
             "durability": self.durability,
@@ -210,7 +212,8 @@ class LocalMesh:
 
     async def start_replica(self, service: str) -> int:
         """One more replica; returns its instance when it is ready."""
-        instance = 1 + max((int(name.rpartition("-")[2]) for name in self.units if _is(name, service)), default=-1)
+        taken = (int(name.rpartition("-")[2]) for name in self.units if _service_of(name) == service)
+        instance = 1 + max(taken, default=-1)
         unit = self._service(service, instance)
         unit.start()
         await unit.wait_ready(self._ready_timeout_s)
@@ -250,14 +253,14 @@ class LocalMesh:
         for unit in self.units.values():
             unit.start_no_more()
         try:
-            if self._upkeep is not None:
-                await self._upkeep.stop()
-            if self._journal is not None:
-                await self._journal.stop()
-            for group in DRAIN_ORDER:
-                await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
-            for name in (MODEL, REDIS, BROKER):
-                await self._stop([unit for unit in self.units.values() if unit.name == name])
+            if self._late is not None:
+                self._late.cancel()
+            for keeper in (self._upkeep, self._journal):
+                if keeper is not None:
+                    await keeper.stop()
+            for group in (*DRAIN_ORDER, (MODEL,), (REDIS,), (BROKER,)):
+                leaving = [unit for name, unit in self.units.items() if {name, _service_of(name)} & set(group)]
+                await asyncio.gather(*(unit.stop() for unit in leaving))
         finally:
             # Before anything is awaited: who cuts this off may do so again.
             for unit in self.units.values():
@@ -272,7 +275,7 @@ class LocalMesh:
     # How it is put together
 
     async def _start(self) -> None:
-        self._shards, before = self._shards or self._run.shards(), self._run.store_gib()
+        self._shards, before = self._run.shards() | self._shards, self._run.store_gib()
         # Streams are made smaller by a running broker, which must have room for them as they were.
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
         if problem := starts.newer_version(self._run):
@@ -284,30 +287,32 @@ class LocalMesh:
             self._say(f"{name} was left running by a run that was killed; it was ended")
         starts.hand_out_keys(self._run, rules, self._scale)
         accounts = render.accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
-        await self._start_infrastructure(accounts)
-        for service, count in self._scale.items():
-            for instance in range(count):
-                self._service(service, instance).start()
-        await all_ready(self.units.values(), self._ready_timeout_s)
+        self._plan(accounts)
+        starts.check_settings((name for name in self._scale if name not in self._modules), self._environ_of)
+        layout = await self._start_infrastructure()
+        services = [self._service(name, number) for name, count in self._scale.items() for number in range(count)]
+        for unit in services:
+            unit.start()
+        self._late = await starts.serving([*self.units.values()], services, self._ready_timeout_s, self._say)
         self.up = True
         self._upkeep = Upkeep(self.nats_url, self.nkey_seed, self._retention, self._say)
         self._upkeep.start()
-        layout = Layout(self._shards, self._given.replicas, self._store_gib)
         self._journal = JournalKeeper(self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._say)
         self._journal.start()
 
-    async def _start_infrastructure(self, accounts: str) -> None:
+    def _plan(self, accounts: str) -> None:
+        """Choose ports and addresses; nothing is started yet. Raises PortInUse, StartFailed."""
         path = self._run.path
         http_port = claim(self._wanted_http_port, "the gateway's HTTP port")
         plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability, store_gib=self._broker_gib)
         self._broker = NatsServer(plan, accounts, self._environ, self._line(BROKER))
         self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
-        model_port = free_port() if self._offline else 0
+        self._model_port = free_port() if self._offline else 0
         self._facts = RunFacts(
             nats_url=self.nats_url,
             redis_url=self.redis_url,
             http_port=http_port,
-            offline_url=f"http://127.0.0.1:{model_port}/v1" if self._offline else "",
+            offline_url=f"http://127.0.0.1:{self._model_port}/v1" if self._offline else "",
             offline_name=MODEL_NAME,
             tenants_file=self._tenants_file,
             drain_timeout_s=self._drain_timeout_s,
@@ -315,35 +320,34 @@ class LocalMesh:
         )
         if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
             raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
-        cure = Cure(UNHEALTHY_S, lambda: disk_problem(path))
+
+    async def _start_infrastructure(self) -> Layout:
+        cure = Cure(UNHEALTHY_S, lambda: disk_problem(self._run.path))
         if not self._given.nats_url:
             self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure, self._broker.advice)
         if not self._given.redis_url:
             self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
         if self._offline:
-            self._model(model_port)
+            arguments, line = self._offline_arguments, self._line(MODEL)
+            spawn, probe = starts.offline_model(MODEL, self._run, self._environ, self._model_port, arguments, line)
+            self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
         self._file.begins = True
         for unit in self.units.values():
             unit.start()
         if not self._given.nats_url:
             await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
         layout = Layout(self._shards, self._given.replicas, self._store_gib)
-        report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
-        for change in report.changed:
+        for change in (await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)).changed:
             self._say(f"provisioned: {change}")
+        return layout
 
-    def _model(self, port: int) -> None:
-        arguments = self._offline_arguments
-        spawn, probe = starts.offline_model(MODEL, self._run, self._environ, port, arguments, self._line(MODEL))
-        self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
+    def _environ_of(self, service: str, instance: int = 0) -> Mapping[str, str]:
+        extra = self._extra.get(service, {})
+        return environ_of(service, instance, self._run, self._facts, self._environ, extra)
 
     def _service(self, service: str, instance: int) -> Unit:
-        name, extra = f"{service}-{instance}", self._extra.get(service, {})
-        module = self._modules.get(service, f"bulkhead_services.{service}")
-
-        def environ() -> Mapping[str, str]:
-            return environ_of(service, instance, self._run, self._facts, self._environ, extra)
-
+        name, module = f"{service}-{instance}", self._modules.get(service, f"bulkhead_services.{service}")
+        environ = partial(self._environ_of, service, instance)
         spawn, probe = starts.service(name, module, self._run, environ, self._line(name))
         return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
@@ -375,9 +379,6 @@ class LocalMesh:
         await unit.restart()
         await unit.wait_ready(self._ready_timeout_s)
 
-    async def _stop(self, units: Sequence[Unit]) -> None:
-        await asyncio.gather(*(unit.stop() for unit in units))
-
     def _changed(self) -> None:
         if self._journal is not None and BROKER in self.units:
             self._journal.broker_is(self.units[BROKER].state)
@@ -395,5 +396,5 @@ class LocalMesh:
         return lambda line: None if name == BROKER and self.units[BROKER].stopping else on_line(name, line)
 
 
-def _is(name: str, service: str) -> bool:
-    return name.rpartition("-")[0] == service
+def _service_of(name: str) -> str:
+    return name.rpartition("-")[0]

@@ -1,4 +1,4 @@
-"""What a mesh that runs for weeks needs now and then: ended tasks are purged after their retention.
+"""Upkeep of a mesh that runs for weeks: ended tasks are purged after their retention.
 
 In: a broker, keys, a Retention. Out: what was removed, as events for people. It looks at the start and once a day; a
 look that finds nothing reads one page of the gateway's inbox.
@@ -47,7 +47,7 @@ class Upkeep:
                     self._say(
                         f"{done.tasks} tasks that ended long ago were purged ({total} messages)"
                         if done.tasks
-                        else f"{total} old messages of the mesh's own books were purged: nobody reads them again"
+                        else f"{total} old internal messages were purged"
                     )
             except (PurgeError, KeyFileError, OSError) as error:
                 self._say(f"ended tasks were not purged: {error}")

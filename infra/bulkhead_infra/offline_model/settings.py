@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """What a running server was told; every limit carries its unit in its name."""
+    """Settings of a running server; every limit carries its unit in its name."""
 
     port: int = 0
     host: str = "127.0.0.1"

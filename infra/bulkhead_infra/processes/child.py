@@ -21,7 +21,7 @@ LINE_MAX_BYTES = 64 * 1024
 LOG_MAX_BYTES = 64 * 1024 * 1024
 """A log file that has grown so far is set aside as `<name>.1`; the one before is dropped."""
 KILL_TIMEOUT_S = 30.0
-"""A killed process is gone at once; on a busy machine, within this time."""
+"""Time within which a killed process is gone, on a busy machine."""
 PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -31,6 +31,10 @@ OnLine = Callable[[str], None]
 
 class StartFailed(Exception):
     """The process could not be started, or ended before it was ready; says why and what to do."""
+
+
+class NotReady(StartFailed):
+    """The process runs and was not ready in time."""
 
 
 class Child:

@@ -31,7 +31,7 @@ async def get(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
 
 
 async def unready(url: str) -> str:
-    """What a health address complains about; "" when it answers 200."""
+    """The problem that a health address reports; "" when it answers 200."""
     try:
         code, body = await get(url, timeout_s=2.0)
     except OSError as error:

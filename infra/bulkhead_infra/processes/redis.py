@@ -53,7 +53,7 @@ class RedisServer:
         """Start the process. Raises StartFailed."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._torn():
-            # Redis would not start; budget makes its ledger again of the facts in the streams.
+            # Redis would not start; budget rebuilds its ledger from the facts in the streams.
             self.empty()
             if self._on_line is not None:
                 self._on_line("its files were torn by a power cut; it starts empty")
@@ -65,7 +65,7 @@ class RedisServer:
         )
 
     async def problem(self) -> str:
-        """What keeps it from answering; "" when it does."""
+        """The reason why it does not answer; "" when it does."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -79,7 +79,7 @@ class RedisServer:
         return "" if (auth, pong) == (b"+OK\r\n", b"+PONG\r\n") else f"{auth.decode().strip()} {pong.decode().strip()}"
 
     def advice(self, why: str) -> str:
-        """What to do about how it ended; "" when its own words say enough."""
+        """Hint on how it ended; "" when its own output is enough."""
         if "AOF" in why or "manifest" in why.lower() or "RDB" in why:
             return (
                 f"its files in {self._folder} are damaged. They are a cache: move {self._folder} away and start again, "

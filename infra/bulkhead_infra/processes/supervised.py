@@ -15,7 +15,7 @@ from typing import Literal
 
 import psutil
 
-from bulkhead_infra.processes.child import Child, StartFailed
+from bulkhead_infra.processes.child import Child, NotReady, StartFailed
 
 State = Literal["starting", "ready", "not ready", "down", "held", "stopped"]
 BACKOFF_FIRST_S = 0.2
@@ -90,7 +90,7 @@ class Unit:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process."""
+        """Process id while it runs."""
         return self.child.pid if self.child is not None and self.child.running else None
 
     @property
@@ -117,15 +117,15 @@ class Unit:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._supervision_ended)
 
-    async def wait_ready(self, timeout_s: float) -> None:
-        """Return when it is ready. Raises StartFailed with the reason and what the process said."""
+    async def wait_ready(self, timeout_s: float | None) -> None:
+        """Return when it is ready. Raises NotReady after the timeout, StartFailed when it cannot start."""
         try:
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(lambda: self.state == "ready" or self._failure is not None)
         except TimeoutError as error:
-            said = self.child.why() if self.child is not None else ""
-            raise StartFailed(
-                f"{self.name} was not ready within {timeout_s:g} s: {self.detail or self.state}\n{said}"
+            last_lines = self.child.why() if self.child is not None else ""
+            raise NotReady(
+                f"{self.name} was not ready within {timeout_s:g} s: {self.detail or self.state}\n{last_lines}"
             ) from error
         if self.state != "ready" and self._failure is not None:
             raise self._failure
@@ -161,7 +161,7 @@ class Unit:
         self._wake.set()
 
     def start_no_more(self) -> None:
-        """What runs now is the last: however it ends, and whoever gives up waiting for it, nothing is started again."""
+        """Never start it again, however the running process ends."""
         self._last, self._held = True, False
         self._wake.set()
 
@@ -198,7 +198,7 @@ class Unit:
                 self._say(f"{ended}\n  {self.name} is not started again: the mesh is being stopped")
                 continue
             if self._hopeless:
-                self._say(f"{ended}\n  {self.name} is not started again: mend its settings, then restart the mesh")
+                self._say(f"{ended}\n  {self.name} is not started again: correct its settings, then restart the mesh")
                 await self._pause(None)
                 continue
             backoff_s = BACKOFF_FIRST_S if time.monotonic() - started > STEADY_S else self._backoff_s

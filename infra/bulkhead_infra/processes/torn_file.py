@@ -1,4 +1,4 @@
-"""Files that a power cut tore because they were written without fsync. In: a path. Out: whether its end is missing.
+"""Detection of a file that a power cut has torn. In: a path. Out: whether its end was never written.
 
 The file system gives such a file its length, or its name, before its data: it is empty, or ends in zeros.
 """

@@ -37,7 +37,7 @@ KEYS_AT, DOCUMENTS_AT = "/bulkhead/keys", "/bulkhead/data/rag"
 
 @dataclass(frozen=True, slots=True)
 class Refilled:
-    """What was restored, and into how many shards."""
+    """Streams, documents and shards that were restored."""
 
     manifest: Manifest
     shards: Mapping[str, int]

@@ -90,8 +90,8 @@ def redrive_letter(
     if found.code == HANDLER_FAILED and found.service in catalog.DOERS:
         asker = found.headers.get("ce-source", "who asked")
         out.print(
-            f"{found.service} has told {asker} that nothing came of it, and says the same again: run the step "
-            "anew (`bulkhead replay TASK --from-step`)",
+            f"{found.service} has answered {asker} that the request failed, and will answer the same: run the step "
+            "again (`bulkhead replay TASK --from-step`)",
             markup=False,
         )
 
@@ -162,7 +162,7 @@ def _done(found: Letter) -> Stop:
 
 
 def _person() -> str:
-    """Who sits at this machine; the operator's key is everybody's who may read it."""
+    """The user at this machine: everybody who may read the operator's key is an operator."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

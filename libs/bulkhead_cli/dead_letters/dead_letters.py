@@ -18,13 +18,13 @@ MAX_REASON_CHARS = 1_000
 ORIGINAL = "bulkhead-original-"
 MARK, DEAD_ID = "bulkhead-dead-mark", "bulkhead-dead-id"
 MARKER = "operator"
-"""Who marks; the broker vouches for it."""
+"""The service that publishes marks, as the broker guarantees."""
 What = Literal["redriven", "dismissed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a person did about a letter."""
+    """An action of a person on a letter."""
 
     what: What
     by: str

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 async def run(demo: Demo, data: Path) -> int:
-    """Start, ingest, ask, watch, compare, show the timeline, stop."""
+    """Start, add documents, ask, print the timeline and last the answer, compare, stop."""
     began = time.monotonic()
     offline = not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
     introduce(demo, offline=offline)

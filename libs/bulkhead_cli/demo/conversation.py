@@ -5,20 +5,20 @@ from typing import Any
 
 from bulkhead.client import Mesh
 from bulkhead_cli.output import Exit, err, out
-from bulkhead_cli.tasks import follow
+from bulkhead_cli.tasks import answer, follow
 from bulkhead_infra.demo.corpus import Demo, write
 from bulkhead_infra.demo.verdict import compare
 
 
 def introduce(demo: Demo, *, offline: bool) -> None:
-    """What is about to be shown."""
+    """Print the case and the model."""
     out.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
     model = "the offline one: rule-based, deterministic, no LLM" if offline else "your provider"
     out.print(f"  model: {model}", style="dim")
 
 
 async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Exit, dict[str, Any]]:
-    """Ingest, ask, watch: how it ended, and the task's document."""
+    """Add the documents, ask, print the progress; returns how the task ended, and its document."""
     files = write(demo, folder)
     async with Mesh(url, api_key) as client:
         for path in files:
@@ -27,16 +27,19 @@ async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Ex
             out.print(line, style="dim", markup=False)
         out.print(f"\n{demo.objective}\n", markup=False, soft_wrap=True)
         task = await client.submit(demo.objective, idempotency_key=f"demo-{demo.seed}")
-        ended = await follow.watch(task, out, as_json=False)
-        return ended, await task.show()
+        await follow.print_progress(task, out)
+        ended = await task.show()
+        return follow.exit_of(ended), ended
 
 
 def verdict(demo: Demo, document: dict[str, Any]) -> bool:
-    """Compare with what the generator knows, and show both when they differ."""
+    """Print the answer and compare it with the one that the generator of the case expects."""
+    out.print("\n[bold]Answer[/bold]")
+    answer.show(out, document)
     result = document.get("result") or {}
-    answer = document.get("answer") or ""
+    text = document.get("answer") or ""
     cited = {one["document"] for one in result.get("citations", ())}
-    found = compare(demo, answer, cited)
+    found = compare(demo, text, cited)
     expected = demo.expected
     if found.ok:
         out.print(
@@ -47,7 +50,7 @@ def verdict(demo: Demo, document: dict[str, Any]) -> bool:
     err.print("\n[bold red]the answer is not the expected one[/bold red]")
     must_cite = ", ".join(expected.must_cite)
     err.print(f"  expected: {expected.currency} {expected.amount}, citing {must_cite}", markup=False)
-    err.print(f"  given:    {answer or document.get('failure')}", markup=False)
+    err.print(f"  given:    {text or document.get('failure')}", markup=False)
     for difference in found.differences:
         err.print(f"  - {difference}", markup=False)
     return False

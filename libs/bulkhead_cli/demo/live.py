@@ -74,7 +74,7 @@ class Report:
 
     @property
     def cost_usd_micros(self) -> int:
-        """What all tasks cost."""
+        """Cost of all tasks."""
         return sum(one.cost_usd_micros for one in self.outcomes)
 
     @property
@@ -207,7 +207,7 @@ def _write_tenants(data: Path, chosen: list[Case]) -> Path:
 
 
 def _tenants(chosen: list[Case]) -> dict[str, Any]:
-    """Who may spend what: the ceilings of all days together are the ceiling of the run."""
+    """The tenants file: the daily limits of all tenants together are the limit of the run."""
     found: dict[str, Any] = {DEFAULT_TENANT: _tenant(0)}
     for tenant, count in Counter(case.tenant for case in chosen).items():
         found[tenant] = _tenant(count)
@@ -246,7 +246,7 @@ async def _ask(url: str, key: str, case: Case) -> Outcome:
 
 
 def _judge(case: Case, document: dict[str, Any], found: Outcome) -> None:
-    """What the gateway knows of the task, and whether its answer is right."""
+    """Fill in the outcome of a task and judge its answer."""
     result, usage = document.get("result") or {}, document["usage"]
     found.status, found.answer = document["status"], document.get("answer") or ""
     found.standing = result.get("standing", "")

@@ -174,7 +174,7 @@ def _switch(
 
 
 def named(options: Mapping[HaltScope, str], tenant: str) -> Named:
-    """What the options mean; ends the command when they mean nothing, or several things."""
+    """The target that the options name; ends the command when they name none, or several."""
     given = {scope: name for scope, name in options.items() if name}
     if len(given) > 1 or not (given or tenant):
         output.stop(

@@ -36,7 +36,7 @@ NOT_HALTED = "not_halted"
 
 
 def person() -> str:
-    """Who sits at this machine; the operator's key is everybody's who may read it."""
+    """The user at this machine: everybody who may read the operator's key is an operator."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -55,7 +55,7 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
         if named.tenant:
             raise Stop(
                 Exit.USAGE,
-                "over HTTP you halt what is your tenant's alone: --tenant adds nothing",
+                "over HTTP a halt holds for your own tenant: --tenant is not needed",
                 "leave it out, or use the operator's key: --data DIR",
             )
         async with remote.mesh() as mesh:
@@ -71,7 +71,8 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
                     str(error),
                     error.hint,
                 ) from error
-            seen = await unknown_names.seen_by(mesh, named.scope) if found.active else None
+            lookup = found.active and named.scope in unknown_names.KINDS
+            seen = await unknown_names.seen_by(mesh, named.scope) if lookup else None
     else:
         found, over, seen = await _by_key(data, named, reason, active)
     note = (over or _note(named, found, reason, data if remote is None else None, seen)) if found.active else ""
@@ -80,11 +81,11 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
         print_json(found.model_dump(mode="json") | more)
     elif found.active:
         out.print(f"halted: {named}, by {found.by}: {found.reason}", markup=False)
-        out.print(f"let it go on: {_undo(named)}", style="dim", markup=False)
+        out.print(f"to resume: {_undo(named)}", style="dim", markup=False)
         if note:
             out.print(f"note: {note}", style="yellow", markup=False)
     else:
-        out.print(f"goes on: {named} ({found.by}: {found.reason})", markup=False)
+        out.print(f"resumed: {named} ({found.by}: {found.reason})", markup=False)
 
 
 def _undo(named: Named) -> str:
@@ -94,11 +95,15 @@ def _undo(named: Named) -> str:
 
 
 def _note(named: Named, found: Halt, reason: str, data: Path | None, seen: Collection[str] | None) -> str:
-    """What whoever halts should know: it stood already, or nobody has what it names."""
+    """A note on a halt that was active already, or whose name is unknown."""
     if found.reason != reason:
-        return f"it has been halted since {clock(found.at_unix_ms)}, and stays so for that reason; yours is not kept"
-    known = read_json(data / "mesh.json").get("tenants", ()) if data is not None else ()
-    return unknown_names.of_halt(named.scope, named.name, named.tenant, known, seen)
+        since = clock(found.at_unix_ms)
+        return f"it has been halted since {since}, for the reason given then; the new reason is not stored"
+    tenants = read_json(data / "mesh.json").get("tenants", ()) if data is not None else ()
+    tenant = named.name if named.scope == "tenant" else named.tenant
+    if tenants and tenant and tenant not in tenants:
+        return f"this mesh has no tenant {tenant}{meant(tenant, tenants)}"
+    return unknown_names.unknown(named.scope, named.name, seen)
 
 
 async def _by_key(data: Path, named: Named, reason: str, active: bool) -> tuple[Halt, str, set[str] | None]:
@@ -132,7 +137,7 @@ def _not_halted(named: Named, standing: list[Halt], what: str, hint: str) -> Sto
     """Whoever mistypes a name must not believe that what it names goes on."""
     same = [one for one in standing if one.scope == named.scope]
     whose = next((one.tenant for one in same if one.tenant and one.known_as == named.name), "")
-    of = f"; of tenant {whose} it is: --tenant {whose}"
+    of = f"; it is halted for tenant {whose}: --tenant {whose}"
     near = meant(named.name, {one.known_as for one in same})
     return Stop(Exit.REFUSED, f"{what}{of if whose else near}", hint, name=NOT_HALTED)
 
@@ -142,11 +147,11 @@ async def _ended(bus: Bus, tenant: str, task: str) -> str:
     last = await bus.last(subjects.JOURNAL_STREAM, subject)
     if last is None or not last.ce_type.startswith(f"{TaskEnded.TYPE}.v"):
         return ""
-    return f"the task has ended: nothing waits for this halt; take it away with bulkhead resume --task {task}"
+    return f"the task has ended, so this halt has no effect; remove it: bulkhead resume --task {task}"
 
 
 async def _tenant_of(bus: Bus, task: str) -> str:
-    """Whose task it is. Raises Stop."""
+    """The tenant of a task. Raises Stop."""
     pattern = f"mesh.*.*.{subjects.partition_of(task)}.*.{task}"
     page = await bus.read(subjects.JOURNAL_STREAM, pattern, limit=LOOKED_AT)
     found = {stored.tenant for stored in page}
@@ -157,7 +162,7 @@ async def _tenant_of(bus: Bus, task: str) -> str:
 
 
 async def show_halts(data: Path, remote: Target | None, *, as_json: bool) -> None:
-    """What people have halted. Raises Stop, BusError, MeshError."""
+    """Print the active halts. Raises Stop, BusError, MeshError."""
     if remote is not None:
         async with remote.mesh() as mesh:
             found = [Halt.model_validate(one) for one in (await mesh.get("/v1/halts"))["halts"]]
@@ -178,7 +183,7 @@ async def show_halts(data: Path, remote: Target | None, *, as_json: bool) -> Non
 
 
 async def show_breakers(data: Path, remote: Target | None, *, as_json: bool) -> None:
-    """How the breakers stand. Raises Stop, BusError, MeshError."""
+    """Print the breakers with their states. Raises Stop, BusError, MeshError."""
     if remote is not None:
         async with remote.mesh() as mesh:
             found = [Breaker.model_validate(one) for one in (await mesh.get("/v1/breakers"))["breakers"]]
@@ -216,7 +221,7 @@ async def reset_breaker(
     elif tenant:
         raise Stop(
             Exit.USAGE,
-            "over HTTP you reset what is your tenant's alone: --tenant adds nothing",
+            "over HTTP you reset breakers of your own tenant: --tenant is not needed",
             "leave it out, or use the operator's key: --data DIR",
         )
     else:

@@ -7,7 +7,7 @@ from bulkhead_contracts.control import HaltScope
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What is meant. tenant: whose calls, "" for everybody's."""
+    """Target of a halt. tenant: "" for all tenants."""
 
     scope: HaltScope
     name: str

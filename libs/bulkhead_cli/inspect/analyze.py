@@ -40,11 +40,11 @@ Pending = tuple[Suspected, int, int]
 
 @dataclass(slots=True)
 class Report:
-    """What was found in a file."""
+    """Findings of one file."""
 
     form: str
     messages: int = 0
-    """Of a history: most say nothing that a detector asks about, some several things."""
+    """Events of a history: a message may give none or several."""
     events: int = 0
     lineages: set[str] = field(default_factory=set)
     trips: list[Finding] = field(default_factory=list)
@@ -102,7 +102,7 @@ def _rarely_collected() -> Iterator[None]:
 def progress(
     opened: Opened, console: Screen = err, clock: Callable[[], float] = time.monotonic, *, as_json: bool = False
 ) -> Iterator[Callable[[int], None] | None]:
-    """What to tell how many events were judged: on a terminal it says how far a long file is. Elsewhere None."""
+    """Progress report for a long file on a terminal; None elsewhere."""
     if as_json or not console.is_terminal:
         yield None
         return
@@ -186,7 +186,7 @@ def show_analysis(path: Path, form: Form, *, as_rows: bool, as_json: bool) -> Ex
 
 @contextmanager
 def _standard_input() -> Iterator[Path]:
-    """What comes in, as a file for as long as it is read: files are looked at more than once. Raises Stop."""
+    """Standard input as a temporary file, since files are read more than once. Raises Stop."""
     with tempfile.NamedTemporaryFile(prefix="bulkhead-") as file:
         size = 0
         while piece := sys.stdin.buffer.read(PIECE_BYTES):
@@ -220,8 +220,8 @@ def _say(report: Report) -> None:
         out.print(f"{counted(report.more, 'more finding')} left out", style="dim")
     if report.forgotten:
         out.print(
-            f"{counted(report.forgotten, 'task')} went on after they had been forgotten, silent longest of "
-            f"all while over {MAX_HELD_ACTS:,} acts were held: split the file by task, or sort it by task",
+            f"{counted(report.forgotten, 'task')} continued after they had been dropped from memory, which "
+            f"holds {MAX_HELD_ACTS:,} acts: split the file by task, or sort it by task",
             style="yellow",
         )
     kinds = Counter(f"{trip.detector} ({trip.level})" for trip in report.trips)

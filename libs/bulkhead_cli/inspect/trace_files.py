@@ -25,9 +25,9 @@ from bulkhead_cli.options import Form
 from bulkhead_cli.output import Exit, Stop
 
 MAX_BYTES = 1024 * 1024 * 1024
-"""Of a file, uncompressed, that is read row by row."""
+"""Size limit, uncompressed, of a file that is read row by row."""
 MAX_DOCUMENT_BYTES = 128 * 1024 * 1024
-"""Of a file that is read whole: one document, spans, chats."""
+"""Size limit of a file that is read whole: one document, spans, chats."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 MAX_ROWS = 10_000_000
 MAX_BLANK_LINES = 1_000
@@ -48,7 +48,7 @@ class Place:
         self._file, self._bytes = file, os.fstat(file.fileno()).st_size
 
     def part(self) -> float | None:
-        """Of its bytes, from 0 to 1; None when it is read as a whole before anything is judged."""
+        """Part of its bytes that was read, from 0 to 1; None when it is read as a whole before anything is judged."""
         if self._file is None or self._file.closed or not self._bytes:
             return None
         return min(1.0, self._file.tell() / self._bytes)

@@ -48,10 +48,10 @@ OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows 
 OWN = ("task:", "step:")
 """Accounts that end with their task: nobody can give them more then."""
 LET_GO = (
-    "`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
-    "reset` lets it go on"
+    "`bulkhead halts` and `bulkhead breakers` show the cause; after `bulkhead resume` or `bulkhead breakers reset` it "
+    "continues"
 )
-NEWER = "start the newer version again: it goes on by itself"
+NEWER = "start the newer version again: the task continues by itself"
 CEILING = "budget_exceeded"
 TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
@@ -71,12 +71,14 @@ def explain(found: list[Entry], task: str, now_unix_ms: int, newest_logic: int =
             waits = [
                 Reason(
                     "stalled",
-                    f"nothing is outstanding, and nothing was said for {seconds(quiet_ms)}",
+                    f"no call is outstanding, and there was no message for {seconds(quiet_ms)}",
                     f"`bulkhead doctor` looks at the mesh; `bulkhead cancel {task}` ends the task",
                 )
             ]
         else:
-            waits = [Reason("waits", "it runs: nothing is outstanding just now", f"`bulkhead watch {task}` follows it")]
+            waits = [
+                Reason("waits", "it runs: no call is outstanding at the moment", f"`bulkhead watch {task}` follows it")
+            ]
     return reasons + waits
 
 
@@ -117,7 +119,7 @@ def _halts(told: list[Entry]) -> list[Reason]:
             found.append(
                 Reason(
                     "halted",
-                    f"{entry.actor or 'somebody'} asked for its end: {body.reason or 'no reason was given'}",
+                    f"{entry.actor or 'somebody'} cancelled it: {body.reason or 'no reason was given'}",
                     "",
                     entry.at_unix_ms,
                     "stop",
@@ -176,7 +178,7 @@ def _alerts(told: list[Entry]) -> list[Reason]:
 
 
 def _held_to_the_end(told: list[Entry]) -> list[Reason]:
-    """What was held back by a halt or a breaker and never went on: that is why it took too long."""
+    """Calls that a halt or a breaker held back to the end: the reason for a missed deadline."""
     held: dict[str, Entry] = {}
     for entry in told:
         if isinstance(entry.body, CallDeferred) and entry.body.paused:
@@ -198,14 +200,13 @@ def _held_to_the_end(told: list[Entry]) -> list[Reason]:
 
 
 def _newer(told: list[Entry], newest_logic: int) -> list[Reason]:
-    """What deciders of this version hand back for a newer one: whatever else holds the task back comes after that."""
+    """Messages that deciders of this version leave to a newer one; every other reason comes after that."""
     if ahead := [one for one in told if one.logic > newest_logic]:
         return [
             Reason(
                 "waits",
-                f"it runs under decision logic {ahead[-1].logic}, and this version has none above "
-                f"{newest_logic}: where the deciders are of this version, too, they hand its messages back, "
-                "unread, and it stays as it is, deadline and all",
+                f"it runs under decision logic {ahead[-1].logic}, and this version has none above {newest_logic}: "
+                "deciders of this version leave its messages unread, and the task, with its deadline, waits",
                 NEWER,
                 ahead[0].at_unix_ms,
                 evidence=(ahead[-1].id,),
@@ -220,9 +221,8 @@ def _newer(told: list[Entry], newest_logic: int) -> list[Reason]:
     return [
         Reason(
             "waits",
-            f"{name} was told {one.type}, which this version cannot read: where {name} is of this "
-            "version, too, it hands that back, and what comes after it in the task waits; after an hour it is a "
-            "dead letter",
+            f"{name} received {one.type}, which this version cannot read: a {name} of this version leaves it unread, "
+            "later messages of the task wait, and after an hour it is a dead letter",
             NEWER,
             one.at_unix_ms,
             evidence=(one.id,),
@@ -241,9 +241,9 @@ def _queued(told: list[Entry]) -> list[Reason]:
     return [
         Reason(
             "waits",
-            f"it waits for a place to run: {body.running} of {body.limit} tasks of {whose} run, and "
-            f"{body.ahead} waited before it; it ends by itself at {clock(body.until_unix_ms)}",
-            "`bulkhead show TASK` says where it stands now; an operator raises `quota.running` of the tenant in "
+            f"it is queued: {body.running} of {body.limit} tasks of {whose} are running, and {body.ahead} wait "
+            f"before it; it expires at {clock(body.until_unix_ms)}",
+            "`bulkhead show TASK` shows its present position; an operator raises `quota.running` of the tenant in "
             "tenants.yaml",
             places[-1].at_unix_ms,
             evidence=(places[-1].id,),
@@ -252,7 +252,7 @@ def _queued(told: list[Entry]) -> list[Reason]:
 
 
 def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
-    """What was asked and is not answered, the oldest first."""
+    """Requests without an answer, the oldest first."""
     calls: dict[str, tuple[Entry, str, bool, str]] = {}
     steps: dict[tuple[str, int, int], Entry] = {}
     judged: dict[tuple[str, int, int], Entry] = {}

@@ -1,4 +1,4 @@
-"""What `why` tells of a task that is over: how it ended and by whom, what its answer lacks, where it had waited.
+"""`why` for a task that has ended: how it ended and by whom, what its answer lacks, where it had waited.
 
 In: the task's facts in journal order. Out: reasons.
 """
@@ -67,7 +67,7 @@ def _end(told: list[Entry], entry: Entry, body: TaskEnded, task: str) -> Reason:
 
 
 def waited(told: list[Entry]) -> list[Reason]:
-    """Where it was held back for a while and went on: for how long, why, and who let it go on."""
+    """Waits of the task at a halt or a limit: duration, reason, and the author of the resumption."""
     found, since, let_go = [], None, ""
     for entry in told:
         body = entry.body
@@ -78,7 +78,7 @@ def waited(told: list[Entry]) -> list[Reason]:
         elif isinstance(body, TaskPaused) and since is not None and isinstance(since.body, TaskPaused):
             why = when_over(MORE.split(since.body.reason)[0]).rstrip(". ")
             lasted = max(0, entry.at_unix_ms - since.at_unix_ms)
-            went_on = f"it went on: {let_go}" if let_go else "it went on"
+            went_on = f"it continued: {let_go}" if let_go else "it continued"
             found.append(
                 Reason(
                     "waited",
@@ -94,7 +94,7 @@ def waited(told: list[Entry]) -> list[Reason]:
 
 def _who(body: Switched) -> str:
     halt = body.halt
-    return halt.reason if halt.by == "budget" else f"{halt.by} let it: {halt.reason}"
+    return halt.reason if halt.by == "budget" else f"{halt.by} resumed it: {halt.reason}"
 
 
 def _doubts(told: list[Entry], end: Entry, result: Result, task: str) -> list[Reason]:
@@ -141,18 +141,18 @@ def _without(
         and one.body.step_id in (reply.step_id, *later)
     ]
     why = reply.failure.message if reply.failure else reply.outcome
-    what = f"step {reply.step_id} went on without {tool}: {why}"
+    what = f"step {reply.step_id} continued without {tool}: {why}"
     what += f"; built on it: step {', step '.join(later)}" if later else "; no other step was built on it"
     more = f" and {len(writes) - MAX_WRITES_TOLD} more" if len(writes) > MAX_WRITES_TOLD else ""
     shown = ", ".join(writes[:MAX_WRITES_TOLD]) + more
-    what += f"; written after it, and not taken back: {shown}" if writes else "; nothing was written after it"
-    check = "look whether what was written is right all the same; " if writes else ""
+    what += f"; written after it, and not undone: {shown}" if writes else "; nothing was written after it"
+    check = "check whether what was written is right; " if writes else ""
     return Reason(
         "doubtful",
         what,
         f"{check}when {tool} works again, `bulkhead replay {task} --from-step "
-        f"{reply.step_id} --watch` makes that step and what was built on it anew (--dry-run says what that "
-        "repeats)",
+        f"{reply.step_id} --watch` runs that step and those that depend on it again (--dry-run "
+        "shows what that repeats)",
         entry.at_unix_ms,
         "warn",
         (entry.id,),

@@ -1,4 +1,4 @@
-"""What the agents of a task wait for of each other: answers of peers, leases that others hold.
+"""Waits between the agents of a task: answers of peers, leases that others hold.
 
 In: a task's messages. Out: one row for each wait that is open, in words, with what to do. Pure.
 """
@@ -55,10 +55,7 @@ def _ask(body: AnswerRequested, entry: Entry) -> Waiting:
     whom = (" or " if body.mode == "any" else " and ").join(f"step {one}" for one in body.targets)
     what = f"waits for an answer of {whom}" if body.question else f"waits for the result of {whom}"
     return Waiting(
-        body.step_id,
-        what,
-        "it goes on by itself when they have answered; a circle of waits is broken by budget's watcher",
-        entry,
+        body.step_id, what, "it continues by itself when they have answered; budget ends a cycle of waits", entry
     )
 
 
@@ -66,7 +63,7 @@ def _lease(body: LeaseQueued, entry: Entry) -> Waiting:
     first = "" if body.place <= 1 else f", behind {body.place - 1} others"
     what = f"waits for {body.resource}, which step {body.holder_step} of task {body.holder_task} held{first}"
     todo = (
-        f"it goes on by itself when that step gives it back or the lease ends; `bulkhead why {body.holder_task}` "
+        f"it continues by itself when that step releases it or the lease ends; `bulkhead why {body.holder_task}` "
         "shows what the holder does"
     )
     return Waiting(body.step_id, what, todo, entry)

@@ -2,11 +2,10 @@
 
 import math
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from bulkhead.validation_errors import meant
 from bulkhead_cli import output, target
@@ -28,21 +27,16 @@ By = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", 
 Wall = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Which gateway, as whom."""
+class LimitCommands(TyperGroup):
+    """The subcommands of `limits`; `unset`, for which `set` would be suggested, is `remove`."""
 
-    data: Path
-    url: str
-    api_key: str
-    tenant: str
-
-    def target(self) -> target.Target:
-        """Ends the command when something is missing."""
-        return target.required(self.data, self.url, self.api_key, self.tenant)
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """See TyperGroup."""
+        return super().get_command(ctx, "remove" if cmd_name == "unset" else cmd_name)
 
 
 limits_app = typer.Typer(
+    cls=LimitCommands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Show and change a tenant's limits.\n\n"
@@ -107,7 +101,7 @@ def get(
     """Show the tenant's current limits."""
     from bulkhead_cli.limits.spending import show_limits
 
-    run(show_limits(Where(data, url, api_key, tenant).target(), as_json=as_json))
+    run(show_limits(target.required(data, url, api_key, tenant), as_json=as_json))
 
 
 @limits_app.command("set", epilog=EXIT_CODES)
@@ -131,24 +125,17 @@ def set_(
     """
     from bulkhead_cli.limits.spending import set_limit
 
-    given = {
-        "cost_usd_micros": micros(usd),
-        "tokens": tokens,
-        "model_calls": model_calls,
-        "tool_calls": tool_calls,
-        "wall_ms": wall_ms(wall),
-    }
-    named = {unit: value for unit, value in given.items() if value is not None}
+    named = units(usd, tokens, model_calls, tool_calls, wall)
     if not named:
         output.stop(
             Stop(
                 Exit.USAGE,
-                "no ceiling is named",
+                "no limit is given",
                 "use --usd, --tokens, --model-calls, --tool-calls or --wall"
-                f"; `bulkhead limits remove {of}` takes all of them away",
+                f"; `bulkhead limits remove {of}` removes all of them",
             )
         )
-    run(set_limit(Where(data, url, api_key, tenant).target(), checked(of), named, as_json=as_json))
+    run(set_limit(target.required(data, url, api_key, tenant), checked(of), named, as_json=as_json))
 
 
 @limits_app.command("remove", epilog=EXIT_CODES)
@@ -163,7 +150,7 @@ def remove(
     """Remove all limits of a target. Those of the policy and of the task stay."""
     from bulkhead_cli.limits.spending import set_limit
 
-    run(set_limit(Where(data, url, api_key, tenant).target(), checked(of), {}, as_json=as_json))
+    run(set_limit(target.required(data, url, api_key, tenant), checked(of), {}, as_json=as_json))
 
 
 def topup(
@@ -190,14 +177,7 @@ def topup(
     """
     from bulkhead_cli.limits.spending import top_up
 
-    given = {
-        "cost_usd_micros": micros(usd),
-        "tokens": tokens,
-        "model_calls": model_calls,
-        "tool_calls": tool_calls,
-        "wall_ms": wall_ms(wall),
-    }
-    named = {unit: value for unit, value in given.items() if value}
+    named = {unit: value for unit, value in units(usd, tokens, model_calls, tool_calls, wall).items() if value}
     if not named:
         output.stop(
             Stop(
@@ -208,8 +188,8 @@ def topup(
         )
     if not reason.strip() or len(reason) > 1_000:
         output.stop(Stop(Exit.USAGE, f"--reason has {len(reason.strip())} characters", "say why in 1 to 1,000"))
-    where = Where(data, url, api_key, tenant)
-    run(top_up(where.target(), task, named, " ".join(reason.split()), as_json=as_json))
+    where = target.required(data, url, api_key, tenant)
+    run(top_up(where, task, named, " ".join(reason.split()), as_json=as_json))
 
 
 def spend(
@@ -234,16 +214,30 @@ def spend(
     found = SINCE.fullmatch(since)
     if found is None or not 1 <= int(since[:-1]) * UNITS_MS[since[-1]] // 1000 <= bounds.MAX_SPEND_S:
         output.stop(Stop(Exit.USAGE, f"--since {since[:40]!r} is no time", "write 90s, 20m, 1h or 7d, at most 31d"))
-    where = Where(data, url, api_key, tenant)
-    run(show_spending(where.target(), by, since, top, as_json=as_json))
+    where = target.required(data, url, api_key, tenant)
+    run(show_spending(where, by, since, top, as_json=as_json))
 
 
 def checked(of: str) -> str:
     """A target; ends the command for what is none."""
     if TARGET.fullmatch(of) is None:
         near = meant(of.partition("/")[0], KINDS)
-        output.stop(Stop(Exit.USAGE, f"{of[:80]!r} is nothing that has limits{near}", f"there are: {FORMS}"))
+        output.stop(Stop(Exit.USAGE, f"{of[:80]!r} is no target of a limit{near}", f"there are: {FORMS}"))
     return of
+
+
+def units(
+    usd: float | None, tokens: int | None, model_calls: int | None, tool_calls: int | None, wall: str
+) -> dict[str, int]:
+    """The units that the options name; ends the command for what is no amount or time."""
+    given = {
+        "cost_usd_micros": micros(usd),
+        "tokens": tokens,
+        "model_calls": model_calls,
+        "tool_calls": tool_calls,
+        "wall_ms": wall_ms(wall),
+    }
+    return {unit: value for unit, value in given.items() if value is not None}
 
 
 def micros(usd: float | None) -> int | None:

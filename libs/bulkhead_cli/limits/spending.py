@@ -3,6 +3,7 @@
 In: a target mesh, what is limited and how, or what to sum by. Out: limits as they stand, or sums; text or JSON.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -10,17 +11,19 @@ from rich.table import Table
 
 from bulkhead.amounts import clock, counted, money, seconds
 from bulkhead.client import Mesh, MeshError, Refused
-from bulkhead_cli.limits import unknown_names, unreachable
+from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import Target
 
 TRIES = 3
 SPENT = ("cost", "tokens in", "tokens out", "model calls", "tool calls", "time of calls", "held")
 COUNTED = ("tokens", "model_calls", "tool_calls")
+AMOUNTS = ("cost_usd_micros", "tokens")
+DAYS_OF_MONTH = 31
 
 
 async def show_limits(target: Target, *, as_json: bool) -> None:
-    """What stands. Raises MeshError."""
+    """Print the limits. Raises MeshError."""
     async with target.mesh() as mesh:
         _show(await mesh.get("/v1/limits"), as_json=as_json)
 
@@ -35,10 +38,25 @@ async def set_limit(target: Target, of: str, units: dict[str, int], *, as_json: 
             if units
             else ""
             if had
-            else f"{of} had no limit: nothing was taken away"
+            else f"{of} had no limit; nothing was removed"
         )
-    note = note or "; ".join(unreachable.of_limit(of, units, page))
+    note = note or unreachable(of, units, page)
     _show(page | ({"note": note} if note else {}), as_json=as_json)
+
+
+def unreachable(of: str, units: Mapping[str, int], page: Mapping[str, Any]) -> str:
+    """A note on a limit that is never reached, because a lower one ends the work first; "" for one that can be."""
+    policy = page.get("policy") or {}
+    day: dict[str, int] = next((row["limit"] for row in page["limits"] if row["target"] == "day" != of), {})
+    task = policy.get("task", {}) if of == "task" else {}
+    lower = {"the policy for a day": policy.get("day", {}), "the policy for a task": task, "the limit of `day`": day}
+    days = DAYS_OF_MONTH if of == "month" else 1
+    names = [
+        name
+        for name, limit in lower.items()
+        if any(limit.get(unit) is not None and limit[unit] * days < (units.get(unit) or 0) for unit in AMOUNTS)
+    ]
+    return f"{of} does not reach this limit, since a lower one comes first: {', '.join(names)}" if names else ""
 
 
 async def _changed(mesh: Mesh, of: str, units: dict[str, int]) -> tuple[dict[str, Any], bool]:
@@ -77,7 +95,7 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _show_policy(policy: dict[str, Any] | None) -> None:
-    """What holds beside the limits, and whoever operates the mesh alone can change."""
+    """Print the limits of the tenant's policy, which only an operator of the mesh can change."""
     for name, what in (("day", "all its tasks of a day (UTC)"), ("task", "one task")):
         limit = (policy or {}).get(name) or {}
         cost, counts = limit.get("cost_usd_micros"), [unit for unit in COUNTED if limit.get(unit) is not None]
@@ -101,11 +119,11 @@ def _ceilings(limit: dict[str, Any]) -> list[str]:
 
 
 async def top_up(target: Target, task: str, units: dict[str, int], reason: str, *, as_json: bool) -> None:
-    """Give a task so much more, with a note where something lower holds all the same. Raises MeshError."""
+    """Raise a task's limits, with a note when a lower limit still holds. Raises MeshError."""
     async with target.mesh() as mesh:
         found = await mesh.task(task).top_up(units, reason)
         try:
-            note = "; ".join(unreachable.of_limit(f"task/{task}", found["added"], await mesh.get("/v1/limits")))
+            note = unreachable(f"task/{task}", found["added"], await mesh.get("/v1/limits"))
         except MeshError:
             note = ""  # It was topped up all the same, and its answer was told.
     if as_json:
@@ -114,10 +132,10 @@ async def top_up(target: Target, task: str, units: dict[str, int], reason: str, 
     added = ", ".join(one for one in _words(found["added"]) if one)
     out.print(f"task {task} may spend {added} beyond its limits, all top-ups together", markup=False)
     out.print(
-        "it was halted at a ceiling, and is let go on; where that is not the task's own (a feature's, a user's, "
-        f"the day's ...) it waits until that one is raised: bulkhead why {task}"
+        "it was halted at a limit and continues; if that was not the task's own limit (a feature's, a user's, the "
+        f"day's ...), it waits until that one is raised: bulkhead why {task}"
         if found["resumed"]
-        else "it was not halted at a ceiling",
+        else "it was not halted at a limit",
         style="green" if found["resumed"] else "dim",
         markup=False,
     )
@@ -132,7 +150,7 @@ def _words(added: dict[str, Any]) -> list[str]:
 
 
 async def show_spending(target: Target, by: str, since: str, top: int, *, as_json: bool) -> None:
-    """What its calls cost. Raises MeshError."""
+    """Print the cost of the tenant's calls. Raises MeshError."""
     async with target.mesh() as mesh:
         page = await mesh.get("/v1/spend", {"by": by, "since": since, "limit": str(top)})
     if as_json:
@@ -159,23 +177,23 @@ def _show_spending(page: dict[str, Any]) -> None:
     spent, held, late = page["total"]["spent"], page["total"]["held"], page["late"]
     if held["calls"]:
         out.print(
-            f"held: at most {money(held['cost_usd_micros'])} for {counted(held['calls'], 'call')} that did not "
-            "settle yet, or never will"
+            f"held: at most {money(held['cost_usd_micros'])} for {counted(held['calls'], 'call')} that "
+            "have not been settled"
         )
     if spent["estimated"]:
         out.print(
-            f"{counted(spent['estimated'], 'call')} came without usage (of the provider, or its process "
-            "ended): charged as reserved, not among the tokens in and out"
+            f"{counted(spent['estimated'], 'call')} reported no usage: charged as reserved, and "
+            "not counted in the tokens in and out"
         )
     if late["calls"]:
         out.print(
-            f"beside these, {money(late['cost_usd_micros'])} and {counted(late['tokens'], 'token')} of "
-            f"{counted(late['calls'], 'call')} settled since then that were admitted before"
+            f"in addition, {money(late['cost_usd_micros'])} and {counted(late['tokens'], 'token')} of "
+            f"{counted(late['calls'], 'call')} were settled since then and admitted before"
         )
     if page["kept_unix_ms"]:
         out.print(
             f"complete since {clock(page['kept_unix_ms'])}: tasks that ended before may have been purged, and "
-            f"what they spent is not kept by {page['by']}"
+            f"their spending is not stored by {page['by']}"
         )
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 MIB = 1024**2
 NOT_IN_IT = (
-    "Redis (budget makes its ledger of the facts), the journal (made of the inboxes), logs and traces, the "
+    "Redis (budget rebuilds its ledger from the facts), the journal (rebuilt from the inboxes), logs and traces, the "
     "tenants file (`up --tenants`), the provider's key"
 )
 WITHOUT_KEYS = (
-    "without the keys of this mesh a restored one cannot go on with tasks that are in flight, and outside publishers "
-    "are strangers to it: keep a copy of the folder identity/ elsewhere, or seal it in with --keys-passphrase"
+    "without the keys of this mesh, a restored mesh cannot continue running tasks, and rejects outside publishers: "
+    "keep a copy of the folder identity/ elsewhere, or add it, encrypted, with --keys-passphrase"
 )
 
 
@@ -84,7 +84,7 @@ async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_js
 
 
 def _left_out(manifest: "Manifest") -> list[str]:
-    """What no backup has, and then what this one might have had."""
+    """Parts that no backup has, and parts that this one lacks."""
     keys = [] if manifest.has_keys else [f"no keys are in it: {WITHOUT_KEYS}"]
     documents = ["no documents are in it: name rag's folder with --documents, on its machine"]
     return [f"not in it: {NOT_IN_IT}", *keys, *([] if manifest.has_documents else documents)]
@@ -144,16 +144,13 @@ def _tell_restored(
 
 
 def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> list[str]:
-    """What a restored mesh lacks, and how it is started."""
+    """Parts that a restored mesh lacks, and the command that starts it."""
     found = (
-        []
-        if with_keys
-        else ["keys were not restored: with other keys than before, tasks that were in flight fail, saying so"]
+        [] if with_keys else ["keys were not restored: with other keys, tasks that were running fail with that reason"]
     )
     found.append(
-        "who its tenants are is not in the backup: a mesh that had a file of its own needs it again (up "
-        "--tenants FILE; elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), else only demo and acme are "
-        "known"
+        "the tenants file is not in the backup: a mesh that had a file of its own needs it again (up --tenants FILE; "
+        "elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), otherwise it has only the tenants demo and acme"
     )
     divided = "".join(f" --shards {service}={count}" for service, count in shards.items())
     next_step = (
@@ -161,10 +158,7 @@ def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> 
         if not where.nats
         else (f"start the services{' with' if divided else ''}{divided}")
     )
-    return [
-        *found,
-        f"{next_step} (what happened after the backup is not known to it: see docs/how-to/backup-and-restore.md)",
-    ]
+    return [*found, f"{next_step} (events after the backup are missing: see docs/how-to/backup-and-restore.md)"]
 
 
 def _summary(manifest: "Manifest") -> dict[str, Any]:
@@ -229,7 +223,7 @@ def _file(to: Path) -> Path:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What can go wrong, as one line and an exit code."""
+    """Turn expected errors into one line and an exit code."""
     from bulkhead_infra.backup.archive import BackupError, Misnamed
     from bulkhead_infra.identity.keys import KeyFileError
     from bulkhead_infra.identity.policy import PolicyError

@@ -165,7 +165,7 @@ async def _broker(http: httpx.AsyncClient, mesh: dict[str, Any]) -> AsyncIterato
         yield Finding(
             "broker",
             "problem",
-            f"nobody answers at {monitor or 'its monitoring port'}",
+            f"no answer from {monitor or 'its monitoring port'}",
             "start the mesh with `bulkhead up`; its log is in logs/ of the data directory",
         )
         return
@@ -193,7 +193,7 @@ async def _broker(http: httpx.AsyncClient, mesh: dict[str, Any]) -> AsyncIterato
 
 
 def durability(varz: dict[str, Any]) -> Finding:
-    """What an acknowledged message survives, as the running server says itself."""
+    """The durability of acknowledged messages, as the running server reports it."""
     config = (varz.get("jetstream") or {}).get("config") or {}
     if not config:
         return Finding("durability", "problem", "the broker runs without JetStream", "start it with `bulkhead up`")
@@ -251,7 +251,7 @@ async def _gateway(http: httpx.AsyncClient, mesh: dict[str, Any]) -> Finding:
             "problem",
             f"{reason} at {url}",
             f"`bulkhead up` runs and starts it again within {services.RESTART_WITHIN_S} s; clients that try "
-            "again lose nothing. Look again; if it stands so, read the gateway's log in logs/",
+            "again lose nothing. If the problem persists, read the gateway's log in logs/",
         )
     return Finding(
         "gateway",

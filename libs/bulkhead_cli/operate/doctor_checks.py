@@ -1,4 +1,4 @@
-"""What a mesh stands on, as `bulkhead doctor` looks at it: keys and rights, settings of streams, Redis, telemetry.
+"""Checks of `bulkhead doctor` on the mesh's foundations: keys and rights, settings of streams, Redis, telemetry.
 
 In: mesh.json, the keys of a data directory, addresses. Out: findings. Every service's key is tried for a moment, as the
 service would use it; nothing is changed, nothing is stored.
@@ -24,9 +24,9 @@ ASK_TIMEOUT_S = 3.0
 RUNNING = "running"
 """As Docker says it."""
 EVERYTHING = "mesh.>"
-"""What nobody may overhear: the broker must refuse it to every service."""
+"""Subjects that the broker must refuse to every service."""
 OTLP_PATH = "/v1/traces"
-SETTINGS_TODO = "restart the mesh: `bulkhead up` provisions it again; what cannot be changed it says"
+SETTINGS_TODO = "restart the mesh: `bulkhead up` provisions it again; it reports what it cannot change"
 MIN_REDIS = (6, 2)
 
 
@@ -42,8 +42,7 @@ async def identities(data: Path, mesh: Mapping[str, Any]) -> AsyncIterator[Findi
         yield Finding(
             "permissions",
             "ok",
-            f"{len(tried)} services: the broker knows each key, and lets it to its own "
-            "inbox and not to what others say",
+            f"{len(tried)} services: the broker accepts each key, for its own inbox and not for others",
         )
 
 
@@ -88,7 +87,7 @@ async def _rights(bus: JetStreamBus, service: str, what: str) -> Finding | None:
     return Finding(
         what,
         "problem",
-        f"it may listen to {EVERYTHING}: the broker keeps no walls between services",
+        f"it may listen to {EVERYTHING}: the broker does not isolate the services from each other",
         "include `bulkhead render accounts` in the broker's configuration, and no other user for these keys",
     )
 
@@ -110,7 +109,7 @@ def settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) ->
         if wrong := differences(config, info["config"]):
             findings.append(Finding(f"settings of {config['name']}", "problem", "; ".join(wrong), SETTINGS_TODO))
         findings += _copies(config["name"], info.get("cluster") or {})
-    return findings or [Finding("settings", "ok", "every stream is as this version makes it")]
+    return findings or [Finding("settings", "ok", "every stream is configured as this version expects")]
 
 
 def room(given_gib: int, used: int, free: int) -> Finding | None:
@@ -166,14 +165,14 @@ def cluster(mesh: Mapping[str, Any]) -> Finding | None:
         return Finding(
             "cluster",
             "problem",
-            f"{shown}: nothing is accepted without more than half of them",
-            "start the missing ones; nothing is lost, and what waits goes on by itself",
+            f"{shown}: no message is accepted without a majority of them",
+            "start the missing ones; nothing is lost, and waiting work continues by itself",
         )
     return Finding(
         "cluster",
         "warning",
         shown,
-        "start it; all goes on without, but one more loss stops the mesh. One that is empty fetches all",
+        "start it; the mesh works without it, but one more loss stops the mesh. An empty broker copies all data first",
     )
 
 
@@ -228,8 +227,8 @@ def judge_redis(info: Mapping[str, Any]) -> Finding:
         return Finding(
             "redis",
             "problem",
-            f"{version} forgets keys when it is full (maxmemory-policy {policy})",
-            "set maxmemory-policy noeviction: a ledger that forgets lets people overspend",
+            f"{version} evicts keys when it is full (maxmemory-policy {policy})",
+            "set maxmemory-policy noeviction: a ledger that loses keys allows overspending",
         )
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_REDIS:
         return Finding("redis", "warning", f"{version}; tested from {'.'.join(map(str, MIN_REDIS))} on", "upgrade it")
@@ -266,8 +265,8 @@ async def telemetry(http: httpx.AsyncClient, endpoint: str) -> Finding:
         return Finding(
             "telemetry",
             "warning",
-            f"nobody takes traces at {url}: {error or type(error).__name__}",
-            "start the collector, or correct BULKHEAD_OTLP_ENDPOINT; the mesh goes on, its traces are lost",
+            f"no collector accepts traces at {url}: {error or type(error).__name__}",
+            "start the collector, or correct BULKHEAD_OTLP_ENDPOINT; the mesh continues, its traces are lost",
         )
     if answer.is_success:
         return Finding("telemetry", "ok", f"traces go to {url}")

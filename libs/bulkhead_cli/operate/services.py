@@ -27,12 +27,12 @@ SAME_PROCESS_S = 2.0
 RESTART_WITHIN_S = 10
 """The longest pause of the supervisor before it starts a process again (bulkhead_infra.processes.supervised)."""
 MANY_PENDING = 1_000
-"""So many messages are more than a moment's burst."""
+"""Number of pending messages above which a service falls behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Of a service's durables together. pending: not delivered yet; unacked: delivered, not finished."""
+    """Sums over the durables of a service. pending: not delivered yet; unacked: delivered, not finished."""
 
     pending: int
     unacked: int
@@ -49,7 +49,7 @@ async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncI
     for name, found in ((name, degraded(answer)) for name, answer in said.items()):
         what, _, mend = found.partition("; ")
         if found:
-            yield Finding(name, "warning", f"it works, but not all of it: {what}", mend or "its log says more")
+            yield Finding(name, "warning", f"it is degraded: {what}", mend or "its log says more")
     wanted = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
     if not wanted:
         return  # Written by an older `up`.
@@ -101,7 +101,7 @@ def why_not(said: str) -> str:
 
 
 def degraded(said: str) -> str:
-    """What of a ready service does not work, in what its `/readyz` says; "" when nothing, or it did not answer."""
+    """The degraded part of a ready service, from its `/readyz`; "" when there is none, or no answer."""
     try:
         found = json.loads(said)
     except ValueError:
@@ -131,8 +131,8 @@ def judge(
             "warning",
             shown,
             "nothing is lost: `bulkhead up` starts it again within "
-            f"{RESTART_WITHIN_S} s, and what waits for it is handled then. Look again; if it still does not "
-            f"run, its last words in {log} say what to mend, then restart the mesh",
+            f"{RESTART_WITHIN_S} s, and handles its waiting messages then. If it still does not run, the last lines of "
+            f"{log} say what to correct; then restart the mesh",
         )
     if running < replicas:
         return Finding(
@@ -140,7 +140,7 @@ def judge(
             "warning",
             shown,
             f"the others do its work; it is started again within "
-            f"{RESTART_WITHIN_S} s. Look again; if it stands so for longer, read {data / 'logs'}",
+            f"{RESTART_WITHIN_S} s. If the problem persists, read {data / 'logs'}",
         )
     if lag is not None and lag.pending > MANY_PENDING:
         return Finding(service, "warning", shown, f"it falls behind: start more with `bulkhead up --scale {service}=N`")

@@ -28,8 +28,8 @@ QUIET = ("nats-server", "redis", "offline-model")
 """Only their warnings and errors are shown; the rest is in DIR/logs."""
 MAX_REPLICAS = 64
 DRAINING = (
-    "draining: each process has {:g} s to finish what it has in hand; the rest is delivered again at the next "
-    "start (a second Ctrl-C ends all at once)"
+    "draining: each process has {:g} s to finish its running work; the rest is delivered again at the next "
+    "start (a second Ctrl-C ends everything at once)"
 )
 
 
@@ -105,7 +105,10 @@ async def keep_running(
 def _announce(data: Path, durability: str, offline: bool) -> None:
     out.print(f"starting a mesh in {data}", style="bold", markup=False)
     if durability == "process":
-        out.print("durability process: survives kills; a power cut can lose what was acknowledged last", style="yellow")
+        out.print(
+            "durability process: survives kills of processes; a power cut can lose the messages acknowledged last",
+            style="yellow",
+        )
     if offline:
         out.print(
             "models: the offline model (rule-based). For a real one set OPENAI_API_KEY and start again.", style="dim"
@@ -115,7 +118,7 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
 
 
 def _tell_of_tenants(data: Path, given: Path | None) -> None:
-    """Whose tools and ceilings are in force; a mesh that had others before is not to lose them without a word."""
+    """Print which tenants file is in force, with a warning when the mesh had another one before."""
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
     before = ""
@@ -220,16 +223,16 @@ async def _mesh(
     except (StartFailed, DirectoryInUse, ProvisionError, KeyFileError) as error:
         raise Stop(Exit.FAILED, str(error)) from error
     except asyncio.CancelledError:
-        how = "at once, by a second signal: nothing of it runs any more"
+        how = "at once, by a second signal; no process is left running"
         raise Stop(
             Exit.FAILED,
             f"ended {how if mesh.ended_at_once else 'by a signal, before it was up'}",
-            "nothing that was acknowledged is lost: what was under way goes on at the next start",
+            "no acknowledged message is lost; unfinished work continues at the next start",
         ) from None
 
 
 class Stopping:
-    """What signals mean: the first drains, or ends the start; the second ends everything at once."""
+    """Signal handling: the first signal drains, or ends the start; the second ends everything at once."""
 
     def __init__(self, mesh: "LocalMesh") -> None:
         self.asked = asyncio.Event()

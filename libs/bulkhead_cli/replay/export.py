@@ -57,4 +57,4 @@ async def show_export(data: Path, task: str, path: Path | None, tenant: str = ""
             f"{counted(gone, 'content')} of them had expired: replay works unless a decision read one", style="yellow"
         )
     if not history.ended:
-        err.print("the task has not ended: what is in the works is not in the file", style="yellow")
+        err.print("the task has not ended: calls that are still running are not in the file", style="yellow")

@@ -32,11 +32,11 @@ OF_THE_STEP = ("title", "instruction", "acceptance", "tools", "inputs", "role")
 
 
 class Ceilings(TaskLimits, extra="forbid"):
-    """Of the task's limits those that change."""
+    """The limits of the task that change."""
 
 
 class Edit(Contract, extra="forbid"):
-    """What is different in the new task. Left out: as it was. The step's fields are those of a plan."""
+    """Changes in the new task; fields that are left out stay. The step's fields are those of a plan."""
 
     objective: Objective | None = None
     limits: Ceilings = Ceilings()
@@ -62,7 +62,7 @@ class Write:
 
 @dataclass(slots=True)
 class Past:
-    """What the record tells of the task; of its last plan, where plans were replaced."""
+    """The recorded task with its last plan."""
 
     tenant: str
     request: TaskRequested | None = None
@@ -78,7 +78,7 @@ class Fork:
     """A submission, and what is to be said about it."""
 
     body: dict[str, Any]
-    """What Mesh.submit takes."""
+    """Arguments of Mesh.submit."""
     taken: tuple[str, ...]
     again: tuple[str, ...]
     writes: tuple[Write, ...]
@@ -277,28 +277,28 @@ def refuse_repeats(fork: Fork) -> None:
     if unsafe := sorted({f"{one.tool} in step {one.step}" for one in fork.writes if not one.safe}):
         raise Stop(
             Exit.REFUSED,
-            f"the fork would repeat what has no idempotency: {', '.join(unsafe)}",
-            "look whether it happened; then fork from a later step, or take the tool out of the step "
+            f"the fork would repeat calls without an idempotency key: {', '.join(unsafe)}",
+            "check whether it happened; then fork from a later step, or take the tool out of the step "
             '("tools" in the edit)',
             name="fork_repeats_effect",
         )
 
 
 def _tell(fork: Fork, edit: Edit) -> None:
-    err.print(f"taken over: {', '.join(fork.taken) or 'nothing'}; runs again: {', '.join(fork.again)}", markup=False)
+    err.print(f"reused: {', '.join(fork.taken) or 'nothing'}; runs again: {', '.join(fork.again)}", markup=False)
     if len(fork.ends) > 1:
         err.print(
             f"it ends in {', '.join(fork.ends)}: one more step is added, which composes the answer from theirs",
             markup=False,
         )
     if edit.objective is not None and fork.taken:
-        err.print("the objective is another one: what is taken over was made for the old one", style="yellow")
+        err.print("the objective has changed: reused results were made for the old one", style="yellow")
     for one in fork.writes:
         how = (
-            "sent under its old key if nothing changes: the tool does not do it again; changed, it is done, unless "
-            "another fork has done just that"
+            "if unchanged, it is sent under its old key and not repeated; if changed, it is done, unless another fork "
+            "has done the same"
             if one.safe
-            else "the tool honours no key: it would be done again"
+            else "the tool supports no idempotency key: the call would be repeated"
         )
         err.print(
             f"side effect: {one.step} called {one.tool} {one.arguments} ({one.outcome}); {how}",

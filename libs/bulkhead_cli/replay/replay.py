@@ -31,7 +31,7 @@ SHOWN_CHARS = 2_000
 TOLD_EVERY = 100
 """Tasks between two lines of progress where there is no terminal."""
 AS_EXPORTED = "the lines are those of the export (by its digest, which is no signature)"
-NO_DIGEST = "it bears no digest over its lines: nothing tells whether what no decider folds was changed"
+NO_DIGEST = "it has no digest over its lines: changes to messages that no decider reads would not be noticed"
 
 
 def logics() -> Logics:
@@ -67,7 +67,7 @@ async def replay_history(history: History) -> Report:
     if not report.decisions and not history.turned_away:
         raise CannotReplay(
             "it holds no message that a decider had to answer, so nothing was checked",
-            "messages were taken away: export the task again (`bulkhead export TASK -o FILE`)",
+            "messages are missing: export the task again (`bulkhead export TASK -o FILE`)",
         )
     return report
 
@@ -87,7 +87,7 @@ async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
             return
         except Renumbered:
             await caught_up(bus)
-    raise JournalBehind("the journal is made again of the inboxes, over and over; look at the mesh's log and try again")
+    raise JournalBehind("the journal is rebuilt from the inboxes again and again; look at the mesh's log and try again")
 
 
 # Showing
@@ -141,7 +141,7 @@ def _cannot(error: CannotReplay) -> Stop:
 
 @dataclass(slots=True)
 class Totals:
-    """Of all tasks. unknown: no verdict is possible; expired: those of them whose record was kept for its time only."""
+    """Sums over all tasks. unknown: no verdict is possible; expired: those of them whose record has expired."""
 
     tasks: int = 0
     decisions: int = 0
@@ -224,7 +224,7 @@ def _show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = Non
         print_json(as_json_of(report) | dict(more or {}))
         return Exit.FAILED if report.divergences else Exit.OK
     if not report.divergences and not report.decisions:
-        out.print("nothing to replay: no decider was given this task; `bulkhead show TASK` says why", style="yellow")
+        out.print("nothing to replay: no decider received this task; `bulkhead show TASK` says why", style="yellow")
         return Exit.OK
     if not report.divergences:
         out.print(
@@ -234,8 +234,8 @@ def _show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = Non
         )
         if report.unread:
             out.print(
-                f"not judged: {report.unread} of the {report.messages}, which no decider is given or says "
-                "(to the gateway, of money)",
+                f"not judged: {report.unread} of the {report.messages}, which no decider receives or sends "
+                "(to the gateway, about money)",
                 style="dim",
             )
         if report.outstanding:

@@ -21,7 +21,7 @@ GOOD = "succeeded"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What stands behind [number]."""
+    """The source of the marker [number]."""
 
     number: int
     marker: str
@@ -42,7 +42,7 @@ def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
     def number(match: re.Match[str]) -> str:
         marker = match.group(1)
         if marker not in sources:
-            sources[marker] = Source(len(sources) + 1, marker, cited.get(marker, "unknown: nothing stands behind it"))
+            sources[marker] = Source(len(sources) + 1, marker, cited.get(marker, "unknown source"))
         return f"[{sources[marker].number}]"
 
     return MARKER.sub(number, text), list(sources.values())
@@ -53,7 +53,7 @@ def warnings(document: dict[str, Any]) -> list[str]:
     found = []
     result = document.get("result") or {}
     if result.get("standing", "ok") != "ok":
-        found.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came by a fallback'}")
+        found.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came from a fallback'}")
     completeness = result.get("completeness") or {}
     for omission in completeness.get("omissions") or ():
         detail = f" ({omission['detail']})" if omission.get("detail") else ""
@@ -70,13 +70,13 @@ def is_whole(document: dict[str, Any]) -> bool:
 
 
 def doubts(standing: str | None, complete: bool | None) -> str:
-    """What stands beside a status whose result is no plain one: ` [degraded] [incomplete]`; "" for a plain one."""
+    """Labels beside a status whose result is degraded or incomplete: ` [degraded] [incomplete]`; "" for others."""
     found = f" [{standing}]" if standing not in (None, "ok") else ""
     return found + (" [incomplete]" if complete is False else "")
 
 
 def footer(document: dict[str, Any]) -> str:
-    """What it took, on one line."""
+    """Cost, tokens, calls and duration, on one line."""
     usage = document["usage"]
     calls = (
         counted(usage["model_calls"], "model call"),
@@ -106,11 +106,11 @@ def waits(queue: dict[str, Any]) -> str:
     """Why a task does not begin yet: of its `queue`, or of the event that told it."""
     whose = "of your tenant" if queue["full"] == "tenant" else "of the whole mesh"
     before = f", behind {counted(queue['ahead'], 'other')}" if queue["ahead"] else ""
-    return f"waits for a place to run{before}: {queue['running']} of {queue['limit']} tasks {whose} run"
+    return f"waits to run{before}: {queue['running']} of {queue['limit']} tasks {whose} are running"
 
 
 def author(result: dict[str, Any]) -> str:
-    """Who wrote the answer, by the label that the model gateway signed; "" when no label speaks of this content."""
+    """The author of the answer, by the label that the model gateway signed; "" when no label speaks of this content."""
     sha256 = (result.get("content") or {}).get("sha256")
     for label in result.get("provenance") or ():
         if label["kind"] == "model_reply" and label["sha256"] == sha256 and label.get("source"):
@@ -161,5 +161,5 @@ def show(console: Console, document: dict[str, Any]) -> None:
     console.print(footer(document), style="dim", markup=False)
     if document.get("spent_more"):
         console.print(
-            "calls were in the works when it ended: `bulkhead timeline` has what they cost", style="dim", markup=False
+            "calls were still running when it ended: `bulkhead timeline` shows their cost", style="dim", markup=False
         )

@@ -48,6 +48,12 @@ Docs = Annotated[
         help="Document to add before the task starts, or a directory of documents; may be repeated.",
     ),
 ]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable", help="With --docs: submit the task also when documents of a directory cannot be read."
+    ),
+]
 LimitUsd = Annotated[
     float | None,
     typer.Option(
@@ -92,6 +98,7 @@ CancelReason = Annotated[str, typer.Option("--reason", help="Reason, stored with
 def submit(
     objective: Objective,
     docs: Docs = None,
+    skip_unreadable: SkipUnreadable = False,
     tenant: Tenant = "",
     limit_usd: LimitUsd = None,
     limit_tokens: LimitTokens = None,
@@ -113,7 +120,9 @@ def submit(
     from bulkhead_cli.tasks.tasks import submit_task
 
     if require_complete and not watch:
-        output.stop(Stop(Exit.USAGE, "--require-complete judges an answer, and nobody waits for it", "add --watch"))
+        output.stop(
+            Stop(Exit.USAGE, "--require-complete needs the answer, and submit does not wait for it", "add --watch")
+        )
     wanted = {
         "plan": plan,
         "tools": tuple(tool or ()),
@@ -126,9 +135,8 @@ def submit(
         "workflow": workflow,
     }
     mesh = target.required(data, url, api_key, tenant, may_make_key=True)
-    exit_with(
-        run(submit_task(mesh, objective, docs or [], wanted, watch=watch, as_json=as_json, complete=require_complete))
-    )
+    options = {"watch": watch, "as_json": as_json, "complete": require_complete, "skip_unreadable": skip_unreadable}
+    exit_with(run(submit_task(mesh, objective, docs or [], wanted, **options)))
 
 
 def watch(

@@ -19,10 +19,10 @@ from bulkhead_contracts import bounds
 
 UPLOADS_AT_ONCE = 4
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".html", ".htm", ".csv", ".tsv", ".rst", ".pdf"})
-"""Of what is taken from a directory; a file that is named may have any."""
+"""Suffixes of documents in a directory; a file that is named may have any."""
 MAX_FILES = 2_000
 MAX_NAMED = 8
-"""Of the files of a directory that are passed over."""
+"""Number of skipped files that a message names."""
 UNFIT_STATUS = (413, 415, 422)
 """With these the gateway speaks of the document; every other refusal would meet the next one as well."""
 NOT_ITS_FAULT = ("store_", "content_")
@@ -83,14 +83,14 @@ def _inside(folder: Path, *, fit: bool) -> Iterator[Path]:
 
 
 def passed_over(paths: list[Path]) -> list[tuple[Path, Stop]]:
-    """Of each directory, what lies open in it and is no document by its name: people may have meant it."""
+    """The visible files of each directory that are no documents by their suffix."""
     named = {path.resolve() for path in paths}
     found = []
     for path in paths:
         others = (one for one in _inside(path, fit=False) if one.resolve() not in named) if path.is_dir() else ()
         if names := sorted(one.relative_to(path).as_posix() for one in others):
             more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-            hint = f"of a directory {', '.join(sorted(SUFFIXES))} are taken; name another file by itself"
+            hint = f"of a directory {', '.join(sorted(SUFFIXES))} are added; name other files one by one"
             found.append(
                 (path, Stop(Exit.USAGE, f"in {path}: {', '.join(names[:MAX_NAMED])}{more}", hint, name="not_documents"))
             )
@@ -192,12 +192,20 @@ def _tell(upload: Upload, fate: Fate) -> None:
     if isinstance(fate, Stop):
         err.print(f"skipped {fate} — {fate.hint}", style="yellow", markup=False)
         return
-    replaced = ", in place of what stood under this name" if fate.get("replaced_sha256") else ""
+    replaced = ", in place of the former document of this name" if fate.get("replaced_sha256") else ""
     err.print(
         f"document {fate['name']}: {fate['outcome']}, {counted(fate['chunks'], 'chunk')}{replaced}",
         style="yellow" if replaced else "dim",
         markup=False,
     )
+
+
+def unreadable(uploads: list[Upload], fates: list[Fate]) -> str:
+    """Which documents were left out; "" when all went in."""
+    names = [str(upload.path) for upload, fate in zip(uploads, fates, strict=True) if isinstance(fate, Stop)]
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    what = f"{len(names)} of {counted(len(uploads), 'document')} could not be read"
+    return f"{what}: {', '.join(names[:MAX_NAMED])}{more}" if names else ""
 
 
 def event_of(upload: Upload, fate: Fate) -> dict[str, Any]:
@@ -208,7 +216,7 @@ def event_of(upload: Upload, fate: Fate) -> dict[str, Any]:
 
 
 def as_json(uploads: list[Upload], fates: list[Fate], paths: list[Path]) -> dict[str, Any]:
-    """Of all, for programs. paths: what was named."""
+    """All documents as JSON. paths: the arguments of the command."""
     pairs = list(zip(uploads, fates, strict=True))
     return {
         "documents": [fate for _, fate in pairs if not isinstance(fate, Stop)],

@@ -33,7 +33,7 @@ class Said:
     as_json: bool
 
     def with_(self, data: Path | None, url: str, api_key: str, tenant: str, as_json: bool) -> "Said":
-        """What stands after the subcommand wins."""
+        """Options after the subcommand override those before it."""
         return Said(
             data or self.data, url or self.url, api_key or self.api_key, tenant or self.tenant, as_json or self.as_json
         )
@@ -122,7 +122,7 @@ async def _list(found: target.Target, *, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        out.print("no documents yet; `bulkhead documents add PATH` takes some in", markup=False)
+        out.print("no documents yet; `bulkhead documents add PATH` adds some", markup=False)
         return
     table = Table(box=None, pad_edge=False)
     for title in ("document", "passages", "versions", "since", "type", "digest"):

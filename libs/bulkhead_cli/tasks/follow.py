@@ -22,7 +22,7 @@ LOST_EVERY_S = 10.0
 
 
 class Progress:
-    """What was seen of a task; turns events into lines."""
+    """State of a task as its events tell it; turns events into lines."""
 
     def __init__(self) -> None:
         self.titles: dict[str, str] = {}
@@ -33,7 +33,7 @@ class Progress:
         self._began_ms = 0
 
     def lines(self, event: TaskEvent) -> list[Text]:
-        """What to print for an event; text pieces print nothing here."""
+        """Lines for an event; none for pieces of text."""
         data = event.data
         if event.name == "text":
             have = self.texts.get(data["step_id"], "")
@@ -113,7 +113,7 @@ class Progress:
             cost = (
                 f"  {seconds(took)}, at least {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
                 if tokens
-                else (f"  {seconds(took)}; `bulkhead timeline` has what its calls cost")
+                else (f"  {seconds(took)}; `bulkhead timeline` shows the cost of its calls")
             )
         return Text.assemble(
             (mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"), reasons, (cost, "dim")
@@ -161,34 +161,38 @@ class Lost:
         )
 
 
+async def print_progress(task: Task, console: Console) -> None:
+    """Print a line per event until the task ends. Raises MeshError."""
+    progress, lost = Progress(), Lost(as_json=False)
+    if not console.is_terminal:
+        async for event in task.events(on_lost=lost):
+            for line in progress.lines(event):
+                console.print(line)
+        return
+    with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
+        lost.console = live.console  # Anything printed beside it would tear what moves.
+        async for event in task.events(on_lost=lost):
+            for line in progress.lines(event):
+                live.console.print(line)
+            live.update(progress.live(console.width - 4))
+
+
 async def watch(task: Task, console: Console, *, as_json: bool, complete: bool = False) -> Exit:
     """Follow a task to its end and print its answer. complete: a success that is degraded or incomplete is none.
     Raises MeshError."""
-    lost = Lost(as_json=as_json)
     if as_json:
-        async for event in task.events(on_lost=lost):
+        async for event in task.events(on_lost=Lost(as_json=True)):
             print_json({"event": event.name, "id": event.id, "data": event.data})
         document = await task.show()
         print_json({"event": "result", "data": document})
         return exit_of(document, complete=complete)
-    progress = Progress()
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
-            lost.console = live.console  # Anything printed beside it would tear what moves.
-            async for event in task.events(on_lost=lost):
-                for line in progress.lines(event):
-                    live.console.print(line)
-                live.update(progress.live(console.width - 4))
-    else:
-        async for event in task.events(on_lost=lost):
-            for line in progress.lines(event):
-                console.print(line)
+    await print_progress(task, console)
     document = await task.show()
     answer.show(console, document)
     uncertain_writes.show(console, document)
     if complete and document["status"] == answer.GOOD and not answer.is_whole(document):
         err.print(
-            f"--require-complete: its answer is no whole one; `bulkhead why {task.id}` says what it lacks",
+            f"--require-complete: its answer is degraded or incomplete; `bulkhead why {task.id}` shows why",
             style="yellow",
             markup=False,
         )

@@ -22,7 +22,7 @@ from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes
 from bulkhead_contracts import bounds
 
 REJECTION_WAIT_S = 2.0
-"""So long `submit` waits for the policy's no, which takes milliseconds when the mesh is well."""
+"""Time that `submit` waits for a rejection, which takes milliseconds in a healthy mesh."""
 OBJECTIVE_CHARS = 60
 MAX_PLAN_BYTES = 1024 * 1024
 STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow", "paused": "yellow"}
@@ -37,11 +37,13 @@ async def submit_task(
     watch: bool,
     as_json: bool,
     complete: bool = False,
+    skip_unreadable: bool = False,
 ) -> Exit:
-    """Add the documents, submit, and with `watch` follow. A refusal that comes at once is this command's end."""
+    """Add the documents, submit, and with `watch` follow. Raises Stop when the mesh refuses the task at once, and for
+    unreadable documents unless skip_unreadable."""
     text = _standard_input() if objective == "-" else objective
     if not text.strip():
-        raise Stop(Exit.USAGE, "the objective is empty", "say what the mesh is to find out or do")
+        raise Stop(Exit.USAGE, "the objective is empty", "describe what the mesh is to find out or do")
     if len(text) > bounds.MAX_OBJECTIVE_CHARS:
         raise Stop(
             Exit.USAGE,
@@ -55,13 +57,24 @@ async def submit_task(
         fates = await _documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
         if watch or not as_json:
             document_files.tell_passed_over(docs, as_lines=as_json)
+        without = document_files.unreadable(uploads, fates)
+        if without and not skip_unreadable:
+            raise Stop(
+                Exit.REFUSED,
+                f"{without}; no task was submitted",
+                "repair or remove them, or submit without them: --skip-unreadable",
+                name="unreadable_documents",
+            )
         task = await mesh.submit(text, **wanted)
         if watch:
             if as_json:
                 print_json({"event": "submitted", "task_id": task.id})
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
-            return await follow.watch(task, out, as_json=as_json, complete=complete)
+            code = await follow.watch(task, out, as_json=as_json, complete=complete)
+            if without and not as_json:
+                out.print(f"the answer may be incomplete: {without}", style="yellow", markup=False)
+            return code
         first = await first_word(task)
     rejection = first.data if first is not None and first.name == "task.rejected" else None
     if as_json:
@@ -121,7 +134,7 @@ def _standard_input() -> str:
 
 
 async def first_word(task: Task) -> TaskEvent | None:
-    """What is told of a task first, when that is while somebody still looks: no, not yet, or that it begins."""
+    """The first event of a task (rejected, queued or accepted); None when it does not come in time."""
     try:
         async with asyncio.timeout(REJECTION_WAIT_S), aclosing(task.events()) as events:
             async for event in events:
@@ -132,7 +145,7 @@ async def first_word(task: Task) -> TaskEvent | None:
 
 
 async def rejected_at_once(task: Task) -> dict[str, Any] | None:
-    """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
+    """The rejection of a task, when it comes in time; None otherwise."""
     first = await first_word(task)
     return first.data if first is not None and first.name == "task.rejected" else None
 

@@ -12,14 +12,14 @@ from bulkhead.amounts import clock, counted
 from bulkhead_cli.output import one_line
 
 MAX_SHOWN_CHARS = 400
-"""Of one call's arguments, for people; programs get them whole, as the journal has them."""
+"""Length of one call's arguments in the output for people; programs get them whole."""
 CODE = "uncertain_effect"
 """A write whose outcome is unknown ends its task, unless that ends in another way meanwhile."""
 ELSEWHERE = (
-    "writes of other steps may be in doubt as well: `bulkhead why TASK`, where the mesh runs, lists each with "
+    "writes of other steps may be uncertain too: `bulkhead why TASK`, on the machine of the mesh, lists each with "
     "its arguments and its key"
 )
-LOOK_FIRST = "look whether it happened, by its key or its arguments; only what did not happen is to be asked for again"
+LOOK_FIRST = "check by its key or its arguments whether it happened; request it again only if it did not"
 
 
 def named(step_id: str, title: str, tool: str, arguments_json: str) -> str:
@@ -37,8 +37,8 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
     if found:
         console.print()
         console.print(
-            f"{counted(len(found) + more, 'write')} may or may not have been done, and none is repeated by "
-            f"itself; {LOOK_FIRST}",
+            f"{counted(len(found) + more, 'write')} may or may not have been done; none is repeated "
+            f"automatically: {LOOK_FIRST}",
             style="bold yellow",
             markup=False,
         )

@@ -114,7 +114,7 @@ async def test_the_broker_and_redis_are_restarted_under_load(field: Field) -> No
         for task in tasks:
             await task.ends_rightly()
     async with asyncio.timeout(TAKEN_WITHIN_S):
-        while "the journal is made again of the inboxes" not in field.stack.logs("upkeep"):
+        while "the journal is rebuilt from the inboxes" not in field.stack.logs("upkeep"):
             await asyncio.sleep(0.5)
 
 

@@ -12,9 +12,10 @@ from bulkhead.runtime.process.health_endpoints import Health
 
 
 async def serve(behaviour: str) -> int:
-    ready = behaviour != "never_ready"
+    released = Path(os.environ["BULKHEAD_DATA_DIR"], "released")
 
     async def status() -> dict[str, object]:
+        ready = behaviour != "never_ready" or released.exists()
         return {"ready": ready, "why": "the stand-in is told not to be"}
 
     health = Health(status)

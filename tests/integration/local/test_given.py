@@ -230,9 +230,9 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @pytest.mark.parametrize(
     "given, told",
     [
-        ({"nats_url": "localhost:4222"}, "--nats: this is no address"),
-        ({"redis_url": "redis+sentinel://a,b"}, "--redis: this is no address"),
-        ({"redis_url": "http://x"}, "--redis: this is no address"),
+        ({"nats_url": "localhost:4222"}, "--nats: this is not an address"),
+        ({"redis_url": "redis+sentinel://a,b"}, "--redis: this is not an address"),
+        ({"redis_url": "http://x"}, "--redis: this is not an address"),
         ({"replicas": 3}, "--replicas needs a cluster"),
         ({"nats_url": "nats://x:1", "replicas": 9}, "write 1 to 5"),
     ],

@@ -23,7 +23,7 @@ from tests.integration.local.test_damage import STREAMS, held, say
 from tests.integration.local.test_supervisor import small
 
 GONE = "messages that the journal has are gone from their inboxes (INBOX_WORKER 5; of tasks t)"
-MADE_AGAIN = "the journal is made again of the inboxes"
+MADE_AGAIN = "the journal is rebuilt from the inboxes"
 
 
 async def _until(holds, what: str) -> None:

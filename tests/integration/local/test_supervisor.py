@@ -21,7 +21,7 @@ from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats import server
 from bulkhead_infra.nats.provision import ProvisionError
-from bulkhead_infra.processes.child import StartFailed
+from bulkhead_infra.processes.child import NotReady, StartFailed
 from bulkhead_infra.processes.http import get
 
 STAND_IN = "tests.integration.local.stand_in"
@@ -203,6 +203,41 @@ async def test_a_service_that_cannot_start_fails_the_start_with_its_words(tmp_pa
     assert not _pids(mesh)
 
 
+async def test_a_mesh_that_serves_stays_up_and_waits_for_a_process_that_is_late(tmp_path):
+    reports: list[str] = []
+    names = ("gateway", "worker")
+    late = {"worker": {"STAND_IN": "never_ready"}}
+    options = {"services": names, "modules": dict.fromkeys(names, STAND_IN), "extra_env": late, "ready_timeout_s": 5}
+    async with small(tmp_path, on_event=reports.append, **options) as mesh:
+        assert mesh.up and {row.name: row.state for row in mesh.rows()}["gateway-0"] == "ready"
+        [report] = [text for text in reports if "worker-0 is not ready after 5 s" in text]
+        assert "the stand-in is told not to be" in report and "stand-in started" in report, "the reason, the last lines"
+        assert "the mesh serves without it and stays up" in reports[reports.index(report) + 1]
+        (mesh.directory / "released").write_text("")
+        await mesh.unit("worker").wait_ready(10)
+        async with asyncio.timeout(5):
+            while "worker-0 is ready now" not in reports:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_mesh_whose_gateway_is_not_ready_in_time_gives_up(tmp_path):
+    names = ("gateway", "worker")
+    late = {"gateway": {"STAND_IN": "never_ready"}}
+    options = {"services": names, "modules": dict.fromkeys(names, STAND_IN), "extra_env": late, "ready_timeout_s": 3}
+    with pytest.raises(NotReady, match="gateway-0 was not ready within 3 s"):
+        await small(tmp_path, **options).__aenter__()
+
+
+async def test_settings_of_every_service_are_checked_before_anything_is_started(tmp_path):
+    wrong = {"worker": {"BULKHEAD_SLOTS": "many"}, "budget": {"BULKHEAD_CEILING": "never"}}
+    mesh = small(tmp_path, services=("worker", "budget"), modules={}, extra_env=wrong)
+    with pytest.raises(StartFailed) as failure:
+        await mesh.__aenter__()
+    assert "worker: setting BULKHEAD_SLOTS: " in str(failure.value), "all errors at once"
+    assert "budget: setting BULKHEAD_CEILING: " in str(failure.value)
+    assert not mesh.units, "nothing was started"
+
+
 async def test_settings_that_cannot_work_are_tried_once_until_somebody_asks_again(tmp_path):
     said: list[str] = []
     env = {"STAND_IN": ""}
@@ -365,6 +400,16 @@ async def test_shards_are_remembered(tmp_path):
         pass
     async with small(tmp_path) as mesh:
         assert mesh.json["shards"] == {"worker": 2}
+
+
+async def test_new_shards_of_one_service_leave_those_of_others(tmp_path):
+    services = {"services": ("worker", "checker"), "modules": {"worker": STAND_IN, "checker": STAND_IN}}
+    async with small(tmp_path, shards={"worker": 2}, **services):
+        pass
+    async with small(tmp_path, shards={"worker": 2, "checker": 1}, **services) as mesh:
+        assert mesh.json["shards"] == {"worker": 2, "checker": 1}
+    async with small(tmp_path, shards={"checker": 1}, **services) as mesh:
+        assert mesh.json["shards"] == {"worker": 2, "checker": 1}
 
 
 async def test_other_shards_than_the_store_has_are_refused(tmp_path):

@@ -87,7 +87,7 @@ def test_nothing_is_overwritten(tmp_path):
     before = path.read_bytes()
     with pytest.raises(BackupError, match="never overwritten"):
         make(path)
-    with pytest.raises(BackupError, match="came into being"), Writer(tmp_path / "b") as file:
+    with pytest.raises(BackupError, match="was created meanwhile"), Writer(tmp_path / "b") as file:
         file.put("streams/BLOBS", [CONTENT])
         file.put("documents/0", [b""])
         (tmp_path / "b").write_text("somebody was faster")
@@ -107,10 +107,10 @@ def test_every_length_at_which_a_copy_can_end_is_told_as_torn(tmp_path):
     cut = tmp_path / "cut"
     for length in [*range(BLOCK, end - BLOCK, 97), end - BLOCK]:
         cut.write_bytes(whole[:length])
-        assert "is torn" in broken(cut), length
+        assert "is truncated" in broken(cut), length
     for length in (0, 1, BLOCK - 1):
         cut.write_bytes(whole[:length])
-        assert "torn" in broken(cut) or "no backup" in broken(cut)
+        assert "truncated" in broken(cut) or "no backup" in broken(cut)
 
 
 def test_a_changed_byte_is_found_wherever_it_is(tmp_path):
@@ -130,7 +130,7 @@ def test_a_changed_byte_is_found_wherever_it_is(tmp_path):
 def test_what_is_no_backup(tmp_path, content):
     path = tmp_path / "a"
     path.write_bytes(content)
-    assert "no backup of a mesh" in broken(path) or "torn" in broken(path)
+    assert "no backup of a mesh" in broken(path) or "truncated" in broken(path)
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
@@ -185,7 +185,7 @@ def test_a_part_that_says_it_is_huge_allocates_nothing(tmp_path):
     path = tmp_path / "a"
     member(path, *HEAD)
     member(path, "streams/BLOBS", b"", size=2**50)
-    assert "torn" in broken(path)
+    assert "truncated" in broken(path)
     path.unlink()
     member(path, "format.json", b"[" * (17 * 1024 * 1024))
     assert "larger than any" in broken(path)
@@ -194,7 +194,7 @@ def test_a_part_that_says_it_is_huge_allocates_nothing(tmp_path):
 @pytest.mark.parametrize(
     "change, told",
     [
-        ({"parts": {}}, "does not say so"),
+        ({"parts": {}}, "not in its manifest"),
         ({"streams": ()}, None),
         ({"streams": (StreamCopy(name="INBOX_RAG", messages=0, bytes=0, first_seq=0, last_seq=0),)}, "s/INBOX_RAG"),
     ],
@@ -215,7 +215,7 @@ def test_a_manifest_that_does_not_hold(tmp_path, text):
     path = tmp_path / "a"
     member(path, *HEAD)
     member(path, "manifest.json", text)
-    assert "its manifest does not hold" in broken(path)
+    assert "its manifest is not valid" in broken(path)
 
 
 # Keys

@@ -23,66 +23,45 @@ from bulkhead_contracts.task import TaskEnded
 from tests.unit.gateway.harness import OPERATOR, make_mesh, running
 
 
-@pytest.mark.parametrize("name", ["planner", "worker.step", "worker.a_role_of_a_pack", "checker.judge"])
-def test_agents_and_tools_that_are_there_get_no_note(name: str) -> None:
-    assert unknown_names.of_agent(name) == unknown_names.of_halt("agent", name) == ""
-    halts = {"tool": "http_get", "feature": "search", "model": "m"}
-    assert {unknown_names.of_halt(scope, one) for scope, one in halts.items()} == {""}
-
-
-@pytest.mark.parametrize("name", ["researcher", "planners.draft", "worker.", "tool_executor"])
-def test_what_is_no_agent_is_told_with_those_that_are(name: str) -> None:
-    said = unknown_names.of_halt("agent", name)
-    assert name in said and "planner, worker, checker" in said and "worker.step" in said
-
-
-def test_an_unknown_tool_may_be_a_packs() -> None:
-    said = unknown_names.of_halt("tool", "nosuchtool")
-    assert "nosuchtool" in said and "pack" in said and "http_get" in said
-
-
 @pytest.mark.parametrize(
-    ("scope", "name", "tenant", "told"),
+    ("kind", "name", "seen", "note"),
     [
-        ("tenant", "acmee", "", True),
-        ("tool", "http_get", "acmee", True),
-        ("tenant", "acme", "", False),
-        ("tool", "http_get", "acme", False),
-        ("model", "m", "", False),
-    ],
-)
-def test_a_halt_of_a_tenant_that_is_not_there_is_told(scope: str, name: str, tenant: str, told: bool) -> None:
-    said = unknown_names.of_halt(scope, name, tenant, ["acme", "demo"])
-    assert bool(said) is told and (not told or ("acmee: nothing waits" in said and "acme, demo" in said))
-    assert unknown_names.of_halt(scope, name, tenant) == "", "where the tenants are not known nothing is said"
-
-
-@pytest.mark.parametrize(
-    ("scope", "name", "seen", "said"),
-    [
+        ("agent", "planner", None, ""),
+        ("agent", "worker.a_role_of_a_pack", None, ""),
+        ("agent", "planner", set(), ""),
+        ("agent", "worker.step", {"worker.step"}, ""),
+        ("agent", "plannr", None, "no agent called plannr is known; this takes effect when one makes a call"),
+        ("agent", "tool_executor", None, "no agent called tool_executor is known"),
+        ("agent", "worker.stp", {"worker.step"}, "did you mean worker.step?"),
+        ("tool", "http_get", None, ""),
+        ("tool", "refund", {"refund"}, ""),
+        ("tool", "htp_get", None, "did you mean http_get?"),
+        ("tool", "refnd", {"refund"}, "did you mean refund?"),
         ("model", "gpt-4.1-mini", {"gpt-4.1-mini"}, ""),
         ("model", "gpt-4.1-mni", {"gpt-4.1-mini"}, "did you mean gpt-4.1-mini?"),
-        ("feature", "serach", {"search", "chat"}, "did you mean search?"),
-        (
-            "feature",
-            "new",
-            set(),
-            "no feature of this name has made a call lately: the halt takes effect when one of the ",
-        ),
-        ("feature", "new", None, ""),  # Nobody could be asked: nothing is claimed.
-        ("tool", "htp_get", set(), "did you mean http_get?"),
-        ("tool", "refund", {"refund"}, ""),
-        ("tool", "refnd", {"refund"}, "did you mean refund?"),
-        ("agent", "worker.step", {"worker.step"}, ""),
-        ("agent", "worker.stp", {"worker.step"}, "no agent of this name has made a call lately"),
-        ("agent", "plannr", {"worker.step"}, "did you mean planner?"),
-        ("agent", "planner", set(), ""),
-        ("model", "offline-rules-1", {"offline/rules-1"}, "did you mean offline/rules-1?"),  # Alike, and another one.
+        ("feature", "new", set(), "no feature called new is known"),
+        ("feature", "new", None, ""),
+        ("task", "t1", None, ""),
     ],
 )
-def test_a_name_that_nobody_has_had_is_told_with_the_one_that_was_meant(scope, name, seen, said) -> None:
-    note = unknown_names.of_halt(scope, name, seen=seen)
-    assert said in note and bool(note) is bool(said)
+def test_an_unknown_name_gets_a_note_with_the_one_that_was_meant(kind: str, name: str, seen: set | None, note: str):
+    text = unknown_names.unknown(kind, name, seen)
+    assert note in text and bool(text) is bool(note), text
+
+
+@pytest.mark.parametrize(
+    ("named", "note"),
+    [
+        (Named("tenant", "acmee"), "this mesh has no tenant acmee (did you mean acme?)"),
+        (Named("tool", "http_get", "acmee"), "this mesh has no tenant acmee"),
+        (Named("tenant", "acme"), ""),
+        (Named("tool", "http_get", "acme"), ""),
+    ],
+)
+def test_a_halt_of_an_unknown_tenant_gets_a_note(tmp_path: Path, named: Named, note: str) -> None:
+    (tmp_path / "mesh.json").write_text(json.dumps({"tenants": ["acme", "demo"]}))
+    text = halting._note(named, THEIRS, "r", tmp_path, set())
+    assert note.partition(" (")[0] in text and bool(text) is bool(note), text
 
 
 async def test_names_are_seen_in_the_journal_of_all_tenants() -> None:
@@ -135,12 +114,12 @@ async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
         await set_limit(where, f"task/{over}", {}, as_json=False)
         assert "note" not in capsys.readouterr().out, "what is taken away needs none"
         await set_limit(where, f"task/{over}", {}, as_json=False)
-        assert "had no limit: nothing was taken away" in capsys.readouterr().out
+        assert "had no limit; nothing was removed" in capsys.readouterr().out
         await set_limit(where, "agent/nobody", {"tokens": 6}, as_json=False)
-        assert "note: no agent is called nobody" in capsys.readouterr().out
+        assert "note: no agent called nobody is known" in capsys.readouterr().out
     assert [of for of, note in found.items() if not note] == [f"task/{runs}", "agent/planner", "day"]
-    assert "cancelled" in found[f"task/{over}"] and f"limits remove task/{over}" in found[f"task/{over}"]
-    assert "no task nobodys" in found["task/nobodys"]
+    assert "has ended (cancelled)" in found[f"task/{over}"]
+    assert "there is no task 'nobodys'" in found["task/nobodys"]
 
 
 async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,11 +132,11 @@ async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, caps
         for reason in ("look", "another reason"):
             await switch(tmp_path, where, Named("tool", "http_get"), reason, active=True, as_json=False)
         once = capsys.readouterr().out
-    assert "it has been halted since" in once and "yours is not kept" in once and once.count("note:") == 1
+    assert "it has been halted since" in once and "the new reason is not stored" in once and once.count("note:") == 1
     halted, gone = json.loads(first), json.loads(lifted)
     assert halted["resume"] == "bulkhead resume --tool nosuchtool"
     assert halted["active"] and "no tool" in halted["note"] and not gone["active"] and "note" not in gone
-    assert [line.partition(":")[0] for line in said] == ["halted", "let it go on", "note", "goes on"]
+    assert [line.partition(":")[0] for line in said] == ["halted", "to resume", "note", "resumed"]
 
 
 THEIRS = Halt(
@@ -180,7 +159,7 @@ async def test_who_mistypes_what_is_to_go_on_hears_what_is_halted(tmp_path: Path
 
 def test_a_halt_of_one_tenant_is_not_taken_away_for_everybody_and_says_whose_it_is() -> None:
     said = halting._not_halted(Named("tool", "http_get"), [THEIRS], "tool http_get is not halted", "look")
-    assert str(said) == "tool http_get is not halted; of tenant acme it is: --tenant acme"
+    assert str(said) == "tool http_get is not halted; it is halted for tenant acme: --tenant acme"
 
 
 class Spent:

@@ -169,22 +169,31 @@ def test_documents_go_in_first(bulkhead, tmp_path):
     assert answer.stderr.count("ingested, 2 chunks") == 2 and "rules.txt" in answer.stderr
 
 
-def test_of_a_directory_what_cannot_be_read_is_skipped_and_said(bulkhead, tmp_path):
+def test_unreadable_documents_end_submit_unless_it_may_skip_them(bulkhead, tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "fares.md").write_text("# Fares")
     (folder / "empty.md").write_text("")
     (folder / "image.txt").write_bytes(b"\0\1")
-    answer = bulkhead("submit", "What is refunded?", "--docs", str(folder))
+    tasks = len(json.loads(bulkhead("tasks", "--json").stdout))
+    for more in ((), ("--watch",), ("--watch", "--json"), ("--json",)):
+        answer = bulkhead("submit", "What is refunded?", "--docs", str(folder), *more)
+        assert answer.exit_code == 4 and "2 of 3 documents could not be read: " in answer.stderr, answer.output
+        assert "empty.md" in answer.stderr and "--skip-unreadable" in answer.stderr
+    assert len(json.loads(bulkhead("tasks", "--json").stdout)) == tasks, "no task was submitted"
+    skipping = ("--docs", str(folder), "--skip-unreadable")
+    answer = bulkhead("submit", "What is refunded?", *skipping)
     assert answer.exit_code == 0 and TASK.match(answer.stdout.strip()), answer.output
     assert "document fares.md: ingested, 2 chunks" in answer.stderr
     assert "image.txt: not text — send text" in answer.stderr
     assert re.search(r"skipped \S*empty.md: the document is empty — give it some text", answer.stderr)
     assert "request body" not in answer.stderr
-    told = json.loads(bulkhead("submit", "x", "--docs", str(folder), "--json").stdout)
+    watched = bulkhead("submit", "What is refunded?", *skipping, "--watch").stdout
+    assert "the answer may be incomplete: 2 of 3 documents could not be read: " in watched
+    told = json.loads(bulkhead("submit", "x", *skipping, "--json").stdout)
     assert {one["code"] for one in told["skipped"]} == {"invalid_document", "binary"}
     assert TASK.match(told["task_id"]) and [one["name"] for one in told["documents"]] == ["fares.md"]
-    followed = bulkhead("submit", "x", "--docs", str(folder), "--watch", "--json").stdout.splitlines()
+    followed = bulkhead("submit", "x", *skipping, "--watch", "--json").stdout.splitlines()
     assert sorted(json.loads(line)["event"] for line in followed[:4]) == [
         "document",
         "document_skipped",
@@ -195,7 +204,7 @@ def test_of_a_directory_what_cannot_be_read_is_skipped_and_said(bulkhead, tmp_pa
         answer = bulkhead("submit", "What is refunded?", "--docs", str(folder / name))
         assert answer.exit_code == code and f"{name}: " in answer.stderr and not answer.stdout
     (folder / "fares.md").unlink()
-    answer = bulkhead("submit", "What is refunded?", "--docs", str(folder))
+    answer = bulkhead("submit", "What is refunded?", *skipping)
     assert answer.exit_code == 4 and "none of 2 documents could be read" in answer.stderr
 
 
@@ -217,7 +226,10 @@ def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
         assert bulkhead("documents", "delete", one["name"]).exit_code == 0
     assert "no documents yet" in bulkhead("documents").stdout
     file = tmp_path / "fares.md"
-    for text, said in (("# Fares", "ingested, 2 chunks\n"), ("# New fares", "in place of what stood under this name")):
+    for text, said in (
+        ("# Fares", "ingested, 2 chunks\n"),
+        ("# New fares", "in place of the former document of this name"),
+    ):
         file.write_text(text)
         answer = bulkhead("documents", "add", str(file))
         assert answer.exit_code == 0 and said in answer.stderr and not answer.stdout, answer.output

@@ -93,6 +93,11 @@ def ends(words: list[str], folder: Path, text: str = "") -> tuple[int, str]:
     return answer.exit_code, answer.stderr
 
 
+def test_limits_unset_is_limits_remove(tmp_path: Path) -> None:
+    code, text = ends(["limits", "unset", "day"], tmp_path)
+    assert (code, text) == ends(["limits", "remove", "day"], tmp_path) and code == NO_MESH["limits remove"]
+
+
 def test_every_command_is_here() -> None:
     assert set(commands()) == set(NO_MESH), "say how it ends where no mesh is"
 
@@ -121,7 +126,7 @@ def test_output_that_finds_no_room_is_said_and_no_traceback(words: list[str]) ->
         command = [sys.executable, "-m", "bulkhead_cli.main", *(one.replace("FILE", file) for one in words)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "cannot be written: No space left on device" in done.stderr and "free some" in done.stderr
+    assert "cannot be written: No space left on device" in done.stderr and "free space" in done.stderr
 
 
 @pytest.mark.parametrize("command", [one for one, code in NO_MESH.items() if code is not None])

@@ -18,11 +18,11 @@ QUEUED = {
 
 
 def test_why_it_does_not_begin_yet():
-    assert answer.waits(QUEUED) == ("waits for a place to run, behind 212 others: 64 of 64 tasks of your tenant run")
+    assert answer.waits(QUEUED) == ("waits to run, behind 212 others: 64 of 64 tasks of your tenant are running")
     assert answer.waits(QUEUED | {"ahead": 1, "full": "mesh", "running": 256, "limit": 256}) == (
-        "waits for a place to run, behind 1 other: 256 of 256 tasks of the whole mesh run"
+        "waits to run, behind 1 other: 256 of 256 tasks of the whole mesh are running"
     )
-    assert answer.waits(QUEUED | {"ahead": 0}).startswith("waits for a place to run: 64")
+    assert answer.waits(QUEUED | {"ahead": 0}).startswith("waits to run: 64")
 
 
 def test_a_watcher_sees_it_wait_and_begin():

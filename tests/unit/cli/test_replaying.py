@@ -69,7 +69,7 @@ def test_it_says_what_was_not_judged_and_finds_it_changed_by_the_files_digest(tm
     left = {key: value for key, value in json.loads(head).items() if key != "digest"}
     path.write_text(json.dumps(left) + "\n" + rest.replace(request, request.replace("deadline_ms", "deadline_us")))
     answer = replay(path)
-    assert answer.exit_code == 0 and "bears no digest" in answer.stderr and said in answer.stdout, answer.output
+    assert answer.exit_code == 0 and "has no digest" in answer.stderr and said in answer.stdout, answer.output
 
 
 def test_what_is_in_the_works_is_no_divergence(tmp_path):

@@ -99,7 +99,7 @@ def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
         "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record "
         "state in 1.blk: dlen 75 slen 35903",
     )
-    assert "garbage in the files of its stream INBOX_WORKER" in text.getvalue() and "backup" in text.getvalue()
+    assert "corrupt records in the files of its stream INBOX_WORKER" in text.getvalue() and "backup" in text.getvalue()
 
 
 REFUSED = (
@@ -283,7 +283,7 @@ def test_a_step_that_was_cut_shows_what_its_calls_cost():
     assert ", at least 671 tokens, $0.000105" in head_of(started, call, held, paid, more, end)
     data = {"time_unix_ms": 0, "step_id": "a", "outcome": "failed", "reasons": (), "usage": Usage().model_dump()}
     [line] = follow.Progress().lines(TaskEvent("step.ended", data, "1"))
-    assert "0 tokens" not in line.plain and "`bulkhead timeline` has what its calls cost" in line.plain
+    assert "0 tokens" not in line.plain and "`bulkhead timeline` shows the cost of its calls" in line.plain
     data["usage"] = Usage(input_tokens=5, cost_usd_micros=7).model_dump()
     [line] = follow.Progress().lines(TaskEvent("step.ended", data, "1"))
     assert "at least 5 tokens, $0.000007" in line.plain
@@ -367,7 +367,7 @@ def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) ->
     notes = backup._left_to_do(where, {"worker": 2}, with_keys=False)
     assert [one.split(":")[0] for one in notes[:2]] == [
         "keys were not restored",
-        "who its tenants are is not in the backup",
+        "the tenants file is not in the backup",
     ]
     assert "--tenants FILE" in notes[1] and notes[-1].startswith(start)
     assert len(backup._left_to_do(where, {}, with_keys=True)) == 2 and "tenants file" in backup.NOT_IN_IT

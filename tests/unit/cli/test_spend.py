@@ -40,8 +40,8 @@ def test_what_stands_apart_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     rows = (SpendRow(name="[bold]x", spent=ONE.model_copy(update={"estimated": 1})),)
     said = shown(capsys, rows=rows, total=rows[0], late=ONE, kept_unix_ms=DAY)
     assert "[bold]x" in said, "a name is no markup"
-    assert "1 call came without usage" in said and "1,234 tokens of 2 calls settled since then" in said
-    assert "not kept by agent" in said
+    assert "1 call reported no usage" in said and "1,234 tokens of 2 calls were settled since then" in said
+    assert "not stored by agent" in said
 
 
 def test_nothing_spent_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back()
     assert only.what == second.what, "this program has that logic"
     unknown = replace(whole[at], headers={**whole[at].headers, "ce-type": "mesh.model.call_replied.v9"})
     first, *_ = reasons([*whole[:at], unknown])
-    assert "planner was told mesh.model.call_replied.v9, which this version cannot read" in first.what
+    assert "planner received mesh.model.call_replied.v9, which this version cannot read" in first.what
     assert "newer version" in first.todo
     known = [*whole[:at], unknown, *whole[at + 1 :]]
     assert not any("cannot read" in one.what for one in reasons(known)), "it was read by somebody: the planner went on"
@@ -108,7 +108,7 @@ def test_a_task_without_a_place_waits_for_one() -> None:
     first = messages("several_tools_in_one_turn")[0]
     queued = TaskQueued(request=1, person="ann", ahead=12, full="tenant", running=64, limit=64, until_unix_ms=10**12)
     (reason,) = reasons([first, said(queued, "gateway", "gateway", first)], after_ms=60_000)
-    assert reason.kind == "waits" and "64 of 64 tasks of its tenant run, and 12 waited before it" in reason.what
+    assert reason.kind == "waits" and "64 of 64 tasks of its tenant are running, and 12 wait before it" in reason.what
     released = said(TaskReleased(request=1), "gateway", "gateway", first)
     (reason,) = reasons([first, said(queued, "gateway", "gateway", first), released], after_ms=60_000)
     assert "place to run" not in reason.what

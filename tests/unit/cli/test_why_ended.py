@@ -84,8 +84,8 @@ def test_a_success_without_a_tool_says_what_was_built_and_written_on_it() -> Non
     )
     assert [one.kind for one in told] == ["ended", "doubtful", "doubtful"]
     lacking = told[2]
-    assert f"step a went on without weather: {LATE}" in lacking.what and "built on it: step b, step c" in lacking.what
-    assert 'ledger_book {"n": 1} (step b)' in lacking.what and "not taken back" in lacking.what
+    assert f"step a continued without weather: {LATE}" in lacking.what and "built on it: step b, step c" in lacking.what
+    assert 'ledger_book {"n": 1} (step b)' in lacking.what and "not undone" in lacking.what
     assert '"n": 0' not in lacking.what and '"n": 9' not in lacking.what, "before it, and of a step beside it"
     assert "`bulkhead replay t1 --from-step a --watch`" in lacking.todo and lacking.evidence
 
@@ -101,7 +101,7 @@ def test_a_call_that_worked_after_all_is_not_missing() -> None:
             reply("x", "a", late=True),
         )
     )
-    assert [one.what.partition(":")[0] for one in told[2:]] == ["step a went on without weather"]
+    assert [one.what.partition(":")[0] for one in told[2:]] == ["step a continued without weather"]
     assert "nothing was written after it" in told[2].what
 
 
@@ -110,7 +110,7 @@ def test_who_cancelled_a_task_when_and_why_is_told_once() -> None:
     end = TaskEnded(status="cancelled", failure=Failure(code="cancelled", message="changed my mind"))
     found = said(("gateway", "gateway", asks), ("gateway", "planner", asks), actor="olga")
     (asked,) = [one for one in reasons(found) if one.kind == "halted"]
-    assert asked.what == "olga asked for its end: changed my mind", "it is passed on, and told once"
+    assert asked.what == "olga cancelled it: changed my mind", "it is passed on, and told once"
     found = said(("gateway", "gateway", asks), ("gateway", "planner", asks), ("planner", "gateway", end), actor="olga")
     (told,) = reasons(found)
     assert told.what.startswith("it was cancelled by olga, who asked for it at ") and told.what.endswith(
@@ -121,7 +121,7 @@ def test_who_cancelled_a_task_when_and_why_is_told_once() -> None:
 def test_a_task_that_waited_at_its_ceiling_says_who_let_it_go_on() -> None:
     found = messages("topped_up")
     told = [one for one in explain(entries(found), found[0].task, 0) if one.kind == "waited"]
-    assert told and all("on: olga topped it up" in one.what and "is used up: limit" in one.what for one in told)
+    assert told and all("continued: olga topped it up" in one.what and "is used up: limit" in one.what for one in told)
     assert not any("bulkhead topup" in one.what for one in told), "nobody need do that any more"
 
 
@@ -132,7 +132,7 @@ def test_a_task_that_waited_for_a_halt_tells_of_it_as_of_what_is_over() -> None:
         said(*(("planner", "gateway", one) for one in pauses), ("planner", "gateway", TaskEnded(status="succeeded")))
     )
     (waited,) = [one for one in told if one.kind == "waited"]
-    assert waited.what.endswith(": tool crm was halted by operator:ada: look. first; it went on"), waited.what
+    assert waited.what.endswith(": tool crm was halted by operator:ada: look. first; it continued"), waited.what
 
 
 def test_a_failure_of_what_has_ended_does_not_say_that_it_goes_on() -> None:

@@ -172,7 +172,7 @@ def test_what_redis_is_to_be_is_checked(arguments: list[str], capsys: pytest.Cap
         (
             {"a": "running", "b": "exited", "c": "gone"},
             "problem",
-            "1 of 3 brokers run; b (exited), c (gone) away: nothing",
+            "1 of 3 brokers run; b (exited), c (gone) away: no message is accepted",
         ),
     ],
 )

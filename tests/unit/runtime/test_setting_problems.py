@@ -22,7 +22,7 @@ from bulkhead_services.model_gateway.settings import Settings
 def test_a_problem_is_named_by_its_variable(given, begins):
     with pytest.raises(ValidationError) as caught:
         Settings(**given)
-    [first, *_] = setting_problems(caught.value)
+    [first, *_] = setting_problems(caught.value, Settings)
     assert first.startswith(begins)
 
 

@@ -1,4 +1,4 @@
-"""What the sentences come to for a question. Enters: sentences, topic. Leaves: `Findings` and a formula.
+"""Findings from sentences for a question. Enters: sentences, topic. Leaves: `Findings` and a formula.
 
 The one formula known here is everyday: a percentage of a price, less a fee (or what an exception leaves of it),
 within a cap and a floor. Each of its pieces may be missing.

@@ -1,4 +1,4 @@
-"""What a question is after. Enters: a topic. Leaves: the words that an answer must speak of, and the kind of value.
+"""The subject of a question. Enters: a topic. Leaves: the words that an answer must speak of, and the kind of value.
 
 Everyday English only: which words name no subject of their own, what an answer to `when` or `how much` looks like.
 """

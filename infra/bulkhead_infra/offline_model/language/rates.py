@@ -69,7 +69,7 @@ class Value:
 
 
 def _share_of(sentences: Sequence[Sentence], topic: Topic) -> Plain | None:
-    """So many percent of things that the facts, or else the documents, count."""
+    """A percentage of things that the facts, or else the documents, count."""
     asked = SHARE_OF.search(topic.task)
     if not asked:
         return None

@@ -65,7 +65,7 @@ def dispute_of(holds: Sentence, other: Sentence) -> str:
 
 
 def ruling_lines(ruling: Ruling) -> list[str]:
-    """What the exceptions come to, with the sentences that say so."""
+    """Effect of the exceptions, with the sentences that state it."""
     body = " and ".join(quote(sentence) for sentence in ruling.sentences)
     ids = [part_id for sentence in ruling.sentences for part_id in sentence.cited]
     return [f"{ruling.text}: {body} {marks(ids)}."]

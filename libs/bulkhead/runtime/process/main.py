@@ -59,7 +59,7 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
         code = run(serve(service, build, settings))
     except ValueError as error:
         # Of files that the settings name (policies, prices, keys): the same at the next start.
-        log.error("start_failed", reason="; ".join(setting_problems(error)))
+        log.error("start_failed", reason="; ".join(setting_problems(error, type(settings))))
         code = BAD_SETTINGS
     except (BusError, OSError) as error:
         log.error("start_failed", reason=str(error))
@@ -71,12 +71,9 @@ def read_settings(service: str, settings_type: type[ServiceSettings]) -> Service
     """From the environment; ends the process with BAD_SETTINGS, and one line per problem, when they do not fit."""
     try:
         return settings_type()
-    except SettingsError as error:
-        lines = [_unreadable(error, settings_type)]
     except ValueError as error:
-        lines = setting_problems(error)
-    for line in lines:
-        print(f"{service}: {line}", file=sys.stderr)  # noqa: T201
+        for line in setting_problems(error, settings_type):
+            print(f"{service}: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(BAD_SETTINGS)
 
 
@@ -92,8 +89,10 @@ def _unreadable(error: SettingsError, settings_type: type[ServiceSettings]) -> s
     return f"setting {name}: its value is not JSON{why}; write it as {name}='{example}', or unset it"
 
 
-def setting_problems(error: ValueError) -> list[str]:
+def setting_problems(error: ValueError, settings_type: type[ServiceSettings]) -> list[str]:
     """One line per problem, under the name of the environment variable; several settings together have none."""
+    if isinstance(error, SettingsError):
+        return [_unreadable(error, settings_type)]
     if not isinstance(error, ValidationError):
         return [str(error)]
     lines = []

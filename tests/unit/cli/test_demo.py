@@ -1,0 +1,45 @@
+"""`make demo` prints its answer last: the timeline before it is longer than a screen."""
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from bulkhead_cli.demo import __main__ as demo
+from bulkhead_cli.output import Exit, out
+from bulkhead_infra.demo.corpus import generate
+
+
+async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    case = generate(1)
+    amount = f"The refund is {case.expected.currency} {case.expected.amount}."
+    usage = dict.fromkeys(("cost_usd_micros", "input_tokens", "output_tokens", "model_calls", "tool_calls"), 1)
+    document = {
+        "task_id": "t1",
+        "status": "succeeded",
+        "answer": amount,
+        "usage": usage | {"retrievals": 1},
+        "duration_ms": 5,
+        "steps_done": 1,
+        "steps_total": 1,
+        "result": {
+            "citations": [{"document": name, "marker": "m", "start": 0, "end": 1} for name in case.expected.must_cite]
+        },
+    }
+
+    @asynccontextmanager
+    async def mesh(*args, **options):
+        yield SimpleNamespace(units={}, url="http://127.0.0.1:1", credentials={"submitter": "key"})
+
+    async def converse(*args):
+        return Exit.OK, document
+
+    async def show_timeline(*args, **options):
+        out.print("the long timeline")
+
+    monkeypatch.setattr(demo, "LocalMesh", mesh)
+    monkeypatch.setattr(demo, "converse", converse)
+    monkeypatch.setattr(demo.read, "show_timeline", show_timeline)
+    assert await demo.run(case, tmp_path) == 0
+    text = capsys.readouterr().out
+    assert text.index("the long timeline") < text.index(amount) < text.index("right:")
