@@ -231,3 +231,10 @@ def test_nobody_is_given_what_the_policy_does_not_name(rules):
     assert {who for who, subject in found if subject == "$JS.API.DIRECT.GET.JOURNAL"} == {"operator", "budget"}
     assert {who for who, subject in found if subject.startswith("timer.")} == set(catalog.DECIDERS)
     assert not [subject for who, subject in found if who == "signer" and subject.startswith(("mesh.", "blob."))]
+
+
+def test_whoever_may_say_something_live_says_it(rules):
+    speaks, services = re.compile(r"\.live\(|publish_live\("), Path(__file__).parents[2] / "services/bulkhead_services"
+    for name, service in rules.services.items():
+        texts = [path.read_text() for path in (services / name).rglob("*.py")]
+        assert (policy.Use.LIVE_WRITE in service.uses) == any(speaks.search(text) for text in texts), name

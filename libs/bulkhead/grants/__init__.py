@@ -17,11 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
 
-from bulkhead_contracts import bounds
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead_contracts import bounds, catalog
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import Label
 
 G = TypeVar("G", TaskGrant, StepGrant)
+MAX_LABELS_KNOWN = 4_096
+"""Labels whose signature was looked at: a label goes through several messages of its task."""
 
 
 class GrantRefused(Exception):
@@ -34,7 +37,7 @@ class GrantRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What a verified token allows."""
+    """The rights of a verified token."""
 
     task: TaskGrant
     step: StepGrant | None
@@ -100,6 +103,7 @@ class Verifier:
 
     def __init__(self, public_keys: dict[str, str]) -> None:
         self._keys = {name: Ed25519PublicKey.from_public_bytes(_unb64(key)) for name, key in public_keys.items()}
+        self._labels = BoundedDict[Label, bool](MAX_LABELS_KNOWN)
 
     @classmethod
     def from_file(cls, path: Path) -> "Verifier":
@@ -107,9 +111,15 @@ class Verifier:
         return cls(json.loads(path.read_text()))
 
     def label(self, label: Label) -> bool:
-        """Whether the observer named in the label signed it."""
+        """Whether the observer named in the label signed it. Deciders observe nothing, whatever they sign."""
+        known = self._labels.use(label)
+        if known is None:
+            known = self._labels[label] = self._signed(label)
+        return known
+
+    def _signed(self, label: Label) -> bool:
         key = self._keys.get(label.observed_by)
-        if key is None or not label.signature:
+        if key is None or not label.signature or label.observed_by in catalog.DECIDERS:
             return False
         try:
             key.verify(_unb64(label.signature), _label_bytes(label))

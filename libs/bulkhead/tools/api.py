@@ -1,9 +1,9 @@
-"""What a tool is to write: `async def run(arguments: Arguments, call: Call) -> Done | Failed`, or a plain `def run`.
+"""The API of a tool: `async def run(arguments: Arguments, call: Call) -> Done | Failed`, or a plain `def run`.
 
-Arguments come in already checked against the tool's schema. A tool raises nothing that it can expect: what it raises
-is told as `tool_bug`, tried again where that is allowed, and of a write nobody knows then whether it was done. An async
-one awaits what takes time: while it does not, no other call of its process goes on, so it is interrupted after
-seconds. A plain one may block, compute, crash: it has a process of its own, which is killed when its time is over.
+Arguments come in already checked against the tool's schema. A tool returns Failed for every failure that it expects: an
+exception is told as `tool_bug` and tried again where that is allowed, and the outcome of a write is unknown then. An
+async tool awaits all that takes time: one that blocks holds up every call of its process, and is interrupted after
+seconds. A plain tool may block, compute, crash: it has a process of its own, which is killed when its time is over.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -76,7 +76,7 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a tool knows of its call. world: for async tools; a plain one has none.
+    """The call as its tool sees it. world: for async tools; a plain one has none.
 
     key: the idempotency key, the same for every attempt and replica, unique across tasks and tenants. settings: of
     BULKHEAD_TOOL_SETTINGS those that the tool's row names in `requires`.

@@ -43,7 +43,7 @@ class PackError(ValueError):
 
 
 def folder(name: str) -> Path:
-    """Where a pack's files lie; the pack itself is not imported. Raises PackError."""
+    """Folder of a pack's files; the pack itself is not imported. Raises PackError."""
     if not _NAME.fullmatch(name):
         raise PackError(f"pack {name!r} is no name of a Python package; write it as in an import, e.g. acme_desk")
     places = _places(name)
@@ -59,7 +59,7 @@ def folder(name: str) -> Path:
 
 
 def _places(name: str) -> list[Path]:
-    """Where a package's files may lie. `find_spec` of the whole name would run every package that encloses it."""
+    """Folders of a package. `find_spec` of the whole name would run every package that encloses it."""
     top, *inner = name.split(".")
     spec = importlib.util.find_spec(top)
     places = map(Path, (spec.submodule_search_locations if spec is not None else None) or ())

@@ -1,6 +1,6 @@
-"""What crosses between tool_executor and the process that runs a plain tool: calls one way, outcomes the other.
+"""Frames between tool_executor and the process of a plain tool: calls one way, outcomes the other.
 
-In and out: JSON objects. What only an async tool can use (`call.world`) says so when a plain one tries.
+In and out: JSON objects. `call.world`, which only an async tool has, says so when a plain one uses it.
 """
 
 from dataclasses import fields
@@ -23,7 +23,7 @@ class NoWorld:
 
 
 def frame_of_call(call: Call) -> dict[str, Any]:
-    """What of a call another process can have."""
+    """The part of a call that another process can have."""
     return {
         name: dict(value) if name == "settings" else value
         for name in _FIELDS
@@ -38,7 +38,7 @@ def call_of(frame: dict[str, Any]) -> Call:
 
 
 def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
-    """What a tool said, no longer than anybody will read it; what is no outcome goes by its type."""
+    """The outcome of a tool, its text cut to its bound; anything else is named by its type."""
     if isinstance(said, Done) and isinstance(said.text, str):
         return {"done": said.text[:max_output_bytes], "truncated": said.truncated or len(said.text) > max_output_bytes}
     if isinstance(said, Failed):
@@ -47,5 +47,5 @@ def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
 
 
 def _told(value: object) -> object:
-    """None for what is no part of an outcome: whoever reads it says so."""
+    """None for a value that no outcome can hold: the reader tells it."""
     return value[:5_000] if isinstance(value, str) else value if isinstance(value, bool) else None

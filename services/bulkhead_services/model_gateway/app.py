@@ -8,7 +8,7 @@ import httpx
 from bulkhead.runtime.context import Context
 from bulkhead_services.model_gateway.attempts import Model, Policy
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway, Route
-from bulkhead_services.model_gateway.effects import LiveText, Network, Provider, read_contents
+from bulkhead_services.model_gateway.effects import HttpProvider, LiveText, Network, read_contents
 from bulkhead_services.model_gateway.prices import Prices
 from bulkhead_services.model_gateway.prompts import Prompts
 from bulkhead_services.model_gateway.settings import ModelSettings, ProviderSettings, Settings, keyless
@@ -43,7 +43,7 @@ def build(
         settings.provider_ca_file,
         transport,
     )
-    providers = {name: Provider(name, known[name], network) for name in used}
+    providers = {name: HttpProvider(name, known[name], network) for name in used}
     prices = Prices(settings.free_models, settings.prices_file)
 
     async def start() -> None:
@@ -88,7 +88,7 @@ def policy(settings: Settings, jitter: Callable[[], float] = random.random) -> P
 
 
 def _model(
-    wanted: ModelSettings, providers: Mapping[str, Provider], known: Mapping[str, ProviderSettings], prices: Prices
+    wanted: ModelSettings, providers: Mapping[str, HttpProvider], known: Mapping[str, ProviderSettings], prices: Prices
 ) -> Model:
     provider = known[wanted.provider]
     price = prices.find(wanted.model, provider.price_provider, provider.base_url)
@@ -100,5 +100,4 @@ def _model(
         context_tokens=context_tokens,
         max_output_tokens=wanted.max_output_tokens,
         temperature=wanted.temperature,
-        limit_field=provider.limit_field,
     )

@@ -5,10 +5,8 @@ This is the one layer that retries. Money is reserved before every attempt and e
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
 from bulkhead.runtime.halts.live import OpenBreaker
@@ -17,13 +15,24 @@ from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.prices import Price
-from bulkhead_services.model_gateway.providers.openai import Answer, Assembly, Fault
-from bulkhead_services.model_gateway.render import Rendered, Source, encode, estimate_tokens, fit
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText, Provider
+from bulkhead_services.model_gateway.render import Rendered, Source, estimate_tokens, fit
 
 SHRINK = 0.6
-"""After a provider said that it was too long: our estimate was wrong, so the next try is this much smaller."""
+"""Size of the next try after a provider refused a prompt as too long: the estimate was wrong."""
 CONTEXT_MARGIN_TOKENS = 64
 ATTEMPTS_PER_MESSAGE = 64
+LEAST_CALL_MS = 50
+"""No call is sent with less time left: no provider answers it, and it would be paid for in full."""
+LATE = Fault(
+    "deadline_exceeded",
+    "the call's deadline passed before it was sent",
+    "give the task a longer deadline",
+    outage=True,
+    consumed=False,
+    refused=True,
+)
+"""The end of a call that was not sent: it says nothing about the model, and no breaker counts it."""
 
 HALTED_HINT = (
     "nothing more is spent on it; `bulkhead show TASK` says why it was halted: mend that, or raise the limit that it "
@@ -32,39 +41,22 @@ HALTED_HINT = (
 
 BREAKER_OPEN = "breaker_open"
 
-OnText = Callable[[str], Awaitable[None]]
-
-
-class Chat(Protocol):
-    """A provider as this module needs it; effects.Provider is one."""
-
-    name: str
-
-    def place(self, tenant: str, wait_s: float) -> AbstractAsyncContextManager[None]:
-        """Wait for one of the provider's places; raises Deferred when there is none in time."""
-        ...
-
-    async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
-        """Fill `assembly`; a Fault when HTTP failed."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A pinned model where it is served, and what it costs (None: nobody knows, so it is not called)."""
+    """A pinned model at a provider, and its price (None: unknown, so the model is not called)."""
 
     name: str
-    provider: Chat
+    provider: Provider
     price: Price | None
     context_tokens: int
     max_output_tokens: int = 32_000
     temperature: float | None = None
-    limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How often and how patiently. jitter: a number from 0 to 1, drawn for each pause."""
+    """Retry policy. jitter: a number from 0 to 1, drawn for each pause."""
 
     attempts: int
     backoff_first_ms: int
@@ -80,7 +72,7 @@ class Policy:
 
 @dataclass(slots=True)
 class Spent:
-    """What all attempts of one job used, as settled."""
+    """Usage of all attempts of one job, as settled."""
 
     usage: Usage = Usage()
     attempts: int = 0
@@ -89,7 +81,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the attempts at one model ended, and what had been left out of what it saw."""
+    """How the attempts at one model ended, and what was left out of its prompt."""
 
     said: Answer | Fault
     omissions: tuple[Omission, ...] = ()
@@ -103,6 +95,7 @@ class Attempts:
         self.held: OpenBreaker | None = None
         """The open breaker that was met last."""
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
+        self._reserved = 0
         self._halt = hands.halt_event(job)
         # A request that is delivered or sent again reserves anew: ids of reservations that were settled are spent.
         seed = f"{job.envelope.id}/{job.attempts}".encode()
@@ -120,9 +113,10 @@ class Attempts:
         said: Answer | Fault = _does_not_fit(model, budget)
         failed = 0
         while rendered is not None and failed < self._policy.attempts:
-            if (stop := self._stopped(model, until_unix_ms, said, failed)) is not None:
-                return Outcome(stop, rendered.omissions)
-            said = await self._attempt(model, rendered, output, until_unix_ms)
+            made = self._stopped(model, until_unix_ms) or await self._attempt(model, rendered, output, until_unix_ms)
+            if made is LATE and failed:
+                break  # The failure of the attempt before tells more.
+            said = made
             if isinstance(said, Answer):
                 trace.say(names.INPUT_MESSAGES, rendered.payload.get("messages", ()))
                 trace.say(names.OUTPUT_MESSAGES, said.text)
@@ -143,9 +137,12 @@ class Attempts:
             await self._pause(pause_s)
         return Outcome(said, rendered.omissions if rendered else ())
 
-    def _stopped(self, model: Model, until_unix_ms: int, last: Answer | Fault, failed: int) -> Fault | None:
+    def _stopped(self, model: Model, until_unix_ms: int) -> Fault | None:
         """Why no attempt may be begun now."""
-        stop = self._hands.may(self._job, model=model.name, begins=True)
+        latest = until_unix_ms - LEAST_CALL_MS
+        stop = self._hands.may(self._job, model=model.name, deadline_unix_ms=latest, begins=True)
+        if stop is not None and stop.code == "deadline_exceeded":
+            return LATE
         if stop is not None and stop.held is not None:
             self.held = stop.held
             return Fault(
@@ -159,10 +156,6 @@ class Attempts:
             )
         if stop is not None:
             return Fault("halted", stop.reason, HALTED_HINT, refused=True)
-        if self._hands.now_unix_ms() >= until_unix_ms:
-            if failed and isinstance(last, Fault):
-                return last
-            return Fault("timeout", "the call's deadline had passed before it could be made", consumed=False)
         return None
 
     async def _pause(self, seconds: float) -> None:
@@ -176,40 +169,30 @@ class Attempts:
     async def _attempt(self, model: Model, rendered: Rendered, output: int, until_unix_ms: int) -> Answer | Fault:
         left_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
         async with model.provider.place(self._job.tenant, min(self._policy.slot_wait_s, left_s)):
-            body = encode(self._payload(model, rendered, output))
+            body = model.provider.body(model.name, rendered.payload, output, model.temperature)
             worst = _worst(model, estimate_tokens(len(body)), output)
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             held = await self._hands.reserve(
                 self._job,
                 self._job.request.call_id,
-                self._first + self.spent.attempts,
+                self._first + self._reserved,
                 purpose="model",
                 resource=model.name,
                 worst_case=_amount(worst),
                 price_digest=model.price.digest if model.price else "",
             )
+            self._reserved += 1
+            if self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS:
+                held.settle(Usage())  # The wait for a place or for budget took the rest of its time.
+                return LATE
             return await self._call(model, body, held, worst, until_unix_ms)
-
-    def _payload(self, model: Model, rendered: Rendered, output: int) -> dict[str, object]:
-        # Always streamed, also what nobody watches: only a stream shows that a provider has fallen silent.
-        payload: dict[str, object] = {
-            "model": model.name,
-            **rendered.payload,
-            model.limit_field: output,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if model.temperature is not None:
-            payload["temperature"] = model.temperature
-        return payload
 
     async def _call(
         self, model: Model, body: bytes, held: Reservation, worst: Usage, until_unix_ms: int
     ) -> Answer | Fault:
         self.spent.attempts += 1
-        assembly = Assembly()
-        timeout_s = max(0.001, (until_unix_ms - self._hands.now_unix_ms()) / 1000)
-        call = asyncio.create_task(model.provider.chat(body, assembly, self._live(), timeout_s=timeout_s))
+        timeout_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
+        call = asyncio.create_task(model.provider.chat(body, self._live(), timeout_s=timeout_s))
         halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
         try:
             await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
@@ -225,13 +208,13 @@ class Attempts:
             # Raises when the halt only pauses: the call is made anew when it is lifted.
             halt = self._hands.cut(self._job, model=model.name)
             return Fault("halted", ended_by(halt, " and the model's stream was cut"), HALTED_HINT, refused=True)
-        said = call.result() or assembly.result()
-        self._charge(model, held, said, assembly, worst)
+        said = call.result()
+        self._charge(model, held, said, worst)
         return said
 
-    def _charge(self, model: Model, held: Reservation, said: Answer | Fault, assembly: Assembly, worst: Usage) -> None:
-        if assembly.usage is not None:
-            self._settle(model, held, assembly.usage, estimated=False)
+    def _charge(self, model: Model, held: Reservation, said: Answer | Fault, worst: Usage) -> None:
+        if said.usage is not None:
+            self._settle(model, held, said.usage, estimated=False)
         elif isinstance(said, Fault) and not said.consumed:
             self._settle(model, held, Usage(), estimated=False)
         else:
@@ -270,5 +253,5 @@ def _does_not_fit(model: Model, budget: int) -> Fault:
 
 
 def worse(first: Fault, second: Fault) -> Fault:
-    """What is told when the fallback failed too."""
+    """The fault of a call whose fallback failed too."""
     return replace(second, message=f"{first.message}; then the fallback: {second.message}")

@@ -12,9 +12,9 @@ from bulkhead.runtime.errors import Refused
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission
-from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, OnText, Outcome, Policy, worse
+from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy, worse
 from bulkhead_services.model_gateway.prompts import Prompt, Prompts
-from bulkhead_services.model_gateway.providers.openai import Answer, Fault
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
 from bulkhead_services.model_gateway.render import Source, missing_parts
 
 SERVICE = "model_gateway"
@@ -27,7 +27,7 @@ LiveText = Callable[[Job[ModelCallRequested], Hands], OnText]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What serves a tier."""
+    """The models of a tier."""
 
     primary: Model
     fallback: Model | None = None
@@ -60,17 +60,17 @@ class ModelGateway(Doer[ModelCallRequested]):
         self._drain = drain
 
     async def start(self) -> None:
-        """Open what is called (the runtime calls this)."""
+        """Open the connections to providers."""
         if self._start is not None:
             await self._start()
 
     async def stop(self) -> None:
-        """Close it."""
+        """Close them."""
         if self._stop is not None:
             await self._stop()
 
     def drain(self) -> None:
-        """Let no call wait any more: what is begun now could not be ended, and is paid for."""
+        """Let no call wait any more: a call that began now could not end, and would be paid for."""
         self._drain()
 
     def key(self, request: ModelCallRequested) -> str:
@@ -108,7 +108,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         try:
             outcome, model, standing_reason = await self._ask(attempts, route, source, began)
             if isinstance(outcome.said, Fault) and outcome.said.code == BREAKER_OPEN and attempts.held is not None:
-                # No agent can go on without its model: it waits until a call may be tried.
+                # No agent can go on without its model: the call waits until the breaker allows a trial.
                 raise hands.held_back(attempts.held)
         except Refused as refusal:
             outcome, model, standing_reason = Outcome(_refused(refusal)), route.primary, ""

@@ -6,10 +6,11 @@ One HTTP/1.1 client per provider, kept alive. There are no retries here: they st
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -22,18 +23,18 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, TextDelta
 from bulkhead_contracts.result import ContentRef
-from bulkhead_services.model_gateway.providers.openai import Assembly, EventTooLarge, Fault, SseDecoder, error_of_status
+from bulkhead_services.model_gateway.providers.openai import Assembly, EventTooLarge, SseDecoder, error_of_status
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
+from bulkhead_services.model_gateway.render import encode
 from bulkhead_services.model_gateway.settings import ProviderSettings
 
 log = Log("model_gateway")
-
-OnText = Callable[[str], Awaitable[None]]
 
 BUSY_AFTER_MS = 500
 KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection: a close that crosses a request costs a call."""
 DRAIN_S = 0.2
-"""So long the end of a body is waited for after the last event, so that the connection can be used again."""
+"""Wait for the end of a body after the last event, so that the connection can be used again."""
 _KEYS = re.compile(r"(?:sk|pk|rk)-[A-Za-z0-9_*-]{6,}|Bearer\s+\S+|(?<=://)[^/@\s]+@", re.I)
 
 
@@ -48,14 +49,14 @@ class Network:
     transport: httpx.AsyncBaseTransport | None = None
 
 
-class Provider:
-    """One endpoint: its connections, its key, its places."""
+class HttpProvider:
+    """An endpoint that speaks OpenAI's chat format: its connections, its key, its places."""
 
     def __init__(self, name: str, settings: ProviderSettings, network: Network) -> None:
         self.name = name
         self._settings = settings
         self._network = network
-        # Long answers that all began at once all end late: who comes meanwhile begins at once.
+        # Long answers that began together end late: an eighth of the places stays free for calls of other tenants.
         self.places = FairSemaphore(settings.concurrency, kept=settings.concurrency // 8)
         self._client: httpx.AsyncClient | None = None
 
@@ -91,14 +92,29 @@ class Provider:
         finally:
             self.places.leave(tenant)
 
-    async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
-        """Send one chat completion and fill `assembly`; a Fault when HTTP or what it brought is none."""
+    def body(self, model: str, chat: Mapping[str, Any], output_tokens: int, temperature: float | None) -> bytes:
+        """One chat completion, streamed, with its usage at the end."""
+        payload = {
+            "model": model,
+            **chat,
+            self._settings.limit_field: output_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if temperature is not None:
+            payload["temperature"] = temperature
+        return encode(payload)
+
+    async def chat(self, body: bytes, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
+        """Send one chat completion; a Fault when HTTP failed, or when what it brought is no answer."""
+        assembly = Assembly()
         fault = await self._chat(body, assembly, on_text, timeout_s)
         if fault is None:
-            return None
+            said = assembly.result()
+            return replace(said, usage=assembly.usage) if isinstance(said, Fault) else said
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        return replace(fault, message=self.scrub(fault.message))
+        return replace(fault, message=self.scrub(fault.message), usage=assembly.usage)
 
     async def _chat(self, body: bytes, assembly: Assembly, on_text: OnText, timeout_s: float) -> Fault | None:
         assert self._client is not None, "open() comes first"
@@ -133,7 +149,7 @@ class Provider:
         return Fault(code, f"{self.name}: {message}", hint, retryable=True, outage=True, consumed=consumed)
 
     def scrub(self, text: str) -> str:
-        """The text without this provider's key and without what looks like one: providers echo keys."""
+        """The text without this provider's key, and without anything that looks like one: providers echo keys."""
         key = self._settings.api_key.get_secret_value()
         if key:
             text = text.replace(key, "[redacted]")
@@ -215,7 +231,7 @@ class LiveText:
         self._offset = 0
 
     async def __call__(self, text: str) -> None:
-        """Say it now. Live text is lossy by design: the answer itself does not depend on it."""
+        """Publish a piece. Live text is lossy by design: the answer itself does not depend on it."""
         request = self._job.request
         if not request.stream:
             return
@@ -236,7 +252,7 @@ class LiveText:
 
 
 async def read_contents(job: Job[ModelCallRequested], hands: Hands) -> tuple[dict[str, str], frozenset[str]]:
-    """Texts of everything that the request refers to, by digest, and the digests that cannot be had."""
+    """Texts of all contents that the request refers to, by digest, and the digests that cannot be read."""
     request = job.request
     parts = [*request.parts, *(part for turn in request.turns for one in turn.answers for part in one.parts)]
     refs = [part.content for part in parts if part.content] + [one.content for one in request.turns if one.content]

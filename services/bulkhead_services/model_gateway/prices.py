@@ -1,6 +1,6 @@
 """The offline price table: nothing is fetched at run time. Enters: a model and usage. Leaves: integer micro dollars.
 
-Own rows (`prices.toml`) win; the rest comes from the snapshot inside the installed genai-prices. What neither
+Own rows (`prices.toml`) win; the rest comes from the snapshot inside the installed genai-prices. A model that neither
 knows has no price, and a call without a price is refused.
 """
 
@@ -30,7 +30,7 @@ class PriceTableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs. `digest` names the row, so that a bill can be checked against it later."""
+    """Price of a model. `digest` names the row, so that a bill can be checked against it later."""
 
     model: str
     digest: str
@@ -64,7 +64,7 @@ class Prices:
         self._source = f"genai-prices {version('genai-prices')}"
 
     def find(self, model: str, provider_id: str, base_url: str) -> Price | None:
-        """The price of a model at a provider; None when nobody knows it."""
+        """The price of a model at a provider; None when it is unknown."""
         if model in self._own:
             return self._own[model]
         public = self._public(model, provider_id, base_url)

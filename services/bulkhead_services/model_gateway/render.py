@@ -1,7 +1,7 @@
 """From a request to messages in OpenAI's format, cut to a model's context. Pure; contents come in by digest.
 
-Content stands in `[[part ...]]` blocks whose id is the digest by which answers cite it. What does not fit is cut
-in a fixed order, lowest-ranked passages and oldest tool results first, and never silently.
+Content stands in `[[part ...]]` blocks whose id is the digest by which answers cite it. Passages and tool results that
+do not fit are cut in a fixed order, the lowest-ranked and the oldest first, and never silently.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _BRACKETS = str.maketrans({"[": "(", "]": ")", "\\": "\\\\", '"': '\\"'})
 
 Texts = Mapping[str, str]
 Place = tuple[int, int, int]
-"""Where a piece stands: (turn, answer, part); turn -1 is the user's message."""
+"""Position of a part: (turn, answer, part); turn -1 is the user's message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Everything that a rendering is made of."""
+    """Input of a rendering."""
 
     system: str
     request: ModelCallRequested
@@ -85,7 +85,7 @@ def fit(source: Source, budget_tokens: int) -> Rendered | None:
             over -= estimate_tokens(_size(_part(source.request, place), source.texts))
 
 
-# What may be cut, in which order
+# Order of cutting
 
 
 def _order(source: Source) -> list[Place]:

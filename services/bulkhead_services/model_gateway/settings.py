@@ -53,7 +53,7 @@ class ModelSettings(BaseModel):
 
 
 class RouteSettings(ModelSettings):
-    """What a tier is served by; `fallback` answers, degraded, when the first one is out."""
+    """Models of a tier; `fallback` answers, degraded, when the first one is out."""
 
     fallback: ModelSettings | None = None
 
@@ -63,9 +63,8 @@ class Settings(ServiceSettings):
 
     free_models: names that cost nothing, e.g. models of your own; any other model without a price is refused.
     prices_file: rows of your own, in the form of `prices.toml`, which they override. packs: packages whose `prompts/`
-    are read beside ours (bulkhead.tools.packs); none of ours is replaced. slots: calls that are taken up at once, those
-    among
-    them that wait for a provider's place: of more than places by half, for one tenant has three quarters at most.
+    are read beside ours (bulkhead.tools.packs); none of ours is replaced. slots: calls that are taken up at once,
+    including those that wait for a provider; far more than may run, since one tenant has three quarters at most.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore", populate_by_name=True)

@@ -70,7 +70,7 @@ class Rag(Doer[Request]):
         self._knobs = knobs
 
     def problem(self) -> str:
-        """Why it cannot do its work, for whoever looks at its health; "" when it can."""
+        """Why it cannot do its work, for health checks; "" when it can."""
         return self._library.problem()
 
     async def stop(self) -> None:
@@ -283,7 +283,7 @@ class Rag(Doer[Request]):
             try:
                 some = await self._embed(job, hands, call_id, texts[at : at + EMBEDDING_BATCH], batch)
             except NotDone as wait:
-                # Nobody waits for a deferred ingestion: without money the document is found by words.
+                # An ingestion is not deferred for money: without vectors the document is found by words.
                 return Vectors(lost=f"no money for vectors now: {wait}", usage=made.usage)
             if some.lost:
                 return Vectors(lost=some.lost, usage=made.usage + some.usage)

@@ -1,4 +1,4 @@
-"""What rag does to the world: tenants' store files, the parsing process, the embeddings endpoint.
+"""The world of rag: tenants' store files, the parsing process, the embeddings endpoint.
 
 Enters: plain data. Leaves: results, or a Failure; nothing expected is raised. SQLite blocks, and an ingest
 waits for fsync, so it runs in a few threads of its own and never on the event loop, which owes heartbeats.
@@ -120,7 +120,7 @@ class FileLibrary:
             contract_bounds.MAX_DOCUMENT_TEXT_CHARS,
         )
         async with self._parsing.held(tenant):
-            # An environment of its own: what parses a hostile file has no use for this service's secrets.
+            # An environment of its own: the parser of a hostile file must not see this service's secrets.
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -157,7 +157,7 @@ class FileLibrary:
     async def prior(
         self, tenant: str, ingestion: str, scope: str, name: str, sha256: str
     ) -> Ingestion | Failure | None:
-        """Whether there is nothing to do."""
+        """The outcome of an ingestion that was done before; None when it has to be done."""
         return await self._with_store(tenant, lambda store: store.prior(ingestion, scope, name, sha256))
 
     async def ingest(self, tenant: str, new: NewDocument) -> Ingestion | Failure:
@@ -230,7 +230,7 @@ class FileLibrary:
         raise AssertionError("unreachable")
 
     def _failure(self, error: sqlite3.Error | OSError) -> Failure:
-        """What SQLite says of a folder that it may not write to ("unable to open database file") helps nobody."""
+        """A clearer failure than SQLite's own for a folder without write access ("unable to open database file")."""
         problem = self.problem()
         if not problem:
             return store_failure(error)
@@ -255,7 +255,7 @@ class FileLibrary:
             return await self._at_once(work)
 
     async def _at_once(self, work: Callable[[], T]) -> T:
-        """By who has a turn: as many as there are threads."""
+        """Run in a thread; for holders of a turn, of which there are as many as threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def embed(self, texts: Sequence[str]) -> Embedded | EmbeddingFailed:
@@ -305,7 +305,7 @@ def _unit(values: list[float]) -> Vector:
 
 
 def store_failure(error: sqlite3.Error | OSError) -> Failure:
-    """What a store error means and what to do."""
+    """Failure for a store error, with what to do."""
     text = str(error)
     if isinstance(error, StaleStore):
         return Failure(code="store_too_new", message=text, hint="start the newer version of rag on this data")

@@ -45,13 +45,13 @@ CREATE TABLE ingestions (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, chunks INTE
 CREATE VIRTUAL TABLE chunk_search USING fts5 (
     title, body, tokenize = 'porter unicode61 remove_diacritics 2', prefix = '4');
 """
-# A table of its own, which a program of before neither knows nor misses.
+# A table of its own, which an older version neither knows nor misses.
 _TIMES = (
     "CREATE TABLE IF NOT EXISTS ingestion_times (id TEXT PRIMARY KEY, at_unix_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS ingestions_by_time ON ingestion_times (at_unix_ms)",
 )
 KEEP_INGESTIONS_MS = 90 * 86_400_000
-"""So long an ingestion's outcome answers its repeat: far longer than its request stays in the inbox (30 days)."""
+"""How long an ingestion's outcome answers its repeat: far longer than its request stays in the inbox (30 days)."""
 _FORGOTTEN_AT_ONCE = 100
 # Ranked by row alone first: the sorter must not carry the texts of everything that matches.
 _MATCHING = """
@@ -156,7 +156,7 @@ class Store:
             return done
 
     def _forget(self, now_unix_ms: int) -> None:
-        """Outcomes that nobody asks for again, a few at a time; what a program of before wrote is as old as today."""
+        """Delete outcomes that are asked for no more, a few at a time; rows without a time count as written today."""
         if not self._all_timed:
             self._writer.execute("INSERT OR IGNORE INTO ingestion_times SELECT id, ? FROM ingestions", (now_unix_ms,))
             self._all_timed = True

@@ -1,4 +1,4 @@
-"""What rag needs of the world, as types: the port that effects.py implements and core.py uses."""
+"""The port of rag to the world: core.py uses it, and effects.py implements it."""
 
 from array import array
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a query asks for, made safe for FTS5. Enters: any text. Leaves: terms and match expressions.
+"""Search terms of a query, safe for FTS5. Enters: any text. Leaves: terms and match expressions.
 
 Pure. Only letters and digits survive, each term quoted: nothing in a query can be an operator, a column
 filter or a syntax error.

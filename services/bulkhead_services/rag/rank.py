@@ -1,4 +1,4 @@
-"""Which passages answer best. Enters: candidates with their evidence. Leaves: an order, a choice, the cuts.
+"""Ranking of passages. Enters: candidates with their evidence. Leaves: an order, a choice, the cuts.
 
 Pure. words = 0.55 bm25 + 0.35 share of the query's terms in the passage + 0.10 share in its title, each 0..1;
 score = 0.85 words + 0.15 of the best passage of the same document: what belongs together comes up together.
@@ -13,7 +13,7 @@ BM25_WEIGHT, COVERAGE_WEIGHT, TITLE_WEIGHT = 0.55, 0.35, 0.10
 DOCUMENT_WEIGHT = 0.15
 RRF_K = 60
 STRONG_SHARE = 0.6
-"""What scores below this share of the best passage only brushes the query: leaving it out is not a loss."""
+"""A passage below this share of the best score only brushes the query: leaving it out is no loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is returned, best first, and how many strong matches each limit left out."""
+    """Passages to return, best first, and how many strong matches each limit left out."""
 
     passages: tuple[Ranked, ...]
     cut_by_k: int

@@ -37,7 +37,7 @@ def read_pdf(data: bytes, max_pages: int, max_chars: int) -> Answer:
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
-    # What pypdf is seen to raise on broken files, besides its own error.
+    # Exceptions that pypdf raises on broken files, besides its own.
     parser_errors = (
         PyPdfError,
         ValueError,

@@ -29,7 +29,7 @@ class Settings(ServiceSettings):
 
     @property
     def store_dir(self) -> Path:
-        """Where `<tenant>.sqlite` files lie."""
+        """Folder of the `<tenant>.sqlite` files."""
         return self.rag_dir or self.data_dir / "rag"
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Where headings, paragraphs, items and rows stand in a text. Enters: text. Leaves: blocks with offsets.
+"""Headings, paragraphs, items and rows of a text. Enters: text. Leaves: blocks with offsets.
 
 Pure. Blocks are in order, do not overlap, and hold every character that is not white space.
 """

@@ -1,4 +1,4 @@
-"""Which addresses are the open internet's: what outside words may lead this service to. Pure.
+"""Public IP addresses: the only ones to which content from outside may lead this service. Pure.
 
 In: IP addresses as they were resolved. Out: the first that is not public. An address inside another (IPv4 in IPv6,
 6to4, Teredo, NAT64) is judged by the inner one.
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def first_inside(addresses: Iterable[str]) -> str:
-    """The first that is not public, or "". One public address beside a private one is how such checks are passed by."""
+    """The first that is not public, or "": a public address beside a private one must not pass the check."""
     return next((one for one in addresses if not public(one)), "")
 
 

@@ -23,8 +23,8 @@ from decimal import (
     Overflow,
 )
 
+from bulkhead.tools.api import Done, Failed
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.tool import Done, Failed
 
 ROUNDED_DIGITS = 28
 MAX_DEPTH = 50

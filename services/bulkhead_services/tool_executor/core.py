@@ -15,18 +15,18 @@ from bulkhead.runtime.doer.protocol import Doer, Hands, Job, ended_by
 from bulkhead.runtime.edge.side_messages import SideHandlers
 from bulkhead.runtime.errors import HandBack, NotDone, Refused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead.tools.api import Arguments, Done, Failed
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.registry import Registry, Tool
-from bulkhead_services.tool_executor.tool import Arguments, Done, Failed
 
 SERVICE = "tool_executor"
 PATIENCE_S = 10.0
-"""So long a call waits for a place here; then the broker has it for a moment: another replica may have places by now,
-and what stands in the inbox behind a line that fills every slot comes to stand in it."""
+"""How long a call waits for a place here; then it goes back to the inbox for a moment: another replica may have places
+by now, and calls behind a queue that fills every slot get their turn in it."""
 AGAIN_S = 0.5
 
 
@@ -100,7 +100,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         return tool is not None and tool.spec.effect == "write"
 
     def drain(self) -> None:
-        """What waits for its place is begun by another replica."""
+        """Calls that wait for a place are begun by another replica."""
         self._bench.plain.close()
         self._bench.awaited.close()
 
@@ -176,7 +176,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
 
     async def _attempt(self, job: Job[ToolCallRequested], hands: Hands, tool: Tool, arguments: Arguments) -> Attempts:
         writes = tool.spec.effect == "write"
-        tried = Attempts(Failed("timeout", "the call's deadline passed", "give the task more time"), 0, False)
+        tried = Attempts(Failed("deadline_exceeded", "the call's deadline passed", "give the task more time"), 0, False)
         for attempt in range(bounds.MAX_TOOL_RETRIES + 1):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
             if left_ms <= 0 or (attempt and hands.may(job, tool=tool.spec.name, defer=False)):
@@ -194,6 +194,10 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 if attempt:
                     return tried
                 raise
+            left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
+            if left_ms <= 0:
+                held.settle(Usage())  # The admission took the rest of its time.
+                return tried
             # A write in flight is let finish: cutting it would only make its outcome unknown.
             outcome = await self._bench.run(
                 tool,
@@ -251,14 +255,14 @@ def _busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:
 
 
 def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
-    """What has come between a call's admission and its beginning."""
+    """Why a call that was admitted must not begin any more."""
     request = job.request
     stop = hands.may(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms, what="the tool", defer=False)
     if stop is None:
         return None
     if stop.code == "halted":
         return Failed("halted", "the task was halted before the tool began", "an operator must lift the halt")
-    return Failed("timeout", stop.reason, "give the task more time")
+    return Failed(stop.code, stop.reason, "give the task more time")
 
 
 def _unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_ms: int) -> ToolCallReplied:

@@ -18,20 +18,18 @@ from pydantic import ValidationError
 
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
+from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Response, Unanswered
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
 from bulkhead_services.tool_executor.process_pool import Processes
 from bulkhead_services.tool_executor.registry import Tool
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Effect, Failed, Response, Unanswered
 from bulkhead_services.tool_executor.watchdog import Blocked, Watchdog, code_of
 
 log = Log("tools")
 
-BUG = "tool_bug"
-"""The code of a call whose tool raised, or returned what is no outcome."""
 BLOCKED_S = 2.0
-"""So much later than its timeout a call ends only where the tool blocks the process."""
+"""A call that ends this much later than its timeout was blocked by its tool."""
 MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -54,7 +52,7 @@ class Workbench:
         self._settings = settings
         self._watchdog = watchdog
         self._processes = Processes(settings.tool_processes)
-        # Nobody's running tool is taken away, and some take a minute: who comes meanwhile begins at once.
+        # A running tool is never taken away, and some take a minute: a quarter stays free for other tenants.
         self.plain = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
         self.awaited = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
         self._http = httpx.AsyncClient(
@@ -85,8 +83,8 @@ class Workbench:
         cut: asyncio.Event | None,
         too_late: Callable[[], Failed | None] = lambda: None,
     ) -> Done | Failed:
-        """One attempt within its time, by who has a place for it; `cut` ends it at once (None: let it finish).
-        too_late: asked when its process is ready, what keeps it from beginning."""
+        """One attempt within its time; the caller holds a place. cut: ends it at once (None: let it finish). too_late:
+        called when its process is ready, returns why it must not begin."""
         given = self._settings.tool_settings
         call = Call(
             key=key,
@@ -114,8 +112,8 @@ class Workbench:
         cut: asyncio.Event | None,
         too_late: Callable[[], Failed | None],
     ) -> Done | Failed:
-        """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process ends
-        with it: what was answered for is not still going on."""
+        """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process is
+        killed: no work goes on after its answer."""
         child = await self._processes.take(tool, call.key.partition(".")[0])
         if isinstance(child, Failed):
             return child
@@ -130,7 +128,7 @@ class Workbench:
                 return found
             said = work.result()
             kept = "ended" not in said
-            return _checked(tool, process_pool.outcome(tool, said, BUG))
+            return _checked(tool, process_pool.outcome(tool, said))
         finally:
             self._processes.give(child, kept=kept)
 
@@ -209,7 +207,7 @@ async def _within(
         await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         took_s = asyncio.get_running_loop().time() - began
         if took_s > timeout_s + BLOCKED_S and not (work.done() and isinstance(work.exception(), Blocked)):
-            # Nothing could interrupt it, or nobody: whoever owns it is to know.
+            # Nothing interrupted it: its owner has to know.
             log.error(
                 "tool_blocks",
                 tool=tool.spec.name,
@@ -226,7 +224,7 @@ async def _within(
         return Failed(
             "halted", "the task was halted while the tool ran", "an operator must lift the halt", effect="unknown"
         )
-    # What cut it is the row's bound, or what was left of the step's time: raising the row helps with the first alone.
+    # The row's bound cut it, or the rest of the step's time: only in the first case a higher bound helps.
     knob = timeout_s * 1000 >= tool.spec.timeout_ms
     hint = "try again later or ask for less" + ("; its owner may raise timeout_ms in tools.yaml" if knob else "")
     return Failed(
@@ -239,12 +237,12 @@ async def _within(
 
 
 async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
-    """A tool that takes no cancel keeps its call no longer: it goes on beside, and whoever owns it is to know."""
+    """Cancel the work. A tool that ignores it goes on beside, without its call; its owner has to know."""
     for future in waiting:
         future.cancel()
     done, left = await asyncio.wait(waiting, timeout=BLOCKED_S)
     for future in done:
-        _ = future.cancelled() or future.exception()  # Asked for, so that nobody says that it was not.
+        _ = future.cancelled() or future.exception()  # Retrieved, so that asyncio does not warn.
     if left:
         log.error(
             "tool_goes_on",
@@ -265,9 +263,9 @@ async def _kept_in(name: str, tool: Tool, arguments: Arguments, call: Call) -> D
 
 
 def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float) -> Done | Failed:
-    """What the tool said. One that raises, or says something else, is mistaken: its traceback is for the log alone.
+    """The outcome of an async tool. One that raises, or returns something else, has a bug: its traceback is logged.
 
-    It may have changed the world before that: of a write the outcome is unknown. What it raised may name secrets, so
+    It may have changed the world before that: the outcome of a write is unknown. Its exception may name secrets, so
     the agent reads the kind and the line of `run`.
     """
     name = tool.spec.name
@@ -292,17 +290,11 @@ def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float)
             effect="unknown",
         )
     log.error("tool_raised", exc_info=error, tool=name, error=f"{type(error).__name__}: {error}"[:500], where=where)
-    return Failed(
-        BUG,
-        f"{name} raised {type(error).__name__}{f' ({where})' if where else ''}",
-        "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
-        transient=True,
-        effect="unknown",
-    )
+    return process_pool.raised(tool, type(error).__name__, where)
 
 
 def _checked(tool: Tool, said: object) -> Done | Failed:
-    """What a tool returned, where it is an outcome that can be told."""
+    """The returned outcome; a failure when it is none."""
     wrong = f"a {type(said).__name__} where Done or Failed is due"
     if isinstance(said, Done):
         if isinstance(said.text, str):
@@ -316,12 +308,7 @@ def _checked(tool: Tool, said: object) -> Done | Failed:
             wrong = "Failed whose effect is neither `none` nor `unknown`"
         except (ValidationError, TypeError):
             wrong = "Failed whose code is no short name, or whose message or hint is no text"
-    return Failed(
-        BUG,
-        f"{tool.spec.name} returned {wrong}",
-        "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs",
-        effect="unknown",
-    )
+    return process_pool.no_outcome(tool, wrong)
 
 
 def _place(error: BaseException) -> str:

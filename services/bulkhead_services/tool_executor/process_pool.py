@@ -1,8 +1,8 @@
-"""Processes of their own for plain tools (`def run`): what blocks there blocks nobody, and can be ended for certain.
+"""Processes for plain tools (`def run`): one that blocks there blocks no other call, and can be killed.
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
-same tool and tenant; it is killed, with what it started, when its call is over before it is. Who takes one has a place
-for it (`Workbench.plain`): what is idle ends before there are more of them than places.
+same tool and tenant; it is killed, with all that it started, when its call is over before it is. The caller of `take`
+holds a place for it (`Workbench.plain`): idle processes end before there are more of them than places.
 """
 
 import asyncio
@@ -18,24 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.telemetry.log import Log
+from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead.tools.process_frames import frame_of_call
 from bulkhead_services.tool_executor.registry import Tool
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed
 from bulkhead_services.tool_executor.tool_process_main import HEAD
 
 log = Log("tools")
 
 PROGRAM = Path(__file__).with_name("tool_process_main.py")
+BUG = "tool_bug"
+"""The code of a call whose tool raised, or returned no outcome."""
 START_S = 30.0
-"""So long a pack may take to be imported."""
+"""Time that the import of a pack may take."""
 MAX_FRAME_BYTES = 1024 * 1024
 """A text of MAX_TOOL_OUTPUT_BYTES characters, each written as JSON writes the longest."""
 OURS = "BULKHEAD_"
-"""What is named so is of the executor and of other tools: no tool's process has it."""
+"""Prefix of variables of the executor and of other tools: no tool's process gets them."""
 PR_SET_DUMPABLE = 4
 GONE = (asyncio.IncompleteReadError, ConnectionError)
 SWEEPS = 8
-"""So often what a process has started is looked for, while what is found starts more."""
+"""How often descendants of a process are looked for, while those that are found start more."""
 
 
 def hide() -> None:
@@ -46,7 +48,7 @@ def hide() -> None:
 
 
 class Child:
-    """One process. tenant: whose calls it runs, for what a tool keeps (globals, cookies, files) is no other's."""
+    """One process. tenant: it runs calls of this tenant alone, since a tool keeps globals, cookies and files."""
 
     def __init__(self, tool: Tool, tenant: str) -> None:
         """Raises OSError: no process, or no file, can be had."""
@@ -135,7 +137,7 @@ def _kill(pid: int, number: signal.Signals) -> None:
 
 
 def _below(pid: int) -> set[int]:
-    """What a process has started, and what that has; nothing where the kernel does not tell (it is no Linux)."""
+    """All descendants of a process; none where the kernel does not tell (it is not Linux)."""
     found: set[int] = set()
     look = [pid]
     while look:
@@ -190,7 +192,7 @@ class Processes:
 
     async def _started(self, tool: Tool, tenant: str) -> Child | Failed:
         while self._idle and self._used + len(self._idle) > self._most:
-            self._end(self._idle.pop(0))  # Of another tool or tenant, and idle the longest.
+            self._end(self._idle.pop(0))  # One of another tool or tenant, idle the longest.
         self._reap()
         try:
             child = Child(tool, tenant)
@@ -231,51 +233,60 @@ class Processes:
 
 
 async def call(child: Child, arguments: Arguments, given: Call) -> dict[str, Any]:
-    """What the process says to a call; `{"ended": how}` when it ends instead."""
+    """The process's answer to a call; `{"ended": how}` when it ends instead."""
     try:
         return await child.ask({"arguments": dict(arguments), "call": frame_of_call(given)})
     except GONE:
-        child.kill()  # What closed its socket alone is of no use any more; its exit code is what it is when it has one.
+        child.kill()  # A process that closed only its socket is of no use any more.
         code = await asyncio.to_thread(child.reap)
         return {"ended": f"by signal {-code}" if code < 0 else f"with exit code {code}"}
 
 
-def outcome(tool: Tool, said: dict[str, Any], bug: str) -> Done | Failed:
-    """What a call of a plain tool came to. bug: the code of a tool that is mistaken."""
+def raised(tool: Tool, kind: str, where: str) -> Failed:
+    """The failure of a tool that raised. Its exception may name secrets: the agent reads its kind and line alone."""
+    return Failed(
+        BUG,
+        f"{tool.spec.name} raised {kind}{f' ({where})' if where else ''}",
+        "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
+        transient=True,
+        effect="unknown",
+    )
+
+
+def no_outcome(tool: Tool, what: str) -> Failed:
+    """The failure of a tool that returned something else than an outcome."""
+    return Failed(
+        BUG,
+        f"{tool.spec.name} returned {what}",
+        "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs",
+        effect="unknown",
+    )
+
+
+def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
+    """The outcome in a process's answer."""
     name = tool.spec.name
     if "done" in said:
         return Done(said["done"], truncated=bool(said["truncated"]))
     if "failed" in said:
         return Failed(**said["failed"])
     if "raised" in said:
-        raised = said["raised"]
-        where = f" ({raised['where']})" if raised["where"] else ""
+        error = said["raised"]
         log.error(
             "tool_raised",
             tool=name,
-            error=f"{raised['kind']}: {raised['text']}",
-            where=raised["where"],
-            traceback=raised["trace"],
+            error=f"{error['kind']}: {error['text']}",
+            where=error["where"],
+            traceback=error["trace"],
         )
-        return Failed(
-            bug,
-            f"{name} raised {raised['kind']}{where}",
-            "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
-            transient=True,
-            effect="unknown",
-        )
+        return raised(tool, error["kind"], error["where"])
     if "ended" in said:
         log.error("tool_process_ended", tool=name, how=said["ended"])
         return Failed(
-            bug,
+            BUG,
             f"the process of {name} ended {said['ended']} before it answered",
             "whoever wrote the tool must look why; other calls went on",
             transient=True,
             effect="unknown",
         )
-    return Failed(
-        bug,
-        f"{name} returned a {said.get('returned', '?')} where Done or Failed is due",
-        "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs",
-        effect="unknown",
-    )
+    return no_outcome(tool, f"a {said.get('returned', '?')} where Done or Failed is due")

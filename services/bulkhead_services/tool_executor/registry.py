@@ -1,7 +1,7 @@
 """The tools that this service runs: rows of libs/bulkhead/tools/tools.yaml, and of packs, joined with their functions.
 
-Enters: rows, names of configured settings. Leaves: tools that can check arguments and run. What is declared and
-has no function, or the other way round, fails at start and not at the first call.
+Enters: rows, names of configured settings. Leaves: tools that can check arguments and run. A row without a function
+fails at start and not at the first call.
 """
 
 import importlib
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import jsonschema_rs
 
+from bulkhead.tools.api import Arguments, Run
 from bulkhead.tools.catalog import ToolRow, rows
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.tool_executor.tool import Arguments, Run
 
 MAX_ARGUMENT_ERRORS = 5
 
@@ -30,17 +30,17 @@ class Tool:
 
     @property
     def plain(self) -> bool:
-        """Whether it is a plain `def run`, which gets a process of its own (processes.py)."""
+        """Whether it is a plain `def run`, which gets a process of its own (process_pool.py)."""
         return not inspect.iscoroutinefunction(self.run)
 
     @property
     def module(self) -> str:
-        """Where its function is."""
+        """The module of its function."""
         return _module(self.row)
 
     @property
     def spec(self) -> ToolSpec:
-        """What models and policies see."""
+        """The declaration that models and policies see."""
         return self.row.spec
 
     def read_arguments(self, arguments_json: str) -> Arguments | Failure:
@@ -127,11 +127,6 @@ def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None 
     return Registry(tools, unconfigured, elsewhere)
 
 
-def specs(configured: Collection[str] = ()) -> tuple[ToolSpec, ...]:
-    """Specs of the tools that run here (the signer reads `bulkhead.tools.catalog.specs`, which has rag's too)."""
-    return tuple(tool.spec for tool in load(configured).tools.values())
-
-
 def _function(row: ToolRow) -> Run:
     name, module = row.spec.name, _module(row)
     try:
@@ -144,7 +139,7 @@ def _function(row: ToolRow) -> Run:
         raise _no_function(name, module, error) from error
     if inspect.iscoroutinefunction(run):
         return run
-    # A decorator that is no `async def` hides one: its outcome would be a coroutine that nobody awaits.
+    # A plain decorator around an `async def` hides it: its outcome would be a coroutine that is never awaited.
     hides = inspect.iscoroutinefunction(inspect.unwrap(run)) if callable(run) else False
     if not inspect.isfunction(run) or inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run) or hides:
         what = "a plain function around an `async def`" if hides else f"a {type(run).__name__}, or yields"

@@ -8,7 +8,7 @@ from bulkhead.runtime.settings import ServiceSettings
 
 
 class Webhook(BaseModel):
-    """Where a tenant's notices go, and the file of the secret that signs them (read at each try)."""
+    """A tenant's webhook: its URL, and the file of the secret that signs notices (read at each try)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,12 +33,11 @@ class Settings(ServiceSettings):
     http_allow_hosts: what http_get may reach; `host` means ports 80 and 443, `host:port` that port alone.
     http_allow_private_hosts: those of them that may resolve to private or loopback addresses.
     counter_url: base of the tests' counter; without it the counter tools do not exist.
-    packs: packages with further tools (bulkhead.tools.packs). tool_settings: a JSON object of what their tools
-    `require`;
-    each tool gets what its row names.
+    packs: packages with further tools (bulkhead.tools.packs). tool_settings: a JSON object of the settings that their
+    tools `require`; each tool gets those that its row names.
     tool_places: how many async tools may run at the same time here; tool_processes: how many plain ones (`def run`),
     each in a process of its own. Of four or more, one tenant has three quarters at most. slots: calls that are taken up
-    at once, those among them that wait for a place: many more, so that one tenant's line does not keep others from it.
+    at once, including those that wait for a place; far more than places, so that one tenant cannot fill them.
     tool_blocks_s: an async tool that has not let go of the process for so long is interrupted.
     webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
     webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.

@@ -1,9 +1,9 @@
-"""The program of a process that runs one plain tool (`def run`), one call after another; processes.py starts it.
+"""The program of a process that runs one plain tool (`def run`), one call after another; process_pool.py starts it.
 
 In: frames (four bytes of length, then JSON) on the socket whose number is its argument: where modules lie and which
 one it is, then a call each. Out: a frame that it is ready, then one per call. It ends when the socket does, and when
-the process that started it has died: nobody would answer for what it does after that. What it starts stays below it,
-also what loses its parent, so that all of it is found when it is to end.
+the process that started it has died, since its outcome could not be reported any more. Processes that it starts stay
+below it, also those that lose their parent, so that all are found when they have to end.
 """
 
 import ctypes

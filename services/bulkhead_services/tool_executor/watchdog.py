@@ -1,9 +1,8 @@
-"""A wall against an async tool that blocks: what it holds up is every other call of its process.
+"""Watchdog against an async tool that blocks, and with it every other call of its process.
 
 In: which tools run, by `over`; the loop, asked twice a second from a thread whether it still moves. Out: a tool's code
 that has not let go of the loop for `blocks_s` is interrupted where it stands (`Blocked`, by a signal); what cannot be
-interrupted ends the process, and whoever supervises it starts it again. Only a real process has one: it needs the main
-thread.
+interrupted ends the process, and its supervisor starts it again. Only a real process has one: it needs the main thread.
 """
 
 import asyncio
@@ -30,14 +29,14 @@ PATIENCES = 3
 BLOCKED_FOR_GOOD = 70
 """Exit code."""
 HOLDS_ALL = 1.2
-"""So many times `blocks_s` after the loop last moved, the kernel's timer speaks, too: code that keeps even threads from
-running (a regular expression that backtracks) looks at signals now and then."""
+"""Multiple of `blocks_s` after which the kernel's timer fires, too: code that keeps even threads from running (a
+regular expression that backtracks) looks at signals now and then."""
 HOLDS_ALL_S = 10.0
-"""So much longer than PATIENCES, a thread that is none of Python's ends the process."""
+"""Time beyond PATIENCES after which a thread outside of Python ends the process."""
 SIGNAL = signal.SIGALRM
 
 _running: ContextVar[str] = ContextVar("tool", default="")
-"""Whose code runs: set in the task of a tool, and taken over by all that it starts."""
+"""The tool whose code runs: set in its task, and inherited by all that it starts."""
 
 
 class Blocked(BaseException):
@@ -46,7 +45,7 @@ class Blocked(BaseException):
 
 @contextmanager
 def code_of(tool: str) -> Iterator[None]:
-    """What runs within is this tool's."""
+    """Mark the code that runs within as this tool's."""
     before = _running.set(tool)
     try:
         yield
@@ -55,7 +54,7 @@ def code_of(tool: str) -> Iterator[None]:
 
 
 class Watchdog:
-    """Of one process. Make it in the main thread."""
+    """The watchdog of one process. Make it in the main thread."""
 
     def __init__(self, blocks_s: float) -> None:
         self.blocks_s = blocks_s
@@ -70,7 +69,7 @@ class Watchdog:
 
     @contextmanager
     def over(self) -> Iterator[None]:
-        """Looks while a tool runs."""
+        """Watch the loop while a tool runs."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             threading.Thread(target=self._look, name="watchdog", daemon=True).start()
@@ -88,7 +87,7 @@ class Watchdog:
                 faulthandler.cancel_dump_traceback_later()
 
     def _beat(self) -> None:
-        """In the main thread: the loop moves."""
+        """Note, in the main thread, that the loop moves."""
         self._suspect = "nobody"
         self._cpu_s = time.thread_time()
         self._moved.set()

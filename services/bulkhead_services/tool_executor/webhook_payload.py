@@ -1,6 +1,6 @@
-"""What a tenant's webhook is told, and when again. Pure.
+"""Body and signature of a webhook notice, and the time until its next try. Pure.
 
-In: `NoticeRequested`, and how old it is. Out: the body, the headers that prove whose words it is, and how long to wait.
+In: `NoticeRequested`, and how old it is. Out: the body, the headers that prove its origin, and how long to wait.
 
 To verify: HMAC-SHA256 with the shared secret over `<Bulkhead-Timestamp>.<body as it came>`, in hex, is what stands
 behind `v1=` in `Bulkhead-Signature`; the timestamp is of now, within minutes. `Bulkhead-Event-Id` tells doubles.
@@ -19,7 +19,7 @@ AGAIN_FIRST_MS = 1_000
 AGAIN_MOST_MS = 3_600_000
 GIVE_UP_MS = 24 * 3_600_000
 GONE = 410
-"""The one answer that says: never again."""
+"""The HTTP status by which a receiver asks for no more notices."""
 
 
 def body_of(tenant: str, task: str, asked: NoticeRequested) -> bytes:
@@ -64,7 +64,7 @@ def sign(secret: bytes, stamp: str, body: bytes) -> str:
 def again_after(age_ms: int) -> int:
     """As long as it has waited already, from a second to an hour; 0 when it has waited for a day: given up.
 
-    Of its age alone, so that neither a restart nor another replica begins anew.
+    It depends on the age alone: neither a restart nor another replica begins anew.
     """
     wait = min(max(age_ms, AGAIN_FIRST_MS), AGAIN_MOST_MS)
     return wait if age_ms + wait <= GIVE_UP_MS else 0

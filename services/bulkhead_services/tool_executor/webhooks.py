@@ -14,11 +14,11 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
+from bulkhead.tools.api import Response, Unanswered
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_services.tool_executor import webhook_payload
 from bulkhead_services.tool_executor.addresses import first_inside
 from bulkhead_services.tool_executor.settings import Settings, Webhook
-from bulkhead_services.tool_executor.tool import Response, Unanswered
 
 log = Log("webhooks")
 
@@ -130,7 +130,7 @@ class Webhooks:
     def _put_off(self, message: Received, asked: NoticeRequested, wait_ms: int, reason: str) -> None:
         """Raises HandBack; gives up where too many wait already."""
         now = self._clock()
-        # What another replica was given does not come back here.
+        # A notice that another replica took does not come back here.
         self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now}
         of_tenant = sum(1 for tenant, _ in self._waiting if tenant == message.tenant)
         if of_tenant >= MAX_WAITING or len(self._waiting) >= MAX_WAITING_IN_ALL:

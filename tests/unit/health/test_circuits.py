@@ -136,6 +136,8 @@ REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
         ("refused", "bad_arguments", "", False, True),
         ("refused", "breaker_open", None, False, False),
         ("refused", "halted", None, False, False),
+        ("refused", "deadline_exceeded", None, False, False),
+        ("failed", "deadline_exceeded", None, False, False),
     ],
 )
 def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | None, failed: bool, error: bool) -> None:
@@ -183,6 +185,7 @@ def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
     assert [one.failed for one in reply("failed", "provider_error")] == [True]
     assert [one.failed for one in reply("failed", "context_overflow")] == [False]
     assert reply("refused", "refused_by_budget") == []
+    assert reply("refused", "deadline_exceeded") == reply("failed", "deadline_exceeded") == []
 
 
 def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -> None:

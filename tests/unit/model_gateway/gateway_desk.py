@@ -37,6 +37,7 @@ class Purse(Edge):
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
+        self.delay_s = 0.0
         self.asked: list[ReserveRequested] = []
         self.settled: list[Settled] = []
         self.rpc = {ReserveRequested: self.reserve}
@@ -44,6 +45,7 @@ class Purse(Edge):
     async def reserve(self, received: Received) -> Body:
         assert isinstance(received.body, ReserveRequested)
         self.asked.append(received.body)
+        await asyncio.sleep(self.delay_s)
         decision: Decision = self.decisions.pop(0) if self.decisions else "reserved"
         return ReserveReplied(
             reservation_id=received.body.reservation_id, decision=decision, reason="because", retry_after_ms=10

@@ -4,7 +4,10 @@ import time
 
 import pytest
 
-from bulkhead_contracts import bounds
+from bulkhead.health.sources.journal import Journal
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.health.watch import Watch
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.result import Usage
 from tests.unit.model_gateway.gateway_desk import KEY, deltas, desk
 from tests.unit.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, fails, says, usage
@@ -100,7 +103,31 @@ async def test_a_passed_deadline_makes_no_call(provider):
     provider.will(says("x"))
     async with desk(provider) as d:
         reply = await d.ask(d.request(deadline_unix_ms=d.now_ms() - 1))
-        assert reply.failure.code == "timeout" and not provider.asked and not d.purse.asked
+        assert (reply.outcome, reply.failure.code) == ("refused", "deadline_exceeded")
+        assert not provider.asked and not d.purse.asked
+
+
+async def test_a_deadline_that_passes_while_budget_is_asked_makes_no_call_and_costs_nothing(provider):
+    provider.will(says("x"))
+    async with desk(provider) as d:
+        d.purse.delay_s = 0.3
+        reply = await d.ask(d.request(deadline_unix_ms=d.now_ms() + 250))
+        assert (reply.outcome, reply.failure.code) == ("refused", "deadline_exceeded")
+        assert not provider.asked and reply.provider_attempts == 0
+        (settled,) = await d.settled(1)
+        assert settled.usage == Usage() and not settled.estimated
+
+
+async def test_calls_that_waited_past_their_deadline_do_not_open_the_breaker_of_their_model(provider):
+    journal, watch = Journal(), Watch(DEFAULT)
+    async with desk(provider) as d:
+        for number in range(DEFAULT.breakers.min_calls):
+            await d.ask(d.request(call_id=f"c{number}", deadline_unix_ms=d.now_ms() - 1))
+        stored = await d.mesh.messages(subjects.inbox_stream("worker"), "mesh.model_gateway.worker.>")
+    events = [event for one in stored for event in journal.read(one.subject, one.headers, one.body, one.time_unix_ms)]
+    assert len(stored) == DEFAULT.breakers.min_calls and not journal.unreadable
+    assert [trip for event in events for trip in watch.take(event) or ()] == []
+    assert not watch.circuits.found
 
 
 @pytest.mark.parametrize("abrupt", [False, True])

@@ -9,7 +9,7 @@ from bulkhead.runtime.halts.live import Target
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, CallDeferred
 from bulkhead_contracts.quota import Quota
-from bulkhead_services.model_gateway.effects import Network, Provider
+from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.settings import ProviderSettings, Settings
 from tests.unit.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
 from tests.unit.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, fails, says
@@ -165,7 +165,7 @@ async def test_who_waits_for_a_place_when_the_replica_drains_is_put_off_at_once(
 
 async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewest():
     """And not to who stands first in line: one tenant's hundred slow calls are not to be another one's waiting."""
-    provider = Provider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=2), Network())
+    provider = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=2), Network())
     begun, over = [], {name: asyncio.Event() for name in ("many1", "many2", "many3", "many4", "one")}
 
     async def call(name: str) -> None:
@@ -188,7 +188,7 @@ async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewes
 
 async def test_an_eighth_of_the_places_is_kept_from_each_tenant():
     """A hundred long answers that began at once would keep another tenant waiting until the first of them is whole."""
-    places = Provider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=16), Network()).places
+    places = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=16), Network()).places
     assert [await places.enter("many", 0) for _ in range(16)] == [True] * 14 + [False] * 2
     assert await places.enter("one", 0) and await places.enter("two", 0) and not await places.enter("three", 0)
 

@@ -53,6 +53,8 @@ class Desk:
     held: OpenBreaker | None = None
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     admissions: int = 1_000
+    admission_takes_ms: int = 0
+    now_unix_ms: int = NOW
     reservations: list[Reservation] = field(default_factory=list)
 
     def hands(self) -> Hands:
@@ -61,6 +63,7 @@ class Desk:
             if self.admissions <= 0:
                 raise Deferred(500, "budget asks to wait")
             self.admissions -= 1
+            self.now_unix_ms += self.admission_takes_ms
             keep(held := Reservation(f"r{attempt}", call_id, worst))
             return held
 
@@ -70,7 +73,7 @@ class Desk:
         hands = Hands(
             blobs=self.blobs,  # type: ignore[arg-type]
             signer=Signer("tool_executor", self.seed),
-            now_unix_ms=lambda: NOW,
+            now_unix_ms=lambda: self.now_unix_ms,
             _reserve=reserve,
             _halt_of=lambda target: self.halt,
             _halt_event=lambda target: self.cut,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkhead.tools.api import Done, Failed
 from bulkhead_services.tool_executor.arithmetic import evaluate
-from bulkhead_services.tool_executor.tool import Done, Failed
 
 NUMBER = st.decimals(min_value=0, max_value=10**6, places=2).map(lambda d: (format(d, "f"), d))
 

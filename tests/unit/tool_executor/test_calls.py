@@ -69,7 +69,7 @@ GOOD = {"expression": "1+1"}
         ("calculate", GOOD, {"task_tools": ("date_add",)}, "not_granted"),
         ("calculate", GOOD, {"step": "s2"}, "wrong_step"),
         ("calculate", GOOD, {"attempt": 2}, "wrong_step"),
-        ("calculate", GOOD, {"deadline_ms": 0}, "timeout"),
+        ("calculate", GOOD, {"deadline_ms": 0}, "deadline_exceeded"),
         ("calculate", {"expr": "1"}, {}, "bad_arguments"),
         ("calculate", {"expr": "1"}, {"granted": ()}, "not_granted"),
     ],
@@ -94,9 +94,17 @@ async def test_a_call_that_is_not_admitted_is_not_made(counting, counter) -> Non
     assert counter.counts()["increments"] == 0
 
 
+async def test_a_deadline_that_passes_while_budget_is_asked_makes_no_call(counting, counter) -> None:
+    counting.admission_takes_ms = 20_000
+    reply = await counting.call("counter_increment_unkeyed", {"name": "a"})
+    assert (reply.outcome, reply.failure.code) == ("failed", "deadline_exceeded")
+    assert counter.counts()["increments"] == 0
+    assert [held.settled.usage.tool_calls for held in counting.reservations] == [0]
+
+
 async def test_output_is_bounded_and_says_so(desk) -> None:
     tool = desk.doer._registry.tools["calculate"]
-    from bulkhead_services.tool_executor.tool import Done
+    from bulkhead.tools.api import Done
 
     async def long(arguments, call):
         return Done("€" * 10_000)

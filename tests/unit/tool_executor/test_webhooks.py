@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.tools.api import Response, Unanswered
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_services.tool_executor import webhook_payload, webhooks
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.tool import Response, Unanswered
 from bulkhead_services.tool_executor.webhooks import Webhooks
 
 NOON = 1_795_262_400_000

@@ -4,16 +4,14 @@ In: tasks that were stopped; calls of agents. Out: the tasks that count together
 agent back for everybody. `rows` is what has to be kept to go on later: those tasks ended, and nobody reads them again.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.thresholds import BreakerThresholds
 
 MAX_AGENTS, MAX_TASKS, MAX_USERS, MAX_EVIDENCE = 10_000, 64, 64, 16
 
-K = TypeVar("K")
-V = TypeVar("V")
 Key = tuple[str, str, str]
 """As of a breaker: "agent", tenant, name."""
 Row = tuple[Key, dict[str, tuple[int, tuple[str, ...], str]], dict[str, int]]
@@ -28,36 +26,31 @@ class Talked(NamedTuple):
 
 
 class Talkers:
-    """Of every agent: tasks in which it only talked, and when who used it last."""
+    """By agent: the tasks in which it only talked, and when each person used it last."""
 
     def __init__(self, named: BreakerThresholds) -> None:
         self._named = named
-        self._tasks: OrderedDict[Key, OrderedDict[str, Talked]] = OrderedDict()
-        self._users: OrderedDict[Key, OrderedDict[str, int]] = OrderedDict()
+        self._tasks = BoundedDict[Key, BoundedDict[str, Talked]](MAX_AGENTS)
+        self._users = BoundedDict[Key, BoundedDict[str, int]](MAX_AGENTS)
 
     def uses(self, key: Key, actor: str, at_unix_ms: int) -> None:
         """A call of this agent, for this person."""
-        users = self._users.setdefault(key, OrderedDict())
+        users = self._users.use(key) or BoundedDict[str, int](MAX_USERS)
         users[actor] = max(at_unix_ms, users.get(actor, 0))
-        users.move_to_end(actor)
-        self._users.move_to_end(key)
-        _bound(users, MAX_USERS)
-        _bound(self._users, MAX_AGENTS)
+        self._users[key] = users
 
     def add(self, key: Key, lineage: str, talked: Talked) -> dict[str, Talked]:
         """One more task; all that count by now."""
-        tasks = self._tasks.setdefault(key, OrderedDict[str, Talked]())
-        tasks.setdefault(lineage, talked._replace(evidence=talked.evidence[-MAX_EVIDENCE:]))
-        for name in [name for name, one in tasks.items() if one.at_unix_ms <= self._since(talked.at_unix_ms)]:
+        tasks = self._tasks.setdefault(key, BoundedDict(MAX_TASKS))
+        for name in [name for name, task in tasks.items() if task.at_unix_ms <= self._since(talked.at_unix_ms)]:
             del tasks[name]
-        _bound(tasks, MAX_TASKS)
-        _bound(self._tasks, MAX_AGENTS)
+        tasks.setdefault(lineage, talked._replace(evidence=talked.evidence[-MAX_EVIDENCE:]))
         return tasks
 
     def enough(self, key: Key, at_unix_ms: int) -> bool:
         """Whether so many tasks of so many people talked that it is the agent's doing. One person's tasks are, while
         nobody else uses the agent: what one asks for must not hold back the work of the others."""
-        tasks = self._tasks.get(key, OrderedDict[str, Talked]())
+        tasks: Mapping[str, Talked] = self._tasks.get(key, {})
         if len(tasks) < self._named.chatter_tasks:
             return False
         people = {one.actor for one in tasks.values()}
@@ -67,17 +60,16 @@ class Talkers:
 
     def forget(self, key: Key, before_unix_ms: int | None = None) -> None:
         """It was held back, or let go on: what was before counts no more; None: nothing does."""
-        tasks = self._tasks.pop(key, OrderedDict())
-        left = OrderedDict(
-            (name, one)
-            for name, one in tasks.items()
-            if before_unix_ms is not None and one.at_unix_ms >= before_unix_ms
-        )
-        if left:
-            self._tasks[key] = left
+        tasks = self._tasks.pop(key, None)
+        if tasks is None or before_unix_ms is None:
+            return
+        for name in [name for name, task in tasks.items() if task.at_unix_ms < before_unix_ms]:
+            del tasks[name]
+        if tasks:
+            self._tasks[key] = tasks
 
     def rows(self) -> tuple[Row, ...]:
-        """What is kept of agents in whose tasks there was chatter; JSON makes lists of it, which `recall` takes."""
+        """Rows of the agents in whose tasks there was chatter, as JSON, for `recall`."""
         return tuple(
             (
                 key,
@@ -89,19 +81,14 @@ class Talkers:
         )
 
     def recall(self, rows: Iterable[Row]) -> None:
-        """What was kept. Raises ValueError, TypeError for what is none of it."""
+        """Take back rows. Raises ValueError, TypeError for anything else."""
         for (scope, tenant, name), tasks, users in rows:
             key = (str(scope), str(tenant), str(name))
             for lineage, (at, evidence, actor) in tasks.items():
-                known = self._tasks.setdefault(key, OrderedDict())
+                known = self._tasks.setdefault(key, BoundedDict(MAX_TASKS))
                 known.setdefault(str(lineage), Talked(int(at), tuple(str(one) for one in evidence), str(actor)))
             for who, last in users.items():
                 self.uses(key, str(who), int(last))
 
     def _since(self, at_unix_ms: int) -> int:
         return at_unix_ms - self._named.chatter_window_ms
-
-
-def _bound(found: OrderedDict[K, V], most: int) -> None:
-    while len(found) > most:
-        found.popitem(last=False)

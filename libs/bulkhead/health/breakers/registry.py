@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.breakers.chatter import Talked, Talkers
 from bulkhead.health.breakers.state_machine import Asked, Breaker, Called, Changed, Reset, Tripped, step
 from bulkhead.health.events import Served
@@ -35,7 +36,7 @@ class Shown:
 
     def __init__(self) -> None:
         self.calls: deque[tuple[int, str]] = deque(maxlen=MAX_EVIDENCE)
-        self.people: OrderedDict[str, int] = OrderedDict()
+        self.people = BoundedDict[str, int](MAX_ACTORS)
 
     def add(self, event: Served) -> None:
         """One more."""
@@ -43,9 +44,6 @@ class Shown:
         if event.actor:
             # Not only of the newest calls: who made many of them before another's last ones has tripped it, too.
             self.people[event.actor] = event.time_unix_ms
-            self.people.move_to_end(event.actor)
-            if len(self.people) > MAX_ACTORS:
-                self.people.popitem(last=False)
 
 
 class Circuits:
@@ -105,7 +103,7 @@ class Circuits:
         self.changed.pop(key, None)
 
     def adopt(self, key: Key, breaker: Breaker, evidence: tuple[str, ...] = (), actors: tuple[str, ...] = ()) -> None:
-        """What the owner before had decided, and this one did not see or saw a little differently."""
+        """Take over what the previous owner decided, which this one did not see or saw a little differently."""
         self._keep(key, breaker)
         self._opened_by[key], self._opened_for[key] = evidence, actors
         self.talkers.forget(key, breaker.since_unix_ms if breaker.phase == "closed" else None)
@@ -194,7 +192,7 @@ class Circuits:
         self.found[key] = breaker
         self.found.move_to_end(key)
         while len(self.found) > MAX_BREAKERS:
-            # One that is not closed is the last to be forgotten: nobody would close what its entry says.
+            # One that is not closed is forgotten last: its entry would never be closed.
             gone = next((one for one, found in self.found.items() if found.phase == "closed"), next(iter(self.found)))
             del self.found[gone]
             self._shown.pop(gone, None)

@@ -2,7 +2,7 @@
 
     closed --error rate, latency, spike, chatter--> open --open_ms--> half_open --trials succeed--> closed
                                                       ^------- a trial fails ------|
-    any state --reset by a person--> closed            (nobody who was tripped by it may reset it)
+    any state --reset by a person--> closed            (not by the one who tripped it)
 
 One breaker per agent, tool, model or tenant. Replicas share the state: it is small, frozen and JSON.
 """
@@ -14,7 +14,7 @@ from bulkhead.health.thresholds import BreakerThresholds
 
 Phase = Literal["closed", "open", "half_open"]
 BUCKETS = 12
-"""Of one window: old calls leave it in twelfths."""
+"""Buckets of one window: old calls leave it in twelfths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class ResetRefused:
-    """Who was tripped by it may not reset it."""
+    """The one who tripped a breaker may not reset it."""
 
     reason: str
 

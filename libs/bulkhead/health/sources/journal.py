@@ -46,7 +46,8 @@ OUTAGES = frozenset(
     }
 )
 """Codes of failures that tell about what was called; the others tell about what was asked of it."""
-HELD_BACK = frozenset({"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired"})
+HELD_BACK = frozenset({"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired", "deadline_exceeded"})
+"""Codes of calls that did not go out: they tell neither about what was called nor about who called it."""
 DEFERRED_TIMES = 8
 """A decider waits up to so many times as long as it was told, the oftener it was put off."""
 _READ = "\0read"
@@ -158,7 +159,7 @@ class Journal:
         yield message.closed(f"call:{body['call_id']}")
         if message.kind != model.ModelCallReplied.TYPE:
             yield from self._join(message)
-        elif body.get("model") and body["outcome"] != "refused":
+        elif body.get("model") and body["outcome"] != "refused" and _code(body) not in HELD_BACK:
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield message.served(agent, "model", str(body["model"]), failed, latency_ms=_int(body.get("duration_ms")))
 
@@ -267,7 +268,7 @@ class Journal:
     def _served(self, message: Message, request: Body, reply: Body, role: str) -> Iterator[Event]:
         code, refused = _code(reply), reply["outcome"] == "refused"
         if code in HELD_BACK:
-            return  # It did not go out, and its agent is not to blame.
+            return
         yield message.served(
             _agent(request),
             "tool",

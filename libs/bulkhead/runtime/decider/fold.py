@@ -5,7 +5,7 @@ nothing else. Memory is an optimisation: it is used only while this replica was 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from bulkhead.bus import wire
 from bulkhead.bus.port import Stored
 from bulkhead.flow import Decider, Message, Output, Send, SetTimer
 from bulkhead.grants import Signer
+from bulkhead.grants.labels import verified
 from bulkhead.latency import overlapped
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
@@ -271,7 +272,8 @@ class FoldHandler:
         if decider is not None:
             for ref in decider.wants(message.body):
                 contents[ref.sha256] = await self._context.blobs.text(message.tenant, ref)
-        return as_message(message, contents)
+        body = verified(message.body, message.sender, self._context.verifier)
+        return as_message(message if body is message.body else replace(message, body=body), contents)
 
     async def _publish(
         self,

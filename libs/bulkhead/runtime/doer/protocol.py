@@ -128,7 +128,7 @@ def reason_of(held: OpenBreaker) -> str:
 class Stop:
     """The reason why a job may not go on. held: the open breaker, where it is one."""
 
-    code: Literal["halted", "timeout", "breaker_open"]
+    code: Literal["halted", "deadline_exceeded", "breaker_open"]
     reason: str
     held: OpenBreaker | None = None
 
@@ -140,7 +140,7 @@ class Stop:
         return Failure(code=self.code, message=self.reason, hint=hint)
 
 
-_HINTS = {"halted": "an operator must lift the halt", "timeout": "give the task a longer deadline"}
+_HINTS = {"halted": "an operator must lift the halt", "deadline_exceeded": "give the task a longer deadline"}
 Keep = Callable[[Reservation], None]
 Purpose = Literal["model", "tool", "retrieval"]
 Reserve = Callable[[Job[Any], str, int, Purpose, str, Amount, str, Keep], Awaitable[Reservation]]
@@ -208,7 +208,7 @@ class Hands:
                 raise self._paused(halt)
             return Stop("halted", ended_by(halt))
         if deadline_unix_ms is not None and self.now_unix_ms() >= deadline_unix_ms:
-            return Stop("timeout", f"the call's deadline passed before {what} began")
+            return Stop("deadline_exceeded", f"the call's deadline passed before {what} began")
         held = self._held(target, self.now_unix_ms()) if begins else None
         if held is None:
             return None

@@ -8,49 +8,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Omission, Usage
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, Finish
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _OVERFLOW = re.compile(
     r"context.{0,3}length|context window|maximum context|(?:prompt|input) is too long|too many (?:input )?tokens", re.I
 )
-Finish = Literal["stop", "length", "tool_calls", ""]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why an attempt gave no answer.
-
-    consumed: tokens may have been used, so that the attempt has to be paid. outage: another provider might answer.
-    refused: it was not tried, because it may not be.
-    """
-
-    code: str
-    message: str
-    hint: str = ""
-    retryable: bool = False
-    outage: bool = False
-    consumed: bool = True
-    refused: bool = False
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said. usage: None when the provider did not tell."""
-
-    text: str
-    calls: tuple[ToolCall, ...]
-    finish: Finish
-    usage: Usage | None
-    model: str
-    fingerprint: str
-    omissions: tuple[Omission, ...] = ()
 
 
 class EventTooLarge(ValueError):
@@ -134,7 +103,7 @@ class Assembly:
 
     @property
     def text(self) -> str:
-        """What was said so far."""
+        """The text so far."""
         return "".join(self._pieces)
 
     def event(self, data: str) -> str:
@@ -289,7 +258,7 @@ class Assembly:
 
 
 def error_of_status(status: int, retry_after: str, body: bytes) -> Fault:
-    """What an HTTP error means; nothing was generated, so nothing is owed."""
+    """Fault for an HTTP error status; nothing was generated, so nothing is owed."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -317,7 +286,7 @@ def error_of_status(status: int, retry_after: str, body: bytes) -> Fault:
 
 
 def error_in_body(error: object) -> Fault:
-    """What an error object behind a 200 or inside a stream means; tokens may have been used by then."""
+    """Fault for an error object behind a 200 or inside a stream; tokens may have been used by then."""
     code, said = _error_text(error)
     if code == "context_length_exceeded" or _OVERFLOW.search(said):
         return _overflow(said)

@@ -1,7 +1,7 @@
 """`calculate(expression)`: exact decimal arithmetic."""
 
+from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead_services.tool_executor.arithmetic import evaluate
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed
 
 
 async def run(arguments: Arguments, call: Call) -> Done | Failed:

@@ -2,7 +2,7 @@
 
 import json
 
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Effect, Failed, Unanswered
+from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Unanswered
 
 _NOT_DONE = frozenset({400, 401, 403, 404, 405, 413, 422, 429})
 

@@ -1,6 +1,6 @@
 """`counter_increment_unkeyed(name, amount)`: the same without a key, so that a lost answer stays uncertain."""
 
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed
+from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead_services.tool_executor.tools.counter_increment import increment
 
 

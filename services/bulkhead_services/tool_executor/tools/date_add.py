@@ -3,7 +3,7 @@
 import re
 from datetime import date, timedelta
 
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed
+from bulkhead.tools.api import Arguments, Call, Done, Failed
 
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 

@@ -1,6 +1,6 @@
 """`date_difference(start, end)`: days from one date to another."""
 
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed
+from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead_services.tool_executor.tools.date_add import read_date
 
 

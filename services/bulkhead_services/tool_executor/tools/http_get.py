@@ -7,9 +7,9 @@ to, so that neither a redirect nor a name that resolves differently the second t
 import re
 from urllib.parse import urljoin, urlsplit
 
+from bulkhead.tools.api import Arguments, Call, Done, Failed, Response, Unanswered
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.addresses import first_inside
-from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed, Response, Unanswered
 
 _TEXT = ("text/", "application/json", "application/xml", "application/xhtml+xml", "application/ld+json")
 _ODD = re.compile(r"[\s\\\x00-\x1f\x7f]")
@@ -83,7 +83,7 @@ def _read(url: str, response: Response) -> Done | Failed:
         return Failed("not_text", f"{host} sent {response.media_type[:60]}", "only text is fetched")
     try:
         text = response.body.decode(response.charset or "utf-8", "replace")
-    except (LookupError, UnicodeError):  # What is no charset, and codecs that know no `replace`, as idna.
+    except (LookupError, UnicodeError):  # An unknown charset, or a codec without `replace`, as idna.
         text = response.body.decode("utf-8", "replace")
     if "\x00" in text:
         return Failed("not_text", f"{host} sent binary content", "only text is fetched")

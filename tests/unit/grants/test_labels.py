@@ -1,0 +1,127 @@
+"""Provenance labels are verified before a decider sees them, and one that does not verify says so from then on."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.flow import Decider, Decision, Message, Send
+from bulkhead.grants import Signer, Verifier, new_signing_seed, public_of
+from bulkhead.grants.labels import verified
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.result import ContentRef, Label, Result
+from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepInput, StepProposed
+from bulkhead_contracts.tool import ToolCallReplied
+
+SEEDS = {name: new_signing_seed() for name in ("rag", "tool_executor", "worker")}
+VERIFIER = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
+REF = ContentRef(author="rag", sha256="a" * 64, size_bytes=1)
+STEP = PlanStep(id="s", title="", instruction="i")
+PLAIN = Label(sha256=REF.sha256, kind="passage", source="fares.md", trust="user", observed_by="rag")
+
+
+def signed(label: Label, by: str = "rag") -> Label:
+    return Signer(by, SEEDS[by]).label(label)
+
+
+def proposed(label: Label, *, content: ContentRef = REF) -> StepProposed:
+    result = Result(provenance=(label,))
+    return StepProposed(
+        step=STEP,
+        attempt=1,
+        plan_version=1,
+        objective=REF,
+        result=result,
+        evidence=(Evidence(content=content, label=label),),
+        inputs=(StepInput(step_id="a", result=result),),
+        deadline_unix_ms=1,
+    )
+
+
+def labels(body: StepProposed) -> list[Label]:
+    return [body.result.provenance[0], body.evidence[0].label, body.inputs[0].result.provenance[0]]
+
+
+def test_a_body_whose_labels_verify_is_left_as_it_is() -> None:
+    body = proposed(signed(PLAIN))
+    assert verified(body, "worker", VERIFIER) is body
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        PLAIN,
+        PLAIN.model_copy(update={"signature": "x" * 86}),
+        signed(PLAIN).model_copy(update={"source": "contract.pdf"}),
+        signed(PLAIN).model_copy(update={"observed_by": "tool_executor"}),
+        signed(PLAIN.model_copy(update={"observed_by": "nobody"})),
+        signed(PLAIN.model_copy(update={"observed_by": "worker"}), by="worker"),
+    ],
+    ids=["unsigned", "nonsense", "changed", "of another", "unknown", "of a decider"],
+)
+def test_a_label_that_was_handed_on_and_does_not_verify_is_untrusted_and_says_so(label: Label) -> None:
+    once = verified(proposed(label), "checker", VERIFIER)
+    for seen in labels(once):
+        assert (seen.source, seen.trust, seen.signature) == (f"unverified: {label.source}", "untrusted", "")
+    assert verified(once, "checker", VERIFIER) == once, "it is told once, however often it is handed on"
+
+
+def test_a_good_label_of_another_content_is_no_evidence() -> None:
+    other = REF.model_copy(update={"sha256": "b" * 64})
+    body = verified(proposed(signed(PLAIN), content=other), "worker", VERIFIER)
+    assert [one.source for one in labels(body)] == ["fares.md", "unverified: fares.md", "fares.md"]
+
+
+def test_the_broker_vouches_for_a_label_that_comes_straight_from_its_observer() -> None:
+    label = PLAIN.model_copy(update={"observed_by": "tool_executor", "kind": "tool_result"})
+    body = ToolCallReplied(call_id="c", step_id="s", outcome="succeeded", content=REF, provenance=(label,))
+    assert verified(body, "tool_executor", VERIFIER) is body
+    assert verified(body, "rag", VERIFIER).provenance[0].source == "unverified: fares.md"
+
+
+class Repeats(Decider[int]):
+    """A planner's worker that hands on what its assignment rests on."""
+
+    service = "worker"
+    opening = frozenset({StepAssigned})
+
+    def initial(self) -> int:
+        return 0
+
+    def wants(self, body: object) -> tuple[ContentRef, ...]:
+        return ()
+
+    def ended(self, state: int) -> bool:
+        return False
+
+    def decide(self, state: int, message: Message) -> Decision[int]:
+        body = message.body
+        assert isinstance(body, StepAssigned)
+        result = body.inputs[0].result
+        return Decision(1, (Send("planner", StepFinished(step_id="s", attempt=1, plan_version=1, result=result)),))
+
+
+async def test_a_decider_sees_a_forged_label_as_unverified() -> None:
+    async with MemoryMesh({"worker": lambda context: {1: Repeats()}}) as mesh:
+        good = mesh.context("rag").signer.label(PLAIN)
+        forged = good.model_copy(update={"sha256": "b" * 64})
+        body = StepAssigned(
+            step=STEP,
+            attempt=1,
+            plan_version=1,
+            objective=REF,
+            inputs=(StepInput(step_id="a", result=Result(provenance=(good, forged))),),
+            deadline_unix_ms=2**50,
+        )
+        await mesh.context("planner").publisher.send("worker", body, tenant="demo", task="t1", cause="", index=0)
+        subject = subjects.task_filter("planner", "demo", "t1")
+        async with asyncio.timeout(10):
+            while not (found := await mesh.messages("INBOX_PLANNER", subject)):
+                await asyncio.sleep(0.005)
+        said = catalog.decode(found[0].ce_type, found[0].body)
+        assert isinstance(said, StepFinished)
+        assert said.result.provenance == (
+            good,
+            forged.model_copy(update={"source": "unverified: fares.md", "trust": "untrusted", "signature": ""}),
+        )
