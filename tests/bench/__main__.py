@@ -23,11 +23,12 @@ from typing import Any
 
 from bulkhead_infra.nats.server import Durability, binary
 from bulkhead_infra.processes.child import StartFailed
-from tests.bench import admitting, dbos_peer, flooding, floor, growing, recovering, stepping, whole
 from tests.bench.accounting import Unreadable
-from tests.bench.dbos_peer import NoPeer, WorkerFailed
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
-from tests.bench.postgres import NoPostgres
+from tests.bench.measures import admitting, flooding, growing, recovering, stepping, whole
+from tests.bench.peers import dbos_peer, floor
+from tests.bench.peers.dbos_peer import NoPeer, WorkerFailed
+from tests.bench.peers.postgres import NoPostgres
 from tests.bench.rig import rig
 from tests.paths import ROOT
 

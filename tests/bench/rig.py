@@ -34,7 +34,7 @@ from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.processes.child import Child
 from bulkhead_infra.processes.http import get
 from tests.bench import accounting
-from tests.bench.filling import fill
+from tests.bench.measures.filling import fill
 from tests.paths import ROOT
 
 OBJECTIVE = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)

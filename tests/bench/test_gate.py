@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from tests.bench import accounting
-from tests.bench.floor import Floor, floor
+from tests.bench.measures.stepping import CHAIN, UNTIL_WARM, gaps_ms, writes_of_a_step
+from tests.bench.peers.floor import Floor, floor
 from tests.bench.rig import Rig, rig
-from tests.bench.stepping import CHAIN, UNTIL_WARM, gaps_ms, writes_of_a_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -1,6 +1,7 @@
 """The gateway keeps its OpenAPI document: generated requests, good and bad, and one task from submission to its end.
 
-The real ASGI application over the in-process bus of tests/unit/gateway; nothing is faked behind HTTP but the broker.
+The real ASGI application over the in-process bus of tests/unit/services/gateway; nothing is faked behind HTTP but the
+broker.
 """
 
 import json
@@ -19,7 +20,7 @@ from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEn
 from bulkhead_infra.render import openapi as rendered
 from bulkhead_services.gateway.http.openapi import openapi
 from tests.paths import ROOT
-from tests.unit.gateway.harness import FOREIGN, OPERATOR, make_mesh
+from tests.unit.services.gateway.harness import FOREIGN, OPERATOR, make_mesh
 
 EXAMPLES = {GenerationMode.POSITIVE: 8, GenerationMode.NEGATIVE: 15}
 # The examples are the same in every run: those of requests with mistakes, most of the time, are for CI.

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.health_set import stalls
 from tests.health_set.everything import SETS, checksum
+from tests.health_set.runs import stalls
+from tests.health_set.runs.traces import Register
 from tests.health_set.scoring import score
-from tests.health_set.traces import Register
 
 KEPT = Path(__file__).with_name("figures.json")
 STALL_LATER_MS = 3_600_000

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.health_set import figures, stalls
+from tests.health_set import figures
 from tests.health_set.__main__ import BEGIN, END, PAGE
 from tests.health_set.everything import SETS
-from tests.health_set.traces import Register
+from tests.health_set.runs import stalls
+from tests.health_set.runs.traces import Register
 
 
 def test_the_page_shows_the_kept_figures() -> None:

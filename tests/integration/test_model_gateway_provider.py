@@ -21,7 +21,7 @@ from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.checker import checks
 from bulkhead_services.planner import plans
-from tests.unit.model_gateway.gateway_desk import Desk, desk, until
+from tests.unit.services.model_gateway.gateway_desk import Desk, desk, until
 
 START_S = 20.0
 SEARCH = ToolSpec(

@@ -126,7 +126,7 @@ def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path)
     )
     with trees.planted(clean, Bug("broken", "", "", "playbooks", (edit,)), tmp_path / "tree") as tree:
         runner = running.Cold(tree)
-        assert suites.tests(runner, "playbooks", ["tests/unit/worker"], suites.Limits()).caught is None
+        assert suites.tests(runner, "playbooks", ["tests/unit/services/worker"], suites.Limits()).caught is None
         assert suites.simulation(runner, "1-2", suites.Limits()).caught is None
 
 

@@ -21,7 +21,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_infra.demo.corpus import generate
 from tests.replay import next_logic
 from tests.replay.stage import OPERATOR, TENANT, Stage, accept, call, plan, reject, silent, use
-from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
+from tests.unit.services.model_gateway.scripted_provider import Exchange, fails, says
 
 Scene = Callable[[Stage], Awaitable[str]]
 PASSAGE = re.compile(r"\[\[part kind=passage id=(\w+)[^\n]*\n([^.\n]+\.[\d]*[^.]*\.)")

@@ -44,7 +44,7 @@ from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
 from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
-from tests.unit.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
+from tests.unit.services.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
 
 TENANT, OTHER = "demo", "acme"
 KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve"), "bk_olga_of_demo": (TENANT, "olga")}

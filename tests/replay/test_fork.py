@@ -16,7 +16,7 @@ from bulkhead_contracts.task import StepEnded, StepStarted, TaskSubmitted
 from bulkhead_services.gateway import forks
 from tests.replay.scenes import said_of
 from tests.replay.stage import FACT_TIMEOUT_S, TENANT, Stage, call, plan, silent, stage, use
-from tests.unit.model_gateway.scripted_provider import says
+from tests.unit.services.model_gateway.scripted_provider import says
 
 ROWS = ({"id": "a"}, {"id": "b", "inputs": ["a"]}, {"id": "c", "inputs": ["b"]})
 

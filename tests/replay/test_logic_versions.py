@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from bulkhead.runtime.decider.history import History, load
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import load
 from bulkhead.runtime.decider.replay import CannotReplay, Logics, Report, replay
 from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import subjects
@@ -19,7 +20,7 @@ from tests.replay.next_logic import BEFORE, NEXT
 from tests.replay.record import UPGRADE
 from tests.replay.scenes import upgraded
 from tests.replay.stage import FACT_TIMEOUT_S, LOGICS, TENANT, Exchange, Stage, plan, stage
-from tests.unit.model_gateway.scripted_provider import says
+from tests.unit.services.model_gateway.scripted_provider import says
 
 OLD, NEW = LOGICS, next_logic.LOGICS
 HISTORIES = {path.name.partition(".")[0]: path for path in sorted(UPGRADE.iterdir())}

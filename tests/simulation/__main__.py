@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import forks, once, world
+from tests.simulation import forks, world
+from tests.simulation.mesh import once
+
 from .forks import CHUNK, Rows
 from .schedule import Schedule, Verdict, judge, shrink
 

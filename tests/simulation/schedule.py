@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .chaos import Chaos, Fault
-from .oracle import complaints
-from .record import Record
+from tests.simulation.laws.oracle import complaints
+from tests.simulation.laws.record import Record
+from tests.simulation.mesh.chaos import Chaos, Fault
+
 from .scenario import scenario
 from .situations import with_situations
 from .world import run

@@ -2,7 +2,7 @@
 forgets and fails over, a network that loses, repeats and delays; doers that are stubborn.
 
 Whatever was told to hold fits under the ceiling at every moment, what was used is what the ledger has spent, and
-everybody gets an answer. tests/e2e/test_admission_race.py does the same with processes.
+everybody gets an answer. tests/e2e/failures/test_admission_race.py does the same with processes.
 """
 
 import asyncio
@@ -21,11 +21,12 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.budget.ledger import journal_writer, model
+from tests.simulation import world
+from tests.simulation.laws import reading, record
+from tests.simulation.mesh.chaos import Chaos
+from tests.simulation.mesh.loop import SimulationLoop
+from tests.simulation.mesh.net import Link
 
-from . import reading, record, world
-from .chaos import Chaos
-from .loop import SimulationLoop
-from .net import Link
 from .scenario import Scenario
 
 SERVICE, TENANT, TASK = "model_gateway", "demo", "race"

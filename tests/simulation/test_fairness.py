@@ -10,10 +10,11 @@ import pytest
 
 from bulkhead.runtime.consume import loop
 from bulkhead_contracts.plan import Plan, PlanStep
+from tests.simulation import world
+from tests.simulation.laws import reading
+from tests.simulation.laws.oracle import complaints
+from tests.simulation.mesh.chaos import Chaos
 
-from . import reading, world
-from .chaos import Chaos
-from .oracle import complaints
 from .scenario import Scenario, Wish
 
 FLOOD = 150

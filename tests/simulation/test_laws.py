@@ -14,11 +14,12 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
+from tests.simulation import world
+from tests.simulation.laws import oracle
+from tests.simulation.laws.reading import of, type_of, wishes
+from tests.simulation.laws.record import Record
+from tests.simulation.mesh.outside import Call
 
-from . import oracle, world
-from .outside import Call
-from .reading import of, type_of, wishes
-from .record import Record
 from .scenario import Act
 from .schedule import Schedule, judge
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextvars import Context, copy_context
 
-from tests.simulation.loop import WHO, SimulationLoop
+from tests.simulation.mesh.loop import WHO, SimulationLoop
 
 
 def test_an_async_generator_that_is_let_go_before_its_end_is_closed() -> None:

@@ -14,11 +14,11 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.budget.app import Budget
 from bulkhead_services.budget.ledger.store import QUICK_S, REST_S
+from tests.simulation.mesh.chaos import Chaos
+from tests.simulation.mesh.loop import SimulationLoop
+from tests.simulation.mesh.net import Link
 
 from . import world
-from .chaos import Chaos
-from .loop import SimulationLoop
-from .net import Link
 from .scenario import Scenario
 
 SERVICE, TENANT, TASK = "model_gateway", "demo", "quick"

@@ -13,12 +13,13 @@ import pytest
 
 from bulkhead.runtime import crash_points
 from bulkhead_contracts.envelope import parse
+from tests.simulation import situations, world
+from tests.simulation.laws import oracle, reading
+from tests.simulation.mesh.chaos import PAUSES, Chaos
+from tests.simulation.mesh.loop import WHO
+from tests.simulation.mesh.people import People
 
 from . import __main__ as command
-from . import oracle, reading, situations, world
-from .chaos import PAUSES, Chaos
-from .loop import WHO
-from .people import People
 from .schedule import Schedule, judge
 
 SEEDS = os.environ.get("SIMULATION_SEEDS", "1-5000")

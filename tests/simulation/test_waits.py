@@ -10,11 +10,13 @@ from collections import Counter
 
 import pytest
 
-from . import reading, world
-from .chaos import APART, Chaos
-from .oracle import complaints
+from tests.simulation import world
+from tests.simulation.laws import reading
+from tests.simulation.laws.oracle import complaints
+from tests.simulation.mesh.chaos import APART, Chaos
+from tests.simulation.situations.agents import waits
+
 from .scenario import SERVICES, Act, Scenario
-from .situations import waits
 
 LAGS = {"lag_source": 0.4, APART: 0.0, "jitter": 0.5, "stale_read": 0.1}
 """Every inbox comes to the journal in its own order, by up to 3 s later than another."""

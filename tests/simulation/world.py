@@ -38,17 +38,18 @@ from bulkhead_services.gateway.settings import PublisherPolicy
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.tool_executor import app as tool_executor
 from tests.replay import next_logic
+from tests.simulation import situations
+from tests.simulation.laws.record import Record
+from tests.simulation.mesh import library, once
+from tests.simulation.mesh.chaos import KILLED, Chaos, Fault
+from tests.simulation.mesh.loop import WHO, LoopClock, SimulationLoop
+from tests.simulation.mesh.net import Link, Net
+from tests.simulation.mesh.outside import Counter, Model
+from tests.simulation.mesh.people import PUBLISHERS, ROBOT, NoGateway, People
+from tests.simulation.mesh.redis_server import SimulatedRedis
+from tests.simulation.situations.faults import checkpoints
 
-from . import library, once, situations
-from .chaos import KILLED, Chaos, Fault
-from .loop import WHO, LoopClock, SimulationLoop
-from .net import Link, Net
-from .outside import Counter, Model
-from .people import PUBLISHERS, ROBOT, NoGateway, People
-from .record import Record
-from .redis_server import SimulatedRedis
 from .scenario import SERVICES, Act, Scenario
-from .situations import checkpoints
 
 CALM_AFTER_S = 40.0
 """Nothing new goes wrong after this: what was accepted must end, however bad it was before."""

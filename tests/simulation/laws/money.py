@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ..chaos import KILLED
-from ..reading import body, is_calm, of, said, task_of
-from ..record import Record
+from tests.simulation.laws.reading import body, is_calm, of, said, task_of
+from tests.simulation.laws.record import Record
+from tests.simulation.mesh.chaos import KILLED
 
 HUNDREDTHS = {"input_tokens": 15, "output_tokens": 60}
 """What the scripted model costs, in hundredths of micro dollars per token: $0.15 and $0.60 per million."""

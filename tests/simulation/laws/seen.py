@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bulkhead.bus.port import Stored
-
-from ..reading import body, said, type_of
-from ..record import Record
+from tests.simulation.laws.reading import body, said, type_of
+from tests.simulation.laws.record import Record
 
 REPLIES = ("mesh.tool.call_replied", "mesh.retrieval.replied")
 RESULTS = ("mesh.step.proposed", "mesh.step.finished")

@@ -6,10 +6,9 @@ In: a Record. Out: complaints.
 from collections.abc import Iterator, Sequence
 
 from bulkhead.bus.port import Stored
-
-from ..chaos import PAUSES
-from ..reading import body, said, task_of, wishes
-from ..record import Record
+from tests.simulation.laws.reading import body, said, task_of, wishes
+from tests.simulation.laws.record import Record
+from tests.simulation.mesh.chaos import PAUSES
 
 AT_ONCE_S = 3.0
 """When nothing is lost or late on the way: a halt is heard live, or at the next look (2 s)."""

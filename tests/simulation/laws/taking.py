@@ -7,8 +7,8 @@ task, or from the task that it forks.
 from collections.abc import Iterator
 from typing import Any
 
-from ..reading import body, contents, said
-from ..record import Record
+from tests.simulation.laws.reading import body, contents, said
+from tests.simulation.laws.record import Record
 
 OF_A_STEP = ("id", "instruction", "tools", "inputs", "acceptance", "kind", "role")
 """What makes a step the same; its title is for people."""

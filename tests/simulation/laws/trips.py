@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..reading import body, is_calm, of, said, task_of, wants, wishes
-from ..record import Record
+from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wants, wishes
+from tests.simulation.laws.record import Record
+
 from ..scenario import Wish
 
 STOPPED = {"loop": "loop_stopped", "chatter": "chatter_stopped"}

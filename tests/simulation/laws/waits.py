@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bulkhead.bus.port import Stored
-
-from ..reading import body, is_stray, of, said, task_of
-from ..record import Record
+from tests.simulation.laws.reading import body, is_stray, of, said, task_of
+from tests.simulation.laws.record import Record
 
 ANSWERS = ("mesh.lease.granted", "mesh.lease.refused", "mesh.lease.ended", "mesh.peer.answer_given")
 LATE_MS = 8_000

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
-from ..reading import body, instructed, is_calm, of, said, task_of, wants, wishes
-from ..record import Record
+from tests.simulation.laws.reading import body, instructed, is_calm, of, said, task_of, wants, wishes
+from tests.simulation.laws.record import Record
+
 from ..scenario import Wish
 
 RICH_MICROS = 50_000

@@ -7,28 +7,21 @@ belong, too: wishes whose scripted steps lease, ask or loop (`SIM{...}`), acts t
 
 import random
 
-from ..scenario import Scenario
-from . import (
+from tests.simulation.situations.agents import evidence, waits, watched
+from tests.simulation.situations.faults import checkpoints, clocks, logics, outages, purges, restarts, strays
+from tests.simulation.situations.wishes import (
     cancels,
     ceilings,
-    checkpoints,
-    clocks,
-    evidence,
     floods,
     forks,
     halting,
     hurry,
-    logics,
-    outages,
     publishers,
-    purges,
     replans,
-    restarts,
-    strays,
     topups,
-    waits,
-    watched,
 )
+
+from ..scenario import Scenario
 from .situation import Situation
 
 SITUATIONS: tuple[Situation, ...] = (

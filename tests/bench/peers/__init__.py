@@ -1,0 +1,1 @@
+"""What the mesh is compared with: bare JetStream, and DBOS over PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Generators of runs: honest ones, looping ones, stalls, and the words in them."""

@@ -1,0 +1,227 @@
+"""Honest runs: many similar items, pages, chunks, sweeps. In: a random generator. Out: traces."""
+
+from random import Random
+
+from tests.health_set.runs import words
+from tests.health_set.runs.traces import Trace
+from tests.health_set.sets import DAILY
+
+
+@DAILY.honest(30, "pages by number, by offset or by an opaque cursor")
+def paging(rng: Random) -> Trace:
+    trace, way = Trace(rng, timed=rng.random() < 0.7), rng.choice(("page", "offset", "cursor", "none"))
+    cursor, filters = None, {"status": "open", "place": rng.choice(words.PLACES)}
+    for page in range(rng.randint(6, 25)):
+        items = [{"id": rng.randrange(10**7), "title": words.sentence(rng)[:60]} for _ in range(rng.randint(2, 4))]
+        where = {
+            "page": {"page": page + 1},
+            "offset": {"offset": page * 50, "limit": 50},
+            "cursor": {"cursor": cursor} if cursor else {},
+            "none": {},
+        }[way]
+        cursor = words.token(rng)
+        trace.call("lister", rng.choice(("list_orders",)), filters | where, {"items": items, "next": cursor})
+    trace.say("lister", words.paragraph(rng))
+    return trace.ends()
+
+
+@DAILY.honest(30, "one short write per row of a table, every one answered with the same ok")
+def batch_of_rows(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    action, key, first = rng.choice(
+        (
+            ("delete_row", "row", rng.randint(1, 900)),
+            ("close_ticket", "ticket_id", rng.randint(4000, 9000)),
+            ("archive_order", "order", rng.randint(100000, 900000)),
+            ("approve_leave", "request", rng.randint(1, 99)),
+            ("mark_paid", "invoice_no", rng.randint(2000, 8000)),
+        )
+    )
+    answer = rng.choice(({"status": "ok"}, "ok", {"updated": 1}, "done", ""))
+    for number in range(rng.randint(20, 60)):
+        trace.call("clerk", action, {key: first + number * rng.choice((1, 1, 3)) if number else first}, answer)
+    return trace.ends()
+
+
+@DAILY.honest(25, "a shell command per file, silent or nearly so")
+def batch_of_commands(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    form, answer = rng.choice(
+        (
+            ("convert img_{n:04d}.png thumbs/img_{n:04d}.jpg", ""),
+            ("python process.py --shard {n} --of 64", "done\n"),
+            ("gzip -9 logs/2026-10-{n:02d}.log", ""),
+            ("pdftotext scans/page{n}.pdf text/page{n}.txt", ""),
+            ('psql -c "vacuum analyze part_{n}"', "VACUUM\n"),
+            ("kubectl delete pod worker-{n}", "pod deleted"),
+        )
+    )
+    for number in range(1, rng.randint(15, 31)):
+        trace.call("operator", "bash", {"command": form.format(n=number)}, answer)
+        if rng.random() < 0.06:
+            trace.call("operator", "bash", {"command": "df -h /data | tail -1"}, f"/dev/sdb1 {80 + number // 4}% /data")
+    return trace.ends()
+
+
+@DAILY.honest(25, "200 strings translated one by one, many of them nearly the same")
+def translation(rng: Random) -> Trace:
+    trace, language = Trace(rng, timed=rng.random() < 0.6), rng.choice(("de", "fr", "es", "pl"))
+    forms = {"de": "{0} speichern", "fr": "Enregistrer {0}", "es": "Guardar {0}", "pl": "Zapisz {0}"}
+    for number in range(200):
+        thing = f"{rng.choice(words.THINGS)} {rng.choice(words.FIELDS)}"
+        if rng.random() < 0.15:
+            thing = f"{thing} {number}"
+        trace.call(
+            "translator",
+            "translate",
+            {"key": f"menu.{number}", "text": f"Save {thing}", "to": language},
+            {"text": forms[language].format(thing)},
+            pause=rng.uniform(0.5, 2),
+        )
+    return trace.ends()
+
+
+@DAILY.honest(25, "the same letter with another name to each recipient")
+def mailing(rng: Random) -> Trace:
+    trace, body = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 7)
+    for person in rng.sample(words.PEOPLE, rng.randint(12, 22)):
+        address = person.lower().replace(" ", ".") + "@example.org"
+        trace.call(
+            "mailer",
+            "send_email",
+            {"to": address, "subject": "Your contract", "body": f"Dear {person},\n{body}"},
+            {"status": "sent", "message_id": f"<{words.uuid(rng)}@mail>"},
+        )
+    return trace.ends()
+
+
+@DAILY.honest(25, "texts put into a few classes")
+def labelling(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.5)
+    for _ in range(rng.randint(30, 60)):
+        trace.call("labeller", "classify", {"text": words.sentence(rng)}, rng.choice(("complaint", "praise", "other")))
+    return trace.ends()
+
+
+@DAILY.honest(25, "chunks uploaded one after the other, acknowledged alike")
+def uploading(rng: Random) -> Trace:
+    trace, upload, size = Trace(rng, timed=rng.random() < 0.6), words.uuid(rng), rng.choice((65536, 1048576, 5242880))
+    trace.call("uploader", "start_upload", {"name": "video.mp4"}, {"upload_id": upload})
+    for number in range(rng.randint(12, 40)):
+        arguments = {"upload_id": upload, "offset": number * size, "data": f"<{size} bytes>"}
+        if rng.random() < 0.5:
+            arguments["data"] = words.token(rng, 60)
+        trace.call("uploader", "put_chunk", arguments, {"ok": True}, pause=rng.uniform(0.2, 1.5))
+    trace.call("uploader", "finish_upload", {"upload_id": upload}, {"etag": words.digest(rng)[:32]})
+    return trace.ends()
+
+
+@DAILY.honest(25, "a sweep over settings: only numbers change, in and out")
+def sweep(rng: Random) -> Trace:
+    trace, loss = Trace(rng, timed=rng.random() < 0.7), 2.0
+    for number in range(rng.randint(10, 30)):
+        loss *= rng.uniform(0.9, 1.04)
+        arguments = rng.choice(
+            (
+                {"lr": round(10 ** rng.uniform(-5, -2), 6), "layers": rng.randint(2, 12)},
+                {"seed": number, "config": "base.yaml"},
+            )
+        )
+        trace.call("trainer", "train", arguments, {"loss": round(loss, 4), "epochs": 3}, pause=rng.uniform(5, 400))
+    return trace.ends()
+
+
+@DAILY.honest(25, "a number guessed by halving; the answer is one of two words")
+def guessing(rng: Random) -> Trace:
+    trace, low, high, secret = Trace(rng, timed=rng.random() < 0.5), 1, 4096, rng.randint(1, 4096)
+    while low < high:
+        middle = (low + high) // 2
+        trace.call("player", "guess", {"number": middle}, "higher" if secret > middle else "lower or equal")
+        low, high = (middle + 1, high) if secret > middle else (low, middle)
+    trace.call("player", "guess", {"number": low}, "correct")
+    return trace.ends()
+
+
+@DAILY.honest(30, "a search refined until something is found, the first tries empty")
+def search_refinement(rng: Random) -> Trace:
+    trace, topic = Trace(rng, timed=rng.random() < 0.6), words.query(rng)
+    for _ in range(rng.randint(2, 4)):
+        tried = rng.choice(
+            (
+                f"{topic} {rng.choice(words.FIELDS)}",
+                f'"{topic}"',
+                f"{topic} site:example.org",
+                f"{rng.choice(words.VERBS)} {topic}",
+                " ".join(topic.split()[::-1]),
+            )
+        )
+        trace.call("searcher", "web_search", {"q": tried}, rng.choice(("no results", [], {"hits": 0})))
+    for _ in range(rng.randint(2, 6)):
+        hits = [{"url": f"https://example.org/{words.token(rng, 9)}", "snippet": words.sentence(rng)} for _ in range(3)]
+        trace.call("searcher", "web_search", {"q": f"{words.query(rng)}"}, hits)
+        trace.call("searcher", "open_url", {"url": hits[0]["url"]}, words.paragraph(rng, 4, 8))
+    trace.say("searcher", words.paragraph(rng))
+    return trace.ends()
+
+
+@DAILY.honest(25, "many siblings that first read the same guide and then do a part each")
+def fan_out(rng: Random) -> Trace:
+    trace, guide, asked = Trace(rng, timed=rng.random() < 0.7), words.document(rng), rng.random() < 0.5
+    parts = rng.randint(8, 40)
+    for number in range(parts):
+        trace.say("planner", f"Summarise chapter {number + 1} after the guide.", f"mapper-{number}", pause=0.01)
+    order = [f"mapper-{number}" for number in range(parts)]
+    rng.shuffle(order)
+    for name in order:
+        trace.call(name, "read_file", {"path": "guide.md"}, guide, pause=rng.uniform(0.05, 0.4))
+    rng.shuffle(order)
+    for name in order:
+        part = {"path": f"chapters/{name.removeprefix('mapper-')}.md"}
+        trace.call(name, "read_file", part, words.document(rng), pause=rng.uniform(0.05, 0.8))
+        if asked:
+            trace.call(name, "quota", {}, "ok", pause=0.1)
+        trace.say(name, words.paragraph(rng), "planner", pause=rng.uniform(0.1, 2))
+    trace.say("planner", words.paragraph(rng))
+    return trace.ends()
+
+
+@DAILY.honest(25, "map and reduce: the same words to each mapper, short answers, two levels")
+def map_reduce(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    for number in range(rng.randint(6, 20)):
+        name, count = f"counter-{number % 6}", rng.randint(0, 400)
+        trace.say("reducer", f"Count the lines with ERROR in shard {number}.", name, pause=0.5)
+        trace.call(name, "grep_count", {"file": f"shard-{number}.log", "pattern": "ERROR"}, count)
+        trace.say(name, f"Shard {number}: {count} lines.", "reducer", pause=0.5)
+    trace.call("reducer", "write_file", {"path": "total.txt", "text": "..."}, "written")
+    return trace.ends()
+
+
+@DAILY.honest(20, "several samples of one question in one turn, to vote on them")
+def self_consistency(rng: Random) -> Trace:
+    trace = Trace(rng)
+    for _ in range(rng.randint(2, 5)):
+        question, answer, asked = words.sentence(rng), rng.choice(("42", "yes", "3.5 km")), round(trace.now_s, 3)
+        for _ in range(rng.randint(3, 7)):
+            trace.call(
+                "solver",
+                "ask_model",
+                {"prompt": question, "temperature": 0.9},
+                answer if rng.random() < 0.8 else words.sentence(rng),
+                pause=rng.uniform(0.2, 1),
+                since=asked,
+            )
+        trace.call("solver", "note", {"text": words.sentence(rng)}, "noted")
+    return trace.ends()
+
+
+@DAILY.honest(20, "the same questions in many tasks, each asking them once")
+def many_tasks(rng: Random) -> Trace:
+    trace, steps = Trace(rng, timed=rng.random() < 0.6), [words.query(rng) for _ in range(4)]
+    answers = [words.paragraph(rng) for _ in steps]
+    for number in range(rng.randint(10, 25)):
+        trace.task = f"task-{number}"
+        for step, answer in zip(steps, answers, strict=True):
+            trace.call("worker", "search", {"q": step}, answer, pause=0.3)
+        trace.ends()
+    return trace

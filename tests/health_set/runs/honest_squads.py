@@ -1,0 +1,198 @@
+"""Honest runs of several agents: discussions, delegation, reviews. In: a random generator. Out: traces."""
+
+from itertools import pairwise
+from random import Random
+
+from tests.health_set.runs import words
+from tests.health_set.runs.traces import Trace
+from tests.health_set.sets import DAILY
+
+# Said by hand, because sentences out of a form resemble each other more than those of a real discussion do.
+DEBATE = (
+    "We should decide today whether the {thing} moves to the new store. I lean towards yes, mostly for {place}.",
+    "Before we do: what happens to readers who still hold the old address? Nobody has told me.",
+    "They get redirected for 90 days. {person} tested that with {n} clients and two of them ignored the redirect.",
+    "Two of {n} is a lot if they belong to a hospital. Do we know whose they were?",
+    "One was a cron script of our own; the other belongs to the branch in {place2}. I can phone them.",
+    "Then my worry shrinks to cost. Double storage for three months is around {n2} euros.",
+    "You counted the archive twice, I believe. Without it I arrive at a third of that.",
+    "Right, my sheet summed a subtotal. So money is no argument either way any more.",
+    "There is still the audit. {person2} wants evidence that nothing was altered on the way.",
+    "Checksums per file, signed once before and once after. It takes an evening to write.",
+    "Who runs it? The night shift may not log in to the new store before the contract is signed.",
+    "Legal signs on Thursday, so Friday night is the earliest. Monday is a holiday in {place}.",
+    "Friday it is, provided that somebody can roll back on Saturday. I am away.",
+    "{person} offered to stay. The way back is a switch of one alias; we rehearsed it in May.",
+    "Good. Let me restate: move on Friday, checksums before and after, alias as the way back, {place2} gets a call.",
+    "Agreed, and I would add that the two odd clients are fixed first. Otherwise I have nothing left.",
+    "Done then. I write it down and send it round; objections until noon.",
+)
+REVIEWS = (
+    "The second paragraph promises a refund that the terms exclude; take it out.",
+    "Better. Now the tone: three exclamation marks in a letter about a death in the family.",
+    "The amount has no currency, and {place} pays in crowns.",
+    "Please name the person to call. 'Our team' helps nobody.",
+    "The date format is American, the reader is not.",
+)
+SUMMARIES = ("Part {n} is done: {text}", "Finished {n}. {text}", "{text} That closes item {n}.")
+
+
+def scripted(rng: Random, lines: tuple[str, ...]) -> list[str]:
+    """The lines of a script with names and figures of this run, some left out."""
+    place, place2 = rng.sample(words.PLACES, 2)
+    person, person2 = rng.sample(words.PEOPLE, 2)
+    facts = {
+        "thing": rng.choice(words.THINGS),
+        "place": place,
+        "place2": place2,
+        "person": person,
+        "person2": person2,
+        "n": rng.randint(12, 90),
+        "n2": rng.randint(900, 9000),
+    }
+    return [line.format(**facts) for line in lines if rng.random() < 0.92]
+
+
+@DAILY.honest(30, "two or three agents discuss, every message adds something, and they agree; now and then a look-up")
+def converging_discussion(rng: Random) -> Trace:
+    trace, names = Trace(rng, timed=rng.random() < 0.6), ["ann", "ben", "cid"][: rng.randint(2, 3)]
+    for number, line in enumerate(scripted(rng, DEBATE)):
+        speaker = names[number % len(names)]
+        if rng.random() < 0.25:
+            trace.call(speaker, "look_up", {"q": words.query(rng)}, words.paragraph(rng))
+        trace.say(speaker, line, names[(number + 1) % len(names)])
+    trace.call(names[0], "write_file", {"path": "decision.md", "text": words.paragraph(rng)}, "written")
+    return trace.ends()
+
+
+@DAILY.honest(25, "the same without any tool: talk alone, 12 to 17 messages, and a result")
+def debate_without_tools(rng: Random) -> Trace:
+    trace, names = Trace(rng, timed=rng.random() < 0.5), ["ann", "ben", "cid", "dot"][: rng.randint(2, 4)]
+    for number, line in enumerate(scripted(rng, DEBATE)):
+        trace.say(names[number % len(names)], line, names[(number + 1) % len(names)])
+    trace.say(names[0], words.paragraph(rng))
+    return trace.ends()
+
+
+@DAILY.honest(25, "two agents look for a date: one proposal after the other in nearly the same words, calendars asked")
+def negotiation(rng: Random) -> Trace:
+    trace, days = Trace(rng, timed=rng.random() < 0.6), ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
+    slots = [(day, hour) for day in days for hour in range(9, 17)]
+    for number, (day, hour) in enumerate(rng.sample(slots, rng.randint(4, 10))):
+        one, other = ("kim", "lou")[:: 1 if number % 2 == 0 else -1]
+        trace.call(one, "calendar", {"day": day, "hour": hour}, "free")
+        trace.say(one, f"How about {day} at {hour}:00?", other)
+        trace.call(other, "calendar", {"day": day, "hour": hour}, f"busy: {words.sentence(rng)[:40]}")
+        trace.say(other, f"Sorry, {day} at {hour}:00 is taken.", one)
+    trace.say("kim", "Then Saturday at 10:00, and we are done.", "lou")
+    return trace.ends()
+
+
+@DAILY.honest(25, "a chain of delegation 4 to 9 deep; work is done at the end, the answer goes back up")
+def deep_delegation(rng: Random) -> Trace:
+    trace, names = Trace(rng, timed=rng.random() < 0.6), [f"level-{n}" for n in range(rng.randint(4, 9))]
+    task = words.sentence(rng)
+    for one, other in pairwise(names):
+        trace.say(one, f"{task} {words.sentence(rng)}", other)
+        if rng.random() < 0.3:
+            trace.call(one, "note", {"text": words.sentence(rng)}, "noted")
+    for _ in range(rng.randint(2, 8)):
+        trace.call(names[-1], "search", {"q": words.query(rng)}, words.paragraph(rng))
+    answer = words.paragraph(rng)
+    for other, one in pairwise(names[::-1]):
+        trace.say(other, f"{answer} {words.sentence(rng)}", one)
+    return trace.ends()
+
+
+@DAILY.honest(30, "a checker sends a draft back two to four times, each time for something else")
+def review_rounds(rng: Random) -> Trace:
+    trace, remarks = Trace(rng, timed=rng.random() < 0.6), scripted(rng, REVIEWS)
+    for remark in remarks[: rng.randint(2, 4)]:
+        draft = words.paragraph(rng, 4, 8)
+        trace.call("writer", "save_draft", {"text": draft}, "saved")
+        trace.say("writer", "Here is my draft.", "checker")
+        trace.say("checker", remark, "writer")
+    trace.call("writer", "save_draft", {"text": words.paragraph(rng, 4, 8)}, "saved")
+    trace.say("writer", "Here is my draft.", "checker")
+    trace.say("checker", "Accepted.", "writer")
+    return trace.ends()
+
+
+@DAILY.honest(25, "workers report part after part to a planner in one form")
+def progress_reports(rng: Random) -> Trace:
+    trace, form = Trace(rng, timed=rng.random() < 0.6), rng.choice(SUMMARIES)
+    for number in range(rng.randint(8, 24)):
+        name = f"worker-{number % 3}"
+        trace.call(name, "process", {"item": words.query(rng)}, words.sentence(rng))
+        trace.say(name, form.format(n=number + 1, text=words.sentence(rng)), "planner")
+        if rng.random() < 0.5:
+            trace.say("planner", f"Thanks, next: {words.query(rng)}", name)
+    return trace.ends()
+
+
+@DAILY.honest(25, "one agent thinks aloud for a while, always of something else, before it acts")
+def thinking_aloud(rng: Random) -> Trace:
+    trace, lines = Trace(rng, timed=rng.random() < 0.6), scripted(rng, DEBATE)
+    for _ in range(rng.randint(2, 4)):
+        for line in [lines.pop(0) for _ in range(rng.randint(5, 7))] if len(lines) > 8 else range(rng.randint(3, 9)):
+            trace.say("thinker", line if isinstance(line, str) else words.paragraph(rng))
+        trace.call("thinker", "search", {"q": words.query(rng)}, words.paragraph(rng))
+    return trace.ends()
+
+
+@DAILY.honest(20, "a book written chapter by chapter as text to nobody")
+def long_writing(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    for number in range(rng.randint(6, 14)):
+        trace.say("author", f"Chapter {number + 1}\n\n{words.paragraph(rng, 8, 16)}")
+        if rng.random() < 0.3:
+            trace.call("author", "save", {"chapter": number + 1}, "ok")
+    return trace.ends()
+
+
+@DAILY.honest(20, "a planner, a coder and a tester hand over in turns; each turn has work in it")
+def triangle_with_work(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    for number in range(rng.randint(4, 10)):
+        trace.say("planner", f"Please build feature {number + 1}: {words.sentence(rng)}", "coder")
+        for _ in range(rng.randint(1, 4)):
+            trace.call("coder", "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited")
+        trace.say("coder", f"Feature {number + 1} is ready to be tested. {words.sentence(rng)}", "tester")
+        trace.call("tester", "run_tests", {}, f"{20 + number} passed")
+        trace.say("tester", f"Feature {number + 1} passes.", "planner")
+    return trace.ends()
+
+
+@DAILY.honest(20, "an interview: short questions, short and different answers, no tools")
+def interview(rng: Random) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    for _ in range(rng.randint(5, 10)):
+        trace.say("interviewer", f"And the {rng.choice(words.FIELDS)} in {rng.choice(words.PLACES)}?", "expert")
+        trace.say("expert", words.sentence(rng), "interviewer")
+    trace.call("interviewer", "write_file", {"path": "interview.md", "text": words.paragraph(rng)}, "written")
+    return trace.ends()
+
+
+@DAILY.honest(20, "a stand-up each morning: who did what, mostly nothing new, work between")
+def stand_ups(rng: Random) -> Trace:
+    trace, names = Trace(rng), ["ann", "ben", "cid"]
+    for _ in range(rng.randint(4, 8)):
+        for name in names:
+            trace.say("lead", "Anything to report?", name, pause=60)
+            trace.say(name, "Nothing blocking me." if rng.random() < 0.6 else words.sentence(rng), "lead", pause=60)
+        for _ in range(rng.randint(6, 14)):
+            trace.call(
+                rng.choice(names), "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited", pause=900
+            )
+    return trace.ends()
+
+
+@DAILY.honest(20, "a question put to many experts in the same words, every answer its own")
+def survey_of_experts(rng: Random) -> Trace:
+    trace, question = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng)
+    for number in range(rng.randint(6, 18)):
+        trace.say("host", question, f"expert-{number}", pause=0.2)
+    for number in range(rng.randint(6, 18)):
+        trace.say(f"expert-{number}", words.paragraph(rng), "host")
+    trace.call("host", "write_file", {"path": "survey.md", "text": words.paragraph(rng)}, "written")
+    return trace.ends()

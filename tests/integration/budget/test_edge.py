@@ -1,0 +1,494 @@
+"""Budget in a mesh on a real Redis: admissions, settlements and halts over the bus; kills, empties, second replicas."""
+
+import asyncio
+import signal
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from bulkhead.bus.port import BusUnavailable, PubAck
+from bulkhead.runtime.publish.publisher import OutgoingMessage
+from bulkhead.testing.redis_server import RedisServer
+from bulkhead_contracts import catalog
+from bulkhead_contracts.budget import (
+    Amount,
+    Limit,
+    LimitsChanged,
+    Reserved,
+    ReservedTogether,
+    ReserveReplied,
+    ReserveRequested,
+    TaskCharged,
+    TaskHalted,
+)
+from bulkhead_contracts.control import Halt
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.store import RedisFailure
+from tests.integration.budget.budget_world import DOER, TASK, TENANT, World, redis, until, world
+
+__all__ = ("redis", "world")
+
+
+async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> None:
+    answer = await world.ask("r1", cost=30, tokens=40)
+    assert answer.decision == "reserved"
+    (stored,) = await world.facts()
+    fact = catalog.decode(stored.headers["ce-type"], stored.body)
+    assert isinstance(fact, Reserved)
+    assert fact.service == DOER and fact.amount.cost_usd_micros == 30
+    assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "agent", "user", "day", "month", "mesh"]
+    assert (await world.balance()).reserved == model.Sum(40, 30)
+    await world.settle("r1", cost=7, tokens=5)
+    await world.settled_balance(spent=7)
+    await world.settle("r1", cost=7, tokens=5, index="again")
+    await world.settle("r2-unknown", cost=50)
+    await world.ask("r3", cost=1, tokens=1)
+    await world.settle("r3", estimated=True, cost=0, tokens=0)
+    await world.settled_balance(spent=8)
+    assert (await world.balance()).spent == model.Sum(6, 8)
+
+
+async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
+    """That of a lone ask is made ready before the ledger has answered: another one's must never take its place."""
+    costs = {f"r{n}": n for n in range(1, 9)}
+    await world.ask("r1", cost=1)
+    await asyncio.gather(*(world.ask(name, cost=cost) for name, cost in costs.items() if cost > 1))
+    await world.ask("r9", cost=9)
+    told: dict[str, int] = {}
+    for stored in await world.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>"):
+        fact = catalog.decode(stored.headers["ce-type"], stored.body)
+        rows = [row.reserved for row in fact.rows] if isinstance(fact, ReservedTogether) else [fact]
+        told |= {one.reservation_id: one.amount.cost_usd_micros for one in rows if isinstance(one, Reserved)}
+    assert told == costs | {"r9": 9}
+
+
+async def test_without_a_grant_nothing_is_held_and_nothing_is_halted(world: World) -> None:
+    body = ReserveRequested(reservation_id="r", call_id="r", purpose="model", resource="m", worst_case=Amount())
+    answer = await world.doer.publisher.request("budget", body, tenant=TENANT, task=TASK, index="r")
+    assert isinstance(answer, ReserveReplied)
+    assert answer.decision == "refused" and "no grant" in answer.reason
+    foreign = await world.doer.publisher.request(
+        "budget", body, tenant=TENANT, task="other", grant=world.grant(), index="r"
+    )
+    assert isinstance(foreign, ReserveReplied) and foreign.decision == "refused"
+    assert not await world.facts()
+    assert not await world.mesh.messages("KV_CONTROL")
+
+
+async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World) -> None:
+    assert (await world.ask("r1", cost=80)).decision == "reserved"
+    waiting = await world.ask("r2", cost=30)
+    assert waiting.decision == "wait" and waiting.retry_after_ms == 20 and "$0.00008" in waiting.reason
+    assert not waiting.doubtful, "who waits for room has nothing to give back"
+    live = await world.mesh.context("rag").bus.subscribe_live(f"control.live.task.{TENANT}.{TASK}")
+    await world.settle("r1", cost=80)
+    refused = await world.asked_until("refused", "r2", cost=30)
+    assert refused.scope == f"task:{TENANT}:{TASK}"
+    for amount in ("limit $0.0001,", "spent $0.00008", "up to $0.00003", "--limit-usd 0.000110"):
+        assert amount in refused.reason
+    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    assert halted.code == "budget_exceeded" and halted.reason == refused.reason
+    entry = await asyncio.wait_for(anext(aiter(live)), 5)
+    halt = Halt.model_validate_json(entry.body)
+    assert (halt.active, halt.scope, halt.name, halt.by) == (True, "task", TASK, "budget")
+    assert (await world.ask("r2", cost=30)).model_dump() == refused.model_dump()
+    # Nothing is in the works: what was spent is all, and is told as such.
+    assert (await world.charged(1))[0] == TaskCharged(
+        charged=Amount(tokens=10, cost_usd_micros=80), held=Amount(), settled_calls=1
+    )
+
+
+async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_outlives_redis(
+    world: World, redis: RedisServer
+) -> None:
+    await world.mesh.start("budget", "1")
+    await world.ready("1")
+    await world.asked_until("reserved", "r1", cost=10)
+    assert (await world.limits()).limits == ()
+    answer = await world.limits("user/ada", cost_usd_micros=15)
+    assert answer.failure is None and answer.revision == 1 and [one.target for one in answer.limits] == ["user/ada"]
+    # Whichever replica is asked: the next one waits for what is held, and is refused when that is spent.
+    assert {(await world.ask(f"w{n}", cost=10)).decision for n in range(6)} == {"wait"}
+    await world.settle("r1", cost=10)
+    refused = await world.asked_until("refused", "r2", cost=10)
+    assert "user ada of tenant acme" in refused.reason and "limits set user/ada --usd 0.000020" in refused.reason
+    await world.edges["0"].store._redis.flushall()
+    assert "user ada" in (await world.asked_until("refused", "r3", cost=10, task="t2")).reason
+    assert (await world.limits("user/ada", cost_usd_micros=40)).revision == 2
+    await world.asked_until("reserved", "r4", cost=10, task="t3")
+    stored = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.limits.{TENANT}")
+    first, second = (catalog.decode(one.headers["ce-type"], one.body) for one in stored)
+    assert isinstance(first, LimitsChanged) and isinstance(second, LimitsChanged)
+    assert (first.by, first.old, first.new) == ("ada", Limit(), Limit(cost_usd_micros=15))
+    assert (second.old, second.new, second.revision) == (first.new, Limit(cost_usd_micros=40), 2)
+    assert (await world.limits("user/ada")).limits == ()
+
+
+async def test_only_an_operator_of_the_tenant_changes_its_limits(world: World) -> None:
+    for role, tenant in (("submitter", TENANT), ("auditor", TENANT), ("operator", "other")):
+        answer = await world.limits("month", role=role, tenant=tenant, tokens=5)
+        assert answer.failure is not None and answer.failure.code == "forbidden" and answer.failure.hint
+    assert (await world.limits(role="auditor")).revision == 0
+    assert not await world.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.*.limits.*")
+
+
+async def test_what_a_cancelled_task_cost_is_told_to_the_cent_when_its_last_call_has_settled(world: World) -> None:
+    await world.ask("r1", cost=30, tokens=20)
+    await world.ask("r2", cost=40, tokens=10)
+    await world.settle("r1", cost=7, tokens=5)
+    await world.settled_balance(spent=7, reserved=40)
+    await world.stop()
+    (first,) = await world.charged(1)
+    assert (first.charged, first.held) == (Amount(tokens=5, cost_usd_micros=7), Amount(tokens=10, cost_usd_micros=40))
+    await world.settle("r2", cost=11, tokens=9)
+    *_, last = await world.charged(2)
+    assert (last.charged, last.held) == (Amount(tokens=14, cost_usd_micros=18), Amount())
+    # Redis forgets; what is told afterwards is still the whole.
+    await world.edges["0"].store._redis.flushall()
+    await world.settle("r2", cost=11, tokens=9, index="again")
+    assert (await world.charged(3))[-1] == last
+
+
+async def test_tokens_are_limited_too(world: World) -> None:
+    refused = await world.ask("r1", cost=0, tokens=1_001)
+    assert refused.decision == "refused" and "limit 1,000 tokens" in refused.reason
+
+
+async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) -> None:
+    assert (await world.ask("r1", cost=90, task="t2", day_cost=100)).decision == "reserved"
+    await world.settle("r1", cost=90, task="t2")
+    refused = await world.asked_until("refused", "r2", cost=20, day_cost=100)
+    assert refused.scope.startswith(f"day:{TENANT}:") and f"tenant {TENANT}'s day" in refused.reason
+    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    assert "raise day.cost_usd_micros" in halted.reason
+    assert not await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t2")
+
+
+async def test_an_underestimate_is_charged_in_full_and_halts(world: World) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    await world.settle("r1", cost=150)
+    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    assert "exceeded" in halted.reason and "spent $0.00015" in halted.reason
+    assert (await world.balance()).spent.cost_usd_micros == 150
+
+
+async def test_nobody_settles_the_reservation_of_another_service(world: World) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    await world.settle("r1", cost=0, sender=world.mesh.context("rag"))
+    await world.settle("r1", cost=40)
+    await world.settled_balance(spent=40)
+
+
+async def test_a_known_id_gets_its_first_answer_and_no_more_than_that(world: World) -> None:
+    first = await world.ask("r1", cost=50)
+    answers = await asyncio.gather(*(world.ask("r1", cost=50) for _ in range(20)))
+    assert {answer.model_dump_json() for answer in answers} == {first.model_dump_json()}
+    assert (await world.balance()).reserved.cost_usd_micros == 50
+    assert len(await world.facts()) == 1
+    larger = await world.ask("r1", cost=51)
+    assert larger.decision == "refused" and "new id" in larger.reason
+    assert not await world.mesh.messages("INBOX_PLANNER")
+
+
+async def test_a_settled_id_admits_no_second_call_and_halts_nothing(world: World) -> None:
+    """A doer that is handed a call again under old numbers (a broker that lost its count) must not call for free."""
+    await world.ask("r1", cost=50)
+    await world.settle("r1", cost=20)
+    await world.settled_balance(spent=20)
+    again = await world.ask("r1", cost=50)
+    assert again.decision == "wait" and again.retry_after_ms > 0 and "new id" in again.reason
+    assert len(await world.facts()) == 1 and not await world.mesh.messages("INBOX_PLANNER")
+    assert (await world.ask("r2", cost=50)).decision == "reserved"
+    await world.settled_balance(spent=20, reserved=50)
+
+
+async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = world.mesh.context("budget").publisher
+    real = type(publisher).put
+
+    async def refuse(self: Any, made: OutgoingMessage, **kwargs: Any) -> PubAck:
+        if made.subject.split(".")[2] == "journal":
+            raise BusUnavailable("no answer")
+        return await real(self, made, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(publisher), "put", refuse)
+        answer = await world.ask("r1", cost=50)
+    assert answer.decision == "wait" and "journal" in answer.reason and answer.doubtful, "it may have taken it"
+    assert (await world.balance()).reserved.cost_usd_micros == 0
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    assert (await world.balance()).reserved.cost_usd_micros == 50
+
+
+@pytest.mark.parametrize("loss", ["killed", "emptied", "old dump"])
+async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redis: RedisServer, loss: str) -> None:
+    client = world.edges["0"].store._redis
+    for n in range(40):
+        if n == 20 and loss == "old dump":
+            await client.save()
+        answer = await world.ask(f"r{n}", cost=n, tokens=n, task=f"t{n % 3}")
+        assert answer.decision in ("reserved", "wait", "refused")
+        if n % 3:
+            await world.settle(f"r{n}", cost=n // 2, tokens=n, estimated=n % 5 == 0, task=f"t{n % 3}")
+    await world.settle("never-reserved", cost=99)
+    if loss == "killed":
+        await asyncio.to_thread(redis.stop)
+        waiting = await world.ask("during", cost=1)
+        assert waiting.decision == "wait"
+        assert not world.edges["0"].ready()
+        await asyncio.to_thread(redis.start)
+    elif loss == "old dump":
+        # Killed and started between two calls: nobody finds it away, and its epoch and half its balances are there.
+        await asyncio.to_thread(redis.stop)
+        await asyncio.to_thread(redis.start)
+        redis.forget_dump()
+        async with Redis.from_url(redis.url) as looks:
+            assert await looks.dbsize(), "it has loaded what was saved"
+        assert (await world.ask("during", cost=1)).decision == "wait"
+    else:
+        await client.flushall()
+        assert (await world.ask("during", cost=1)).decision == "wait"
+    await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
+    expected = await world.from_journal()
+
+    async def same() -> bool:
+        try:
+            _, balances = await world.edges["0"].store.dump()
+        except RedisFailure:
+            return False
+        return balances == expected.balances
+
+    await until(same)
+    assert expected.balances and world.edges["0"].keeper.rebuilds == 2
+
+
+async def test_settlements_wait_for_a_stalled_redis(world: World, redis: RedisServer) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    redis.send(signal.SIGSTOP)
+    try:
+        await world.settle("r1", cost=20)
+        assert (await world.ask("r2", cost=1)).decision == "wait"
+    finally:
+        redis.send(signal.SIGCONT)
+    # What was sent to it while it stood still is done now; the doer asks again under the same id and has it once.
+    assert (await world.asked_until("reserved", "r2", cost=1)).decision == "reserved"
+    await world.settled_balance(spent=20, reserved=1)
+    # The same server process forgot nothing: the ledger is taken as it stands.
+    assert world.edges["0"].keeper.rebuilds == 1
+
+
+async def test_a_fact_that_redis_does_not_know_is_found_in_the_journal(world: World) -> None:
+    """The rebuild read a follower that lagged, or Redis let the reservation go: the journal has the last word."""
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    store = world.edges["0"].store
+    await store._redis.delete(*[key async for key in store._redis.scan_iter("*:[rs]:*")])
+    await world.settle("r1", cost=20)
+    await world.settled_balance(spent=20)
+
+
+async def test_a_settlement_that_comes_again_when_it_is_forgotten_is_not_charged_again(world: World) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    await world.settle("r1", cost=20)
+    await world.settled_balance(spent=20)
+    store = world.edges["0"].store
+    (entry,) = [key async for key in store._redis.scan_iter("*:r:*")]
+    assert 0 < await store._redis.pttl(entry) <= 360 * 60_000, "it is remembered for hours, not for days"
+    await store._redis.delete(entry)
+    await world.settle("r1", cost=20, index="again")
+    await world.ask("r2", cost=7)
+    await world.settle("r2", cost=5)
+    await world.settled_balance(spent=25)
+
+
+async def test_the_ledger_comes_back_from_a_checkpoint_when_what_it_was_made_of_is_purged(world: World) -> None:
+    for n in range(6):
+        assert (await world.ask(f"r{n}", cost=10, task=f"t{n % 2}")).decision == "reserved"
+        if n:
+            await world.settle(f"r{n}", cost=n, task=f"t{n % 2}")
+    await world.settled_balance(spent=2 + 4, reserved=10, instance="0", task="t0")
+    assert await world.edges["0"].checkpoints.make(at_once=True)
+    assert (await world.ask("tail", cost=9, task="t1")).decision == "reserved"
+    _, before = await world.edges["0"].store.dump()
+    for stream in ("INBOX_JOURNAL", "INBOX_BUDGET"):
+        for task in ("t0", "t1"):
+            world.purged(stream, task, but=1 if stream == "INBOX_JOURNAL" and task == "t1" else 0)
+    await world.edges["0"].store._redis.flushall()
+    await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
+    _, after = await world.edges["0"].store.dump()
+    assert {name: after[name] for name in before if name.startswith(("task:", "user:"))} == {
+        name: one for name, one in before.items() if name.startswith("task:")
+    } | {
+        name: one._replace(reserved=one.reserved.plus(model.Sum(1, 1)))
+        for name, one in before.items()
+        if name.startswith("user:")
+    }
+
+
+async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: RedisServer) -> None:
+    await world.mesh.start("budget", "1")
+    await world.ready("1")
+    answers = await asyncio.gather(*(world.asked_until("reserved", f"r{n}", cost=5, tokens=5) for n in range(20)))
+    assert len(answers) == 20
+    assert (await world.ask("one-more", cost=1)).decision == "wait"
+    before = [edge.keeper.rebuilds for edge in world.edges.values()]
+    await asyncio.to_thread(redis.stop)
+    await asyncio.to_thread(redis.start)
+    for n in range(20):
+        await world.settle(f"r{n}", cost=4, tokens=5)
+    await world.settled_balance(spent=80)
+    for instance in ("0", "1"):
+        world.edges[instance].keeper.lose("asked by the test")
+        await world.ready(instance)
+        await world.settled_balance(spent=80, instance=instance)
+    after = [edge.keeper.rebuilds for edge in world.edges.values()]
+    assert sum(after) - sum(before) == 1
+    world.mesh.kill("budget", "0")
+    assert (await world.asked_until("reserved", "last", cost=20)).decision == "reserved"
+    assert (await world.asked_until("refused", "beyond", cost=21)).decision == "refused"
+
+
+@pytest.mark.parametrize(("quick_s", "decision"), [(0.0, "wait"), (3_600.0, "reserved")])
+async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
+    world: World, monkeypatch: pytest.MonkeyPatch, quick_s: float, decision: str
+) -> None:
+    """The ledger is lost between the reservation in Redis and its fact. The doer must not be told `reserved`, but where
+    the fact is so soon that whoever builds the ledger anew finds it."""
+    monkeypatch.setattr("bulkhead_services.budget.admission.QUICK_S", quick_s)
+    edge = world.edges["0"]
+    real = edge.admission._writer.store
+
+    async def rebuilt_meanwhile(*args: Any) -> None:
+        await edge.store._redis.delete(edge.store._epoch_key)
+        await real(*args)
+
+    edge.admission._writer.store = rebuilt_meanwhile  # type: ignore[method-assign]
+    answer = await world.ask("r1", cost=50)
+    assert (answer.decision, answer.doubtful) == (decision, decision == "wait")
+    edge.admission._writer.store = real  # type: ignore[method-assign]
+    assert (await world.asked_until("wait", "r0", cost=60)).decision == "wait", "it is not known, or it leaves no room"
+    await world.ready()
+    assert (await world.ask("r2", cost=60)).decision == "wait", "whether it was told or not, it is held"
+    assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
+    assert (await world.balance()).reserved.cost_usd_micros == 50
+    assert len({one.body for one in await world.facts()}) == 1, "said again under the new ledger, on the same terms"
+
+
+async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_others_were_told(world: World) -> None:
+    """A rebuild reads the journal before a fact is there, and gives its room to another call. The fact counts no more:
+    the next rebuild finds both, and whoever asks for the first call again is told to wait for room."""
+    edge = world.edges["0"]
+    real = edge.admission._writer.store
+
+    async def late(*args: Any) -> None:
+        edge.admission._writer.store = real  # type: ignore[method-assign]
+        await edge.store._redis.flushall()
+        await world.asked_until("reserved", "told", cost=60)
+        await real(*args)
+
+    edge.admission._writer.store = late  # type: ignore[method-assign]
+    assert (await world.ask("late", cost=60, timeout_s=60)).decision == "wait"
+    assert len(await world.facts()) == 2
+    await world.ready()
+    await edge.store._redis.flushall()
+    await world.asked_until("reserved", "other", cost=1, task="t2")
+    assert (await world.balance()).reserved.cost_usd_micros == 60
+    again = await world.ask("late", cost=60)
+    assert again.decision == "wait" and "$0.00006 more does not fit" in again.reason
+    await world.settle("told", cost=30)
+    assert (await world.asked_until("reserved", "late", cost=60)).decision == "reserved"
+    await world.settle("late", cost=60)
+    await world.settled_balance(spent=90)
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(world: World, landed: bool) -> None:
+    """Its asker heard nothing and settles with nothing, while the journal still stores the fact."""
+    edge = world.edges["0"]
+    real, stalled, given_back = edge.admission._writer.store, asyncio.Event(), asyncio.Event()
+
+    async def stalls(*args: Any) -> None:
+        if landed:
+            await real(*args)
+        stalled.set()
+        await given_back.wait()
+        if not landed:
+            await real(*args)
+
+    edge.admission._writer.store = stalls  # type: ignore[method-assign]
+    asked = asyncio.create_task(world.ask("r1", cost=60, timeout_s=60))
+    await stalled.wait()
+    await world.settled_balance(spent=0, reserved=60)
+    await world.settle("r1", cost=0, tokens=0)
+    await world.settled_balance(spent=0, reserved=0)
+    given_back.set()
+    await asked
+    edge.admission._writer.store = real  # type: ignore[method-assign]
+    assert (await world.ask("r2", cost=90)).decision == "reserved"
+    assert (await world.ask("r1", cost=60)).decision == "wait", "its id is spent"
+    await edge.store._redis.flushall()
+    await world.asked_until("reserved", "other", cost=1, task="t2")
+    await world.settled_balance(spent=0, reserved=90)
+
+
+async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis took the reservation and its answer got lost; the doer never came back for it."""
+    edge = world.edges["0"]
+    real = edge.store.reserve
+
+    async def answer_lost(*args: Any) -> Any:
+        if isinstance(answer := await real(*args), model.Stale):
+            return answer  # Nothing was held: nobody had looked at the tenant's limits yet.
+        raise RedisConnectionError("connection reset by peer")
+
+    edge.store.reserve = answer_lost  # type: ignore[method-assign]
+    answer = await world.ask("r1", cost=50)
+    assert answer.decision == "wait" and answer.doubtful
+    edge.store.reserve = real  # type: ignore[method-assign]
+    await world.ready()
+    await world.settled_balance(spent=0, reserved=50)
+    await edge.uncertain.release_due()
+    await world.settled_balance(spent=0, reserved=50)
+    clock = edge.uncertain._clock
+    edge.uncertain._clock = lambda: clock() + 3_600_000
+    await edge.uncertain.release_due()
+    edge.uncertain._clock = clock
+    await world.settled_balance(spent=0, reserved=50)  # Its clock was set; who asked may be about to hold it.
+    monkeypatch.setattr("bulkhead_services.budget.ledger.uncertain_holds.DOUBT_S", 0.0)
+    await edge.uncertain.release_due()
+    await world.settled_balance(spent=0, reserved=0)
+    # One that was asked for again meanwhile, and is answered, stays.
+    edge.store.reserve = answer_lost  # type: ignore[method-assign]
+    assert (await world.ask("r2", cost=30)).decision == "wait"
+    edge.store.reserve = real  # type: ignore[method-assign]
+    assert (await world.asked_until("reserved", "r2", cost=30)).decision == "reserved"
+    await edge.uncertain.release_due()
+    await world.settled_balance(spent=0, reserved=30)
+
+
+async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt never reached Redis; the doubt about it is settled before the second one has its fact."""
+    edge = world.edges["0"]
+    real_reserve, real_append = edge.store.reserve, edge.admission._writer.store
+
+    async def never_arrives(*args: Any) -> Any:
+        raise RedisConnectionError("connection refused")
+
+    edge.store.reserve = never_arrives  # type: ignore[method-assign]
+    assert (await world.ask("r1", cost=50)).decision == "wait"
+    edge.store.reserve = real_reserve  # type: ignore[method-assign]
+    await world.ready()
+    monkeypatch.setattr("bulkhead_services.budget.ledger.uncertain_holds.DOUBT_S", 0.0)
+
+    async def slowly(*args: Any) -> None:
+        await edge.uncertain.release_due()
+        await real_append(*args)
+
+    edge.admission._writer.store = slowly  # type: ignore[method-assign]
+    assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
+    await world.settled_balance(spent=0, reserved=50)

@@ -1,0 +1,1 @@
+"""What agents do: wait for each other, loop, gather evidence."""

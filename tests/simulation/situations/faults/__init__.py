@@ -1,0 +1,1 @@
+"""What goes wrong or changes underneath: clocks, outages, restarts, purges, upgrades."""

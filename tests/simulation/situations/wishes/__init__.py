@@ -1,0 +1,1 @@
+"""What people and programs outside want: cancels, forks, top-ups, halts, floods."""

@@ -1,0 +1,210 @@
+"""POST and GET of documents: raw, form, names, types, outcomes."""
+
+import asyncio
+import hashlib
+import os
+
+import pytest
+
+from bulkhead.blobs import Blobs
+from bulkhead_contracts import bounds
+from bulkhead_contracts.grant import GrantReplied
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.retrieval import (
+    DocumentDeleted,
+    DocumentDeleteRequested,
+    DocumentIngested,
+    DocumentIngestRequested,
+    StoredDocument,
+)
+from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, make_mesh, until
+
+
+@pytest.fixture
+async def mesh(tmp_path):
+    found = make_mesh(tmp_path)
+    await found.gateway(ingest_wait_s=5.0).attach()
+    yield found
+    await found.gateways[0].stop()
+
+
+async def rag_answers(mesh, outcome="ingested", failure=None, count=1, replaced=None):
+    """What rag does with the next request: reads the blob, answers with its digest."""
+    await until(lambda: len(mesh.sent("rag")) >= count, "asked")
+    stored = mesh.sent("rag")[count - 1]
+    request = DocumentIngestRequested.model_validate_json(stored.body)
+    data = await Blobs(mesh.bus, "rag").get("acme", request.content)
+    body = DocumentIngested(
+        name=request.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        outcome=outcome,
+        chunks=3,
+        failure=failure,
+        replaced_sha256=replaced,
+    )
+    await mesh.say("rag", body, stored.subject.rpartition(".")[2])
+    return stored, request, data
+
+
+async def post(mesh, http, outcome="ingested", failure=None, count=1, replaced=None, **request):
+    request.setdefault("url", "/v1/documents?name=fares.md")
+    headers = AUTH | request.pop("headers", {})
+    answer, said = await asyncio.gather(
+        http.post(headers=headers, **request), rag_answers(mesh, outcome, failure, count, replaced)
+    )
+    return answer, *said
+
+
+async def test_a_raw_body_is_stored_granted_and_ingested(mesh, http):
+    answer, stored, request, data = await post(mesh, http, content=b"# Fares\n40 EUR")
+    assert answer.status_code == 201 and answer.json()["outcome"] == "ingested" and answer.json()["chunks"] == 3
+    assert (request.name, request.media_type, data) == ("fares.md", "text/markdown", b"# Fares\n40 EUR")
+    assert stored.headers["bulkhead-grant"] == "signed.task.grant"
+    assert mesh.bus.asked[0].purpose == "ingest"
+    again = await http.get(answer.json()["status_url"], headers=AUTH)
+    assert again.status_code == 201 and again.json() == answer.json()
+
+
+async def test_a_form_with_binary_content_arrives_unharmed(mesh, http):
+    content = b"%PDF-1.7\r\n\0\n\r" + os.urandom(5_000)
+    answer, _, request, data = await post(
+        mesh, http, url="/v1/documents", files={"file": ("dir/rules.pdf", content, "application/pdf")}
+    )
+    assert answer.status_code == 201, answer.text
+    assert (request.name, request.media_type) == ("rules.pdf", "application/pdf")
+    assert data == content
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "media_type"),
+    [
+        ("a.txt", None, "text/plain"),
+        ("a.html", "application/octet-stream", "text/html"),
+        ("a.md", "application/x-www-form-urlencoded", "text/markdown"),
+        ("a.md", "text/html; charset=x", "text/html"),
+        ("a.pdf", None, "application/pdf"),
+        ("noend", None, "application/octet-stream"),
+    ],
+)
+async def test_the_type_comes_from_the_header_or_the_name(mesh, http, name, said, media_type):
+    _, _, request, _ = await post(
+        mesh, http, url=f"/v1/documents?name={name}", content=b"text", headers={"Content-Type": said} if said else {}
+    )
+    assert request.media_type == media_type
+
+
+async def test_rejected_is_422_with_the_reason(mesh, http):
+    failure = Failure(code="no_text", message="the PDF holds no text", hint="run text recognition first")
+    answer, *_ = await post(mesh, http, "rejected", failure, content=b"%PDF")
+    assert answer.status_code == 422
+    assert (answer.json()["code"], answer.json()["hint"]) == ("no_text", "run text recognition first")
+
+
+async def test_posted_again_asks_again_and_says_unchanged(mesh, http):
+    first, *_ = await post(mesh, http, content=b"same")
+    second, *_ = await post(mesh, http, "unchanged", count=2, content=b"same")
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["ingest_id"] != second.json()["ingest_id"]
+
+
+async def test_an_idempotency_key_repeats_the_first_outcome(mesh, http):
+    first, *_ = await post(mesh, http, content=b"same", headers={"Idempotency-Key": "k"})
+    second = await http.post("/v1/documents?name=fares.md", content=b"same", headers=AUTH | {"Idempotency-Key": "k"})
+    assert second.json() == first.json() and len(mesh.sent("rag")) == 1
+
+
+async def test_a_slow_store_is_202_and_the_status_tells_later(mesh, http):
+    mesh.gateways[0].http._settings.ingest_wait_s = 0.01
+    answer = await http.post("/v1/documents?name=a.txt", content=b"x", headers=AUTH)
+    assert answer.status_code == 202 and answer.json()["outcome"] == "pending"
+    url = answer.json()["status_url"]
+    assert (await http.get(url, headers=AUTH)).status_code == 404
+    await rag_answers(mesh)
+    assert (await http.get(url, headers=AUTH)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "status", "code"),
+    [
+        ("/v1/documents", b"x", 422, "invalid_document"),
+        ("/v1/documents?name=a.txt", b"", 422, "invalid_document"),
+        ("/v1/documents?name=a.txt", b" \n ", 422, "invalid_document"),
+        ("/v1/documents?name=" + "a" * 65, b"x", 422, "invalid_document"),
+        ("/v1/documents?name=a%0Ab", b"x", 422, "invalid_document"),
+        ("/v1/documents?name=a.txt", b"x" * (bounds.MAX_BLOB_BYTES + 1), 413, "too_large"),
+    ],
+)
+async def test_what_does_not_fit_is_refused(mesh, http, url, content, status, code):
+    answer = await http.post(url, content=content, headers=AUTH)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["hint"]
+    assert not mesh.sent("rag")
+
+
+async def test_no_authority_no_ingestion(mesh, http):
+    mesh.bus.refusal = GrantReplied(granted=False, code="no_documents", reason="not in the policy", hint="ask")
+    answer = await http.post("/v1/documents?name=a.txt", content=b"x", headers=AUTH)
+    assert (answer.status_code, answer.json()["code"]) == (403, "no_documents")
+    mesh.bus.refusal, mesh.bus.signer_down = None, True
+    answer = await http.post("/v1/documents?name=a.txt", content=b"x", headers=AUTH)
+    assert answer.status_code == 503 and not mesh.sent("rag")
+
+
+async def test_a_document_that_replaces_another_says_which(mesh, http):
+    first, *_ = await post(mesh, http, content=b"one")
+    second, *_ = await post(mesh, http, count=2, replaced=first.json()["sha256"], content=b"two")
+    assert (first.json()["replaced_sha256"], second.json()["replaced_sha256"]) == (None, first.json()["sha256"])
+
+
+async def delete(mesh, http, name="fares.md", key=OPERATOR, **said):
+    """DELETE, with rag's word when it is asked."""
+
+    async def rag() -> None:
+        await until(lambda: mesh.sent("rag"), "asked")
+        stored = mesh.sent("rag")[-1]
+        request = DocumentDeleteRequested.model_validate_json(stored.body)
+        assert stored.headers["bulkhead-grant"] == "signed.task.grant"
+        await mesh.say("rag", DocumentDeleted(name=request.name, **said), stored.subject.rpartition(".")[2])
+
+    asking = asyncio.create_task(
+        http.delete("/v1/documents", params={"name": name}, headers={"Authorization": f"Bearer {key}"})
+    )
+    if said:
+        await rag()
+    return await asking
+
+
+async def test_a_document_is_deleted_by_its_name_under_a_grant(mesh, http):
+    answer = await delete(mesh, http, outcome="deleted", versions=2)
+    assert (answer.status_code, answer.json()) == (200, {"name": "fares.md", "outcome": "deleted", "versions": 2})
+    assert mesh.bus.asked[-1].requester.person == "ada"
+
+
+async def test_what_is_not_there_or_not_ones_to_delete_is_told(mesh, http):
+    assert (await delete(mesh, http, outcome="absent")).json()["code"] == "not_found"
+    failure = Failure(code="store_full", message="no room", hint="free disk space")
+    mesh.bus.stored = [one for one in mesh.bus.stored if one[0] != "INBOX_RAG"]
+    refused = await delete(mesh, http, outcome="rejected", failure=failure)
+    assert (refused.status_code, refused.json()["code"]) == (422, "store_full")
+    assert (await delete(mesh, http, key=AUDITOR)).status_code == 403
+    assert (await delete(mesh, http, name="")).json()["code"] == "invalid_document"
+
+
+async def test_documents_are_listed_by_pages_and_their_store_may_be_away(mesh, http):
+    mesh.bus.documents = [
+        StoredDocument(name=name, sha256="0" * 64, media_type="text/plain", chunks=1, versions=1, ingested_unix_ms=5)
+        for name in ("a.md", "b c.md", "ü.md")
+    ]
+    seen, after = [], ""
+    while after is not None:
+        answer = await http.get(
+            "/v1/documents", params={"limit": 2, "after": after}, headers={"Authorization": f"Bearer {AUDITOR}"}
+        )
+        seen += [one["name"] for one in answer.json()["documents"]]
+        after = answer.json()["next"]
+    assert seen == ["a.md", "b c.md", "ü.md"]
+    assert (await http.get("/v1/documents?limit=0", headers=AUTH)).status_code == 422
+    assert (await http.get("/v1/documents")).status_code == 401
+    mesh.bus.rag_down = True
+    answer = await http.get("/v1/documents", headers={"Authorization": f"Bearer {FOREIGN}"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")

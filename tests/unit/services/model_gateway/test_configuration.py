@@ -1,0 +1,291 @@
+"""Prompts, schemas, prices and settings: the files and knobs that the gateway starts from."""
+
+import json
+import logging
+from decimal import Decimal
+
+import jsonschema_rs
+import pytest
+from pydantic import ValidationError
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import Part
+from bulkhead_contracts.result import Usage
+from bulkhead_services.model_gateway.app import build
+from bulkhead_services.model_gateway.attempts import Policy
+from bulkhead_services.model_gateway.prices import Prices, PriceTableError
+from bulkhead_services.model_gateway.prompts import PromptError, Prompts
+from bulkhead_services.model_gateway.providers.openai import Assembly, EventTooLarge, SseDecoder, error_of_status
+from bulkhead_services.model_gateway.settings import Settings
+from bulkhead_services.planner import plans
+from tests.unit.services.model_gateway.gateway_desk import KEY, desk
+from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider, says
+
+# A released prompt never changes: write a new version and add its line.
+RELEASED = {
+    "checker.judge@1": "c9cc4fb4b97e47953f359af35197e052d57c34a78487d0be49beeec4893d115c",
+    "planner.draft@1": "62034cb8c09c8ddfdb3c53e536e070b1671d57446962e9db8c4f984254e5cb04",
+    "planner.revise@1": "17fe48ea3e9bbff323e3cedc27dd2b2b4c0a694d554858bc8cbf4d9c0ece541b",
+    "worker.step@1": "3b66f2cbe888a9d3f3a053230e26cfb938f3ca62c8c5548e9972f71242c0a689",
+}
+
+
+def test_released_prompts_have_not_changed():
+    prompts = Prompts()
+    assert {name: prompts.find(name).digest for name in prompts.names} == RELEASED
+
+
+def test_a_name_without_version_means_the_newest():
+    prompts = Prompts()
+    assert prompts.find("worker.step") is prompts.find("worker.step@1")
+    assert prompts.find("worker.step@2") is None and prompts.find("worker") is None and prompts.find("") is None
+
+
+def _write(folder, name: str, text: str):
+    for form in ("plan", "verdict"):
+        (folder / f"{form}.schema.json").write_text("{}")
+    (folder / name).write_text(text)
+
+
+def _prompt(version: int, body: str = "Do it.\n") -> str:
+    return f"---\nid: a.b\nversion: {version}\ndescription: d\nowner: o\n---\n{body}"
+
+
+def test_the_newest_is_by_number_and_not_by_letter(tmp_path):
+    for version in (2, 10):
+        _write(tmp_path, f"a.b@{version}.md", _prompt(version, "x\n---\ny\n"))
+    found = Prompts(tmp_path).find("a.b")
+    assert found.version == 10 and found.text == "x\n---\ny\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.b@2.md", _prompt(1)),
+        ("a.b@1.md", "no front matter"),
+        ("a.b@1.md", "---\nid: [\n---\n"),
+        ("a.b@1.md", "---\nid: a.b\n---\nx"),
+        ("a.b@1.md", "x" * 40_000),
+    ],
+)
+def test_a_damaged_prompt_stops_the_start_and_names_the_file(tmp_path, name, text):
+    _write(tmp_path, name, text)
+    with pytest.raises(PromptError, match=name.replace(".", r"\.")):
+        Prompts(tmp_path)
+
+
+def test_no_prompts_is_said(tmp_path):
+    with pytest.raises(PromptError, match="install"):
+        Prompts(tmp_path)
+
+
+def test_every_prompt_that_a_decider_names_is_there():
+    for name in ("planner.draft", "planner.revise", "worker.step", "checker.judge"):
+        text = Prompts().find(name).text
+        assert "trust=untrusted" in text and "[[/part ID]]" in text
+
+
+def test_schemas_hold_the_limits_and_strict_mode():
+    schemas = Prompts().schemas
+    steps = schemas["plan"]["properties"]["steps"]
+    assert steps["maxItems"] == bounds.MAX_PLAN_STEPS
+    assert steps["items"]["properties"]["inputs"]["maxItems"] == bounds.MAX_STEP_INPUTS
+    assert steps["items"]["properties"]["tools"]["maxItems"] == bounds.MAX_TOOLS
+    for node in (schemas["plan"], steps["items"], schemas["verdict"]):
+        assert node["additionalProperties"] is False and set(node["required"]) == set(node["properties"])
+
+
+def test_what_fits_the_plan_schema_is_a_plan():
+    step = {"id": "a", "title": "t", "instruction": "i", "tools": [], "inputs": [], "acceptance": "x"}
+    text = json.dumps({"steps": [step]})
+    jsonschema_rs.validate(Prompts().schemas["plan"], {"steps": [step]})
+    parsed, notes = plans.parse(text)
+    assert parsed and not notes
+
+
+# Prices
+
+
+def test_money_is_rounded_up():
+    price = Prices().find("offline-rules-1", "", "http://127.0.0.1/v1")
+    assert price.cost_usd_micros(Usage(input_tokens=1)) == 1 and price.cost_usd_micros(Usage()) == 0
+    assert price.cost_usd_micros(Usage(input_tokens=1_000_000, output_tokens=1_000_000)) == 750_000
+
+
+def test_public_prices_need_their_provider():
+    prices = Prices()
+    name = "gpt-4o-mini-2024-07-18"
+    found = prices.find(name, "", "https://api.openai.com/v1")
+    assert found.cost_usd_micros(Usage(input_tokens=10**6, output_tokens=10**6)) == 750_000
+    assert found.cost_usd_micros(Usage(input_tokens=10**6, cached_input_tokens=10**6)) == 75_000
+    assert found.digest.startswith("genai-prices ") and found.context_tokens == 128_000
+    assert prices.find(name, "", "https://unknown.example/v1") is None
+    assert prices.find(name, "openai", "https://unknown.example/v1").digest == found.digest
+    assert prices.find("no-such-model", "openai", "") is None and prices.find("x", "no-such-provider", "") is None
+
+
+def test_own_rows_win_and_have_their_own_digest(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text('[models."offline-rules-1"]\ninput = "1"\noutput = 2\ncached_input = "0.5"\n')
+    price = Prices(extra=path).find("offline-rules-1", "", "")
+    assert price.input_usd_per_mtok == Decimal(1) and price.context_tokens is None
+    assert price.cost_usd_micros(Usage(input_tokens=10, cached_input_tokens=4, output_tokens=1)) == 10
+    assert price.digest != Prices().find("offline-rules-1", "", "").digest
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "[models.a]\ninput = '1'",
+        "[models.a]\ninput = 'dear'\noutput = '1'",
+        "[models.a]\ninput = '-1'\noutput = '1'",
+        "[models.a]\ninput='nan'\noutput='1'",
+        "models = 3",
+        None,
+    ],
+)
+def test_a_damaged_price_file_stops_the_start(tmp_path, text):
+    path = tmp_path / "p.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(PriceTableError):
+        Prices(extra=path)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("name", ["latest", "gpt-4o-latest", "chatgpt-4o-latest", "openrouter/auto", "llama3:latest"])
+def test_moving_names_are_refused(name):
+    for given in ({"model": name}, {"judge_model": name}, {"fallback_model": name}, {"routes": {"x": {"model": name}}}):
+        with pytest.raises(ValidationError, match="dated version"):
+            Settings(**given)
+
+
+def test_openai_variables_have_no_prefix(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("BULKHEAD_MODEL", "offline-rules-1")
+    monkeypatch.setenv("BULKHEAD_ROUTES", '{"genius": {"model": "big-1", "fallback": {"model": "small-1"}}}')
+    monkeypatch.setenv("BULKHEAD_FREE_MODELS", '["big-1", "small-1"]')
+    settings = Settings()
+    assert settings.all_providers()["openai"].api_key.get_secret_value() == KEY
+    assert settings.all_routes()["judge"].model == "offline-rules-1"
+    assert settings.all_routes()["genius"].fallback.model == "small-1"
+    assert KEY not in repr(settings) and KEY not in settings.model_dump_json()
+
+
+def test_a_route_to_nowhere_is_refused():
+    with pytest.raises(ValidationError, match="not configured"):
+        Settings(routes={"default": {"model": "m-1", "provider": "nobody"}})
+    with pytest.raises(ValidationError, match="http"):
+        Settings(openai_base_url="ftp://x")
+
+
+def test_no_key_stops_the_start_except_on_this_machine():
+    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+        build(None, Settings(openai_api_key="", openai_base_url="https://api.openai.com/v1"))
+    for url in ("http://127.0.0.1:1/v1", "http://localhost:1/v1", "http://[::1]:1/v1"):
+        build(None, Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": "nobody-knows-1"},
+        {"judge_model": "nobody-knows-1"},
+        {"fallback_model": "nobody-knows-1"},
+        {"routes": {"x": {"model": "nobody-knows-1"}}},
+    ],
+)
+def test_a_model_without_a_price_is_refused_at_the_start(given):
+    with pytest.raises(ValidationError, match=r"nobody-knows-1.*BULKHEAD_FREE_MODELS"):
+        Settings(**given)
+    assert Settings(**given, free_models=("nobody-knows-1",))
+
+
+def test_a_price_belongs_to_a_provider_that_is_known():
+    with pytest.raises(ValidationError, match="BULKHEAD_PRICE_PROVIDER"):
+        Settings(openai_base_url="http://127.0.0.1:1/v1")
+    assert Settings(openai_base_url="http://127.0.0.1:1/v1", price_provider="openai")
+
+
+# Bounds of what a provider sends
+
+
+def test_one_event_is_bounded():
+    decoder = SseDecoder()
+    with pytest.raises(EventTooLarge):
+        for _ in range(40):
+            decoder.feed(b"data: " + b"x" * 100_000)
+
+
+def test_a_line_end_cut_in_two_is_one_line_end():
+    decoder = SseDecoder()
+    found = [decoder.feed(piece) for piece in (b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n")]
+    assert found == [[], [], [], ["a\nb"]] and decoder.flush() == []
+
+
+def test_an_error_is_read_and_passed_on_within_bounds():
+    fault = error_of_status(500, "", b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
+    assert len(fault.message) <= bounds.MAX_PROVIDER_ERROR_CHARS + 20
+    assert error_of_status(500, "", b"\xff<html>").message == "status 500: status 500"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2", 2.0), ("inf", bounds.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
+)
+def test_retry_after_is_read_within_bounds(text, seconds):
+    assert error_of_status(429, text, b"").retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "[]",
+        "3",
+        '"x"',
+        "{",
+        '{"choices": {}}',
+        '{"choices": [3]}',
+        "[" * 100_000,
+        '{"choices": [{"delta": {"tool_calls": [3, {"index": -1, "function": 3}]}}]}',
+        '{"choices": [{"delta": {"content": 3}, "finish_reason": 7}], "usage": [1]}',
+    ],
+)
+def test_no_event_breaks_the_assembly(data):
+    assembly = Assembly()
+    assembly.event(data)
+    assembly.result()
+    assembly = Assembly()
+    assembly.whole(data.encode())
+    assembly.result()
+
+
+def test_the_pause_is_jittered_bounded_and_not_before_retry_after():
+    drawn = iter([0.0, 1.0, 1.0, 0.5])
+    policy = Policy(4, 100, 1_000, 1.0, lambda: next(drawn))
+    assert policy.pause_s(1, None) == 0.0 and policy.pause_s(2, None) == 0.2
+    assert policy.pause_s(9, None) == 1.0 and policy.pause_s(1, 3.0) == pytest.approx(3.05)
+
+
+# What must not get out
+
+
+async def test_neither_prompt_nor_answer_nor_key_is_logged(caplog):
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("bulkhead").setLevel(logging.DEBUG)
+    async with ScriptedProvider() as provider:
+
+        async def echoes(x) -> None:
+            await x.json(500, {"error": {"message": str(x.body["messages"]) + KEY}})
+
+        provider.will(echoes, says("the-secret-answer"))
+        async with desk(provider) as d:
+            parts = (Part(kind="step", text="the-secret-prompt"),)
+            await d.answered(d.request(parts=parts))
+    text = caplog.text + str([vars(one) for one in caplog.records])
+    assert "provider_call_failed" in text
+    assert not [word for word in ("the-secret-prompt", "the-secret-answer", KEY) if word in text]

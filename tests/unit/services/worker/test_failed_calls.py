@@ -1,0 +1,81 @@
+"""Failed calls: the result says what it was made without, until the same call has worked."""
+
+import pytest
+
+from bulkhead.testing.playbook import Playbook
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.result import Citation, Failure, Result
+from bulkhead_contracts.retrieval import Passage, RetrievalRequested
+from bulkhead_contracts.step import StepProposed
+from bulkhead_contracts.tool import ToolCallRequested
+from bulkhead_services.worker.core import Worker
+from tests.unit.services.worker.test_playbook import assign, computes, finds, label, thinks
+
+LATE = Failure(code="timeout", message="late")
+BAD = Failure(code="bad_arguments", message="expression is missing")
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook(Worker())
+    assign(play)
+    return play
+
+
+def does(play: Playbook, *calls: tuple[str, str, Failure | None]) -> None:
+    """One turn: a tool, its arguments, and how the call fails."""
+    thinks(play, calls=tuple((name, arguments) for name, arguments, _ in calls))
+    asked = play.all_said(ToolCallRequested)
+    for call, (_, _, failure) in zip(asked, calls, strict=True):
+        outcome = "succeeded" if failure is None else "refused" if failure is BAD else "failed"
+        computes(play, call.call_id, outcome=outcome, failure=failure)
+
+
+def result(play: Playbook) -> Result:
+    thinks(play, text="2")
+    return play.said(StepProposed).result
+
+
+def test_a_failed_write_is_told_though_another_call_of_the_tool_worked_beside_it(play):
+    does(play, ("pay", '{"to": "ann"}', LATE), ("pay", '{"to": "bob"}', None))
+    told = result(play)
+    assert told.standing == "degraded" and told.standing_reason == "pay failed"
+    assert [(row.what, row.detail) for row in told.completeness.omissions] == [("tool pay", "late")]
+    play.replays()
+
+
+def test_a_failed_call_is_told_though_another_call_of_the_tool_worked_later(play):
+    does(play, ("calculate", '{"expression": "1"}', LATE))
+    does(play, ("calculate", '{"expression": "2"}', None))
+    assert result(play).standing == "degraded"
+
+
+def test_a_call_that_failed_once_and_then_worked_is_no_loss(play):
+    does(play, ("calculate", '{"expression": "1", "digits": 2}', LATE))
+    does(play, ("calculate", '{"digits": 2, "expression":"1"}', None))
+    assert result(play).standing == "ok"
+
+
+def test_a_call_that_was_made_wrongly_is_mended_by_one_that_works_later(play):
+    does(play, ("calculate", "{}", BAD))
+    does(play, ("calculate", '{"expression": "1"}', None))
+    assert result(play).standing == "ok"
+
+
+def test_a_call_that_was_made_wrongly_is_not_mended_by_one_beside_it(play):
+    does(play, ("calculate", "{}", BAD), ("calculate", '{"expression": "1"}', None))
+    assert result(play).standing == "degraded"
+
+
+def test_evidence_beyond_its_limit_is_told(play):
+    count = bounds.MAX_EVIDENCE // bounds.MAX_PASSAGES + 1
+    thinks(play, calls=tuple(("search_documents", f'{{"query": "{number}"}}') for number in range(count)))
+    for asked in play.all_said(RetrievalRequested):
+        refs = [play.text(f"{asked.query} {number}", "rag") for number in range(bounds.MAX_PASSAGES)]
+        cited = Citation(marker="0" * 12, document="f.md", document_sha256="0" * 64, chunk_id="c", start=0, end=9)
+        passages = tuple(Passage(content=ref, citation=cited) for ref in refs)
+        finds(play, asked.call_id, passages=passages, provenance=tuple(label(ref, "passage", "rag") for ref in refs))
+    play.says(ModelCallRequested)
+    [row] = result(play).completeness.omissions
+    assert (row.reason, row.what) == ("pruned", f"evidence beyond the first {bounds.MAX_EVIDENCE} pieces")
