@@ -10,8 +10,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from bulkhead.telemetry import metrics, names
 reader = InMemoryMetricReader()
 metrics.setup("budget", "0", "", reader)
-from tests.unit.budget import test_parking as parking, test_listed as listed
-from tests.unit.runtime import test_parked as parked
+from tests.unit.services.budget.limits import test_ceiling_pause as parking, test_alert_list as listed
+from tests.unit.bulkhead.runtime.doer import test_deferred_calls as parked
 
 async def main():
     world = await parking.made()

@@ -45,7 +45,7 @@ async def test_a_tool_that_raises_is_a_failed_call_and_a_write_may_have_been_don
     with caplog.at_level(logging.ERROR, "bulkhead"):
         reply = await counting.call(tool, arguments)
     assert (reply.outcome, reply.failure.code, reply.usage.tool_calls) == (outcome, "tool_bug", tries)
-    assert f"{tool} raised KeyError (test_mistaken.py, line " in reply.failure.message and reply.failure.hint
+    assert f"{tool} raised KeyError (test_broken_tools.py, line " in reply.failure.message and reply.failure.hint
     assert SECRET not in reply.encode().decode(), "what a tool raises may name secrets; agents do not read it"
     assert all(held.settled is not None for held in counting.reservations), "the money of each try is settled"
     said = [one for one in caplog.records if one.getMessage() == "tool_raised"]
@@ -59,7 +59,7 @@ async def test_a_tool_that_calls_exit_ends_no_process(counting) -> None:
     mistaken(counting, leaves)
     reply = await counting.call("counter_increment", {"name": "n"})
     assert (reply.outcome, reply.failure.code) == ("uncertain", "tool_bug")
-    assert "(test_mistaken.py, line " in reply.failure.message and SECRET not in reply.encode().decode()
+    assert "(test_broken_tools.py, line " in reply.failure.message and SECRET not in reply.encode().decode()
 
 
 async def test_a_tool_that_takes_no_cancel_does_not_keep_its_call(counting, caplog, monkeypatch) -> None:
