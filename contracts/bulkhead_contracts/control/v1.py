@@ -32,8 +32,7 @@ class CallDeferred(Body):
     """A doer may not act yet: ask again after `after_ms`, under the same call id.
 
     paused: a halt (a person's, or budget's at a ceiling) or an open breaker holds the call back; nothing is wrong with
-    it. code: of what holds it. usage: what was spent on it until it was put off (an answer that was cut); who asks by
-    decision logic 5 or later is told it here, and others with the reply.
+    it. code: of what holds it. usage: what was spent on it until it was put off (an answer that was cut).
     """
 
     TYPE: ClassVar[str] = "mesh.control.call_deferred"

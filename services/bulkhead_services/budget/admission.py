@@ -77,7 +77,7 @@ class Refusal(NamedTuple):
 
 
 class Admission:
-    """Answers asks. always_look: a budget of the version before runs beside, so no admission trusts in being quick."""
+    """Answers asks: verify, hold, record, answer."""
 
     def __init__(
         self,
@@ -91,14 +91,13 @@ class Admission:
         *,
         mesh_day: Sum,
         retry_after_ms: int,
-        always_look: bool,
     ) -> None:
         self._clock, self._verifier = context.clock, context.verifier
         self._store, self._keeper, self._limits = store, keeper, limits
         self._parking, self._halts, self._uncertain = parking, halts, uncertain
-        self._retry_after_ms, self._always_look = retry_after_ms, always_look
+        self._retry_after_ms = retry_after_ms
         self._scopes = ScopeBook(mesh_day)
-        self._writer = Appender(context.publisher, alone=always_look)
+        self._writer = Appender(context.publisher)
         self._grants: OrderedDict[tuple[str, str, str], Verified] = OrderedDict()
 
     async def admit(self, message: Received) -> ReserveReplied:
@@ -215,7 +214,7 @@ class Admission:
             return Refusal("wait", messages.fact_not_stored(error), doubtful=True)
         # By both clocks: the loop's may stand still while something runs in it, the other one may be set.
         waited_s = asyncio.get_running_loop().time() - request.asked_s
-        quick = max(waited_s, (self._clock() - request.asked_unix_ms) / 1000) < QUICK_S and not self._always_look
+        quick = max(waited_s, (self._clock() - request.asked_unix_ms) / 1000) < QUICK_S
         try:
             if self._store.epoch != request.epoch:
                 raise Fenced("the ledger was built anew meanwhile")

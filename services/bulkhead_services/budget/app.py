@@ -90,7 +90,6 @@ class Budget(Edge):
                 tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros
             ),
             retry_after_ms=settings.retry_after_ms,
-            always_look=settings.beside_previous,
         )
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = open_watch(context, settings, store, halts.publish, self.keeper.lose)

@@ -18,9 +18,7 @@ class Settings(ServiceSettings):
 
     keep_days: so long after the end of the longest possible task Redis remembers a reservation. rebuild_at_start:
     read the journal also when a ledger stands that was built in the same Redis process (false makes a rolling
-    restart of several replicas free of pauses). beside_previous: a budget of the version before runs beside, or shall
-    take over: it reads no facts that are stored together and rebuilds without a rest, so every fact lies alone and
-    every admission looks at the ledger again. tail_grace_s: a rebuild looks again so soon when the
+    restart of several replicas free of pauses). tail_grace_s: a rebuild looks again so soon when the
     follower that answers it lags. watch: read the journal and tell of loops, chatter and stalls; auto: where there is a
     Redis, which several replicas need to agree who tells. watch_halts: stop a task that loops or only chatters; false
     tells of it and stops nothing. settled_keep_minutes: so long a reservation is remembered after it was settled.
@@ -41,7 +39,6 @@ class Settings(ServiceSettings):
     keep_days: int = Field(default=3, ge=1, le=365)
     retry_after_ms: int = Field(default=100, ge=1, le=60_000)
     rebuild_at_start: bool = True
-    beside_previous: bool = False
     tail_grace_s: float = Field(default=0.05, ge=0, le=10)
     watch: Literal["auto", "on", "off"] = "auto"
     watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)

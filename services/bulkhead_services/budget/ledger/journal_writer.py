@@ -24,8 +24,6 @@ AT_ONCE = 4
 """Messages under way: a squad of a few agents finds each of its facts in its task. More of them are no faster, for one
 stream is written by one hand."""
 
-ALONE_AT_ONCE = 64
-
 
 @dataclass(slots=True)
 class Fact:
@@ -72,11 +70,10 @@ class _Wanted:
 
 
 class Appender:
-    """One replica's writer. alone: every fact is a message of its own, however many wait."""
+    """One replica's writer."""
 
-    def __init__(self, publisher: Publisher, *, alone: bool = False) -> None:
+    def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._at_once, self._together = (ALONE_AT_ONCE, 1) if alone else (AT_ONCE, MAX_RESERVED_TOGETHER)
         self._wanted: dict[str, _Wanted] = {}
         self._waiting: dict[str, list[_Wanted]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -111,10 +108,10 @@ class Appender:
 
     def _go_on(self) -> None:
         """As many messages as may be under way; tenants take turns."""
-        while self._waiting and len(self._under_way) < self._at_once:
+        while self._waiting and len(self._under_way) < AT_ONCE:
             tenant = next(iter(self._waiting))
             waiting = self._waiting.pop(tenant)
-            some = _first(waiting, self._together) if len(waiting) > 1 else waiting
+            some = _first(waiting, MAX_RESERVED_TOGETHER) if len(waiting) > 1 else waiting
             if rest := waiting[len(some) :]:
                 self._waiting[tenant] = rest
             # In a context of its own: what is stored may be another tenant's than who comes by here.

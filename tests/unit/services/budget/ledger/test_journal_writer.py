@@ -68,10 +68,10 @@ class Held(MemoryBus):
 class Desk:
     """An appender over a held bus, with what it was asked and what became of it."""
 
-    def __init__(self, *, alone: bool = False) -> None:
+    def __init__(self) -> None:
         self.broker = MemoryBroker.mesh()
         self.bus = Held(self.broker, "budget")
-        self.appender = Appender(Publisher("budget", self.bus, b"b" * 32, lambda: NOW), alone=alone)
+        self.appender = Appender(Publisher("budget", self.bus, b"b" * 32, lambda: NOW))
         self.asked: dict[str, asyncio.Task[None]] = {}
 
     async def ask(self, *names: str, tenant: str = "acme", task: str = "") -> None:
@@ -140,16 +140,6 @@ async def test_a_few_are_stored_each_for_itself_and_what_waits_meanwhile_togethe
         single.envelope.id,
         single.envelope.cause,
     )
-
-
-async def test_beside_the_version_before_every_fact_lies_alone() -> None:
-    desk = Desk(alone=True)
-    names = [f"a{n}" for n in range(journal_writer.ALONE_AT_ONCE + 5)]
-    await desk.ask(*names)
-    assert len(desk.bus.gates) == journal_writer.ALONE_AT_ONCE
-    while desk.bus.gates:
-        await desk.let()
-    assert desk.told() == [[one] for one in names]
 
 
 async def test_tenants_take_turns_and_never_share_a_message() -> None:
