@@ -18,6 +18,7 @@ from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
 from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.task import Progressed, TaskEnded, facts
 from bulkhead_contracts.types import Body
 
 B = TypeVar("B", bound=Body)
@@ -91,15 +92,15 @@ class MemoryMesh:
         running.task.cancel()
 
     async def until(self, subject: str, kind: type[B], timeout_s: float = 20.0) -> B:
-        """The first stored message of this type on a subject filter."""
+        """The first fact of this type on a subject filter, alone or told with others. Raises TimeoutError."""
+        types = {kind.ce_type(), Progressed.ce_type(), TaskEnded.ce_type()}
         stream = subjects.inbox_stream(subject.split(".")[2])
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
             for stored in await self.messages(stream, subject):
-                if stored.ce_type == kind.ce_type():
-                    found = catalog.decode(kind.ce_type(), stored.body)
-                    assert isinstance(found, kind)
-                    return found
+                for fact in facts(catalog.decode(stored.ce_type, stored.body)) if stored.ce_type in types else ():
+                    if isinstance(fact, kind):
+                        return fact
             if asyncio.get_running_loop().time() > deadline:
                 raise TimeoutError(f"no {kind.__name__} on {subject} after {timeout_s} s")
             await asyncio.sleep(0.005)

@@ -17,7 +17,8 @@ inside = lambda name: sorted(one.name for one in (code / name).iterdir() if one.
                              ) if (code / name).is_dir() else []
 named = re.compile(r"[.](nkey|sign|key|creds)$|pip[.]conf$|redis_url$|api_keys[.]json$")
 print(json.dumps({
-    "services": inside("services"), "infra": inside("infra"), "bulkhead": inside("bulkhead"),
+    "services": inside("bulkhead_services"), "infra": inside("bulkhead_infra"), "bulkhead": inside("bulkhead"),
+    "cli": inside("bulkhead_cli"),
     "packages": sorted({re.sub("[-_.]+", "-", one.metadata["name"]).lower() for one in m.distributions(
         path=["/opt/bulkhead/core", "/opt/bulkhead/own"])}),
     "secrets": [f"{folder}/{one}" for top in ("/opt", "/bulkhead", "/run", "/etc/pip.conf", "/root", "/tmp")
@@ -38,8 +39,8 @@ def _look(image: str) -> dict:
 def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str], name: str) -> None:
     found = _look(built[name])
     assert found["services"] == ([name] if name in catalog.SERVICES else [])
-    assert not {"cli", "client", "testing"} & set(found["bulkhead"])
-    allowed = {part.split("/")[1] for part in image_contents.IMAGES[name].code if part.startswith("infra/")}
+    assert not {"client", "testing"} & set(found["bulkhead"]) and found["cli"] == []
+    allowed = {part.split("/")[2] for part in image_contents.IMAGES[name].code if part.startswith("infra/")}
     assert set(found["infra"]) <= allowed, found["infra"]
     core, own = image_contents.requirements(name)
     pinned = {line.split("==")[0] for line in (core + own).splitlines() if "==" in line and line[0].isalnum()}
