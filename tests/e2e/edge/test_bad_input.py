@@ -136,13 +136,19 @@ async def test_a_document_that_cannot_be_read_is_refused(world: World, name: str
 async def test_plans_that_cannot_run_end_with_a_reason(world: World) -> None:
     cyclic = {"steps": [step("a", "x", "b"), step("b", "y", "a")]}
     unknown = {"steps": [step("a", "x", "nowhere")]}
-    ungranted = {"steps": [step("a", "x", tools=("rm_rf",))]}
-    for plan, told in ((cyclic, "wait for each other"), (unknown, "which is no step"), (ungranted, "rm_rf")):
+    for plan, told in ((cyclic, "wait for each other"), (unknown, "which is no step")):
         document = await world.finish(await world.submit(TENANT, "x", plan=plan))
         failure = document["failure"]
         assert (document["status"], failure["code"]) == ("failed", "plan_rejected"), document
         assert told in failure["message"] and failure["hint"], failure
         assert document["usage"]["model_calls"] == 0
+
+
+async def test_a_plan_with_a_tool_that_is_not_granted_is_refused_at_once(world: World) -> None:
+    with pytest.raises(Refused) as caught:
+        await world.submit(TENANT, "x", plan={"steps": [step("a", "x", tools=("rm_rf",))]})
+    assert (caught.value.status, caught.value.code) == (422, "tools_not_granted")
+    assert "rm_rf" in str(caught.value) and "calculate" in caught.value.hint
 
 
 # Over the bus
