@@ -29,7 +29,7 @@ from tests.faults.fixtures.errand import TENANT, Errand, consumers, nothing_wait
 from tests.faults.fixtures.standing import ACK_WAIT_S, Standing
 
 SOURCES = Path(crash_points.__file__).parent
-PASSES = re.compile(r'crashing\.passes\("(\w+)"\)')
+PASSES = re.compile(r'crash_points\.passes\("(\w+)"\)')
 MORE = [
     # The first publish of the gateway stores a request, the second passes it on with its authority.
     ("gateway", "before_publish", 2),
@@ -45,7 +45,7 @@ def test_the_list_is_whole() -> None:
     in_code = {point for path in SOURCES.rglob("*.py") for point in PASSES.findall(path.read_text())}
     assert in_code == set(crash_points.MEANING)
     assert set(crash_points.POINTS) == set(catalog.SERVICES), (
-        "add to crashing.POINTS what each service passes in a task"
+        "add to crash_points.POINTS what each service passes in a task"
     )
     assert {point for points in crash_points.POINTS.values() for point in points} == in_code
 
@@ -68,7 +68,7 @@ def test_what_is_no_point_is_refused(text: str, said: str) -> None:
 
 def test_nothing_is_armed_by_default() -> None:
     assert crash_points.parse("") is None and crash_points._armed is None
-    crash_points.arm_crash("planner", "worker:after_publish:1")
+    crash_points.arm("planner", "worker:after_publish:1")
     assert crash_points._armed is None, "another service's point"
 
 
