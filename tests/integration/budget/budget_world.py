@@ -210,7 +210,7 @@ async def world(redis: RedisServer) -> AsyncIterator[World]:
     edges: dict[str, Budget] = {}
 
     def make(context: Context) -> Budget:
-        settings = Settings(redis_url=SecretStr(redis.url), redis_timeout_s=0.5, retry_after_ms=20)
+        settings = Settings(redis_url=SecretStr(redis.url), redis_timeout_s=0.5, retry_after_ms=20, ceiling="end")
         edges[context.instance] = build(context, settings)
         return edges[context.instance]
 
