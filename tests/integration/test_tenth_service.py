@@ -112,7 +112,7 @@ def test_it_answers_in_the_memory_mesh_beside_all_others(tree: Path, tmp_path: P
 
 def test_it_answers_as_a_process_on_a_real_broker(tree: Path, tmp_path: Path) -> None:
     said = _run(tree, "tests/integration/tenth_service/ask_a_process.py", str(tmp_path / "mesh"))
-    assert "'echo-0'" in said and said.endswith("; heard: hello\n")
+    assert "'echo-0'" in said and "; heard: hello\n" in said
 
 
 def test_the_simulation_starts_it(tree: Path) -> None:
