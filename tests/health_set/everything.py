@@ -4,6 +4,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
+from tests.health_set.runs import (  # noqa: F401  (imported for what they register)
+    honest_batches,
+    honest_code,
+    honest_squads,
+    honest_twins,
+    honest_waiting,
+    loops_alone,
+    loops_squads,
+    loops_twins,
+)
 from tests.health_set.sets import DAILY, TWINS
 
 SETS = (DAILY, TWINS)

@@ -18,7 +18,7 @@ from bulkhead.grants import Authority, Signer
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.errors import Deferred, Refused
-from bulkhead.runtime.halts.live import OpenBreaker, Target, key_of
+from bulkhead.runtime.halts.live import CEILING, OpenBreaker, Target, key_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
@@ -90,8 +90,6 @@ class Reservation:
 PAUSE_FIRST_MS = 500
 PAUSE_MOST_MS = 60_000
 """So seldom work that waits asks at last: a night is some hundred messages of each call."""
-CEILING = "budget_exceeded"
-"""Code of budget's halts."""
 
 
 def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:

@@ -10,8 +10,9 @@ from typing import Any
 from bulkhead.bus.port import BusUnavailable, NobodyAnswers
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.protocol import CEILING, PAUSE_FIRST_MS, Hands, Job, Keep, Purpose, Reservation, agent_of
+from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Hands, Job, Keep, Purpose, Reservation, agent_of
 from bulkhead.runtime.errors import Deferred, Refused, RpcRefused
+from bulkhead.runtime.halts.live import CEILING
 from bulkhead_contracts import envelope
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Failure, Usage

@@ -22,6 +22,8 @@ from bulkhead_contracts.control import Breaker, Halt
 
 log = Log("halts")
 
+CEILING = "budget_exceeded"
+"""Code of budget's halts."""
 REREAD_S = 2.0
 MAX_HALTS = 100_000
 TRIAL_GAP_MS = 1_000

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bulkhead.bus.port import Bus, WrongLastSequence
-from bulkhead.runtime.doer.protocol import CEILING
+from bulkhead.runtime.halts.live import CEILING
 from bulkhead.runtime.publish.publisher import Publisher, persist
 from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, HaltScope, Switched

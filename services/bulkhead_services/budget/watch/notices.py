@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bulkhead.runtime.doer.protocol import CEILING
+from bulkhead.runtime.halts.live import CEILING
 from bulkhead.runtime.halts.operator import HALTS
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped

@@ -85,7 +85,7 @@ async def test_nobody_takes_the_place_of_the_planners_timer():
         await mesh.until(subjects.mesh("planner", "worker", "demo", "tt"), StepAssigned)
         opening = (await mesh.messages("INBOX_PLANNER", subjects.task_filter("planner", "demo", "tt")))[0]
         publisher = mesh.context("worker").publisher
-        for index in range(1, 12):
+        for index in range(12):
             body = StepFinished(step_id="none", attempt=9, plan_version=9, result=Result())
             chosen = envelope.derive_id("planner", opening.ce_id, index)
             head = replace(publisher.envelope(body, cause="x", index=index), id=chosen)

@@ -7,7 +7,7 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.doer.protocol import CEILING
+from bulkhead.runtime.halts.live import CEILING
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.types import Body
