@@ -41,15 +41,7 @@ async def submit_task(
 ) -> Exit:
     """Add the documents, submit, and with `watch` follow. Raises Stop when the mesh refuses the task at once, and for
     unreadable documents unless skip_unreadable."""
-    text = _standard_input() if objective == "-" else objective
-    if not text.strip():
-        raise Stop(Exit.USAGE, "the objective is empty", "describe what the mesh is to find out or do")
-    if len(text) > bounds.MAX_OBJECTIVE_CHARS:
-        raise Stop(
-            Exit.USAGE,
-            f"the objective has {len(text)} characters; the limit is {bounds.MAX_OBJECTIVE_CHARS}",
-            "put long material into documents (--docs)",
-        )
+    text = _objective(objective)
     uploads = document_files.find(docs)
     if (file := wanted.get("plan")) is not None:
         wanted = wanted | {"plan": read_plan(file)}
@@ -94,6 +86,20 @@ async def submit_task(
             err.print(f"it {answer.waits(first.data)}", style="yellow", markup=False)
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
+
+
+def _objective(given: str) -> str:
+    """The objective, from standard input where it is `-`. Raises Stop."""
+    text = _standard_input() if given == "-" else given
+    if not text.strip():
+        raise Stop(Exit.USAGE, "the objective is empty", "describe what the mesh is to find out or do")
+    if len(text) > bounds.MAX_OBJECTIVE_CHARS:
+        raise Stop(
+            Exit.USAGE,
+            f"the objective has {len(text)} characters; the limit is {bounds.MAX_OBJECTIVE_CHARS}",
+            "put long material into documents (--docs)",
+        )
+    return text
 
 
 def read_plan(file: Path) -> dict[str, Any]:
