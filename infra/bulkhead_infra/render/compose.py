@@ -216,7 +216,7 @@ def _service(name: str, row: Row, rights: ServicePolicy) -> str:
     if Place.DOCUMENTS in rights.reaches:
         volumes.append(f"documents:{DATA}")
     if Setting.TENANTS in row.environment:
-        volumes.append(f"${{BULKHEAD_TENANTS:-./infra/identity/tenants.yaml}}:{TENANTS}:ro")
+        volumes.append(f"${{BULKHEAD_TENANTS:-./infra/bulkhead_infra/identity/tenants.yaml}}:{TENANTS}:ro")
     lines.append(f"    volumes: [{', '.join(f'{chr(34)}{volume}{chr(34)}' for volume in volumes)}]")
     if row.port:
         port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{BULKHEAD_HTTP_PORT:-{row.port}}}:{row.port}"
