@@ -209,8 +209,8 @@ class Admission:
             await self._writer.store(fact)
         except BusError as error:
             log.warning("fact_not_appended", key=key, reason=str(error))
-            await self._release(request)
-            # It may be stored all the same, and is found by the next rebuild then.
+            # It may be stored all the same: released now and found by the next rebuild, its money would be held twice.
+            self._uncertain.add(key, request.message, request.body.reservation_id)
             return Refusal("wait", messages.fact_not_stored(error), doubtful=True)
         # By both clocks: the loop's may stand still while something runs in it, the other one may be set.
         waited_s = asyncio.get_running_loop().time() - request.asked_s
@@ -226,13 +226,6 @@ class Admission:
         except (Fenced, *RedisFailure) as error:
             return self._lost(error)
         return None
-
-    async def _release(self, request: Request) -> None:
-        try:
-            await self._store.release(request.key)
-        except (Fenced, *RedisFailure) as error:
-            self._uncertain.add(request.key, request.message, request.body.reservation_id)
-            self._keeper.lose(str(error))
 
     async def _at_ceiling(self, request: Request, ceiling: Ceiling) -> Refusal:
         """Park or end the task: its halt stands before the answer."""

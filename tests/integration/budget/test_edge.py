@@ -204,7 +204,7 @@ async def test_a_settled_id_admits_no_second_call_and_halts_nothing(world: World
     await world.settled_balance(spent=20, reserved=50)
 
 
-async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
+async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_asker_may_come_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = world.mesh.context("budget").publisher
@@ -218,10 +218,32 @@ async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
     with monkeypatch.context() as patch:
         patch.setattr(type(publisher), "put", refuse)
         answer = await world.ask("r1", cost=50)
+        assert (await world.ask("left", cost=30)).decision == "wait"
     assert answer.decision == "wait" and "journal" in answer.reason and answer.doubtful, "it may have taken it"
-    assert (await world.balance()).reserved.cost_usd_micros == 0
+    await world.settled_balance(spent=0, reserved=80)
     assert (await world.ask("r1", cost=50)).decision == "reserved"
-    assert (await world.balance()).reserved.cost_usd_micros == 50
+    monkeypatch.setattr("bulkhead_services.budget.ledger.uncertain_holds.DOUBT_S", 0.0)
+    await world.edges["0"].uncertain.release_due()
+    await world.settled_balance(spent=0, reserved=50)
+
+
+async def test_a_fact_that_was_stored_and_not_acknowledged_keeps_its_room(world: World) -> None:
+    """Its money given to another call, the rebuild that reads it and the asker that comes again would spend it twice."""
+    edge = world.edges["0"]
+    real = edge.admission._writer.store
+
+    async def stored_unheard(*args: Any) -> None:
+        edge.admission._writer.store = real  # type: ignore[method-assign]
+        await real(*args)
+        raise BusUnavailable("no answer")
+
+    edge.admission._writer.store = stored_unheard  # type: ignore[method-assign]
+    assert (await world.ask("unheard", cost=60)).decision == "wait"
+    assert (await world.ask("other", cost=60)).decision == "wait"
+    await edge.store._redis.flushall()
+    await world.asked_until("reserved", "unheard", cost=60)
+    assert (await world.ask("other", cost=60)).decision == "wait"
+    await world.settled_balance(spent=0, reserved=60)
 
 
 @pytest.mark.parametrize("loss", ["killed", "emptied", "old dump"])

@@ -45,6 +45,8 @@ MARKS = "ledger"
 """Tenant and task of the marks of rebuilds: they belong to none."""
 SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
 ROLE = "checkpointer"
+FIRST_LOOK_S = 5.0
+"""A replica looks so soon after its start: whether a checkpoint is due is told by the streams, not by its uptime."""
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
 GIVEN_UP = "given-up:"
@@ -275,8 +277,10 @@ class Checkpointer:
 
     async def run(self) -> None:
         """Until cancelled."""
+        pause_s = min(FIRST_LOOK_S, self._every_s)
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(pause_s)
+            pause_s = self._every_s
             try:
                 if await self._store.lead(ROLE, self._holder, max(LEASE_MS, int(self._every_s * 2_000))):
                     await self.make()

@@ -1,5 +1,6 @@
 """A checkpoint and the tail after it give the ledger that all messages give, wherever the cut lies."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 
@@ -192,6 +193,24 @@ async def test_a_checkpoint_larger_than_what_calls_for_one_calls_for_no_other(mo
     assert not await checkpointer.make()
     await said(broker, 45, 48)
     assert await checkpointer.make()
+
+
+async def test_a_replica_that_is_restarted_often_makes_the_checkpoint_that_is_due(monkeypatch) -> None:
+    """A checkpoint is due by the facts since the last one, whatever the uptime of the replica that looks."""
+    monkeypatch.setattr(checkpoint, "FIRST_LOOK_S", 0.0, raising=False)
+    broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
+    for first in (0, 20):
+        await said(broker, first, first + 20)
+        _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
+        looking = asyncio.create_task(checkpointer.run())
+        await asyncio.sleep(0.1)
+        looking.cancel()
+        assert checkpointer.made == 1
+    _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
+    looking = asyncio.create_task(checkpointer.run())
+    await asyncio.sleep(0.1)
+    looking.cancel()
+    assert checkpointer.made == 0, "nothing new: none is due"
 
 
 async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint_holds_nothing() -> None:
