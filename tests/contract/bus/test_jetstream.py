@@ -266,7 +266,7 @@ async def accounts(accounts_server: Accounts) -> AsyncIterator[Accounts]:
     admin = await nats.connect(accounts_server.url("provisioner"))
 
     async def api(what: str, body: object) -> None:
-        answer = json.loads((await admin.request(f"$JS.API.{what}", json.dumps(body).encode())).data)
+        answer = json.loads((await admin.request(f"$JS.API.{what}", json.dumps(body).encode(), timeout=10)).data)
         assert "error" not in answer, answer
 
     for name, subject in ((INBOX, "mesh.*.worker.>"), ("INBOX_PLANNER", "mesh.*.planner.>"), ("RECORDS", "record.>")):

@@ -228,7 +228,7 @@ async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_as
 
 
 async def test_a_fact_that_was_stored_and_not_acknowledged_keeps_its_room(world: World) -> None:
-    """Its money given to another call, the rebuild that reads it and the asker that comes again would spend it twice."""
+    """Were its room given to another call, a rebuild that reads it would let both be told."""
     edge = world.edges["0"]
     real = edge.admission._writer.store
 

@@ -39,7 +39,7 @@ class Server:
         while not self.server.started:
             time.sleep(0.005)
         port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY, timeout=5)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY, timeout=60)
 
     def chat(self, **body: Any) -> httpx.Response:
         return self.http.post("/v1/chat/completions", json=request(**body))

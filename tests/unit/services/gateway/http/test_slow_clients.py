@@ -29,14 +29,12 @@ def mesh(tmp_path):
 class Dripping:
     """Sends `drip` every 50 ms until the gateway ends the connection; keeps what was answered."""
 
-    def __init__(self, reader, writer, drip):
+    def __init__(self, reader, writer, drip, began):
         self.got, self.writer, self._drip = b"", writer, drip
-        self._reader = reader
+        self._reader, self._began = reader, began
 
     async def until_dropped(self):
-        """How long it took; fails when the gateway never ends it."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        """How long it took since the client connected; fails when the gateway never ends it."""
         reading = asyncio.create_task(self._read())
         async with asyncio.timeout(PATIENCE_S):
             while not reading.done():
@@ -46,7 +44,7 @@ class Dripping:
                     break
                 await asyncio.wait({reading}, timeout=0.05)
             await reading
-        return loop.time() - began
+        return asyncio.get_running_loop().time() - self._began
 
     async def _read(self):
         try:
@@ -62,10 +60,11 @@ class Dripping:
 
 @asynccontextmanager
 async def dripping(gateway, begin, drip):
+    began = asyncio.get_running_loop().time()
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(begin)
     try:
-        yield Dripping(reader, writer, drip)
+        yield Dripping(reader, writer, drip, began)
     finally:
         writer.transport.abort()
 
