@@ -23,7 +23,7 @@ Build = Callable[[Context, Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """What starts one service."""
+    """The composition root of one service."""
 
     name: str
     settings: type[ServiceSettings]
@@ -48,10 +48,8 @@ def settings_of(name: str) -> type[ServiceSettings]:
         return ServiceSettings
     settings = getattr(_module(name, "settings"), "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, ServiceSettings)):
-        raise ServicesError(
-            f"services/bulkhead_services/{name}/settings.py has no `Settings`; write `class "
-            f"Settings(ServiceSettings)` there"
-        )
+        way = "write `class Settings(ServiceSettings)` there"
+        raise ServicesError(f"services/bulkhead_services/{name}/settings.py has no `Settings`; {way}")
     return settings
 
 
@@ -77,7 +75,5 @@ def _module(name: str, part: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise  # A package that it imports is not installed.
-        raise ServicesError(
-            f"bulkhead_services.{name}: there is no services/bulkhead_services/{name}/{part}.py; write it, or remove "
-            f"the row from services.yaml"
-        ) from error
+        way = f"there is no services/bulkhead_services/{name}/{part}.py; write it, or remove the row from services.yaml"
+        raise ServicesError(f"bulkhead_services.{name}: {way}") from error

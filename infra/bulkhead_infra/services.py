@@ -61,8 +61,6 @@ class Row(BaseModel):
 
 
 class _File(BaseModel):
-    """The whole of services.yaml."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     services: dict[Token, Row]
@@ -75,10 +73,8 @@ class _File(BaseModel):
                     raise ValueError(f"services.{name}: the row is missing; write `{name}: {{kind: {kind}, drain: 3}}`")
         for name, row in self.services.items():
             if name not in KINDS[row.kind]:
-                raise ValueError(
-                    f"services.{name}.kind: the catalog has no {row.kind} of this name; add it to "
-                    f"{row.kind.upper()}S in contracts/bulkhead_contracts/catalog.py, or correct the row"
-                )
+                way = f"add it to {row.kind.upper()}S in contracts/bulkhead_contracts/catalog.py, or correct the row"
+                raise ValueError(f"services.{name}.kind: the catalog has no {row.kind} of this name; {way}")
         called = [name for name, row in self.services.items() if Setting.HTTP in row.environment]
         if len(called) != 1:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 In: parts (name, bytes). Out: a file of mode 0600 that has its name only when everything is in it and on disk. Read
 back, nothing of what the file says is believed: names must fit a pattern and are never paths, sizes must fit the file,
-digests must fit the manifest. Who restores a file still trusts its maker: digests show damage, not malice.
+digests must fit the manifest. A restore still trusts the maker of the file: digests show damage, not malice.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ BLOCK = tarfile.BLOCKSIZE
 CHUNK_BYTES = 1024 * 1024
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_SMALL_BYTES = 16 * 1024 * 1024
-"""Of a part that is read as a whole: everything but streams and documents."""
+"""Largest part that is read as a whole: all but streams and documents."""
 MAX_PARTS = 100_000
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -126,7 +126,6 @@ class Writer:
         return PartWriter(self, self._file, name)
 
     def put(self, name: str, chunks: list[bytes]) -> None:
-        """A part at once."""
         with self.open(name) as part:
             for chunk in chunks:
                 part.write(chunk)
@@ -240,7 +239,6 @@ class Reader:
         return b"".join(self.chunks(name))
 
     def has(self, name: str) -> bool:
-        """Whether there is such a part."""
         return name in self._where
 
     def _read(self) -> Manifest:
@@ -296,10 +294,8 @@ class Reader:
         except (ValueError, KeyError, TypeError) as error:
             raise self._foreign() from error
         if found > FORMAT:
-            raise BackupError(
-                f"{self.path} has format {found} and this bulkhead reads up to {FORMAT}; restore it with the version "
-                "that made it, or a newer one"
-            )
+            way = "restore it with the version that made it, or a newer one"
+            raise BackupError(f"{self.path} has format {found} and this bulkhead reads up to {FORMAT}; {way}")
 
     def _parse(self) -> Manifest:
         if self._where[MANIFEST_PART].size > MAX_MANIFEST_BYTES:

@@ -8,7 +8,7 @@ whoever still acts does so on what every copy has. The broker lets go by itself 
 
 The streams are copied one after the other, later ones know more, and from that follows the order:
 
-1. Positions of the durables. What lies above them is handled once more after a restore, against everything below: the
+1. Positions of the durables. Messages above them are handled once more after a restore, against everything below: the
    same decisions, the same ids, which are known. A position read after any stream could skip what that stream lacks.
 2. Inboxes of deciders and doers, then the gateway's: only it hears outsiders, so that nothing is left to an inbox whose
    task it does not know.
@@ -24,6 +24,7 @@ the facts at budget's start). Left out, since it is no state: logs and traces.
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progr
     sealed = _sealed(wanted) if wanted.passphrase else b""
     with Writer(to) as file:
         async with held(broker, await _durables(broker)) as durables:
-            positions = [await _position(broker, *one) for one in durables]
+            positions = [Position(stream=s, durable=d, floor=await broker.floor(s, d)) for s, d in durables]
             streams = [await _copy(broker, file, name, say) for name in order()]
         found = _documents(file, wanted.documents, say)
         streams.append(await _copy(broker, file, subjects.BLOBS_STREAM, say))
@@ -175,16 +176,9 @@ async def _durables(broker: Broker) -> list[Durable]:
     return found
 
 
-async def _position(broker: Broker, stream: str, durable: str) -> Position:
-    return Position(stream=stream, durable=durable, floor=await broker.floor(stream, durable))
-
-
 def _shards(positions: list[Position]) -> dict[str, int]:
     """Services that have more than one durable."""
-    counts: dict[str, int] = {}
-    for one in positions:
-        service = one.durable.rpartition("-")[0]
-        counts[service] = counts.get(service, 0) + 1
+    counts = Counter(position.durable.rpartition("-")[0] for position in positions)
     return {service: count for service, count in counts.items() if count > 1}
 
 

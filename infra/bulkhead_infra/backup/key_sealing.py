@@ -27,7 +27,6 @@ _HEAD = b"bulkhead-keys-1\n"
 
 
 def seal(files: Mapping[str, str], passphrase: str) -> bytes:
-    """The sealed form."""
     salt, nonce = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(NONCE_BYTES)
     return _HEAD + salt + nonce + _cipher(passphrase, salt).encrypt(nonce, json.dumps(dict(files)).encode(), _HEAD)
 
@@ -51,7 +50,7 @@ def unseal(sealed: bytes, passphrase: str) -> dict[str, str]:
 
 
 def read_passphrase(path: Path) -> str:
-    """Of a file with one line. Raises BackupError."""
+    """The passphrase in a file of one line. Raises BackupError."""
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

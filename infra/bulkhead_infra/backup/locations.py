@@ -5,14 +5,12 @@ machine that is cut off leaves a mark: `up` refuses the directory, and the next 
 """
 
 import asyncio
-import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bulkhead.bus.jetstream.connection import ca_beside
 from bulkhead.tcp_ports import free_port
@@ -21,7 +19,7 @@ from bulkhead_infra.backup.archive import Manifest, Misnamed, Reader
 from bulkhead_infra.backup.backup import Say, Wanted
 from bulkhead_infra.backup.stream_copies import connected
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir
+from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir, read_object
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer
@@ -109,7 +107,7 @@ async def _fill(remote: Remote, reader: Reader, layout: Layout, say: Say) -> Non
 @asynccontextmanager
 async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
     """Address of the broker and folder of the keys."""
-    mesh = _read(data / MESH_FILE)
+    mesh = read_object(data / MESH_FILE)
     if not mesh:
         raise Misnamed(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
     try:
@@ -151,16 +149,6 @@ def _make_room(data: Path) -> None:
         for path in stores:
             path.unlink()
     elif streams.exists() or stores:
-        raise Misnamed(
-            f"{data} holds a mesh already; restore into another directory (--data), and remove this one when you are "
-            "sure that nobody needs it"
-        )
+        way = "restore into another directory (--data), and remove this one when you are sure that nobody needs it"
+        raise Misnamed(f"{data} holds a mesh already; {way}")
     keys.replace(mark, "A backup is being restored into this directory.\n")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -23,10 +23,8 @@ def check_streams(reader: Reader, layout: Layout) -> dict[str, dict[str, Any]]:
     known = {config["name"]: config for config in streams(layout)}
     for copy in reader.manifest.streams:
         if copy.name not in known or copy.name == subjects.JOURNAL_STREAM:
-            raise BackupError(
-                f"{reader.path} holds a stream {copy.name}, which this version does not have; restore it with version "
-                f"{reader.manifest.version} of bulkhead and upgrade then"
-            )
+            way = f"restore it with version {reader.manifest.version} of bulkhead and upgrade then"
+            raise BackupError(f"{reader.path} holds a stream {copy.name}, which this version does not have; {way}")
     for one in reader.manifest.documents:
         documents.tenant_name(one.tenant)
     return known
@@ -42,10 +40,8 @@ async def restore_streams(broker: Broker, reader: Reader, layout: Layout, say: S
     """Every stream of the backup, in its order. Raises BackupError."""
     known = check_streams(reader, layout)
     if there := sorted(set(await broker.names()) & set(known)):
-        raise Misnamed(
-            f"the broker has a mesh already (stream {there[0]} and {len(there) - 1} more): a backup is restored into "
-            "an empty one; name another broker or directory, or remove its streams first"
-        )
+        way = "a backup is restored into an empty one; name another broker or directory, or remove its streams first"
+        raise Misnamed(f"the broker has a mesh already (stream {there[0]} and {len(there) - 1} more): {way}")
     for copy in reader.manifest.streams:
         name = f"streams/{copy.name}"
         # Sources come last: a stream that is restored with them fetches again all that it has fetched before.

@@ -1,7 +1,7 @@
 """Streams as the broker's own snapshots, under the identity `backup`: sequences, times and headers stay as they are.
 
 In: an address and the identity's key. Out: bytes of one stream, or a stream made of them. Consumers are left out of
-both: a position is only good with streams that are younger than it (see `taking`).
+both: a position is only good with streams that are younger than it (see `backup`).
 """
 
 import asyncio
@@ -17,20 +17,19 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bulkhead.bus.jetstream.connection import ca_beside, trusting
+from bulkhead.bus.jetstream.connection import ca_beside
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.decider.history import SOURCE_HEADER
 from bulkhead_infra.backup.archive import BackupError, StreamCopy
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import BACKUP
-from bulkhead_infra.identity.rights import API, inbox_prefix
+from bulkhead_infra.identity.rights import API
+from bulkhead_infra.nats.provision import STREAM_NOT_FOUND, connect_options
 
 CHUNK_BYTES = 512 * 1024
-CONNECT_TIMEOUT_S = 5
 AGAIN_S, KNOWN_WITHIN_S = 0.1, 10.0
 TIMEOUT_S = 60.0
 """A large stream is laid out on the broker's disk before the first piece comes."""
-STREAM_NOT_FOUND = 10059
 FOREIGN = ("republish", "sources", "mirror", "subject_transform")
 """Settings by which a stream says or takes more than its own subjects."""
 
@@ -42,7 +41,6 @@ class Broker:
         self._client, self._url, self._denied = client, url, denied
 
     async def names(self) -> list[str]:
-        """Names of all streams."""
         return list((await self._ask("STREAM.NAMES", {})).get("streams") or ())
 
     async def info(self, stream: str) -> dict[str, Any] | None:
@@ -59,7 +57,7 @@ class Broker:
         return int(found["ack_floor"]["stream_seq"])
 
     async def pause(self, stream: str, durable: str, seconds: float) -> None:
-        """Hand nothing out from this durable for so long; 0 ends it. What is being handled goes on."""
+        """Hand nothing out from this durable for so long; 0 ends it. Running work goes on."""
         until = datetime.fromtimestamp(time.time() + seconds if seconds else 0, UTC).isoformat()
         await self._ask(f"CONSUMER.PAUSE.{stream}.{durable}", {"pause_until": until})
 
@@ -140,7 +138,7 @@ class Broker:
         raise BackupError(f"the broker refuses {request}: {answer['error'].get('description')}; see its log")
 
     async def _request(self, subject: str, body: bytes) -> Msg:
-        """An answer. What reached nobody is said again: in a cluster who answers may only be on its way to be known."""
+        """An answer. A request that reached nobody is repeated: in a cluster its server may not be known yet."""
         until = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
         while True:
             try:
@@ -170,7 +168,7 @@ class Broker:
 
 
 def copied(stream: str, state: Mapping[str, Any]) -> StreamCopy:
-    """What a stream's state says, as the manifest has it. The first of none is told as 0 or as the next one."""
+    """A stream's state as the manifest has it. An empty stream gives 0 or the next number as its first."""
     messages, last = int(state["messages"]), int(state["last_seq"])
     first = int(state["first_seq"]) if messages else last + 1
     return StreamCopy(name=stream, messages=messages, bytes=int(state["bytes"]), first_seq=first, last_seq=last)
@@ -188,18 +186,7 @@ async def connected(url: str, identity: Path) -> AsyncIterator[Broker]:
             denied.set_result(str(error).partition("for ")[2] or str(error))
 
     try:
-        await client.connect(
-            url.split(","),
-            name=BACKUP,
-            nkeys_seed_str=seed,
-            inbox_prefix=inbox_prefix(BACKUP),
-            error_cb=failed,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            tls=trusting(ca_file) if ca_file else None,
-            tls_handshake_first=bool(ca_file),
-        )
+        await client.connect(url.split(","), error_cb=failed, **connect_options(BACKUP, seed, ca_file))
     except (BusError, errors.Error, OSError) as error:
         raise BackupError(
             f"cannot reach the broker at {url} as {BACKUP}: {error}; is it running, and does it know this identity (a "

@@ -17,7 +17,7 @@ KIB, GIB, TIB = 1024, 1024**3, 1024**4
 STREAM_PER_S = 4_400
 """Acknowledged writes of one stream with an fsync each, on one server; a cluster of three that groups them: 5,000."""
 ROOM = 0.6
-"""Of any limit that is used at the peak: what is left is for retries, a lost replica and a bad hour."""
+"""Share of any limit that is used at the peak; the rest is for retries, a lost replica and a bad hour."""
 REDIS_KEEP_HOURS = 6
 """How long a settled call is remembered (settings of budget); open ones and accounts are few beside them."""
 CHECKPOINT_S = 300
@@ -99,7 +99,6 @@ class Load:
 
     @property
     def peak_per_s(self) -> float:
-        """Tasks."""
         return self.tasks_per_day / DAY_S * self.peak
 
 
@@ -183,7 +182,6 @@ def breaks(load: Load) -> list[tuple[str, int]]:
 
 
 def tables(load: Load) -> str:
-    """Both, as Markdown."""
     rows = ["| what | for this load |", "| --- | --- |", *(f"| {what} | {how} |" for what, how in plan(load)), ""]
     rows += ["| gives way | from so many tasks a day |", "| --- | --- |"]
     return "\n".join([*rows, *(f"| {what} | {count:,} |" for what, count in breaks(load))]) + "\n"

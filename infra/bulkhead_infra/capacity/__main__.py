@@ -10,7 +10,6 @@ from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """See the module."""
     parser = argparse.ArgumentParser(
         prog="python -m bulkhead_infra.capacity", description="What so many tasks a day need."
     )

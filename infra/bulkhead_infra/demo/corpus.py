@@ -32,9 +32,7 @@ class Expected:
 
     amount: Decimal
     currency: str
-    deciding_sources: tuple[str, ...]
     must_cite: tuple[str, ...]
-    exception_applied: bool
     exception_reason: str
 
 
@@ -88,7 +86,8 @@ def draw_rules(rng: random.Random) -> Rules:
     """Numbers and outcome of one case."""
     fares = tuple(rng.sample(wording.FARE_CLASSES, 3))
     thresholds = rng.choice(((30, 7), (21,), (14, 3), (45, 14), (28,), (60, 21)))
-    rates = {fare: _falling(rng, len(thresholds) + 1) for fare in fares}
+    drawn = {fare: rng.sample(range(30, 95, 5), len(thresholds) + 1) for fare in fares}
+    rates = {fare: tuple(sorted(values, reverse=True)) for fare, values in drawn.items()}
     fees = dict(zip(fares, (Decimal(value) for value in rng.sample(range(20, 90, 5), 3)), strict=True))
     mine = rng.choice(fares)
     price = Decimal(rng.randrange(28_000, 99_000)) / 100
@@ -124,10 +123,6 @@ def draw_rules(rng: random.Random) -> Rules:
     )
 
 
-def _falling(rng: random.Random, count: int) -> tuple[int, ...]:
-    return tuple(sorted((5 * value for value in rng.sample(range(6, 19), count)), reverse=True))
-
-
 def bands(thresholds: tuple[int, ...]) -> list[tuple[int | None, int | None]]:
     """Ranges of days from long before to shortly before: (30, 7) -> (30, -), (7, 29), (-, 6)."""
     lows: list[int | None] = [*thresholds, None]
@@ -148,20 +143,16 @@ def _documents(rng: random.Random, rules: Rules, airline: str) -> tuple[tuple[Do
         current = is_full == full_is_newer
         body = _rule_sections(rng, rules, is_full, current)
         head = _head(rng, newer if current else older, newer)
-        title = wording.pick(
-            rng, f"{airline}: cancelling a ticket", f"{airline} refunds", f"Cancellations at {airline}"
-        )
+        titles = (f"{airline}: cancelling a ticket", f"{airline} refunds", f"Cancellations at {airline}")
+        title = wording.pick(rng, *titles)
         written.append(Document(name, render(rng, name, title, head, body)))
     written.append(Document(waiver_name, _waivers(rng, rules, airline, waiver_name)))
     limits = [wording.cap_rule(rng, wording.money(rng, rules.currency, rules.cap))] if rules.cap else []
     if rules.floor:
         limits.append(wording.floor_rule(rng, wording.money(rng, rules.currency, rules.floor)))
     payout = f"Payment goes to the card that was charged, within {rng.choice((7, 10, 14))} working days."
-    written.append(
-        Document(
-            limit_name, render(rng, limit_name, f"{airline}: payments", [], [Section("Paying out", (*limits, payout))])
-        )
-    )
+    paying = [Section("Paying out", (*limits, payout))]
+    written.append(Document(limit_name, render(rng, limit_name, f"{airline}: payments", [], paying)))
     for name, (title, make) in zip(others, rng.sample(DISTRACTORS, 2 if rng.random() < 0.5 else 1), strict=False):
         written.append(Document(name, render(rng, name, title, [], make(rng, rules.currency, rules.fares))))
     rng.shuffle(written)
@@ -206,13 +197,13 @@ def _rule_sections(rng: random.Random, rules: Rules, is_full: bool, current: boo
 
 def _waivers(rng: random.Random, rules: Rules, airline: str, name: str) -> str:
     causes = [rules.cause, *rng.sample([i for i in range(len(wording.CAUSES)) if i != rules.cause], 2)]
+    other_fare = next(fare for fare in rules.fares if fare != rules.mine)
     lines = []
     for index in causes:
         own = index == rules.cause
         effect = rules.effect if own else rng.choice(("waived", "halved", "to", "by"))
         number = rules.effect_value if own else Decimal(rng.choice((15, 30, 60)))
         value = wording.percent(rng, int(number)) if effect == "by" else wording.money(rng, rules.currency, number)
-        other_fare = next(fare for fare in rules.fares if fare != rules.mine)
         but = ""
         if own and rules.standing == "excluded_inline":
             but = wording.exclusion_inline(rng, rules.mine)
@@ -223,7 +214,7 @@ def _waivers(rng: random.Random, rules: Rules, airline: str, name: str) -> str:
     if rules.standing == "excluded":
         lines.append(wording.exclusion_rule(rng, rules.mine))
     elif rng.random() < 0.3 and rules.standing != "excluded_inline":
-        lines.append(wording.exclusion_rule(rng, next(fare for fare in rules.fares if fare != rules.mine)))
+        lines.append(wording.exclusion_rule(rng, other_fare))
     title = wording.pick(rng, f"{airline}: special circumstances", f"{airline} and hardship", "Leniency")
     return render(rng, name, title, [], [Section(wording.pick(rng, "Waivers", "Exceptions to the fee"), tuple(lines))])
 
@@ -241,23 +232,16 @@ def _objective(rng: random.Random, rules: Rules, airline: str, who: str) -> str:
         evidence = ""
     paid = f"{rules.currency} {rules.price:.2f}"
     extra = f", besides {rules.currency} {rng.randrange(20, 60)}.00 for a suitcase" if rng.random() < 0.4 else ""
-    written = tuple(wording.day(rng, when) for when in (booked, departing, cancelled))
-    facts = wording.case_facts(
-        rng, who, airline, rules.mine, (written[0], written[1], written[2]), paid, extra, why, evidence
-    )
+    dates = wording.day(rng, booked), wording.day(rng, departing), wording.day(rng, cancelled)
+    facts = wording.case_facts(rng, who, airline, rules.mine, dates, paid, extra, why, evidence)
     return f"{facts}\n\n{wording.tasks(rng, rules.mine, who)}"
 
 
 def _expected(rules: Rules, sources: dict[str, str]) -> Expected:
     """The right amount: share of the price, less what the exception leaves of the fee, within the limits."""
-    band = next(
-        i
-        for i, (low, high) in enumerate(bands(rules.thresholds))
-        if (low is None or rules.days >= low) and (high is None or rules.days <= high)
-    )
+    band = sum(rules.days < threshold for threshold in rules.thresholds)
     fee = rules.fees[rules.mine]
-    applied = rules.standing == "applies"
-    if applied:
+    if rules.standing == "applies":
         fee = {
             "waived": Decimal(0),
             "halved": fee / 2,
@@ -265,31 +249,22 @@ def _expected(rules: Rules, sources: dict[str, str]) -> Expected:
             "by": fee * (100 - rules.effect_value) / 100,
         }[rules.effect]
     amount = max(Decimal(0), rules.price * rules.rates[rules.mine][band] / 100 - fee)
-    limited = amount
-    if rules.cap is not None:
-        limited = min(limited, rules.cap)
-    if rules.floor is not None:
-        limited = max(limited, rules.floor)
+    limited = amount if rules.cap is None else min(amount, rules.cap)
+    limited = limited if rules.floor is None else max(limited, rules.floor)
     must = [sources["current"], sources["outdated"]]
     if rules.standing != "no_cause":
         must.append(sources["waivers"])
     if limited != amount:
         must.append(sources["limits"])
-    deciding = tuple(name for name in must if name != sources["outdated"])
-    return Expected(
-        limited.quantize(CENT, ROUND_HALF_UP), rules.currency, deciding, tuple(must), applied, rules.standing
-    )
+    return Expected(limited.quantize(CENT, ROUND_HALF_UP), rules.currency, tuple(must), rules.standing)
 
 
 def write(demo: Demo, directory: Path) -> list[Path]:
     """The documents as files in `directory` (made if missing); their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    paths = []
     for document in demo.documents:
-        path = directory / document.name
-        path.write_text(document.text, encoding="utf-8")
-        paths.append(path)
-    return paths
+        (directory / document.name).write_text(document.text, encoding="utf-8")
+    return [directory / document.name for document in demo.documents]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -300,19 +275,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     demo = generate(given.seed)
     files = [str(path) for path in write(demo, given.out)] if given.out else [d.name for d in demo.documents]
+    told = {"seed": demo.seed, "airline": demo.airline, "objective": demo.objective, "files": files}
     expected = {**demo.expected.__dict__, "amount": str(demo.expected.amount)}
-    print(
-        json.dumps(
-            {
-                "seed": demo.seed,
-                "airline": demo.airline,
-                "objective": demo.objective,
-                "files": files,
-                "expected": expected,
-            },
-            indent=2,
-        )
-    )
+    print(json.dumps({**told, "expected": expected}, indent=2))
 
 
 if __name__ == "__main__":

@@ -45,10 +45,8 @@ def _text(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
 
 def _html(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
     listed = rng.random() < 0.5
-    out = [
-        f"<!doctype html>\n<html><head><title>{html.escape(title)}</title></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
-    ]
+    name = html.escape(title)
+    out = [f"<!doctype html>\n<html><head><title>{name}</title></head><body>", f"<h1>{name}</h1>"]
     for section in sections:
         if section.heading:
             out.append(f"<h2>{html.escape(section.heading)}</h2>")
@@ -63,16 +61,12 @@ def _html(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
 def _suitcases(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
     fee = wording.money(rng, currency, Decimal(rng.randrange(30, 70)))
     cap = wording.money(rng, currency, Decimal(rng.randrange(900, 1600, 50)))
-    return [
-        Section(
-            "Suitcases",
-            (
-                f"Each extra suitcase costs a fee of {fee} on {fares[0]} tickets.",
-                f"A suitcase booked online at least 5 days ahead is {rng.choice((10, 15, 20))}% cheaper.",
-                f"Compensation for a lost suitcase is limited to a maximum of {cap}.",
-            ),
-        )
-    ]
+    lines = (
+        f"Each extra suitcase costs a fee of {fee} on {fares[0]} tickets.",
+        f"A suitcase booked online at least 5 days ahead is {rng.choice((10, 15, 20))}% cheaper.",
+        f"Compensation for a lost suitcase is limited to a maximum of {cap}.",
+    )
+    return [Section("Suitcases", lines)]
 
 
 def _changes(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
@@ -84,15 +78,8 @@ def _changes(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[
 
 
 def _miles(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
-    return [
-        Section(
-            "Points",
-            (
-                f"{fares[1]} tickets earn {rng.choice((50, 125, 150))} percent of the distance as points.",
-                "Points expire after 36 months without a flight.",
-            ),
-        )
-    ]
+    earned = f"{fares[1]} tickets earn {rng.choice((50, 125, 150))} percent of the distance as points."
+    return [Section("Points", (earned, "Points expire after 36 months without a flight."))]
 
 
 DISTRACTORS: tuple[tuple[str, Callable[[random.Random, str, tuple[str, ...]], list[Section]]], ...] = (

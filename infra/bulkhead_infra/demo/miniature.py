@@ -17,66 +17,26 @@ from typing import Any
 from bulkhead_infra.offline_model.parts import short_digest
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
-PLAN_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["steps"],
-    "properties": {
-        "steps": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["id", "title", "instruction", "tools", "inputs", "acceptance"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "title": {"type": "string"},
-                    "instruction": {"type": "string"},
-                    "tools": {"type": "array", "items": {"type": "string"}},
-                    "inputs": {"type": "array", "items": {"type": "string"}},
-                    "acceptance": {"type": "string"},
-                },
-            },
-        }
-    },
-}
-VERDICT_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["verdict", "score", "reasons"],
-    "properties": {
-        "verdict": {"type": "string", "enum": ["accept", "reject"]},
-        "score": {"type": "number"},
-        "reasons": {"type": "array", "items": {"type": "string"}},
-    },
-}
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+TEXTS = {"type": "array", "items": TEXT}
 
 
-def _function(name: str, description: str, **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": description,
-            "parameters": {
-                "type": "object",
-                "properties": properties,
-                "required": list(properties),
-                "additionalProperties": False,
-            },
-        },
-    }
+def _object(**properties: Any) -> dict[str, Any]:
+    """The schema of an object with these properties, all required, and no other."""
+    shape = {"type": "object", "additionalProperties": False}
+    return {**shape, "required": list(properties), "properties": properties}
 
 
-TOOLS = {
-    tool["function"]["name"]: tool
-    for tool in (
-        _function(
-            "search_documents", "search the documents", query={"type": "string"}, k={"type": "integer", "maximum": 20}
-        ),
-        _function("calculate", "decimal arithmetic", expression={"type": "string"}),
-        _function("date_difference", "days between dates", start={"type": "string"}, end={"type": "string"}),
-        _function("date_add", "add days to a date", date={"type": "string"}, days={"type": "integer"}),
+STEP_SCHEMA = _object(id=TEXT, title=TEXT, instruction=TEXT, tools=TEXTS, inputs=TEXTS, acceptance=TEXT)
+PLAN_SCHEMA = _object(steps={"type": "array", "items": STEP_SCHEMA})
+VERDICT_SCHEMA = _object(verdict=TEXT | {"enum": ["accept", "reject"]}, score={"type": "number"}, reasons=TEXTS)
+TOOLS: dict[str, dict[str, Any]] = {
+    name: {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    for name, description, parameters in (
+        ("search_documents", "search the documents", _object(query=TEXT, k=NUMBER | {"maximum": 20})),
+        ("calculate", "decimal arithmetic", _object(expression=TEXT)),
+        ("date_difference", "days between dates", _object(start=TEXT, end=TEXT)),
+        ("date_add", "add days to a date", _object(date=TEXT, days=NUMBER)),
     )
 }
 
@@ -176,15 +136,14 @@ class Loop:
     def _plan(self, objective: str) -> list[dict[str, Any]]:
         tools = "\n".join(f"{name}: {tool['function']['description']} (read)" for name, tool in TOOLS.items())
         user = f"{part('objective', objective)}\n{part('tools', tools)}"
-        said = self._ask(
-            [{"role": "system", "content": "Make a plan."}, {"role": "user", "content": user}],
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"name": "plan", "schema": PLAN_SCHEMA, "strict": True},
-            },
-        )
-        steps: list[dict[str, Any]] = json.loads(said["content"])["steps"]
+        steps: list[dict[str, Any]] = self._structured("Make a plan.", user, "plan", PLAN_SCHEMA)["steps"]
         return steps
+
+    def _structured(self, order: str, user: str, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        wanted = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
+        messages = [{"role": "system", "content": order}, {"role": "user", "content": user}]
+        answer: dict[str, Any] = json.loads(self._ask(messages, response_format=wanted)["content"])
+        return answer
 
     def _work(self, step: dict[str, Any]) -> str:
         text = f"{step['title']}\n{step['instruction']}\nAcceptance: {step['acceptance']}"
@@ -220,15 +179,7 @@ class Loop:
         cited = set(re.findall(r"\[#([0-9a-f]{12})\]", answer))
         passages = [part("passage", c.text, source=c.source) for c in self.chunks if c.id in cited]
         user = "\n".join([part("answer", answer), part("acceptance", step["acceptance"]), *passages])
-        said = self._ask(
-            [{"role": "system", "content": "Judge."}, {"role": "user", "content": user}],
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"name": "verdict", "schema": VERDICT_SCHEMA, "strict": True},
-            },
-        )
-        verdict: dict[str, Any] = json.loads(said["content"])
-        return verdict
+        return self._structured("Judge.", user, "verdict", VERDICT_SCHEMA)
 
 
 def check_plan(steps: list[dict[str, Any]]) -> None:

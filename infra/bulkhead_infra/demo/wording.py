@@ -7,63 +7,18 @@ import random
 from datetime import date
 from decimal import Decimal
 
-AIRLINE_FIRST = (
-    "Northwind",
-    "Kestrel",
-    "Halcyon",
-    "Larkspur",
-    "Meridian",
-    "Tamarack",
-    "Aurelia",
-    "Solstice",
-    "Brightwater",
-    "Cormorant",
-    "Juniper",
-    "Vantage",
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+AIRLINE_FIRST = _words(
+    "Northwind Kestrel Halcyon Larkspur Meridian Tamarack Aurelia Solstice Brightwater Cormorant Juniper Vantage"
 )
 AIRLINE_LAST = ("Air", "Airways", "Airlines", "Aviation", "Skyways")
-GIVEN_NAMES = (
-    "Maria",
-    "Jonas",
-    "Aiko",
-    "Tomasz",
-    "Priya",
-    "Samuel",
-    "Leila",
-    "Henrik",
-    "Chiara",
-    "Mateo",
-    "Ngozi",
-    "Elif",
-)
-FAMILY_NAMES = (
-    "Alvarez",
-    "Lindqvist",
-    "Tanaka",
-    "Nowak",
-    "Raman",
-    "Okafor",
-    "Haddad",
-    "Sorensen",
-    "Rossi",
-    "Fuentes",
-    "Demir",
-    "Keller",
-)
-FARE_CLASSES = (
-    "Saver",
-    "Flex",
-    "Classic",
-    "Select",
-    "Breeze",
-    "Beacon",
-    "Horizon",
-    "Prime",
-    "Comet",
-    "Plus",
-    "Basic",
-    "Value",
-)
+GIVEN_NAMES = _words("Maria Jonas Aiko Tomasz Priya Samuel Leila Henrik Chiara Mateo Ngozi Elif")
+FAMILY_NAMES = _words("Alvarez Lindqvist Tanaka Nowak Raman Okafor Haddad Sorensen Rossi Fuentes Demir Keller")
+FARE_CLASSES = _words("Saver Flex Classic Select Breeze Beacon Horizon Prime Comet Plus Basic Value")
 CURRENCIES = ("EUR", "USD", "GBP", "CHF")
 
 # cause as the case says it, cause as the rules name it, the proof
@@ -139,7 +94,7 @@ def rate_rule(rng: random.Random, fare: str, days: str, share: str) -> str:
 
 
 def fee_rule(rng: random.Random, fare: str, amount: str) -> str:
-    """What is taken off."""
+    """The fee that is taken off."""
     return pick(
         rng,
         f"A cancellation fee of {amount} is deducted from the refund of a {fare} ticket.",
@@ -251,7 +206,7 @@ def case_facts(
     why: str,
     proof: str,
 ) -> str:
-    """What happened to the customer: dates are booked, departing and cancelled."""
+    """The customer's case; dates: booked, departing, cancelled."""
     booked, departing, cancelled = dates
     return pick(
         rng,

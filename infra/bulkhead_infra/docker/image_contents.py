@@ -59,62 +59,29 @@ SERVICES: Mapping[str, Contents] = _services()
 OTHER_OWNERS = ("operator", "provisioner", "nats", "redis", "upkeep")
 KEYS_OF = (*SERVICES, *OTHER_OWNERS)
 """Owners of a volume of keys that the provisioner fills."""
+
+
+def _infra(**rooms: str) -> tuple[str, ...]:
+    """Files below infra/bulkhead_infra: by room the modules, separated by spaces, with the room's `__init__`."""
+    modules = [f"{room}/{name}" for room, names in rooms.items() for name in ("__init__", *names.split())]
+    return tuple(f"infra/bulkhead_infra/{path}.py" for path in ("__init__", *modules))
+
+
+BROKER = _infra(docker="nats_container probes", processes="torn_file", nats="store")
+NAMES = tuple(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "bounds"))
+REDIS = _infra(docker="redis_container probes", processes="torn_file")
+MODEL = (*_infra(), "infra/bulkhead_infra/offline_model")
+PROVISIONER = (
+    *_infra(docker="provisioner upkeep", local="journal upkeep"),
+    *(f"infra/bulkhead_infra/{path}" for path in ("identity", "nats", "services.py", "services.yaml")),
+)
+ALL_KEYS = (STATE, "keys/all", *(f"keys/{name}" for name in KEYS_OF))
 INFRASTRUCTURE: Mapping[str, Contents] = {
-    "nats": Contents(
-        (
-            *STARTER,
-            "infra/bulkhead_infra/__init__.py",
-            "infra/bulkhead_infra/docker/__init__.py",
-            "infra/bulkhead_infra/docker/nats_container.py",
-            "infra/bulkhead_infra/docker/probes.py",
-            "infra/bulkhead_infra/processes/__init__.py",
-            "infra/bulkhead_infra/processes/torn_file.py",
-            "infra/bulkhead_infra/nats/__init__.py",
-            "infra/bulkhead_infra/nats/store.py",
-            *(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "bounds")),
-        ),
-        "nats",
-        "bulkhead_infra.docker.nats_container",
-        core=False,
-    ),
-    "redis": Contents(
-        (
-            *STARTER,
-            "infra/bulkhead_infra/__init__.py",
-            "infra/bulkhead_infra/docker/__init__.py",
-            "infra/bulkhead_infra/docker/redis_container.py",
-            "infra/bulkhead_infra/docker/probes.py",
-            "infra/bulkhead_infra/processes/__init__.py",
-            "infra/bulkhead_infra/processes/torn_file.py",
-        ),
-        "redis",
-        "bulkhead_infra.docker.redis_container",
-        core=False,
-    ),
-    "offline_model": Contents(
-        (*STARTER, "infra/bulkhead_infra/__init__.py", "infra/bulkhead_infra/offline_model"),
-        "offline-model",
-        "bulkhead_infra.offline_model",
-        core=False,
-    ),
+    "nats": Contents((*STARTER, *BROKER, *NAMES), "nats", "bulkhead_infra.docker.nats_container", core=False),
+    "redis": Contents((*STARTER, *REDIS), "redis", "bulkhead_infra.docker.redis_container", core=False),
+    "offline_model": Contents((*STARTER, *MODEL), "offline-model", "bulkhead_infra.offline_model", core=False),
     "provisioner": Contents(
-        (
-            *LIBRARY,
-            "infra/bulkhead_infra/__init__.py",
-            "infra/bulkhead_infra/docker/__init__.py",
-            "infra/bulkhead_infra/docker/provisioner.py",
-            "infra/bulkhead_infra/docker/upkeep.py",
-            "infra/bulkhead_infra/identity",
-            "infra/bulkhead_infra/local/__init__.py",
-            "infra/bulkhead_infra/local/journal.py",
-            "infra/bulkhead_infra/local/upkeep.py",
-            "infra/bulkhead_infra/nats",
-            "infra/bulkhead_infra/services.py",
-            "infra/bulkhead_infra/services.yaml",
-        ),
-        "provisioner",
-        "bulkhead_infra.docker.provisioner",
-        state=(STATE, "keys/all", *(f"keys/{name}" for name in KEYS_OF)),
+        (*LIBRARY, *PROVISIONER), "provisioner", "bulkhead_infra.docker.provisioner", state=ALL_KEYS
     ),
 }
 IMAGES: Mapping[str, Contents] = {**SERVICES, **INFRASTRUCTURE}
@@ -168,11 +135,11 @@ def _name(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", match[0]).lower()
 
 
-def prepare(target: Path, root: Path = ROOT) -> None:
+def prepare(target: Path) -> None:
     """For every image `target/<name>/`: lists/core.txt, lists/own.txt, code/ and state/. Compiled once for all."""
     whole = target / "all"
     for part in sorted({part for row in IMAGES.values() for part in row.code}):
-        _copy(root / part, whole / part, _ignored(root))
+        _copy(ROOT / part, whole / part, _ignored)
     # A root is read-only when it runs, so that nothing could be compiled then.
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(whole, quiet=1, stripdir=str(whole), invalidation_mode=unchecked):
@@ -189,7 +156,7 @@ def prepare(target: Path, root: Path = ROOT) -> None:
             (target / name / "state" / folder).mkdir(parents=True)
         lists = target / name / "lists"
         lists.mkdir()
-        for file, text in zip(("core.txt", "own.txt"), requirements(name, root), strict=True):
+        for file, text in zip(("core.txt", "own.txt"), requirements(name), strict=True):
             (lists / file).write_text(text)
 
 
@@ -201,23 +168,12 @@ def _copy(source: Path, place: Path, ignore: Callable[[str, list[str]], list[str
         shutil.copyfile(source, place)
 
 
-def _ignored(root: Path) -> Callable[[str, list[str]], list[str]]:
-    left_out = {str(root / one) for one in FOR_PEOPLE}
-
-    def ignored(folder: str, names: list[str]) -> list[str]:
-        return [one for one in names if f"{folder}/{one}" in left_out or one == "__pycache__"]
-
-    return ignored
-
-
-def main() -> int:
-    """See the module."""
-    parser = argparse.ArgumentParser(prog="image_contents.py", description=__doc__)
-    parser.add_argument("target", type=Path, help="a folder that is made")
-    asked = parser.parse_args()
-    prepare(asked.target)
-    return 0
+def _ignored(folder: str, names: list[str]) -> list[str]:
+    left_out = {str(ROOT / path) for path in FOR_PEOPLE}
+    return [name for name in names if f"{folder}/{name}" in left_out or name == "__pycache__"]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="image_contents.py", description=__doc__)
+    parser.add_argument("target", type=Path, help="a folder that is made")
+    prepare(parser.parse_args().target)

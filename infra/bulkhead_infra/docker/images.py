@@ -52,7 +52,7 @@ def tag_of(name: str, tag: str = "") -> str:
 
 
 def why_not() -> str:
-    """What keeps Docker from being used here; "" when it can."""
+    """The reason why Docker cannot be used here; "" when it can."""
     try:
         client()
     except ImageError as error:
@@ -106,36 +106,17 @@ def ensure(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "") -> 
 def weigh(names: Iterable[str] = ALL, tag: str = "") -> list[Built]:
     """Sizes of images that are built. Raises ImageError."""
     base = _size(base_image())
-    found = []
-    for name in names:
-        size = _size(tag_of(name, tag))
-        found.append(Built(name, tag_of(name, tag), size, size - base))
-    return found
+    sizes = {name: _size(tag_of(name, tag)) for name in names}
+    return [Built(name, tag_of(name, tag), size, size - base) for name, size in sizes.items()]
 
 
 def _build(name: str, root: Path, base: str, secrets: list[str], tag: str, revision: str) -> str:
     image = tag_of(name, tag)
-    arguments: Mapping[str, str] = {
-        "SERVICE": name,
-        "MODULE": IMAGES[name].module,
-        "BASE_IMAGE": base,
-        "REVISION": _commit(revision),
-    }
-    command = [
-        client(),
-        "build",
-        "--quiet",
-        "--network",
-        "host",
-        "--file",
-        str(root / DOCKERFILE),
-        "--tag",
-        image,
-        *(f"--build-arg={key}={value}" for key, value in arguments.items()),
-        *secrets,
-        str(root),
-    ]
-    done = _run(command, environ={"DOCKER_BUILDKIT": "1"}, timeout_s=BUILD_TIMEOUT_S)
+    module, commit = IMAGES[name].module, _commit(revision)
+    values = {"SERVICE": name, "MODULE": module, "BASE_IMAGE": base, "REVISION": commit}
+    arguments = [f"--build-arg={key}={value}" for key, value in values.items()]
+    options = ["--quiet", "--network=host", f"--file={root / DOCKERFILE}", f"--tag={image}", *arguments, *secrets]
+    done = _run([client(), "build", *options, str(root)], {"DOCKER_BUILDKIT": "1"}, BUILD_TIMEOUT_S)
     if done.returncode:
         raise ImageError(f"{image} could not be built:\n{done.stderr.strip()[-4000:]}")
     return image
@@ -208,21 +189,14 @@ def _size(image: str) -> int:
 def _run(
     command: list[str], environ: Mapping[str, str] | None = None, timeout_s: float = 60
 ) -> subprocess.CompletedProcess[str]:
+    whole = {**os.environ, **(environ or {})}
     try:
-        return subprocess.run(  # noqa: S603
-            command,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            env={**os.environ, **(environ or {})},
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=whole)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise ImageError(f"{' '.join(command[:2])} did not end within {timeout_s:g} s; look at the daemon") from error
 
 
 def main() -> int:
-    """See the module."""
     parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.docker.images", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; all when left out")
     parser.add_argument("--tag", default="", help=f"default: BULKHEAD_TAG, else {TAG}")
@@ -239,17 +213,13 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     if asked.json:
-        print(
-            json.dumps(
-                [{"name": one.name, "image": one.tag, "bytes": one.bytes, "own_bytes": one.own_bytes} for one in rows],
-                indent=1,
-            )
-        )
+        told = [{"name": r.name, "image": r.tag, "bytes": r.bytes, "own_bytes": r.own_bytes} for r in rows]
+        print(json.dumps(told, indent=1))
         return 0
     print(f"{'image':<16} {'beyond the base':>16} {'in all':>10}")
-    for one in rows:
-        kind = "" if one.name in SERVICES else "  (infrastructure)"
-        print(f"{one.name:<16} {one.own_bytes / 1e6:>13.1f} MB {one.bytes / 1e6:>7.1f} MB{kind}")
+    for row in rows:
+        kind = "" if row.name in SERVICES else "  (infrastructure)"
+        print(f"{row.name:<16} {row.own_bytes / 1e6:>13.1f} MB {row.bytes / 1e6:>7.1f} MB{kind}")
     return 0
 
 

@@ -14,7 +14,6 @@ SECRETS = Path("/run/secrets")
 
 
 def main() -> int:
-    """pip's exit code."""
     requirements, target = Path(sys.argv[1]), Path(sys.argv[2])
     target.mkdir(parents=True)
     if not requirements.read_text().strip():
@@ -24,22 +23,9 @@ def main() -> int:
         environ["PIP_CONFIG_FILE"] = str(conf)
     if (ca := SECRETS / "ca.pem").is_file():
         environ |= {"PIP_CERT": str(ca), "SSL_CERT_FILE": str(ca)}
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-cache-dir",
-        "--no-deps",
-        "--prefer-binary",
-        "--require-hashes",
-        "--target",
-        str(target),
-        "-r",
-        str(requirements),
-    ]
+    options = "--quiet --disable-pip-version-check --no-cache-dir --no-deps --prefer-binary --require-hashes"
+    places = ["--target", str(target), "-r", str(requirements)]
+    command = [sys.executable, "-m", "pip", "install", *options.split(), *places]
     code = subprocess.run(command, env=environ, check=False).returncode  # noqa: S603 - arguments of this very file
     shutil.rmtree(target / "bin" / "__pycache__", ignore_errors=True)
     return code

@@ -16,23 +16,18 @@ DATA = Path("/bulkhead/data")
 
 
 def main() -> int:
-    """An exit code, when the server cannot be started."""
-    program = shutil.which("nats-server")
+    problem, program = "", shutil.which("nats-server")
     if program is None:
-        print("this image has no nats-server: build it again (infra/bulkhead_infra/docker/images.py)", file=sys.stderr)
-        return 2
-    if not os.access(CONFIGURATION, os.R_OK):
-        print(
+        problem = "this image has no nats-server: build it again (infra/bulkhead_infra/docker/images.py)"
+    elif not os.access(CONFIGURATION, os.R_OK):
+        problem = (
             f"{CONFIGURATION} cannot be read: `provision-keys` writes it, and must have ended before the broker "
-            "starts; is its volume mounted here?",
-            file=sys.stderr,
+            "starts; is its volume mounted here?"
         )
-        return 2
-    if not os.access(DATA, os.W_OK):
-        print(
-            f"{DATA} cannot be written by user {os.getuid()}: give the volume to it (chown), or mount another",
-            file=sys.stderr,
-        )
+    elif not os.access(DATA, os.W_OK):
+        problem = f"{DATA} cannot be written by user {os.getuid()}: give the volume to it (chown), or mount another"
+    if program is None or problem:
+        print(problem, file=sys.stderr)
         return 2
     if drop_torn_journal(DATA):
         print("the journal was torn by a power cut; it is made again of the inboxes", file=sys.stderr)

@@ -4,8 +4,7 @@ In: which of them this container is. Out: exit code 0 when it is healthy, 1 othe
 was healthy and does not become so again (after a full disk) is told to end: Docker starts what ended again; not one
 of a cluster that only waits for the others. --stay:
 who is healthy is watched for half a minute by one process; bulkhead/runtime/process/container_probe.py says why, and
-why so little is
-imported.
+why so little is imported.
 """
 
 import os
@@ -98,7 +97,6 @@ WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {"nats": broker, "redis": r
 
 
 def main(arguments: list[str]) -> int:
-    """See the module."""
     which = [one for one in arguments if one != STAY]
     look = WHICH.get(which[0]) if len(which) == 1 else None
     if look is None:

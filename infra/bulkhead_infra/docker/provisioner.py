@@ -49,24 +49,16 @@ STORE_FILE = "store_gib"
 BROKERS_FILE = "brokers"
 BROKER = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 ALONE = "nats"
-TAKES: dict[str, tuple[str, ...]] = {
-    "keys": (),
-    "streams": (),
-    "credentials": (),
-    "caller": ("TENANT", "PERSON", "ROLE"),
-    "provider-key": (),
-    "rotate": ("IDENTITY",),
-    "upkeep": (),
-}
-"""Arguments of each command."""
+COMMANDS = ("keys", "streams", "credentials", "caller", "provider-key", "rotate", "upkeep")
+TAKES: dict[str, tuple[str, ...]] = {"caller": ("TENANT", "PERSON", "ROLE"), "rotate": ("IDENTITY",)}
+"""Arguments of commands that have any."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """See the module."""
     parser = argparse.ArgumentParser(
         prog="provisioner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=tuple(TAKES))
+    parser.add_argument("what", choices=COMMANDS)
     parser.add_argument(
         "more",
         nargs="*",
@@ -74,8 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         "for caller: a tenant of the tenants file, a person, a role",
     )
     asked = parser.parse_args(arguments)
-    if len(asked.more) != len(TAKES[asked.what]):
-        parser.error(f"write it as `{' '.join((asked.what, *TAKES[asked.what]))}`")
+    wanted = TAKES.get(asked.what, ())
+    if len(asked.more) != len(wanted):
+        parser.error(f"write it as `{' '.join((asked.what, *wanted))}`")
     try:
         match asked.what:
             case "keys":
@@ -176,7 +169,7 @@ def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
 
 
 def _more(service: str, rules: policy.Policy) -> dict[str, str]:
-    """What a service gets beside its own keys: {file: text}."""
+    """Files of a service beside its own keys: {file: text}."""
     folder = KEYS / service
     files: dict[str, str] = {}
     for setting in SERVICES[service].environment:
@@ -256,7 +249,7 @@ def _largest_store_gib(folder: Path) -> int:
 
 
 def layout() -> Layout:
-    """What the environment says of streams and durables. Raises PolicyError."""
+    """Streams and durables as the environment wants them. Raises PolicyError."""
     # No ranks: containers have no numbers to rank by, and are replaced one by one, N beside an N-1 that knows no ranks.
     return Layout(_shards(), _replicas(), store_gib=_store_gib(), ranked=False)
 

@@ -1,4 +1,4 @@
-"""What Redis's containers run: `redis-server`, on the configuration that the provisioner wrote. probes.py asks it.
+"""The program of Redis's containers: `redis-server`, on the provisioner's configuration. probes.py asks it.
 
     (nothing)       the one Redis of a mesh
     server NAME     one of two: master, or replica of the one that the sentinels name; without them `redis` is master
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from bulkhead_infra.processes.torn_file import torn
+from bulkhead_infra.processes.torn_file import empty, torn_files
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
 DATA = Path("/bulkhead/data")
@@ -29,15 +29,9 @@ ASK_TIMEOUT_S, NAME_WITHIN_S = 1.0, 20.0
 
 
 def main(arguments: list[str]) -> int:
-    """An exit code, when the server cannot be started."""
-    match arguments:
-        case [] | ["sentinel"]:
-            pass
-        case ["server", name] if name in SERVERS:
-            pass
-        case _:
-            print(f"write nothing, `server NAME` (one of {', '.join(SERVERS)}) or `sentinel`", file=sys.stderr)
-            return 2
+    if arguments not in ([], ["sentinel"], *(["server", name] for name in SERVERS)):
+        print(f"write nothing, `server NAME` (one of {', '.join(SERVERS)}) or `sentinel`", file=sys.stderr)
+        return 2
     try:
         words = [line.split() for line in CONFIGURATION.read_text().splitlines()]
     except OSError as error:
@@ -55,10 +49,8 @@ def main(arguments: list[str]) -> int:
     if arguments == ["sentinel"]:
         return watch(program, password)
     if not os.access(DATA, os.W_OK):
-        print(
-            f"{DATA} cannot be written by user {os.getuid()}: give the volume to it (chown), or mount another",
-            file=sys.stderr,
-        )
+        problem = f"{DATA} cannot be written by user {os.getuid()}: give the volume to it (chown), or mount another"
+        print(problem, file=sys.stderr)
         return 2
     if torn_files(DATA):
         print("its files were torn by a power cut; it starts empty", file=sys.stderr)
@@ -69,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def master_for(name: str, password: str) -> str:
-    """Whom this one follows; "" when it is the master itself."""
+    """The master that this one follows; "" when it is the master itself."""
     named = named_master(password)
     if named in addresses(socket.gethostname()):
         return ""
@@ -95,7 +87,7 @@ def named_master(password: str) -> str:
 
 
 def addresses(name: str) -> list[str]:
-    """Of everybody that has this name; [] while nobody has."""
+    """Addresses of all containers of this name; [] while there is none."""
     try:
         return socket.gethostbyname_ex(name)[2]
     except OSError:
@@ -108,10 +100,8 @@ def watch(program: str, password: str) -> int:
     deadline = time.monotonic() + NAME_WITHIN_S
     while not (found := [named_master(password), *(one for name in SERVERS for one in addresses(name))])[-1]:
         if time.monotonic() > deadline:
-            print(
-                f"neither {' nor '.join(SERVERS)} has an address: are they on this network, and do they run?",
-                file=sys.stderr,
-            )
+            problem = f"neither {' nor '.join(SERVERS)} has an address: are they on this network, and do they run?"
+            print(problem, file=sys.stderr)
             return 1
         time.sleep(ASK_TIMEOUT_S)
     WATCHING.touch(mode=0o600)
@@ -132,21 +122,6 @@ sentinel auth-pass {WATCHED} {password}
 sentinel down-after-milliseconds {WATCHED} {GONE_AFTER_MS}
 sentinel failover-timeout {WATCHED} {TRY_AGAIN_AFTER_MS}
 """
-
-
-def torn_files(folder: Path) -> list[Path]:
-    """What a power cut took the end of. The newest log may well be empty: nothing was said yet."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if torn(path) and (path.stat().st_size or not path.name.endswith(".incr.aof"))]
-
-
-def empty(folder: Path) -> None:
-    """Forget everything."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,15 +74,14 @@ class Stack:
 
     # The whole of it
 
-    def up(self, scale: Mapping[str, int] | None = None, *, wait: bool = True) -> None:
+    def up(self, scale: Mapping[str, int] | None = None) -> None:
         """Start everything, gated by health. Raises StackError with what the failing container said."""
         counts = [f"--scale={name}={count}" for name, count in (scale or {}).items()]
         done = self.run("up", "--detach", "--no-build", *counts, timeout_s=UP_TIMEOUT_S, check=False)
         if done.returncode:
             said = done.stderr[-2000:]
             raise StackError(f"compose up failed:\n{said}\n{self._failures()}{way_out(said)}")
-        if wait:
-            self.wait_ready()
+        self.wait_ready()
 
     def down(self) -> None:
         """Remove containers, networks, volumes."""
@@ -99,17 +96,8 @@ class Stack:
         self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, check: bool = True, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """One compose command in this project. Raises StackError."""
-        command = [
-            *self._compose,
-            "--project-name",
-            self.project,
-            *self._files,
-            "--project-directory",
-            str(ROOT),
-            "--profile",
-            "core",
-            *arguments,
-        ]
+        project = ["--project-name", self.project, *self._files, "--project-directory", str(ROOT), "--profile", "core"]
+        command = [*self._compose, *project, *arguments]
         return _run(command, {**os.environ, **self._environ}, timeout_s, check, stdin)
 
     # Its containers
@@ -120,66 +108,28 @@ class Stack:
 
     @property
     def running(self) -> list[str]:
-        """Ids of everything that runs."""
         return self._ids(*(f"status={one}" for one in UP))
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """What Docker knows of a container."""
-        found: dict[str, Any] = json.loads(docker("inspect", container).stdout)[0]
-        return found
+        details: dict[str, Any] = json.loads(docker("inspect", container).stdout)[0]
+        return details
 
     def scale(self, service: str, count: int) -> None:
         """That many replicas; those that go are drained. Nothing else is touched."""
-        self.run(
-            "up",
-            "--detach",
-            "--no-build",
-            "--no-deps",
-            "--no-recreate",
-            f"--scale={service}={count}",
-            service,
-            timeout_s=UP_TIMEOUT_S,
-        )
+        options = ("--detach", "--no-build", "--no-deps", "--no-recreate", f"--scale={service}={count}")
+        self.run("up", *options, service, timeout_s=UP_TIMEOUT_S)
         self.wait_ready([service])
 
     def restart(self, service: str) -> None:
         """Drain and start every container of a service again; returns when it is ready."""
         docker("restart", "--time", str(STOP_SIGNAL_S), *self._of(service), timeout_s=UP_TIMEOUT_S)
-        self._wait(service)
-
-    def become(self, environ: Mapping[str, str]) -> None:
-        """What is started from now on is of these settings, e.g. of another image: {"BULKHEAD_TAG": "old"}."""
-        self._environ |= environ
-
-    def recreate(self, service: str, environ: Mapping[str, str] | None = None) -> None:
-        """Replace a service's containers by new ones; environ as in `become`."""
-        self.become(environ or {})
-        self.run("up", "--detach", "--no-build", "--no-deps", "--force-recreate", service, timeout_s=UP_TIMEOUT_S)
-        self._wait(service)
-
-    def beside(self, services: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-        """Start one more container of each, e.g. of another image, and wait for it; the ids of those that were there,
-        which go on: `retire` ends them. Not for the gateway, whose port can be published once."""
-        before = {name: self.containers(name) for name in services}
-        self.become(environ)
-        counts = [f"--scale={name}={len(there) + 1}" for name, there in before.items()]
-        self.run(
-            "up", "--detach", "--no-build", "--no-deps", "--no-recreate", *counts, *services, timeout_s=UP_TIMEOUT_S
-        )
-        self.wait_ready(services)
-        return [one for there in before.values() for one in there]
-
-    def retire(self, containers: Sequence[str]) -> None:
-        """Drain these and remove them."""
-        docker("stop", "--time", str(STOP_SIGNAL_S), *containers, timeout_s=DOWN_TIMEOUT_S)
-        docker("rm", *containers)
-
-    def image_of(self, container: str) -> str:
-        """The name of the image that it was made of."""
-        return str(self.inspect(container)["Config"]["Image"])
+        if service in SERVICES:
+            self.wait_ready([service])
+        else:
+            self.wait_healthy(service)
 
     def logs(self, service: str) -> str:
-        """What all its containers said. Docker is asked: see `_ids`."""
+        """Logs of all its containers. Docker is asked: see `_ids`."""
         said = [docker("logs", one, check=False) for one in self._of(service)]
         return "".join(one.stdout + one.stderr for one in said)
 
@@ -187,29 +137,35 @@ class Stack:
         """Run a command in a container; its exit code is the caller's business."""
         return docker("exec", container, *command, check=False)
 
-    def wait_ready(self, services: Iterable[str] | None = None, timeout_s: float = READY_TIMEOUT_S) -> None:
+    def wait_ready(self, services: Iterable[str] = tuple(SERVICES)) -> None:
         """Return when every container of these services says that it is ready. Raises StackError with its log."""
-        wanted = list(services or SERVICES)
-        deadline = time.monotonic() + timeout_s
-        waiting = [(name, one) for name in wanted for one in self._of(name)]
-        while waiting:
-            waiting = [(name, one) for name, one in waiting if not self.is_ready(one)]
-            if waiting and time.monotonic() > deadline:
-                name = waiting[0][0]
-                raise StackError(f"{name} was not ready within {timeout_s:g} s; it said:\n{self.logs(name)[-3000:]}")
-            if waiting:
-                time.sleep(POLL_S)
+        self._wait_until(self.is_ready, "ready", services)
+
+    def wait_healthy(self, service: str) -> None:
+        """Return when Docker calls every container healthy: broker and Redis have no other probe. Raises StackError."""
+
+        def is_healthy(container: str) -> bool:
+            return bool(self.inspect(container)["State"].get("Health", {}).get("Status") == "healthy")
+
+        self._wait_until(is_healthy, "healthy", [service])
+
+    def _wait_until(self, holds: Callable[[str], bool], what: str, services: Iterable[str]) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        waiting = [(name, container) for name in services for container in self._of(name)]
+        while waiting := [(name, container) for name, container in waiting if not holds(container)]:
+            if time.monotonic() > deadline:
+                name, said = waiting[0][0], self.logs(waiting[0][0])[-3000:]
+                raise StackError(f"{name} was not {what} within {READY_TIMEOUT_S:g} s; it said:\n{said}")
+            time.sleep(POLL_S)
 
     # How to reach it
 
     @property
     def url(self) -> str:
-        """The gateway's HTTP address on this machine."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def credentials(self) -> dict[str, str]:
-        """API keys by role."""
         keys = f"{self.volume('operator')}:/bulkhead/keys/operator"
         done = docker("run", "--rm", "--network", "none", "--volume", keys, self.image("provisioner"), "credentials")
         found: dict[str, str] = json.loads(done.stdout)
@@ -220,30 +176,11 @@ class Stack:
         return f"{self.project}_keys_{owner}"
 
     def network(self, name: str) -> str:
-        """One of the project's networks."""
         return f"{self.project}_{name}"
 
     def image(self, name: str) -> str:
         """The image that this project uses for a name."""
         return images.tag_of(name, self._environ.get("BULKHEAD_TAG", ""))
-
-    def _wait(self, service: str) -> None:
-        if service in SERVICES:
-            self.wait_ready([service])
-        else:
-            self.wait_healthy(service)
-
-    def wait_healthy(self, service: str, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """As Docker sees it: for the broker and Redis, which are asked otherwise than services. Raises StackError."""
-        deadline = time.monotonic() + timeout_s
-        while any(self._health(one) != "healthy" for one in self._of(service)):
-            if time.monotonic() > deadline:
-                said = self.logs(service)[-3000:]
-                raise StackError(f"{service} was not healthy within {timeout_s:g} s; it said:\n{said}")
-            time.sleep(POLL_S)
-
-    def _health(self, container: str) -> str:
-        return str(self.inspect(container)["State"].get("Health", {}).get("Status"))
 
     def _of(self, service: str) -> Sequence[str]:
         found = self._ids(f"label={SERVICE}={service}")
@@ -259,10 +196,8 @@ class Stack:
 
     def is_ready(self, container: str) -> bool:
         """Whether a service's container says so itself."""
-        return (
-            self.exec(container, "python3", "-S", "-P", "-m", "bulkhead.runtime.process.container_probe").returncode
-            == 0
-        )
+        probe = ("python3", "-S", "-P", "-m", "bulkhead.runtime.process.container_probe")
+        return self.exec(container, *probe).returncode == 0
 
     def _failures(self) -> str:
         said = []
@@ -279,19 +214,6 @@ def docker(
 ) -> subprocess.CompletedProcess[str]:
     """One docker command. Raises StackError, ImageError."""
     return _run([images.client(), *arguments], dict(os.environ), timeout_s, check)
-
-
-def http_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Return when the gateway says that it is ready. Raises StackError."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - an address of our own
-                return
-        except (urllib.error.URLError, OSError) as error:
-            if time.monotonic() > deadline:
-                raise StackError(f"{url} was not ready within {timeout_s:g} s: {error}") from error
-            time.sleep(POLL_S)
 
 
 def compose() -> list[str]:
@@ -320,7 +242,7 @@ def _run(
 
 
 def way_out(said: str) -> str:
-    """What to do about what Docker said, where it does not say so itself; "" otherwise."""
+    """A hint for an error of Docker that has none of its own; "" otherwise."""
     if any(words in said for words in PORT_TAKEN):
         return (
             "\nsomething else listens on the gateway's port: stop it, or choose another (BULKHEAD_HTTP_PORT=8090), "

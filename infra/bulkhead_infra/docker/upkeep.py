@@ -2,8 +2,8 @@
 
 In: the broker; the keys of the operator (who reads) and of the provisioner (who removes and makes), in its own volume;
 BULKHEAD_RETENTION. Out: ended tasks go after their retention, once a day; JOURNAL is compared with the inboxes at the
-start, when the broker has started again, and once a day, and made again when it lacks something. What only the journal
-still had is kept below /bulkhead/data/lost. It listens nowhere; between two looks it holds no connection.
+start, when the broker has started again, and once a day, and made again when it lacks something. Messages that only
+the journal had are kept below /bulkhead/data/lost. It listens nowhere; between two looks it holds no connection.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from bulkhead.bus.jetstream.connection import CA_FILE, trusting
 from bulkhead_infra.identity import keys
 from bulkhead_infra.local.journal import JournalKeeper
-from bulkhead_infra.local.upkeep import Upkeep
+from bulkhead_infra.local.upkeep import purge_daily
 from bulkhead_infra.nats.purge import Retention
 from bulkhead_infra.nats.streams import Layout
 
@@ -35,18 +35,17 @@ async def keep(url: str, identity: Path, data: Path, layout: Layout, retention: 
     seed_of = partial(keys.nkey_seed, identity)
     ca_file = identity / CA_FILE
     trusted = trusting(ca_file)
-    upkeep = Upkeep(url, seed_of, retention, _say, ca_file=ca_file)
     journal = JournalKeeper(url, seed_of, layout, data / "lost", _say, ca_file)
-    upkeep.start()
+    purging = asyncio.create_task(purge_daily(url, seed_of, retention, _say, ca_file))
     journal.start()
     watching = asyncio.create_task(watch(partial(incarnations, url.split(","), trusted), journal.broker_is))
     try:
         await ended.wait()
     finally:
+        purging.cancel()
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.gather(purging, watching, return_exceptions=True)
         await journal.stop()
-        await upkeep.stop()
 
 
 async def watch(ask: Callable[[], Awaitable[str]], tell: Callable[[str], None], every_s: float = LOOK_EVERY_S) -> None:
@@ -63,13 +62,13 @@ async def watch(ask: Callable[[], Awaitable[str]], tell: Callable[[str], None], 
 
 
 async def incarnations(urls: Sequence[str], trusted: ssl.SSLContext) -> str:
-    """Of all brokers together, so that it changes when one has started again; "" while all are away."""
+    """One text for all brokers, which changes when one of them has started again; "" while all are away."""
     found = await asyncio.gather(*(incarnation(one, trusted) for one in urls))
     return ",".join(found) if any(found) else ""
 
 
 async def incarnation(url: str, trusted: ssl.SSLContext) -> str:
-    """What the broker calls itself since it started, which it says to anybody that connects; "" while it is away."""
+    """The broker's id since its start, which it tells every client that connects; "" while it is away."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:

@@ -38,22 +38,20 @@ def ensure(credentials: Path, api_keys: Path, tenant: str) -> None:
 
 
 def _rows(api_keys: Path) -> list[object] | None:
-    """What stands there; None of a file that cannot be read: the gateway refuses it and says why."""
+    """The rows of the file; None when it cannot be read: the gateway refuses it and says why."""
     try:
-        found = json.loads(api_keys.read_text())
+        content = json.loads(api_keys.read_text())
     except (OSError, ValueError):
         return None
-    rows = found.get("keys") if isinstance(found, dict) else None
+    rows = content.get("keys") if isinstance(content, dict) else None
     return rows if isinstance(rows, list) else None
 
 
 def new_key() -> str:
-    """A key that nobody has yet."""
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
-    """What the gateway knows of a key."""
     return {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
 
 
@@ -74,7 +72,7 @@ def add(tenant: str, person: str, role: str, folders: Sequence[Path]) -> dict[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Of a mesh on this machine. Exit codes: 0, and 2 for what is no name, role or directory of one."""
+    """Add a caller to a mesh on this machine. Exit codes: 0; 2 for a wrong name, role or directory."""
     parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.identity.callers", description="Make an API key.")
     parser.add_argument("data", metavar="DIR", type=Path, help="Directory of the mesh, as `bulkhead up` made it.")
     parser.add_argument("tenant", metavar="TENANT", help="Of the tenants file.")

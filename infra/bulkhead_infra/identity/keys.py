@@ -112,10 +112,8 @@ def _ensure(path: Path, make: Callable[[], str]) -> None:
         write_new(path, make())
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise KeyFileError(
-            f"{path} has mode {mode:04o}: others on this machine can read the key; `chmod 600` it, or delete it to "
-            "have a new key made at the next start"
-        )
+        way = "`chmod 600` it, or delete it to have a new key made at the next start"
+        raise KeyFileError(f"{path} has mode {mode:04o}: others on this machine can read the key; {way}")
 
 
 def _read(path: Path) -> str:

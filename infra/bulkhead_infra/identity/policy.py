@@ -33,7 +33,7 @@ class PolicyError(ValueError):
 
 
 class Use(StrEnum):
-    """What an identity may use beside the catalog's edges; explained in policy.yaml."""
+    """A right of an identity beside the catalog's edges; explained in policy.yaml."""
 
     INBOX = "inbox"
     INBOX_HISTORY = "inbox_history"
@@ -54,7 +54,7 @@ class Use(StrEnum):
 
 
 class Place(StrEnum):
-    """What a service may reach beside the broker; explained in policy.yaml."""
+    """A place that a service may reach beside the broker; explained in policy.yaml."""
 
     CLIENTS = "clients"
     PROVIDERS = "providers"
@@ -72,8 +72,6 @@ class _Strict(BaseModel):
 
 
 class ServicePolicy(_Strict):
-    """What one service uses."""
-
     uses: frozenset[Use]
     reads: tuple[Token, ...] = ()
     hears: tuple[Token, ...] = ()
@@ -81,7 +79,7 @@ class ServicePolicy(_Strict):
 
 
 class OperatorPolicy(_Strict):
-    """What a person's command line uses."""
+    """The rights of a person's command line."""
 
     uses: frozenset[Use]
 
@@ -95,15 +93,12 @@ class PublisherPolicy(_Strict):
 
 
 class Policy(_Strict):
-    """The whole of policy.yaml."""
-
     services: dict[Token, ServicePolicy]
     operator: OperatorPolicy
     publishers: Annotated[dict[PublisherName, PublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """Everybody who has a key on the bus."""
         return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers)
 
     @model_validator(mode="after")
@@ -140,8 +135,6 @@ def _check_service(name: str, service: ServicePolicy, policy: Policy) -> None:
 
 
 class TaskCeilings(_Strict):
-    """Limits of one task."""
-
     cost_usd_micros: UsdMicros
     tokens: TokenCount
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)]
@@ -155,7 +148,7 @@ class DayCeilings(_Strict):
 
 
 class Tenant(_Strict):
-    """What one tenant may have at most."""
+    """The ceilings of one tenant."""
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
@@ -171,8 +164,6 @@ class Tenant(_Strict):
 
 
 class Tenants(_Strict):
-    """The whole of tenants.yaml."""
-
     tenants: Annotated[dict[Token, Tenant], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -196,10 +187,8 @@ def check_publishers(policy: Policy, tenants: Tenants) -> None:
     """Every publisher speaks for a tenant that exists. Raises PolicyError."""
     for name, publisher in policy.publishers.items():
         if publisher.tenant not in tenants.tenants:
-            raise PolicyError(
-                f"publishers.{name}: tenant {publisher.tenant!r} is not in tenants.yaml; add the tenant there or "
-                "remove the publisher"
-            )
+            way = "add the tenant there or remove the publisher"
+            raise PolicyError(f"publishers.{name}: tenant {publisher.tenant!r} is not in tenants.yaml; {way}")
 
 
 def _read(path: Path, model: type[_Model]) -> _Model:

@@ -14,29 +14,23 @@ from bulkhead_infra.identity.rights import API, MESH, Right, account_of, inbox_p
 
 RESPONSE_THRESHOLD = "15s"
 """Time for which the broker remembers a question over an account border; longer than a pull request may stand (5 s)."""
+
+
+def _api(names: str) -> tuple[str, ...]:
+    return tuple(API + name for name in names.split())
+
+
 PROVISIONER_MAY = (
-    f"{API}INFO",
-    f"{API}STREAM.CREATE.*",
-    f"{API}STREAM.UPDATE.*",
-    f"{API}STREAM.INFO.*",
-    f"{API}STREAM.PURGE.*",
-    # It alone: it is made of the others.
-    f"{API}STREAM.DELETE.{subjects.JOURNAL_STREAM}",
-    f"{API}CONSUMER.CREATE.*.*",
-    f"{API}CONSUMER.INFO.*.*",
-    f"{API}CONSUMER.NAMES.*",
+    *_api("INFO STREAM.CREATE.* STREAM.UPDATE.* STREAM.INFO.* STREAM.PURGE.*"),
+    # No other stream: this one alone is made of the others.
+    *_api(f"STREAM.DELETE.{subjects.JOURNAL_STREAM}"),
+    *_api("CONSUMER.CREATE.*.* CONSUMER.INFO.*.* CONSUMER.NAMES.*"),
 )
 """It works inside the account that owns the streams, where a reply subject may reach anything: it runs for a moment,
 and its key is for nobody else."""
 BACKUP_MAY = (
-    f"{API}STREAM.NAMES",
-    f"{API}STREAM.INFO.*",
-    f"{API}STREAM.SNAPSHOT.*",
-    f"{API}STREAM.RESTORE.*",
-    f"{API}DIRECT.GET.*",
-    f"{API}CONSUMER.NAMES.*",
-    f"{API}CONSUMER.INFO.*.*",
-    f"{API}CONSUMER.PAUSE.*.*",
+    *_api("STREAM.NAMES STREAM.INFO.* STREAM.SNAPSHOT.* STREAM.RESTORE.* DIRECT.GET.*"),
+    *_api("CONSUMER.NAMES.* CONSUMER.INFO.*.* CONSUMER.PAUSE.*.*"),
     "$JS.SNAPSHOT.ACK.>",
     "$JS.SNAPSHOT.RESTORE.>",
 )
@@ -101,7 +95,7 @@ def _user(nkey: str, publish: Iterable[str], subscribe: Iterable[str], *, serves
 
 
 def _exports(account: str, granted: Iterable[Right], threshold: str) -> list[str]:
-    """What others have a right to in this account: one entry per subject, with the accounts that may import it."""
+    """Exports of an account: one entry per subject, with the accounts that may import it."""
     importers: dict[tuple[str, str, str], list[str]] = {}
     for right in granted:
         importer = account_of(right.identity)

@@ -55,26 +55,19 @@ def _good(folder: Path, ca: x509.Certificate, names: Sequence[str], now: datetim
         found.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError):
         return False
-    alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    named = {str(one.value) for one in alternatives}
+    named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     lasts = found.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS)
-    return lasts and named == set(names) and set(uses) == set(USES)
+    return lasts and {str(name.value) for name in named} == set(names) and set(uses) == set(USES)
 
 
 def _make_ca(folder: Path, now: datetime.datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Bulkhead mesh CA")])
     usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
+        **dict.fromkeys(("key_cert_sign", "crl_sign"), True),
+        **dict.fromkeys(("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"), False),
+        **dict.fromkeys(("key_agreement", "encipher_only", "decipher_only"), False),
     )
     certificate = (
         _begun(name, name, key.public_key(), now, CA_DAYS)

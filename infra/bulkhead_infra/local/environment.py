@@ -16,6 +16,7 @@ from bulkhead.runtime.process.main import setting_problems
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
+from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import SERVICES, Setting
 
 PREFIX = "BULKHEAD_"
@@ -33,7 +34,6 @@ class RunFacts:
     redis_url: str
     http_port: int
     offline_url: str
-    offline_name: str
     tenants_file: Path
     drain_timeout_s: float
     shards: Mapping[str, int]
@@ -118,7 +118,7 @@ def _reading(settings: type[ServiceSettings], environ: Mapping[str, str]) -> typ
 
 def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
     if facts.offline_url:
-        return {"OPENAI_BASE_URL": facts.offline_url, "OPENAI_API_KEY": "offline", PREFIX + "MODEL": facts.offline_name}
+        return {"OPENAI_BASE_URL": facts.offline_url, "OPENAI_API_KEY": "offline", PREFIX + "MODEL": MODEL_NAME}
     return {name: outer[name] for name in PROVIDER if name in outer}
 
 

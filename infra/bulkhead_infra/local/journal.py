@@ -19,8 +19,6 @@ PAUSES_S = (5.0, 60.0, 24 * 3600.0)
 
 
 class JournalKeeper:
-    """`start`, then `stop`."""
-
     def __init__(
         self,
         url: str,
@@ -42,10 +40,8 @@ class JournalKeeper:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
-            self._say(
-                f"the journal is not compared with the inboxes any more: {bug!r}; that is a bug: report it, and "
-                "start the mesh again"
-            )
+            way = "that is a bug: report it, and start the mesh again"
+            self._say(f"the journal is not compared with the inboxes any more: {bug!r}; {way}")
 
     def broker_is(self, state: str) -> None:
         """Take note of the broker's state: after each restart the journal is compared again."""
@@ -70,15 +66,10 @@ class JournalKeeper:
                 # The broker has gone in the middle: it will have come back when the next look is asked for.
                 self._say(f"the journal was not compared with the inboxes: {error}")
             else:
-                if found.lost:
-                    self._say(found.lost)
-                if found.hidden:
-                    self._say(found.hidden)
-                if found.fault:
-                    self._say(
-                        f"the journal is rebuilt from the inboxes, since {found.fault}; timelines and "
-                        "replays wait until it is complete"
-                    )
+                wait = "timelines and replays wait until it is complete"
+                rebuilt = found.fault and f"the journal is rebuilt from the inboxes, since {found.fault}; {wait}"
+                for text in filter(None, (found.lost, found.hidden, rebuilt)):
+                    self._say(text)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), PAUSES_S[min(looks, len(PAUSES_S) - 1)])
             looks = 0 if self._asked.is_set() else looks + 1

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,11 +73,9 @@ class RunDir:
         return self.path / "identity"
 
     def own_identity(self, service: str) -> Path:
-        """A folder with the keys of one service."""
         return self.identity / "services" / service
 
     def log(self, name: str) -> Path:
-        """Log file of one process."""
         return self.path / "logs" / f"{name}.log"
 
     def health_file(self, name: str) -> Path:
@@ -87,7 +85,7 @@ class RunDir:
     def end_leftovers(self) -> list[str]:
         """End what a dead run left running (its supervisor was killed where the kernel could not help)."""
         ended = []
-        for name, record in _read(self.path / MESH_FILE).get("processes", {}).items():
+        for name, record in read_object(self.path / MESH_FILE).get("processes", {}).items():
             try:
                 process = psutil.Process(record["pid"])
                 if abs(process.create_time() - record["started_unix_s"]) < SAME_PROCESS_S:
@@ -100,19 +98,19 @@ class RunDir:
 
     def shards(self) -> dict[str, int]:
         """By service, as the mesh here last ran; {} when it never did."""
-        found = _read(self.path / MESH_FILE).get("shards")
-        pairs = found.items() if isinstance(found, dict) else ()
+        shards = read_object(self.path / MESH_FILE).get("shards")
+        pairs = shards.items() if isinstance(shards, dict) else ()
         return {name: count for name, count in pairs if isinstance(count, int) and 1 < count <= bounds.PARTITIONS}
 
     def logic(self) -> int:
         """The newest decision logic of the version that last ran here; 0 when it did not say."""
-        found = _read(self.path / MESH_FILE).get("logic")
-        return found if isinstance(found, int) else 0
+        logic = read_object(self.path / MESH_FILE).get("logic")
+        return logic if isinstance(logic, int) else 0
 
     def store_gib(self) -> int:
         """Disk that the mesh here was given when it last ran; 0 when nobody said."""
-        found = _read(self.path / MESH_FILE).get("store_gib")
-        return found if isinstance(found, int) and found > 0 else 0
+        size = read_object(self.path / MESH_FILE).get("store_gib")
+        return size if isinstance(size, int) and size > 0 else 0
 
     def write_mesh(self, facts: Mapping[str, Any]) -> None:
         """Write what runs, without secrets."""
@@ -123,16 +121,11 @@ class RunDir:
         callers.ensure(self.path / CREDENTIALS_FILE, self.path / API_KEYS_FILE, tenant)
 
     def add_api_key(self, tenant: str, person: str, role: str) -> str:
-        """A further key; the running gateway learns it by itself."""
-        path = self.path / API_KEYS_FILE
-        key = callers.new_key()
-        rows = [*_read(path).get("keys", ()), callers.row(key, tenant, person, role)]
-        keys.replace(path, json.dumps({"keys": rows}, indent=1))
-        return key
+        """A further key; the running gateway learns it by itself. Raises KeyFileError."""
+        return callers.add(tenant, person, role, [self.path])["api_key"]
 
     def credentials(self) -> dict[str, str]:
-        """The local user's keys by role."""
-        return {str(role): str(key) for role, key in _read(self.path / CREDENTIALS_FILE).items()}
+        return {str(role): str(key) for role, key in read_object(self.path / CREDENTIALS_FILE).items()}
 
     def problem(self, error: OSError) -> str:
         """Message about an error in this directory; "" for other errors."""
@@ -143,10 +136,31 @@ class RunDir:
         return f"{named} cannot be used: {error.strerror}; correct that and start again" if ours else ""
 
     def close(self) -> None:
-        """Unlock the directory."""
         if not self._lock.closed:
             self._lock.close()
             _PRIVATE.leave()
+
+
+class MeshFile:
+    """Keeps mesh.json of a running mesh true: it is written when its content has changed.
+
+    Writes nothing before `begins` is set: until then the file tells of the run before.
+    """
+
+    def __init__(self, run: RunDir, facts: Callable[[], dict[str, Any]], say: Callable[[str], None]) -> None:
+        self.begins = False
+        self._run, self._facts, self._say = run, facts, say
+        self._written: dict[str, Any] = {}
+
+    def write(self) -> None:
+        """A full disk is said, and does not stop the supervision."""
+        if not self.begins or (facts := self._facts()) == self._written:
+            return
+        try:
+            self._run.write_mesh(facts)
+            self._written = facts
+        except OSError as error:
+            self._say(f"{self._run.path} cannot be written: {error.strerror}; free space there")
 
 
 class _Private:
@@ -169,15 +183,15 @@ class _Private:
 _PRIVATE = _Private()
 
 
-def _tighten(path: Path) -> None:
+def _tighten(directory: Path) -> None:
     """Remove the rights of other users that an older version left, only in a mesh's own directory."""
-    for folder, _, files in os.walk(path):
-        for one in (Path(folder), *(Path(folder, name) for name in files)):
-            mode = one.lstat().st_mode
+    for folder, _, files in os.walk(directory):
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            mode = path.lstat().st_mode
             if stat.S_ISLNK(mode) or not stat.S_IMODE(mode) & PRIVATE_UMASK:
                 continue
             with contextlib.suppress(PermissionError):  # Somebody else's file: not ours to give or take.
-                one.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
+                path.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
 
 
 def _take_lock(path: Path) -> IO[str]:
@@ -189,9 +203,9 @@ def _take_lock(path: Path) -> IO[str]:
         holder = file.read().strip() or "unknown"
         file.close()
         if error.errno in (errno.EAGAIN, errno.EACCES):
+            way = "stop it, or choose another directory with --data"
             raise DirectoryInUse(
-                f"{path.parent} belongs to a mesh that is running (process {holder}); stop it, or choose another "
-                "directory with --data"
+                f"{path.parent} belongs to a mesh that is running (process {holder}); {way}"
             ) from error
         raise
     try:
@@ -213,10 +227,8 @@ def _unfit(path: Path, error: OSError) -> str:
 def _cut_off(path: Path) -> str:
     if not (path / RESTORING_FILE).exists():
         return ""
-    return (
-        f"a restore into {path} was interrupted, so the mesh in it is incomplete; run the same `bulkhead restore` "
-        "again, which starts over"
-    )
+    way = "run the same `bulkhead restore` again, which starts over"
+    return f"a restore into {path} was interrupted, so the mesh in it is incomplete; {way}"
 
 
 def _obstacle(path: Path) -> str:
@@ -231,7 +243,8 @@ def _obstacle(path: Path) -> str:
     return ""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; {} when there is none."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -47,7 +47,6 @@ class Screen:
         self._refusals = Refusals()
 
     def line(self, name: str, line: str) -> None:
-        """One line that a process said."""
         self._tell_of_others(time.monotonic())
         if name == BROKER and self._told_otherwise(line):
             return
@@ -61,10 +60,8 @@ class Screen:
     def _told_otherwise(self, line: str) -> bool:
         """Whether it is a line of the broker that people get in other words, or that means nothing to them."""
         if garbage := GARBAGE.search(line):
-            self.event(
-                f"the broker found corrupt records in the files of its stream {garbage[1]}: messages are missing; "
-                f"stop the mesh and restore its directory from a backup (see {LOG_FILE})"
-            )
+            way = f"messages are missing; stop the mesh and restore its directory from a backup (see {LOG_FILE})"
+            self.event(f"the broker found corrupt records in the files of its stream {garbage[1]}: {way}")
             return True
         if RECOVERY.search(line):
             self._recovery()
@@ -81,10 +78,8 @@ class Screen:
     def _recovery(self) -> None:
         """After a kill the broker reads its store again, a warning per stream; people need to know it once."""
         if time.monotonic() - self._recovering_at > RECOVERY_APART_S:
-            self.event(
-                "the broker was not stopped in order and reads its store again; no message that was "
-                f"acknowledged is lost (details in {LOG_FILE})"
-            )
+            way = f"no message that was acknowledged is lost (details in {LOG_FILE})"
+            self.event(f"the broker was not stopped in order and reads its store again; {way}")
         self._recovering_at = time.monotonic()
 
     def _tell_of_others(self, now_s: float) -> None:

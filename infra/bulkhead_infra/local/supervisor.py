@@ -11,22 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from bulkhead.tcp_ports import claim, free_port
+from bulkhead.tcp_ports import PortInUse, claim, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local import starts
 from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
 from bulkhead_infra.local.external_services import Given
 from bulkhead_infra.local.journal import JournalKeeper
-from bulkhead_infra.local.mesh_file import MeshFile
-from bulkhead_infra.local.rundir import DirectoryUnfit, RunDir
-from bulkhead_infra.local.upkeep import Upkeep
+from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit, MeshFile, RunDir
+from bulkhead_infra.local.upkeep import purge_daily
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.purge import Retention
 from bulkhead_infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, disk_problem
 from bulkhead_infra.nats.streams import Layout
-from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.processes.child import KILL_TIMEOUT_S, StartFailed
 from bulkhead_infra.processes.redis import RedisServer
 from bulkhead_infra.processes.supervised import Cure, Probe, Row, Spawn, Unit, all_ready
@@ -41,6 +39,11 @@ DRAIN_TIMEOUT_S = 10.0
 KILL_MARGIN_S = 2.0
 UNHEALTHY_S = 3.0
 BROKER, REDIS, MODEL = "nats-server", "redis", "offline-model"
+EXPECTED = (
+    *(StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError),
+    *(policy.PolicyError, keys.KeyFileError),
+)
+"""Errors of a start, each with a hint: a program that starts a mesh shows them without a traceback."""
 
 OnLine = Callable[[str, str], None]
 OnEvent = Callable[[str], None]
@@ -54,7 +57,7 @@ class LocalMesh:
     service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
     on_event what people should know. retention: when ended tasks are purged. given: what it does not run itself.
     ready_timeout_s: after it the start goes on without processes that are late, if the gateway is ready. Raises
-    StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError, each with a hint.
+    EXPECTED.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class LocalMesh:
         self._retention, self._given, self._store_gib = retention, given, given.store_gib
         given.check()
         self._late: asyncio.Task[None] | None = None
-        self._upkeep: Upkeep | None = None
+        self._upkeep: asyncio.Task[None] | None = None
         self._journal: JournalKeeper | None = None
         self.up = False
         """Whether the start is over."""
@@ -127,17 +130,14 @@ class LocalMesh:
 
     @property
     def directory(self) -> Path:
-        """The data directory, absolute."""
         return self._run.path
 
     @property
     def url(self) -> str:
-        """The gateway's HTTP address."""
         return f"http://127.0.0.1:{self._facts.http_port}"
 
     @property
     def nats_url(self) -> str:
-        """The broker's address."""
         return self._given.nats_url or self._broker.plan.url
 
     @property
@@ -157,7 +157,6 @@ class LocalMesh:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """The local user's API keys by role."""
         return self._run.credentials()
 
     def add_api_key(self, tenant: str, person: str, role: str) -> str:
@@ -170,7 +169,6 @@ class LocalMesh:
 
     @property
     def json(self) -> dict[str, Any]:
-        """Content of mesh.json."""
         return {
             "pid": os.getpid(),
             "durability": self.durability,
@@ -253,11 +251,12 @@ class LocalMesh:
         for unit in self.units.values():
             unit.start_no_more()
         try:
-            if self._late is not None:
-                self._late.cancel()
-            for keeper in (self._upkeep, self._journal):
-                if keeper is not None:
-                    await keeper.stop()
+            upkeep = [task for task in (self._late, self._upkeep) if task is not None]
+            for task in upkeep:
+                task.cancel()
+            await asyncio.gather(*upkeep, return_exceptions=True)
+            if self._journal is not None:
+                await self._journal.stop()
             for group in (*DRAIN_ORDER, (MODEL,), (REDIS,), (BROKER,)):
                 leaving = [unit for name, unit in self.units.items() if {name, _service_of(name)} & set(group)]
                 await asyncio.gather(*(unit.stop() for unit in leaving))
@@ -295,8 +294,7 @@ class LocalMesh:
             unit.start()
         self._late = await starts.serving([*self.units.values()], services, self._ready_timeout_s, self._say)
         self.up = True
-        self._upkeep = Upkeep(self.nats_url, self.nkey_seed, self._retention, self._say)
-        self._upkeep.start()
+        self._upkeep = asyncio.create_task(purge_daily(self.nats_url, self.nkey_seed, self._retention, self._say))
         self._journal = JournalKeeper(self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._say)
         self._journal.start()
 
@@ -313,7 +311,6 @@ class LocalMesh:
             redis_url=self.redis_url,
             http_port=http_port,
             offline_url=f"http://127.0.0.1:{self._model_port}/v1" if self._offline else "",
-            offline_name=MODEL_NAME,
             tenants_file=self._tenants_file,
             drain_timeout_s=self._drain_timeout_s,
             shards=self._shards,
@@ -324,7 +321,8 @@ class LocalMesh:
     async def _start_infrastructure(self) -> Layout:
         cure = Cure(UNHEALTHY_S, lambda: disk_problem(self._run.path))
         if not self._given.nats_url:
-            self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure, self._broker.advice)
+            broker = self._broker
+            self._unit(BROKER, broker.spawn, broker.problem, STOP_TIMEOUT_S, cure=cure, advise=broker.advice)
         if not self._given.redis_url:
             self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
         if self._offline:
@@ -351,25 +349,8 @@ class LocalMesh:
         spawn, probe = starts.service(name, module, self._run, environ, self._line(name))
         return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
-    def _unit(
-        self,
-        name: str,
-        spawn: Spawn,
-        probe: Probe,
-        stop_timeout_s: float,
-        cure: Cure | None = None,
-        advise: Callable[[str], str] = lambda why: "",
-    ) -> Unit:
-        unit = Unit(
-            name,
-            spawn,
-            probe,
-            self._say,
-            stop_timeout_s=stop_timeout_s,
-            cure=cure,
-            on_change=self._changed,
-            advise=advise,
-        )
+    def _unit(self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, **more: Any) -> Unit:
+        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, on_change=self._changed, **more)
         if self._ending:
             unit.start_no_more()
         self.units[name] = unit

@@ -45,7 +45,6 @@ class ServerPlan:
 
     @property
     def url(self) -> str:
-        """For clients."""
         return f"{'tls' if self.tls else 'nats'}://{self.host}:{self.port}"
 
     @property

@@ -15,23 +15,20 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Stored
 from bulkhead.bus.wire import MESSAGE_ID
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
-from bulkhead_infra.identity.rights import inbox_prefix
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.purge import MIN_RETENTION_S
-from bulkhead_infra.nats.stream_reads import JOURNAL, StreamReads, said_to
+from bulkhead_infra.nats.stream_reads import JOURNAL, StreamReads, connected, said_to
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.nats.trimming import is_trimmed
 
@@ -45,7 +42,6 @@ TAIL = 512
 """Count of an inbox's last numbers that are compared one by one: more were not on the way when its disk was full."""
 LOOKED_AT_MAX = 1_000
 """Subjects of which an inbox has fewer messages than JOURNAL; so many are looked at."""
-CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +55,16 @@ class Report:
 
 
 async def keep_whole(
-    url: str,
-    seed_of: Callable[[str], str],
-    layout: Layout,
-    keep: Path,
-    *,
-    stalled_s: float = 0.0,
-    ca_file: Path | None = None,
+    url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, ca_file: Path | None = None
 ) -> Report:
     """Compare, and make JOURNAL again when it needs that. keep: a folder for what only JOURNAL still has. ca_file: TLS.
-    stalled_s: 0 for the default of the layout.
 
     Raises BusError, ProvisionError, OSError; JOURNAL is not dropped before what only it has is in that folder.
     """
-    connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
+    connect = partial(connected, url, seed_of=seed_of, ca_file=ca_file)
     async with connect(OPERATOR) as reader, connect(PROVISIONER) as maker:
-        comparison = Comparison(
-            StreamReads(reader, maker), stalled_s or (STALLED_S if layout.replicas == 1 else CLUSTER_STALLED_S)
-        )
+        stalled_s = STALLED_S if layout.replicas == 1 else CLUSTER_STALLED_S
+        comparison = Comparison(StreamReads(reader, maker), stalled_s)
         fault = await comparison.fault()
         lost = await comparison.lost()
         where = await comparison.save(lost, keep) if fault and lost else None
@@ -112,24 +100,6 @@ def _hidden(hidden: Mapping[str, set[str]]) -> str:
     )
 
 
-@asynccontextmanager
-async def _bus(
-    url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
-) -> AsyncIterator[JetStreamBus]:
-    bus = await JetStreamBus.connect(
-        url,
-        service=identity,
-        nkey_seed=seed_of(identity),
-        inbox_prefix=inbox_prefix(identity),
-        timeout_s=CONNECT_TIMEOUT_S,
-        ca_file=ca_file,
-    )
-    try:
-        yield bus
-    finally:
-        await bus.close()
-
-
 class Comparison:
     """One comparison of JOURNAL with the inboxes that it copies."""
 
@@ -140,7 +110,7 @@ class Comparison:
         """By author, where something lies that JOURNAL left out for its id: inbox and number."""
 
     async def fault(self) -> str:
-        """What JOURNAL lacks and will not get; "" otherwise. Waits until it has what there is. Raises BusError."""
+        """The messages that JOURNAL lacks and will not get; "" for none. Waits until it is level. Raises BusError."""
         if not await self._streams.has_journal():
             return "it is not there"
         for name in catalog.INBOXES:
@@ -161,16 +131,13 @@ class Comparison:
             had, has = await self._streams.by_subject(JOURNAL, pattern), await self._streams.by_subject(stream, pattern)
             more = {one: count - has.get(one, 0) for one, count in had.items() if count > has.get(one, 0)}
             looked_at = list(more.items())[:LOOKED_AT_MAX]
-            if gone := {
-                one: left
-                for one, count in looked_at
-                if (left := await self._untrimmed(stream, one, count)) and await self._young(one)
-            }:
+            left = {subject: await self._untrimmed(stream, subject, count) for subject, count in looked_at}
+            if gone := {subject: count for subject, count in left.items() if count and await self._young(subject)}:
                 found[stream] = gone
         return found
 
     async def save(self, lost: Mapping[str, Mapping[str, int]], keep: Path) -> Path:
-        """What JOURNAL has of these subjects and the inboxes have not, in a new file. Raises OSError, BusError."""
+        """Messages of these subjects that only JOURNAL has, in a new file. Raises OSError, BusError."""
         with _new_file(keep) as file:
             for stream, gone in lost.items():
                 for subject in gone:
@@ -184,7 +151,7 @@ class Comparison:
             return Path(file.name)
 
     async def _untrimmed(self, stream: str, subject: str, more: int) -> int:
-        """Of what JOURNAL has more: where the oldest are trimmed, only what is newer than the first still there."""
+        """Surplus of JOURNAL; where the oldest are trimmed, only messages newer than the first that is still there."""
         if not is_trimmed(subject):
             return more
         first = next(iter(await self._streams.reader.read(stream, subject, limit=1)), None)
@@ -251,23 +218,12 @@ class Comparison:
                 return f"something else stands in {stream} under number {one.sequence}, which it has read before"
         # Older messages may have been purged from one and not yet from the other.
         since_unix_ms = (time.time() - MIN_RETENTION_S) * 1000
-        gaps = [
-            one
-            for number, one in said.items()
-            if copied
-            and min(copied) < number < max(copied)
-            and number not in copied
-            and one.time_unix_ms > since_unix_ms
-        ]
+        inner = range(min(copied) + 1, max(copied)) if copied else range(0)
+        absent = [stored for number, stored in said.items() if number in inner and number not in copied]
+        gaps = [stored for stored in absent if stored.time_unix_ms > since_unix_ms]
         left_out = await self._left_out(stream, gaps)
-        return next(
-            (
-                f"it lacks number {one.sequence} of {stream}, and has read past it"
-                for one in gaps
-                if one.sequence not in left_out
-            ),
-            "",
-        )
+        missing = next((stored.sequence for stored in gaps if stored.sequence not in left_out), None)
+        return f"it lacks number {missing} of {stream}, and has read past it" if missing is not None else ""
 
     async def _left_out(self, stream: str, missing: Sequence[Stored]) -> set[int]:
         """The numbers of those that JOURNAL dropped since it has another message under their Nats-Msg-Id."""

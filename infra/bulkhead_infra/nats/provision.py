@@ -6,7 +6,7 @@ exists disagrees and cannot be changed. Raw API requests: nats-py's models lack 
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,11 @@ from bulkhead_infra.nats.stream_sizes import GIB, StoreTooSmall
 from bulkhead_infra.nats.streams import MIN_VERSION, Config, Layout, durables, streams
 
 TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5
 CLUSTER_TIMEOUT_S, PATIENCE_S, PAUSE_S = 2.0, 15.0, 0.2
 """A dead leader answers nobody; another one is there within seconds."""
 RELOADING_S = 5.0
 """For a moment in the middle of reading its accounts a broker drops who is there, knows nobody, and answers nothing."""
-STREAM_EXISTS = 10058
 STREAM_NOT_FOUND = 10059
 NO_STORAGE = 10047
 NO_LEADER = (10008, 10009)
@@ -132,6 +132,13 @@ async def _over_one_connection(
         await client.close()
 
 
+def connect_options(identity: str, nkey_seed: str, ca_file: Path | None) -> dict[str, Any]:
+    """Options of nats-py for one connection under an identity, which does not come back by itself. Raises BusError."""
+    tls = {"tls": trusting(ca_file), "tls_handshake_first": True} if ca_file is not None else {}
+    once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "connect_timeout": CONNECT_TIMEOUT_S}
+    return {"name": identity, "nkeys_seed_str": nkey_seed, "inbox_prefix": inbox_prefix(identity), **once, **tls}
+
+
 async def _connect(
     client: Client,
     url: str,
@@ -142,19 +149,8 @@ async def _connect(
 ) -> None:
     """Raises ProvisionError; _Dropped where somebody answers and hangs up."""
     try:
-        await client.connect(
-            url.split(","),
-            name=PROVISIONER,
-            nkeys_seed_str=nkey_seed,
-            inbox_prefix=inbox_prefix(PROVISIONER),
-            error_cb=failed,
-            closed_cb=closed,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            connect_timeout=5,
-            tls=trusting(ca_file) if ca_file is not None else None,
-            tls_handshake_first=ca_file is not None,
-        )
+        options = connect_options(PROVISIONER, nkey_seed, ca_file)
+        await client.connect(url.split(","), error_cb=failed, closed_cb=closed, **options)
     except (errors.Error, OSError, BusError) as error:
         if "authorization" in str(error).lower():
             raise _Dropped(
@@ -175,19 +171,15 @@ def _fit(client: Client, url: str) -> None:
     """Raises ProvisionError for a broker that cannot hold a mesh, whatever is asked of it."""
     info = client._server_info  # nats-py shows but parts of what the broker says of itself.
     if not info.get("auth_required"):
-        raise ProvisionError(
-            f"the broker at {url} asks nobody for a key: no wall between services would stand; include what `bulkhead "
-            "render accounts` writes in its configuration, and reload it"
-        )
+        way = "include what `bulkhead render accounts` writes in its configuration, and reload it"
+        raise ProvisionError(f"the broker at {url} asks nobody for a key: no wall between services would stand; {way}")
     if not info.get("jetstream"):
         raise ProvisionError(f"the broker at {url} runs without JetStream; add a jetstream block to its configuration")
     found = client.connected_server_version
     if (found.major, found.minor) < MIN_VERSION:
         wanted = ".".join(map(str, MIN_VERSION))
-        raise ProvisionError(
-            f"the broker at {url} is nats-server {found.major}.{found.minor}; at least {wanted} is needed: upgrade it, "
-            "its data can stay"
-        )
+        way = f"at least {wanted} is needed: upgrade it, its data can stay"
+        raise ProvisionError(f"the broker at {url} is nats-server {found.major}.{found.minor}; {way}")
     if client.max_payload < bounds.MAX_STORED_BLOB_BYTES:
         raise ProvisionError(
             f"the broker at {url} takes messages of at most {client.max_payload} bytes and contents have up to "
@@ -197,10 +189,7 @@ def _fit(client: Client, url: str) -> None:
 
 class _Provisioner:
     def __init__(self, layout: Layout, begin: Begin, report: Report, client: Client) -> None:
-        self._client = client
-        self._layout = layout
-        self._begin = begin
-        self._report = report
+        self._layout, self._begin, self._report, self._client = layout, begin, report, client
 
     async def run(self) -> None:
         configs = [self._begun(config) for config in streams(self._layout)]
@@ -235,19 +224,13 @@ class _Provisioner:
                 f"stream {name} holds {found['state']['bytes'] / GIB:.1f} GiB, and of a store of "
                 f"{self._layout.store_gib} GiB it would get {most / GIB:.1f}: give more (--store-gib, in containers "
                 "BULKHEAD_STORE_GIB), or purge ended tasks first (python -m bulkhead_infra.nats.purge; in containers "
-                "`upkeep` "
-                "does it, with a shorter BULKHEAD_RETENTION)"
+                "`upkeep` does it, with a shorter BULKHEAD_RETENTION)"
             )
         wrong = differences(config, found["config"])
         if not wrong:
             return
-        try:
-            await self._ask(f"STREAM.UPDATE.{name}", found["config"] | config)
-        except _Refused as refused:
-            raise ProvisionError(
-                f"stream {name} exists with other settings that cannot be changed: {'; '.join(wrong)} "
-                f"({refused}); start the version that made it, or move its data away and let it be made anew"
-            ) from refused
+        way = "start the version that made it, or move its data away and let it be made anew"
+        await self._change(f"stream {name}", f"STREAM.UPDATE.{name}", found["config"] | config, wrong, way)
         self._report.changed.append(f"{name}: {'; '.join(wrong)}")
 
     async def _durables(self, stream: str) -> None:
@@ -289,14 +272,17 @@ class _Provisioner:
         wrong = differences(config, found["config"])
         if not wrong:
             return
-        try:
-            await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
-        except _Refused as refused:
-            raise ProvisionError(
-                f"durable {name} of {stream} exists with other settings that cannot be changed: "
-                f"{'; '.join(wrong)} ({refused}); start the version that made it"
-            ) from refused
+        request = {"stream_name": stream, "config": config}
+        way, what = "start the version that made it", f"durable {name} of {stream}"
+        await self._change(what, f"CONSUMER.CREATE.{stream}.{name}", request, wrong, way)
         self._report.changed.append(f"{stream}/{name}: {'; '.join(wrong)}")
+
+    async def _change(self, what: str, request: str, body: Mapping[str, Any], wrong: Sequence[str], way: str) -> None:
+        try:
+            await self._ask(request, body)
+        except _Refused as refused:
+            differs = f"exists with other settings that cannot be changed: {'; '.join(wrong)} ({refused})"
+            raise ProvisionError(f"{what} {differs}; {way}") from refused
 
     async def _make(self, what: str, request: str, body: Mapping[str, Any]) -> None:
         try:
@@ -331,10 +317,8 @@ class _Provisioner:
                     raise
                 said = str(silent)
             if self._in_cluster and loop.time() > deadline:
-                raise ProvisionError(
-                    f"the cluster has no leader to ask ({said}): more than half of its brokers must run; start the "
-                    "missing ones, nothing is lost"
-                )
+                way = "more than half of its brokers must run; start the missing ones, nothing is lost"
+                raise ProvisionError(f"the cluster has no leader to ask ({said}): {way}")
             await asyncio.sleep(PAUSE_S)
 
     @property

@@ -21,8 +21,8 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,8 @@ from bulkhead_contracts.types import Body
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
-from bulkhead_infra.identity.rights import API, inbox_prefix
+from bulkhead_infra.identity.rights import API
+from bulkhead_infra.nats import stream_reads
 from bulkhead_infra.nats.trimming import trim_checkpoints, trim_places, trim_reservations
 
 DAY_S = 24 * 3600
@@ -49,16 +50,13 @@ MIN_RETENTION_S = bounds.MAX_TASK_DEADLINE_MS // 1000 + DAY_S
 """Until then a grant of the task may hold, and its records and halts are what keeps a call from being made again; and
 until then the day's money is counted from its facts."""
 GATEWAY = subjects.inbox_stream("gateway")
-ENDS: tuple[tuple[str, type[Body]], ...] = (
-    ("planner", TaskEnded),
-    ("gateway", TaskEnded),
-    ("gateway", TaskRejected),
-    ("rag", DocumentIngested),
-    ("rag", DocumentDeleted),
-)
-"""Service and message that end a task (or an ingestion, a deletion)."""
+ENDS: Mapping[str, tuple[type[Body], ...]] = {
+    "planner": (TaskEnded,),
+    "gateway": (TaskEnded, TaskRejected),
+    "rag": (DocumentIngested, DocumentDeleted),
+}
+"""Messages by sender that end a task (or an ingestion, a deletion)."""
 LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
-CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0
 PAGE = 256
 AT_ONCE = 16
@@ -74,7 +72,7 @@ class PurgeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """So long after its end a task is kept, by stream. What finds a task and what shows it whole is kept longest."""
+    """Time for which a task is kept after its end, by stream. The gateway's inbox and the journal keep it longest."""
 
     default_s: float = DEFAULT_RETENTION_S
     streams: Mapping[str, float] = field(default_factory=dict)
@@ -145,55 +143,36 @@ async def purge(
     PurgeError."""
     now = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
     retention.of(GATEWAY)
-    messages: dict[str, int] = {}
-    tasks = 0
-    connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
-    async with connect(OPERATOR) as reader, connect(PROVISIONER) as remover:
-        try:
-            ends = await _ends(remover)
-            until = now - int(retention.shortest_s * 1000)
-            async for page in _all_due(reader, until, now):
-                tasks += len(page)
-                for start in range(0, 0 if dry_run else len(page), AT_ONCE):
-                    rows = list(page.items())[start : start + AT_ONCE]
-                    done = await asyncio.gather(
-                        *(_remove(remover, task, now - at, retention, ends) for task, at in rows)
-                    )
-                    for stream, count in (one for counts in done for one in counts.items()):
-                        messages[stream] = messages.get(stream, 0) + count
-            if not dry_run:
-                old = now - int(retention.of(subjects.JOURNAL_STREAM) * 1000)
-                for trim in (trim_places, trim_checkpoints, partial(trim_reservations, until_unix_ms=old)):
-                    for stream, count in (await trim(reader, partial(_ask, remover), ends)).items():
-                        messages[stream] = messages.get(stream, 0) + count
-        except BusError as error:
-            raise PurgeError(
-                f"the broker stopped answering in the middle of the purge: {error}; what is gone is gone "
-                "whole or found again: run it again"
-            ) from error
-    return Purged(tasks, messages)
-
-
-@asynccontextmanager
-async def _bus(
-    url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
-) -> AsyncIterator[JetStreamBus]:
-    """A connection under an identity. The provisioner works where the streams are. Raises PurgeError."""
+    connect = partial(stream_reads.connected, url, seed_of=seed_of, ca_file=ca_file)
     try:
-        bus = await JetStreamBus.connect(
-            url,
-            service=identity,
-            nkey_seed=seed_of(identity),
-            inbox_prefix=inbox_prefix(identity),
-            timeout_s=CONNECT_TIMEOUT_S,
-            ca_file=ca_file,
-        )
+        async with connect(OPERATOR) as reader, connect(PROVISIONER) as remover:
+            try:
+                return await _purge(reader, remover, retention, now, dry_run=dry_run)
+            except BusError as error:
+                way = "what is gone is gone whole or found again: run it again"
+                raise PurgeError(f"the broker stopped answering in the middle of the purge: {error}; {way}") from error
     except BusError as error:
-        raise PurgeError(f"cannot reach the broker at {url} as {identity}: {error}") from error
-    try:
-        yield bus
-    finally:
-        await bus.close()
+        raise PurgeError(f"cannot reach the broker at {url}: {error}") from error
+
+
+async def _purge(
+    reader: JetStreamBus, remover: JetStreamBus, retention: Retention, now_unix_ms: int, *, dry_run: bool
+) -> Purged:
+    messages: Counter[str] = Counter()
+    tasks = 0
+    ends = await _ends(remover)
+    async for page in _all_due(reader, now_unix_ms - int(retention.shortest_s * 1000), now_unix_ms):
+        tasks += len(page)
+        for start in range(0, 0 if dry_run else len(page), AT_ONCE):
+            rows = list(page.items())[start : start + AT_ONCE]
+            done = (_remove(remover, task, now_unix_ms - at, retention, ends) for task, at in rows)
+            for counts in await asyncio.gather(*done):
+                messages.update(counts)
+    if not dry_run:
+        old = now_unix_ms - int(retention.of(subjects.JOURNAL_STREAM) * 1000)
+        for trim in (trim_places, trim_checkpoints, partial(trim_reservations, until_unix_ms=old)):
+            messages.update(await trim(reader, partial(_ask, remover), ends))
+    return Purged(tasks, dict(messages))
 
 
 async def _ends(bus: JetStreamBus) -> dict[str, int]:
@@ -205,7 +184,7 @@ async def _ends(bus: JetStreamBus) -> dict[str, int]:
 
 
 async def _due(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """What ended, or was left lying, no later than that, with that time; by pages, from the oldest on."""
+    """Tasks that ended, or were left lying, no later than that, with that time; by pages, from the oldest on."""
     after = 0
     unended: dict[Task, None] = {}
     while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE):
@@ -237,7 +216,7 @@ async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> A
 
 
 async def _unused(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """What was leased and is no task (see lease.book), of which nothing has been said since then: nobody holds it."""
+    """Leased resources (see lease.book) without a message since then: nobody holds them."""
     inbox, after = subjects.inbox_stream("planner"), 0
     found: dict[Task, None] = {}
     while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE):
@@ -273,7 +252,7 @@ async def _left_lying(bus: JetStreamBus, task: Task) -> int:
 
 
 def _is_end(stored: Stored) -> bool:
-    return any(stored.sender == sender and _says(stored, kind) for sender, kind in ENDS)
+    return any(_says(stored, kind) for kind in ENDS.get(stored.sender, ()))
 
 
 def _says(stored: Stored, kind: type[Body]) -> bool:
@@ -281,7 +260,7 @@ def _says(stored: Stored, kind: type[Body]) -> bool:
 
 
 def _task(subject: str) -> Task:
-    """Of a subject that is no task's (publishers choose its end), the subject itself under no tenant."""
+    """The task of a subject; one that is no task's (publishers choose its end) stands for itself, without a tenant."""
     try:
         address = subjects.parse(subject)
     except subjects.SubjectError:
@@ -305,14 +284,11 @@ async def _remove(
 
 async def _ask(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict[str, Any]:
     """One request to the broker's API. Raises BusError, PurgeError."""
-    answer: dict[str, Any] = json.loads(
-        (await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)).body
-    )
+    told = await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)
+    answer: dict[str, Any] = json.loads(told.body)
     if "error" in answer:
-        raise PurgeError(
-            f"the broker refused {what} {dict(body)}: {answer['error'].get('description')}; run the "
-            "provisioner (start the mesh once), then again"
-        )
+        refused = f"the broker refused {what} {dict(body)}: {answer['error'].get('description')}"
+        raise PurgeError(f"{refused}; run the provisioner (start the mesh once), then again")
     return answer
 
 
@@ -329,10 +305,8 @@ def seconds(text: str) -> float:
 
 def retention_of(default: str, per_stream: Sequence[str]) -> Retention:
     """From the command line. Raises ValueError, PurgeError."""
-    streams = {}
-    for pair in per_stream:
-        name, _, value = pair.partition("=")
-        streams[name] = seconds(value)
+    pairs = (pair.partition("=") for pair in per_stream)
+    streams = {name: seconds(value) for name, _, value in pairs}
     found = Retention(seconds(default), streams)
     if found.shortest_s < MIN_RETENTION_S:
         raise ValueError(
@@ -350,10 +324,8 @@ def _target(given: argparse.Namespace) -> tuple[str, Path]:
         mesh = json.loads((given.data / "mesh.json").read_text())
         return mesh["nats_url"], Path(mesh["identity_dir"])
     except (OSError, ValueError, KeyError) as error:
-        raise PurgeError(
-            f"no mesh has run in {given.data} ({error}); name its directory with --data, or the broker "
-            "and the folder of its keys with --nats and --identity"
-        ) from error
+        way = "name its directory with --data, or the broker and the folder of its keys with --nats and --identity"
+        raise PurgeError(f"no mesh has run in {given.data} ({error}); {way}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

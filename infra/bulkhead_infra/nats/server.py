@@ -103,7 +103,7 @@ class NatsServer:
         raise StartFailed(f"nats-server was not healthy within {START_TIMEOUT_S:g} s: {problem}\n{child.why()}")
 
     async def problem(self) -> str:
-        """What /healthz complains about; "" when healthy."""
+        """The complaint of /healthz; "" when healthy."""
         try:
             # The client port opens last; asked before that, /healthz complains in the log.
             _, writer = await asyncio.open_connection(self.plan.host, self.plan.port)
@@ -118,7 +118,7 @@ class NatsServer:
         return self._damaged(lost[1]) if lost else said
 
     def advice(self, why: str) -> str:
-        """What to do about how it ended; "" when its own words say enough."""
+        """A hint on how it ended; "" when its own output is enough."""
         if "address already in use" in why:
             return f"port {self.plan.port} or {self.plan.monitor_port} is in use; stop what listens there"
         if "no space left" in why.lower():
@@ -144,12 +144,10 @@ class NatsServer:
         )
 
     async def stop(self) -> None:
-        """End it in order: everything is flushed."""
         if self.child is not None and self.child.running:
             await self.child.stop(STOP_TIMEOUT_S)
 
     async def kill(self) -> None:
-        """kill -9."""
         if self.child is not None:
             await self.child.kill()
 
@@ -161,7 +159,7 @@ class NatsServer:
 
 
 def disk_problem(folder: Path) -> str:
-    """What to say when there is too little room to go on; "" otherwise."""
+    """Message when there is too little room to go on; "" otherwise."""
     free, disk = shutil.disk_usage(folder).free, os.statvfs(folder)
     if free < MIN_FREE_BYTES:
         lacks = (
@@ -179,10 +177,8 @@ def disk_problem(folder: Path) -> str:
 
 
 def more_room(folder: Path) -> str:
-    """What to do about a full disk. What a mesh has stored is lost from sight when it is started elsewhere."""
+    """A hint for a full disk: a mesh that is started elsewhere does not see its stored data."""
     if (folder / "nats").is_dir():
-        return (
-            "free some there (`df`), or move the whole folder to a larger disk and name it with --data; what it "
-            "holds is kept, and elsewhere alone a new mesh begins"
-        )
+        way = "what it holds is kept, and elsewhere alone a new mesh begins"
+        return f"free some there (`df`), or move the whole folder to a larger disk and name it with --data; {way}"
     return "free some there, or choose another place with --data"

@@ -6,8 +6,10 @@ messages and numbers. Raises BusError throughout.
 
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
@@ -22,6 +24,22 @@ FULL = 0.9
 """Share of its size from which on JOURNAL drops its oldest: only messages after its first can then be compared."""
 COUNTER_LIVES_NS = 1_000_000_000
 TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+
+
+@asynccontextmanager
+async def connected(
+    url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
+) -> AsyncIterator[JetStreamBus]:
+    """A connection under an identity. The provisioner works where the streams are. Raises BusError."""
+    seed = seed_of(identity)
+    bus = await JetStreamBus.connect(
+        url, service=identity, nkey_seed=seed, timeout_s=CONNECT_TIMEOUT_S, ca_file=ca_file
+    )
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 def said_to(name: str) -> str:
@@ -44,11 +62,9 @@ class StreamReads:
         self.reader, self._maker = reader, maker
 
     async def has_journal(self) -> bool:
-        """Whether there is a JOURNAL."""
         return bool(await self._ask(f"STREAM.INFO.{JOURNAL}", missing_ok=True))
 
     async def drop_journal(self) -> None:
-        """Take JOURNAL away."""
         await self._ask(f"STREAM.DELETE.{JOURNAL}", missing_ok=True)
 
     async def all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
@@ -78,15 +94,9 @@ class StreamReads:
     async def count(self, stream: str, first: int, pattern: str = "") -> int:
         """Messages from a sequence on: what a consumer, made for the moment, would be handed."""
         name = f"count-{secrets.token_hex(8)}"
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": first,
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": COUNTER_LIVES_NS,
-        }
+        kind = {"ack_policy": "none", "mem_storage": True, "num_replicas": 1, "inactive_threshold": COUNTER_LIVES_NS}
+        begin = {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
+        config: dict[str, Any] = {"name": name, **kind, **begin}
         if pattern:
             config["filter_subjects"] = [pattern]
         answer = await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
@@ -98,7 +108,6 @@ class StreamReads:
         return at_its_source(found).sequence if found is not None else 0
 
     async def state(self, stream: str) -> StreamState:
-        """As the broker tells it now."""
         state = (await self._ask(f"STREAM.INFO.{stream}"))["state"]
         return StreamState(state["messages"], state["last_seq"])
 

@@ -3,9 +3,9 @@
 In: GiB of disk; 0 where nobody said. Out: bytes by stream, which add up to no more than was given. A bound takes no
 disk by itself: it makes a flood be refused with a reason, before it fills the disk.
 
-The shares are what a full task was measured to store (infra/bulkhead_infra/capacity, whose test holds them together):
-streams fill at
-about the same time. The journal, which drops its oldest, and texts, which are never purged, take what is left.
+The shares follow the measured size of a full task (infra/bulkhead_infra/capacity, whose test holds them together), so
+that streams fill at about the same time. The journal, which drops its oldest, and texts, which are never purged, take
+the rest.
 """
 
 GIB = 1024**3
@@ -41,7 +41,7 @@ PERCENT = {
 
 
 class StoreTooSmall(ValueError):
-    """What was given is no store for a mesh; says what to give."""
+    """The given disk is no store for a mesh; the message says how much to give."""
 
 
 def bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
@@ -49,8 +49,6 @@ def bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
     if not store_gib:
         return {name: UNSAID[name.partition("_")[0]] for name in names}
     if not MIN_STORE_GIB <= store_gib <= MAX_STORE_GIB:
-        raise StoreTooSmall(
-            f"a store of {store_gib} GiB: write {MIN_STORE_GIB} to {MAX_STORE_GIB}; `python -m bulkhead_infra.capacity "
-            "--tasks-per-day N` tells how much so many tasks need"
-        )
+        way = "`python -m bulkhead_infra.capacity --tasks-per-day N` tells how much so many tasks need"
+        raise StoreTooSmall(f"a store of {store_gib} GiB: write {MIN_STORE_GIB} to {MAX_STORE_GIB}; {way}")
     return {name: store_gib * GIB * PERCENT.get(name, 1) // 100 for name in names}

@@ -113,46 +113,27 @@ def _inbox(name: str, layout: Layout) -> Config:
 def _timers(name: str, layout: Layout) -> Config:
     # Schedules let a publisher write to any subject of their stream: hence a stream that this service alone uses.
     # The broker wants discard old with them; the bound is far beyond what live tasks can have set.
-    return _stream(
-        subjects.timers_stream(name),
-        layout,
-        f"What {name} wants to hear later",
-        subjects=[f"timer.{name}.>"],
-        discard="old",
-        allow_msg_schedules=True,
-        allow_rollup_hdrs=True,
-        max_age=_ns(TIMERS_MAX_AGE_S),
-    )
+    schedules = {"discard": "old", "allow_msg_schedules": True, "allow_rollup_hdrs": True}
+    stream, heard, age = subjects.timers_stream(name), [f"timer.{name}.>"], _ns(TIMERS_MAX_AGE_S)
+    return _stream(stream, layout, f"What {name} wants to hear later", subjects=heard, max_age=age, **schedules)
 
 
 def _records(name: str, layout: Layout) -> Config:
-    return _stream(
-        subjects.records_stream(name), layout, f"What {name} has claimed and done", subjects=[f"record.{name}.>"]
-    )
+    told = f"What {name} has claimed and done"
+    return _stream(subjects.records_stream(name), layout, told, subjects=[f"record.{name}.>"])
 
 
 def _blobs(layout: Layout) -> Config:
-    return _stream(
-        subjects.BLOBS_STREAM,
-        layout,
-        "Content by digest, written once",
-        subjects=["blob.>"],
-        max_msgs_per_subject=1,
-        discard_new_per_subject=True,
-        max_msg_size=contract_bounds.MAX_STORED_BLOB_BYTES,
-        duplicate_window=_ns(LEAST_DUPLICATE_WINDOW_S),
-    )
+    once = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+    limits = {"max_msg_size": contract_bounds.MAX_STORED_BLOB_BYTES, "duplicate_window": _ns(LEAST_DUPLICATE_WINDOW_S)}
+    told = "Content by digest, written once"
+    return _stream(subjects.BLOBS_STREAM, layout, told, subjects=["blob.>"], **once, **limits)
 
 
 def _control(layout: Layout) -> Config:
-    return _stream(
-        subjects.CONTROL_STREAM,
-        layout,
-        "Halts and kill switches",
-        subjects=["$KV.CONTROL.>"],
-        max_msgs_per_subject=1,
-        republish={"src": "$KV.CONTROL.>", "dest": "control.live.>"},
-    )
+    keys = {"subjects": ["$KV.CONTROL.>"], "max_msgs_per_subject": 1}
+    live = {"src": "$KV.CONTROL.>", "dest": "control.live.>"}
+    return _stream(subjects.CONTROL_STREAM, layout, "Halts and kill switches", **keys, republish=live)
 
 
 def _dead_letters(layout: Layout) -> Config:

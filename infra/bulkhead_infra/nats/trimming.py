@@ -39,8 +39,13 @@ async def trim_places(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[st
     if base is None:
         return {}
     until = min(newest.snapshot, base.waiting_from, ends[GATEWAY])
-    answer = await ask(f"STREAM.PURGE.{GATEWAY}", {"filter": PLACES, "seq": until})
-    return {GATEWAY: int(answer.get("purged", 0)), subjects.JOURNAL_STREAM: await _trim_copies(reader, ask, until)}
+    removed = await _purge(ask, GATEWAY, filter=PLACES, seq=until)
+    return {GATEWAY: removed, subjects.JOURNAL_STREAM: await _trim_copies(reader, ask, until)}
+
+
+async def _purge(ask: Ask, stream: str, **what: object) -> int:
+    """Messages that were removed."""
+    return int((await ask(f"STREAM.PURGE.{stream}", what)).get("purged", 0))
 
 
 async def _trim_copies(reader: Bus, ask: Ask, until: int) -> int:
@@ -50,10 +55,7 @@ async def _trim_copies(reader: Bus, ask: Ask, until: int) -> int:
     while not end and (page := await reader.read(subjects.JOURNAL_STREAM, PLACES, after=after)):
         end = next((one.sequence for one in page if at_its_source(one).sequence >= until), 0)
         after = page[-1].sequence
-    if not after:
-        return 0
-    answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": PLACES, "seq": end or after + 1})
-    return int(answer.get("purged", 0))
+    return await _purge(ask, subjects.JOURNAL_STREAM, filter=PLACES, seq=end or after + 1) if after else 0
 
 
 def is_trimmed(subject: str) -> bool:
@@ -71,14 +73,11 @@ async def trim_checkpoints(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> di
     needed = await _needed(reader)
     if not needed:
         return {}
-    removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
     until = min(ends[BOOKS], *(min((stored.sequence, seal.journal_sequence, *seal.parts)) for stored, seal in needed))
-    answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": CHECKPOINT, "seq": until})
-    removed[BOOKS] = int(answer.get("purged", 0))
+    removed = {BOOKS: await _purge(ask, BOOKS, filter=CHECKPOINT, seq=until), subjects.JOURNAL_STREAM: 0}
     # The journal has other sequences: as many of each subject stay there as the inbox has, and those are the newest.
     for subject, count in (await _subjects(ask, CHECKPOINT)).items():
-        answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count})
-        removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
+        removed[subjects.JOURNAL_STREAM] += await _purge(ask, subjects.JOURNAL_STREAM, filter=subject, keep=count)
     return removed
 
 
@@ -96,12 +95,10 @@ async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], unti
         if subject == MARKS or newest is None:
             continue  # Each mark of a rebuild names the one before.
         old = await last_before(reader, BOOKS, subject, until_unix_ms, newest.sequence)
-        until = min(counted, newest.sequence, old + 1)
-        answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": subject, "seq": until})
-        if gone := int(answer.get("purged", 0)):
+        if gone := await _purge(ask, BOOKS, filter=subject, seq=min(counted, newest.sequence, old + 1)):
             removed[BOOKS] += gone
-            answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count - gone})
-            removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
+            kept = count - gone
+            removed[subjects.JOURNAL_STREAM] += await _purge(ask, subjects.JOURNAL_STREAM, filter=subject, keep=kept)
     return removed
 
 

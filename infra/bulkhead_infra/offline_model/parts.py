@@ -35,14 +35,14 @@ class Part:
 
 
 def parse_parts(text: str) -> list[Part]:
-    """Parts of one text, in order; what stands outside every part is left out."""
-    found: list[Part] = []
+    """Parts of one text, in order; text outside every part is left out."""
+    parts: list[Part] = []
     at = 0
     while opening := OPENING.search(text, at):
         named = {key: quoted or bare for key, quoted, bare in ATTRIBUTE.findall(opening.group(1))}
         content, at = _content(text, opening.end(), named.get("id", ""))
-        found.append(Part(named.pop("kind", "context"), named.pop("id", short_digest(content)), content, named))
-    return found
+        parts.append(Part(named.pop("kind", "context"), named.pop("id", short_digest(content)), content, named))
+    return parts
 
 
 def _content(text: str, start: int, part_id: str) -> tuple[str, int]:
@@ -70,7 +70,7 @@ class ToolUse:
 
     @property
     def id(self) -> str:
-        """What to cite: the id of the part that holds the result, else the digest of the message."""
+        """The id to cite: of the part that holds the result, else the digest of the message."""
         return self.part_id or short_digest(self.result)
 
     @property
@@ -88,7 +88,7 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Everything that a request says, by role of its pieces."""
+    """A whole request, split by the role of its pieces."""
 
     parts: tuple[Part, ...]
     tool_uses: tuple[ToolUse, ...]
@@ -118,9 +118,9 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     for message in messages:
         if message.get("role") not in ("system", "developer", "user"):
             continue
-        found = parse_parts(message_text(message))
-        parts.extend(found)
-        if not found and message.get("role") == "user":
+        inner = parse_parts(message_text(message))
+        parts.extend(inner)
+        if not inner and message.get("role") == "user":
             loose.append(message_text(message))
     return Prompt(tuple(parts), tuple(_tool_uses(messages)), "\n".join(loose))
 

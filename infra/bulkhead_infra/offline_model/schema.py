@@ -22,7 +22,7 @@ def resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, 
 
 
 def conform(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) -> Any:
-    """`value` with unknown properties dropped where forbidden, missing required ones filled, lengths cut."""
+    """`value` without forbidden properties, with missing required ones filled in and lengths cut."""
     schema = resolve(schema, root)
     if depth > DEPTH_MAX:
         return value
@@ -36,16 +36,15 @@ def conform(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], dept
         return schema["enum"][0]
     properties = schema.get("properties")
     if isinstance(value, dict) and properties is not None:
-        found = {}
-        for key, item in value.items():
-            if key in properties:
-                found[key] = conform(item, properties[key], root, depth + 1)
-            elif schema.get("additionalProperties", True):
-                found[key] = item
+        made = {
+            key: conform(item, properties[key], root, depth + 1) if key in properties else item
+            for key, item in value.items()
+            if key in properties or schema.get("additionalProperties", True)
+        }
         for key in schema.get("required") or ():
-            if key not in found:
-                found[key] = minimal(properties.get(key, {}), root, depth + 1)
-        return found
+            if key not in made:
+                made[key] = minimal(properties.get(key, {}), root, depth + 1)
+        return made
     if isinstance(value, list):
         kept = value[: schema["maxItems"]] if "maxItems" in schema else value
         return [conform(item, schema.get("items") or {}, root, depth + 1) for item in kept]

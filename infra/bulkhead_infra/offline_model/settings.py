@@ -30,12 +30,4 @@ def parse_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--context-tokens", type=int, default=defaults.context_tokens)
     parser.add_argument("--admin", action="store_true", help="serve /admin/faults and /admin/requests")
     parser.add_argument("--log-level", default=defaults.log_level)
-    given = parser.parse_args(argv)
-    return Settings(
-        port=given.port,
-        host=given.host,
-        token_delay_ms=given.token_delay_ms,
-        context_tokens=given.context_tokens,
-        admin=given.admin,
-        log_level=given.log_level,
-    )
+    return Settings(**vars(parser.parse_args(argv)))

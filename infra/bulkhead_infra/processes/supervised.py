@@ -90,7 +90,6 @@ class Unit:
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs."""
         return self.child.pid if self.child is not None and self.child.running else None
 
     @property
@@ -99,7 +98,6 @@ class Unit:
         return self._hopeless and self.state == "down"
 
     def row(self) -> Row:
-        """How it stands."""
         rss = 0
         with contextlib.suppress(psutil.Error):
             rss = psutil.Process(self.pid).memory_info().rss if self.pid else 0
@@ -154,7 +152,6 @@ class Unit:
         self.release()
 
     def release(self) -> None:
-        """End of hold."""
         self._failure, self._failed_starts, self._held = None, 0, False
         # Asked for by somebody: how it fared before has nothing to do with it.
         self._backoff_s = BACKOFF_FIRST_S

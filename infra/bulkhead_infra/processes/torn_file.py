@@ -4,6 +4,7 @@ The file system gives such a file its length, or its name, before its data: it i
 """
 
 import os
+import shutil
 from pathlib import Path
 
 END_BYTES = 16
@@ -19,3 +20,20 @@ def torn(path: Path) -> bool:
             return not file.read().strip(b"\0")
     except FileNotFoundError:
         return False
+
+
+def torn_files(folder: Path, kept: str = "") -> list[Path]:
+    """Torn files of a Redis, but for the one named `kept`. Its newest log may be empty: nothing was written yet."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != kept]
+    return [path for path in files if torn(path) and (path.stat().st_size or not path.name.endswith(".incr.aof"))]
+
+
+def empty(folder: Path, kept: str = "") -> None:
+    """Remove everything in a folder but the file named `kept`."""
+    for path in folder.iterdir():
+        if path.name == kept:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

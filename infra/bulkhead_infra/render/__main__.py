@@ -27,20 +27,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def wanted() -> dict[Path, str]:
     """Every generated file with its text."""
-    found: dict[str, str] = {}
-    found.update(schemas.files())
-    found.update(asyncapi.files())
-    found.update(openapi.files())
-    found.update(compose.files())
-    found.update(cluster.files())
-    found.update(packaging.files(ROOT))
-    found.update(readmes.files(ROOT))
-    found.update(reference.files())
-    return {ROOT / name: text for name, text in found.items()}
+    from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference)]
+    from_tree = [part.files(ROOT) for part in (packaging, readmes)]
+    return {ROOT / name: text for files in (*from_code, *from_tree) for name, text in files.items()}
 
 
 def main() -> int:
-    """Exit code 0, or 1 when --check finds a difference."""
     parser = argparse.ArgumentParser(prog="render", description=__doc__)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="change nothing; fail when a file is out of date")

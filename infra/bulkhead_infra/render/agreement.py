@@ -63,7 +63,5 @@ def _folder(root: Path, name: str, kind: str) -> Iterator[str]:
         if not (folder / file).is_file():
             yield f"services/bulkhead_services/{name} lacks {file}: write it as its siblings have it"
         elif file == "README.md" and not (BEGIN in (text := (folder / file).read_text()) and END in text):
-            yield (
-                f"services/bulkhead_services/{name}/README.md has no table of messages: add the lines `{BEGIN}` "
-                f"and `{END}`"
-            )
+            way = f"add the lines `{BEGIN}` and `{END}`"
+            yield f"services/bulkhead_services/{name}/README.md has no table of messages: {way}"

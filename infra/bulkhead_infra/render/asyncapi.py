@@ -13,7 +13,6 @@ PARAMETERS = {
 
 
 def document() -> dict[str, object]:
-    """The whole document."""
     channels: dict[str, object] = {}
     operations: dict[str, object] = {}
     for row in catalog.ROWS:
@@ -93,7 +92,6 @@ def _inline(schema: dict[str, object]) -> dict[str, object]:
 
 
 def files() -> dict[str, str]:
-    """Path below the repository -> text."""
     text = yaml.dump(document(), sort_keys=True, allow_unicode=True, width=120, Dumper=_Plain)
     return {"contracts/asyncapi.yaml": "# Rendered by `make render`; do not edit.\n" + text}
 

@@ -7,7 +7,7 @@ what stands here is added, or takes the place of what stands there under the sam
 from bulkhead_contracts import catalog
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place
-from bulkhead_infra.render.compose import ANCHORS, DATA, IDENTITY, image
+from bulkhead_infra.render.compose import ANCHORS, DATA, IDENTITY, image, probe
 
 FILE = "docker-compose.cluster.yml"
 BROKERS = ("nats", "nats-2", "nats-3")
@@ -27,7 +27,6 @@ HEAD = """\
 
 
 def files() -> dict[str, str]:
-    """Path below the repository -> text."""
     url = ",".join(f"tls://{name}:4222" for name in BROKERS)
     text = HEAD + ANCHORS + "services:\n"
     text += f"""\
@@ -69,7 +68,7 @@ def _broker(name: str) -> str:
     networks: [bus, bus-clients]
     environment: {_who(name)}
     volumes: ["keys_nats:{IDENTITY}:ro", "{_store(name)}"]
-{_probe("nats")}
+{probe("nats")}
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
 """
@@ -100,7 +99,7 @@ def _redis() -> str:
     mem_limit: 512m
     networks: [redis]
     volumes: ["keys_redis:{IDENTITY}:ro", "data_redis_2:{DATA}"]
-{_probe("redis")}
+{probe("redis")}
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
 """
@@ -116,7 +115,7 @@ def _sentinel() -> str:
     mem_limit: 64m
     networks: [redis]
     volumes: ["keys_redis:{IDENTITY}:ro"]
-{_probe("sentinel")}
+{probe("sentinel")}
     depends_on:
 {_healthy(REDIS)}
 """
@@ -130,16 +129,6 @@ def _services(url: str) -> list[str]:
             text += f"    depends_on:\n{_healthy((SENTINEL,))}\n"
         found.append(text)
     return found
-
-
-def _probe(name: str) -> str:
-    return f"""\
-    healthcheck:
-      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, {name}, --stay]
-      interval: 1s
-      timeout: 90s
-      start_period: 60s
-      retries: 10"""
 
 
 def _healthy(names: tuple[str, ...]) -> str:

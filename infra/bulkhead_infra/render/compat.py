@@ -88,11 +88,8 @@ def _bounds(pair: _Pair) -> list[str]:
         if new is None or new == old:
             continue
         if old is None or (new < old if key in _UPPER else new > old):
-            found.append(
-                pair.says(
-                    f"{key} narrowed from {'none' if old is None else old} to {new}; what was written may not be read"
-                )
-            )
+            before = "none" if old is None else old
+            found.append(pair.says(f"{key} narrowed from {before} to {new}; what was written may not be read"))
     return found
 
 
@@ -129,11 +126,8 @@ def _others(pair: _Pair) -> list[str]:
     for key in sorted((set(pair.old) | set(pair.new)) - _SHAPE - _PROSE):
         old, new = pair.old.get(key, _MISSING), pair.new.get(key, _MISSING)
         if key == "default" and not _extends(old, new):
-            found.append(
-                pair.says(
-                    f"default changed from {_text(old)} to {_text(new)}; what is absent would mean something else"
-                )
-            )
+            change = f"default changed from {_text(old)} to {_text(new)}"
+            found.append(pair.says(f"{change}; what is absent would mean something else"))
         elif key != "default" and _text(old) != _text(new):
             found.append(pair.says(f"{key} changed from {_text(old)} to {_text(new)}; one side may refuse the other"))
     return found
@@ -152,16 +146,12 @@ def _branches(pair: _Pair) -> list[str]:
     found = _others(pair.at(_default(pair.old), _default(pair.new), pair.path))
     left = list(news)
     for old in olds:
-        rated = [
-            (problems, one)
-            for one in left
-            if _type_set(one) == _type_set(old)
-            for problems in [_compare(pair.at(old, one, pair.path))]
-        ]
+        alike = [new for new in left if _type_set(new) == _type_set(old)]
+        rated = [(_compare(pair.at(old, new, pair.path)), new) for new in alike]
         if not rated:
             found.append(pair.says(f"alternative {_names(_type_set(old))} is gone; it may have been written"))
             continue
-        problems, chosen = min(rated, key=lambda one: len(one[0]))
+        problems, chosen = min(rated, key=lambda row: len(row[0]))
         left.remove(chosen)
         found += problems
     return found + [pair.says(f"new alternative {_names(_type_set(one))}; released readers refuse it") for one in left]

@@ -125,12 +125,7 @@ INFRASTRUCTURE = """\
     stop_grace_period: 20s
     networks: [bus, bus-clients]
     volumes: ["keys_nats:{identity}:ro", "data_nats:{data}"]
-    healthcheck:
-      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, nats, --stay]
-      interval: 1s
-      timeout: 90s
-      start_period: 60s
-      retries: 10
+{probe_nats}
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
 
@@ -140,12 +135,7 @@ INFRASTRUCTURE = """\
     mem_limit: 512m
     networks: [redis]
     volumes: ["keys_redis:{identity}:ro", "data_redis:{data}"]
-    healthcheck:
-      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, redis, --stay]
-      interval: 1s
-      timeout: 90s
-      start_period: 60s
-      retries: 10
+{probe_redis}
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
 
@@ -187,12 +177,13 @@ networks:
 
 
 def files() -> dict[str, str]:
-    """Path below the repository -> text."""
     rules = policy.load()
     keys = ["all", *SERVICES, *OTHER_OWNERS]
     text = HEAD
     text += INFRASTRUCTURE.format(
         **{name: image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
+        probe_nats=probe("nats"),
+        probe_redis=probe("redis"),
         keys="\n".join(f"      - keys_{name}:/bulkhead/keys/{name}" for name in keys),
         shards="\n".join(f"      {_shards_of(name)}: ${{{_shards_of(name)}:-1}}" for name in _sharded()),
         identity=IDENTITY,
@@ -280,6 +271,17 @@ def _given(setting: Setting, row: Row) -> tuple[str, ...]:
 def _networks(reaches: frozenset[Place]) -> list[str]:
     bus = "bus-clients" if Place.CLIENTS in reaches else "bus"
     return [bus, *sorted(place.value for place in reaches if place is not Place.DOCUMENTS)]
+
+
+def probe(name: str) -> str:
+    """The health check of one of `probes.py`."""
+    return f"""\
+    healthcheck:
+      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, {name}, --stay]
+      interval: 1s
+      timeout: 90s
+      start_period: 60s
+      retries: 10"""
 
 
 def image(name: str) -> str:

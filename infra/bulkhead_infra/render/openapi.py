@@ -6,5 +6,4 @@ from bulkhead_services.gateway.http.openapi import openapi
 
 
 def files() -> dict[str, str]:
-    """Path below the repository -> text."""
     return {"contracts/openapi.json": json.dumps(openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"}

@@ -25,7 +25,6 @@ def extras() -> str:
 
 
 def files(root: Path) -> dict[str, str]:
-    """Path below the repository -> text."""
     head, rest = (root / "pyproject.toml").read_text().split(BEGIN, 1)
     _, tail = rest.split(END, 1)
     code = {name: row.code for name, row in SERVICES.items()}

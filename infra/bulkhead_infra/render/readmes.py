@@ -37,9 +37,8 @@ def files(root: Path) -> dict[str, str]:
         path = root / "services" / "bulkhead_services" / service / "README.md"
         if not path.is_file():
             continue
-        text = path.read_text()
-        if BEGIN in text and END in text:
-            head, rest = text.split(BEGIN, 1)
-            _, tail = rest.split(END, 1)
+        head, _, rest = path.read_text().partition(BEGIN)
+        _, end, tail = rest.partition(END)
+        if end:
             found[f"services/bulkhead_services/{service}/README.md"] = f"{head}{BEGIN}\n{table(service)}\n{END}{tail}"
     return found

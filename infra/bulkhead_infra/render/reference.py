@@ -40,7 +40,6 @@ ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;"})
 
 
 def files() -> dict[str, str]:
-    """Path below the repository -> text."""
     pages = {
         "cli": ("Command line", "libs/bulkhead_cli", _commands()),
         "settings": ("Settings", "the settings.py of the service", _settings()),

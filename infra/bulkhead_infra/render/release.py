@@ -42,7 +42,7 @@ def current() -> dict[str, dict[str, Any]]:
 
 
 def read(root: Path) -> dict[str, dict[str, Any]]:
-    """What was released; {} before the first release."""
+    """The released schemas; {} before the first release."""
     path = root / FILE
     found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
     return found

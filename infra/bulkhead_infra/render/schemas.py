@@ -65,7 +65,6 @@ def envelope_schema() -> dict[str, object]:
 
 
 def files() -> dict[str, str]:
-    """Path below the repository -> text."""
     found = {f"contracts/schemas/{kind.ce_type()}.json": _text(schema_of(kind, kind.ce_type())) for kind in bodies()}
     for name, kind in ALSO.items():
         found[f"contracts/schemas/{name}.json"] = _text(schema_of(kind, name))

@@ -1,34 +1,60 @@
-"""Meshes that tests run on (`bulkhead.testing.mesh_backend.Stage`): composition roots, each a row of `bulkhead.stages`
-in
-pyproject.toml. Here is what they share: a tenants file in which every test has a tenant that may use every tool, and a
-file of API keys to which tests add.
+"""Meshes that tests run on (`bulkhead.testing.mesh_backend.Stage`), each a row of `bulkhead.stages` in pyproject.toml.
+
+This module holds their shared parts: a tenants file in which every test has a tenant that may use every tool, a file of
+API keys to which tests add, and the settings that a session wishes for.
 """
 
-import hashlib
 import json
-import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.port import Bus
 from bulkhead.testing.mesh_backend import TENANTS
+from bulkhead.tools import packs as packages
 from bulkhead.tools.catalog import rows
+from bulkhead_infra.identity import callers
+from bulkhead_infra.local.environment import PREFIX
 
 TASK = {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000}
 DAY = {"cost_usd_micros": 500_000_000, "tokens": 500_000_000}
 DEFAULT_TENANT = "demo"
-"""Whom `policy.yaml` has a publisher for."""
+"""The tenant of the publisher in `policy.yaml`."""
 READABLE = 0o644
 """Neither file holds a secret, and in a container another user reads them."""
 
 
 def write_tenants(path: Path, packs: Sequence[str]) -> Path:
-    """Raises PackError. One row, named by all others: YAML of three hundred rows takes a second to read."""
+    """One row, referenced by all others: YAML of three hundred rows takes a second to read. Raises PackError."""
     tools = [row.spec.name for row in rows(tuple(packs))]
-    one = {"tools": tools, "document_scopes": ["default"], "task": TASK, "day": DAY}
-    lines = [f"{DEFAULT_TENANT}: &every {json.dumps(one)}", *(f"{name}: *every" for name in TENANTS)]
+    every = {"tools": tools, "document_scopes": ["default"], "task": TASK, "day": DAY}
+    lines = [f"{DEFAULT_TENANT}: &every {json.dumps(every)}", *(f"{name}: *every" for name in TENANTS)]
     path.write_text("tenants:\n" + "".join(f"  {line}\n" for line in lines))
     path.chmod(READABLE)
     return path
+
+
+def variables(knobs: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
+    """The environment that gives the `known` ones of these settings to a service."""
+    wished = {PREFIX + name.upper(): value for name, value in knobs.items() if name in known}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in wished.items()}
+
+
+def pack_home(pack: str) -> Path:
+    """The folder in which Python finds a pack."""
+    return packages.folder(pack).parents[pack.count(".")]
+
+
+@asynccontextmanager
+async def operator_bus(url: str, seed: str, ca_file: Path | None = None) -> AsyncIterator[Bus]:
+    """The broker as the operator sees it."""
+    bus = await JetStreamBus.connect(url, service="operator", nkey_seed=seed, name="test", ca_file=ca_file)
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 class KeyFile:
@@ -40,10 +66,8 @@ class KeyFile:
         self._write()
 
     def add(self, tenant: str, person: str, role: str) -> str:
-        """A new key."""
-        key = "bk_" + secrets.token_urlsafe(32)
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        self._rows.append({"sha256": digest, "tenant": tenant, "person": person, "role": role})
+        key = callers.new_key()
+        self._rows.append(callers.row(key, tenant, person, role))
         self._write()
         return key
 

@@ -11,26 +11,23 @@ import json
 import re
 import secrets
 import tarfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, assert_never
 
-from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Bus
 from bulkhead.tcp_ports import free_port
 from bulkhead.testing.mesh_backend import CannotDo, Wishes
 from bulkhead.testing.relay import Relay
-from bulkhead.tools import packs as packages
 from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.docker.image_contents import KEYS_OF
 from bulkhead_infra.docker.images import tag_of
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place
-from bulkhead_infra.local.environment import PREFIX
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import SERVICES, Setting
-from bulkhead_infra.stages import KeyFile, write_tenants
+from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_tenants
 from bulkhead_infra.stages.relay_faults import Relayed
 from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
 
@@ -59,7 +56,7 @@ KEEP = "import signal; signal.pause()"
 
 
 class Containers(Relayed):
-    """See the module, and Stage."""
+    """A mesh of this mode. See the module, and Stage."""
 
     mode = "containers"
 
@@ -73,7 +70,6 @@ class Containers(Relayed):
         self._ways: list[Relay] = []
 
     async def open(self) -> None:
-        """See Stage."""
         self.logs.mkdir(parents=True)
         (self._folder / "test").mkdir()
         self._keys = KeyFile(self._folder / "test" / "api_keys.json")
@@ -102,13 +98,8 @@ class Containers(Relayed):
             self._start(MODEL, command=MODEL_COMMAND, ports={8000: model_port}),
         )
         await self._until_ready([BROKER, REDIS, MODEL], READY_S)
-        await self._dock.run(
-            "provisioner",
-            ["streams"],
-            ONE_SHOT_S,
-            volumes={"keys_provisioner": f"{IDENTITY}:ro"},
-            environment=self._bus_settings(4222),
-        )
+        keys, settings = {"keys_provisioner": f"{IDENTITY}:ro"}, self._bus_settings(4222)
+        await self._dock.run("provisioner", ["streams"], ONE_SHOT_S, volumes=keys, environment=settings)
         for name in SERVICES:
             self._wires[name] = await self._way(gateway, broker_port)
         knobs = await self._reachable(self._wishes.knobs, gateway)
@@ -119,17 +110,17 @@ class Containers(Relayed):
         """One volume for each who has secrets; the operator's are read here, for the test is the operator."""
         volumes = {f"keys_{name}": f"/bulkhead/keys/{name}" for name in ("all", *KEYS_OF)}
         done = await self._dock.run("provisioner", ["keys"], ONE_SHOT_S, volumes=volumes, keep=True, network=False)
-        found = _files(await done.archive("/bulkhead/keys/operator"))
-        self._operator_seed = found["operator.nkey"].strip()
+        files = _files(await done.archive("/bulkhead/keys/operator"))
+        self._operator_seed = files["operator.nkey"].strip()
         self._ca_file = self._folder / "ca.pem"
-        self._ca_file.write_text(found["ca.pem"])
+        self._ca_file.write_text(files["ca.pem"])
 
     async def _start_service(self, name: str, knobs: Mapping[str, Any], gateway: str, http_port: int) -> None:
         row = SERVICES[name]
         environment = self._bus_settings(self._wires[name].port)
         for setting in row.environment:
             environment |= _given(setting, row.port)
-        environment |= _knobs_of(name, knobs)
+        environment |= variables(knobs, settings_of(name).model_fields)
         volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
         if Place.DOCUMENTS in policy.load().services[name].reaches:
             volumes["documents"] = DATA
@@ -138,71 +129,45 @@ class Containers(Relayed):
         if "packs" in settings_of(name).model_fields:
             for pack in self._wishes.packs:
                 top = pack.partition(".")[0]
-                volumes[str(_home(pack) / top)] = f"{PACKS}/{top}:ro"
+                volumes[str(pack_home(pack) / top)] = f"{PACKS}/{top}:ro"
         # The broker's name, as its certificate has it, leads to this service's own wire.
-        await self._start(
-            name,
-            environment=environment,
-            volumes=volumes,
-            hosts={"nats": gateway},
-            ports={row.port: http_port} if row.port else {},
-            retries=RETRIES,
-        )
+        hosts, ports = {"nats": gateway}, {row.port: http_port} if row.port else {}
+        await self._start(name, environment=environment, volumes=volumes, hosts=hosts, ports=ports, retries=RETRIES)
 
     async def close(self) -> None:
-        """See Stage."""
         for wire in (*self._wires.values(), *self._ways):
             await wire.close()
         await self._dock.close()
 
     async def ready(self, timeout_s: float) -> None:
-        """See Stage."""
         up = [name for name, box in self._boxes.items() if not box.held and name != KEEPER]
         await self._until_ready(up, timeout_s)
 
     def new_key(self, tenant: str, person: str, role: str) -> str:
-        """See Stage."""
         return self._keys.add(tenant, person, role)
 
-    @asynccontextmanager
-    async def bus(self) -> AsyncIterator[Bus]:
-        """See Stage."""
-        bus = await JetStreamBus.connect(
-            f"tls://127.0.0.1:{self._broker_port}",
-            service="operator",
-            nkey_seed=self._operator_seed,
-            name="test",
-            ca_file=self._ca_file,
-        )
-        try:
-            yield bus
-        finally:
-            await bus.close()
+    def bus(self) -> AbstractAsyncContextManager[Bus]:
+        return operator_bus(f"tls://127.0.0.1:{self._broker_port}", self._operator_seed, self._ca_file)
 
     async def collect_logs(self) -> None:
-        """See Stage."""
         for name, box in self._boxes.items():
             (self.logs / f"{name}.log").write_bytes(await box.logs())
 
     async def kill(self, service: str, *, hold: bool) -> None:
-        """See Stage."""
         await self._boxes[service].kill(hold=hold)
 
     async def restart(self, service: str) -> None:
-        """See Stage."""
         await self._boxes[service].restart()
         await self._until_ready([service], READY_S)
 
     async def pause(self, service: str) -> None:
-        """The container is frozen."""
         await self._boxes[service].pause()
 
     async def resume(self, service: str) -> None:
-        """See Stage."""
         await self._boxes[service].resume()
 
     async def fill_disk(self) -> None:
-        """Of the broker's volume nothing is left."""
+        """The broker's volume has no byte left."""
         await self._boxes[KEEPER].python(FILL)
 
     async def free_disk(self) -> None:
@@ -212,7 +177,7 @@ class Containers(Relayed):
         await self._until_ready([BROKER], READY_S)
 
     async def empty_redis(self) -> None:
-        """What it holds lies in memory: it dies with it."""
+        """Its content lies in memory and dies with it."""
         await self._boxes[REDIS].kill(hold=False)
         await self._until_ready([REDIS], READY_S)
 
@@ -234,11 +199,9 @@ class Containers(Relayed):
                     raise DockError(f"{name} has ended by itself; it said:\n{last}")
             if waiting and asyncio.get_running_loop().time() > deadline:
                 await self.collect_logs()
-                why, last = next(filter(None, said)), await self._boxes[waiting[0]].last_words()
-                raise TimeoutError(
-                    f"not ready within {timeout_s:g} s: {', '.join(waiting)} ({why}); see {self.logs}; "
-                    f"{waiting[0]} said:\n{last}"
-                )
+                late = f"{', '.join(waiting)} ({next(filter(None, said))}); see {self.logs}"
+                last = f"{waiting[0]} said:\n{await self._boxes[waiting[0]].last_words()}"
+                raise TimeoutError(f"not ready within {timeout_s:g} s: {late}; {last}")
             if waiting:
                 await asyncio.sleep(POLL_S)
 
@@ -246,12 +209,10 @@ class Containers(Relayed):
         # To ask is a process in the container: not before it can say yes.
         if name in SERVICES and STARTED not in await self._boxes[name].logs():
             return "it has not started"
-        words = (
-            ["bulkhead_infra.docker.probes", name]
-            if name == REDIS
-            else ["bulkhead.runtime.process.container_probe", PROBES.get(name, "")]
-        )
-        return await self._boxes[name].fails("python3", "-S", "-P", "-m", *filter(None, words))
+        words = ["bulkhead.runtime.process.container_probe", *filter(None, [PROBES.get(name)])]
+        if name == REDIS:
+            words = ["bulkhead_infra.docker.probes", name]
+        return await self._boxes[name].fails("python3", "-S", "-P", "-m", *words)
 
     async def _way(self, host: str, port: int) -> Relay:
         """From the containers to a port of this machine."""
@@ -271,8 +232,8 @@ class Containers(Relayed):
             way = await self._way(gateway, int(port))
             self._ways.append(way)
             text = re.sub(rf"(?<=://)(?:127\.0\.0\.1|localhost):{port}\b", f"{gateway}:{way.port}", text)
-        found: dict[str, Any] = json.loads(text)
-        return found
+        moved: dict[str, Any] = json.loads(text)
+        return moved
 
     def _bus_settings(self, port: int) -> dict[str, str]:
         return {
@@ -305,16 +266,6 @@ def _given(setting: Setting, port: int) -> dict[str, str]:
             return {"BULKHEAD_LOGIC": str(newest_logic())}
         case _:
             assert_never(setting)
-
-
-def _knobs_of(service: str, knobs: Mapping[str, Any]) -> dict[str, str]:
-    fields = settings_of(service).model_fields
-    mine = {PREFIX + name.upper(): value for name, value in knobs.items() if name in fields}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in mine.items()}
-
-
-def _home(pack: str) -> Path:
-    return packages.folder(pack).parents[pack.count(".")]
 
 
 def _files(archive: bytes) -> dict[str, str]:

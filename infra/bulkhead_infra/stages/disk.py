@@ -16,8 +16,6 @@ TIMEOUT_S = 60
 
 
 class Disk:
-    """`open`, `fill`, `free`, `close`."""
-
     def __init__(self, image: Path, point: Path, size_mib: int) -> None:
         self._image, self._point, self._size_mib = image, point, size_mib
 
@@ -59,7 +57,7 @@ class Disk:
                     continue
 
     def free(self) -> None:
-        """What `fill` took is given back."""
+        """End of `fill`."""
         for path in self._point.glob(f"{BALLAST}*"):
             path.unlink()
 

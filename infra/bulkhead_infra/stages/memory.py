@@ -35,7 +35,7 @@ PLACE = "use mesh_processes or mesh"
 
 
 class Memory:
-    """See the module, and Stage."""
+    """A mesh of this mode. See the module, and Stage."""
 
     mode = "memory"
 
@@ -48,7 +48,6 @@ class Memory:
         self._held: set[str] = set()
 
     async def open(self) -> None:
-        """See Stage."""
         self.logs.mkdir(parents=True)
         self._log = _LogFile(self.logs / "mesh.log")
         self._model = _OfflineModel()
@@ -66,7 +65,6 @@ class Memory:
             raise
 
     async def close(self) -> None:
-        """See Stage."""
         for name in self._held:
             self._wires.resume(name)
         for group in drain_groups(SERVICES):
@@ -92,7 +90,6 @@ class Memory:
             await asyncio.sleep(POLL_S)
 
     def new_key(self, tenant: str, person: str, role: str) -> str:
-        """See Stage."""
         return self._keys.add(tenant, person, role)
 
     @asynccontextmanager
@@ -104,13 +101,12 @@ class Memory:
         """They are there."""
 
     async def kill(self, service: str, *, hold: bool) -> None:
-        """What the replica held in memory is gone. What was written by halves cannot be seen: see the module."""
+        """The replica's memory is gone. Half-written data cannot be seen: see the module."""
         await self._end(service)
         if not hold:
             await self._start(service)
 
     async def restart(self, service: str) -> None:
-        """See Stage."""
         await self._end(service)
         await self._start(service)
         await self.ready(READY_S)
@@ -121,24 +117,19 @@ class Memory:
         self._wires.pause(service)
 
     async def resume(self, service: str) -> None:
-        """See Stage."""
         self._held.discard(service)
         self._wires.resume(service)
 
     async def disconnect(self, service: str) -> None:
-        """See Stage."""
         self._wires.cut(service)
 
     async def reconnect(self, service: str) -> None:
-        """See Stage."""
         self._wires.mend(service)
 
     async def slow_broker(self, delay_ms: float) -> None:
-        """See Stage."""
         self._wires.delay_s = delay_ms / 1000
 
     async def fill_disk(self) -> None:
-        """It cannot."""
         raise CannotDo(self.mode, "fill the disk", "nothing of it lies on one", PLACE)
 
     async def free_disk(self) -> None:
@@ -146,12 +137,8 @@ class Memory:
 
     async def empty_redis(self) -> None:
         """It cannot: restarting budget, whose ledger lies in memory here, is what comes next to it."""
-        raise CannotDo(
-            self.mode,
-            "empty Redis",
-            "it has none, budget holds its ledger in memory",
-            f"{PLACE}, or faults.kill('budget'), after which the ledger is rebuilt too",
-        )
+        way = f"{PLACE}, or faults.kill('budget'), after which the ledger is rebuilt too"
+        raise CannotDo(self.mode, "empty Redis", "it has none, budget holds its ledger in memory", way)
 
     async def _start(self, name: str) -> None:
         self._started += 1
@@ -165,16 +152,13 @@ class Memory:
 
     def _builds(self, port: int) -> dict[str, Build]:
         tenants_file = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
+        url = f"{self.model_url}/v1"
         given: dict[Setting, dict[str, Any]] = {
             Setting.HTTP: {"http_port": port, "drain_timeout_s": 1.0},
             Setting.CALLERS: {"api_keys_file": self._folder / KEYS_FILE},
             Setting.TENANTS: {"tenants_file": tenants_file},
             Setting.REDIS: {"redis_url": "memory://"},
-            Setting.PROVIDER: {
-                "openai_base_url": f"{self.model_url}/v1",
-                "openai_api_key": "offline",
-                "model": MODEL_NAME,
-            },
+            Setting.PROVIDER: {"openai_base_url": url, "openai_api_key": "offline", "model": MODEL_NAME},
             Setting.LOGIC: {"logic": newest_logic()},
         }
         return {
@@ -209,16 +193,8 @@ class _OfflineModel:
     async def open(self) -> str:
         """Its address, without `/v1`."""
         app = build_app(ModelSettings(token_delay_ms=0, admin=True))
-        config = uvicorn.Config(
-            app,
-            host="127.0.0.1",
-            port=0,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off"}
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, timeout_graceful_shutdown=1, **quiet))
         self._task = asyncio.create_task(self._server.serve())
         while not self._server.started:
             if self._task.done():
@@ -227,7 +203,6 @@ class _OfflineModel:
         return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
-        """No more requests."""
         self._server.should_exit = self._server.force_exit = True
         await asyncio.gather(self._task, return_exceptions=True)
 

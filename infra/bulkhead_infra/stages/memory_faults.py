@@ -24,11 +24,11 @@ class Wires:
         self._waiting: dict[str, list[Offer]] = defaultdict(list)
 
     def pause(self, service: str) -> None:
-        """What it says and is told waits."""
+        """Its messages wait, in both directions."""
         self._paused.add(service)
 
     def resume(self, service: str) -> None:
-        """What waited goes on, in its order."""
+        """The waiting messages go on, in their order."""
         self._paused.discard(service)
         for offer in self._waiting.pop(service, []):
             self.carry(offer, service)
@@ -78,7 +78,7 @@ class Wired:
         return getattr(self._broker, name)
 
     def deliver(self, offer: Offer) -> None:
-        """What it says goes over its wire, and the answer comes back over it."""
+        """Its messages go over its wire, and the answers come back over it."""
         if offer.kind == "request":
             # Two wires: its own to the broker, then that of who answers.
             there = Offer("request", "broker", offer.what, lambda: self._broker.deliver(offer))

@@ -1,29 +1,22 @@
-"""The mesh as processes on this machine: bulkhead_infra.local.supervisor.LocalMesh, with a wire of its own between each
-service
-and the broker.
+"""The mesh as processes on this machine: a LocalMesh with a wire of its own between each service and the broker.
 
 In: wishes. Out: a Stage. Needs no Docker; a full disk needs root (a disk image is mounted).
 """
 
 import asyncio
-import json
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
-from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Bus
 from bulkhead.testing.mesh_backend import CannotDo, Wishes
 from bulkhead.testing.relay import Relay
-from bulkhead.tools import packs as packages
-from bulkhead_infra.local.environment import PREFIX, PROVIDER
+from bulkhead_infra.local.environment import PROVIDER
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.processes.child import StartFailed
 from bulkhead_infra.services import SERVICES
-from bulkhead_infra.stages import write_tenants
+from bulkhead_infra.stages import operator_bus, pack_home, variables, write_tenants
 from bulkhead_infra.stages.disk import Disk
 from bulkhead_infra.stages.relay_faults import Relayed
 
@@ -31,7 +24,7 @@ MESH = "mesh"
 
 
 class Processes(Relayed):
-    """See the module, and Stage."""
+    """A mesh of this mode. See the module, and Stage."""
 
     mode = "processes"
 
@@ -45,7 +38,6 @@ class Processes(Relayed):
         self.logs = self._folder / MESH / "logs"
 
     async def open(self) -> None:
-        """See Stage."""
         if self._wishes.disk_mib:
             self._disk = Disk(self._folder / "disk.img", self._folder / MESH, self._wishes.disk_mib)
             await asyncio.to_thread(self._disk.open)
@@ -69,77 +61,56 @@ class Processes(Relayed):
         self.url, self.model_url = self._mesh.url, self._mesh.model_url.removesuffix("/v1")
 
     async def close(self) -> None:
-        """See Stage."""
         for service in list(self._paused):
             await self.resume(service)
         await self._mesh.stop()
         await self._close_own()
 
     async def ready(self, timeout_s: float) -> None:
-        """See Stage."""
         try:
             await self._mesh.wait_ready(timeout_s)
         except StartFailed as error:
             raise TimeoutError(f"{error}; see {self.logs}") from error
 
     def new_key(self, tenant: str, person: str, role: str) -> str:
-        """See Stage."""
         return self._mesh.add_api_key(tenant, person, role)
 
-    @asynccontextmanager
-    async def bus(self) -> AsyncIterator[Bus]:
+    def bus(self) -> AbstractAsyncContextManager[Bus]:
         """See Stage. The operator has no wire that could be cut."""
-        seed = self._mesh.nkey_seed("operator")
-        bus = await JetStreamBus.connect(self._mesh.nats_url, service="operator", nkey_seed=seed, name="test")
-        try:
-            yield bus
-        finally:
-            await bus.close()
+        return operator_bus(self._mesh.nats_url, self._mesh.nkey_seed("operator"))
 
     async def collect_logs(self) -> None:
         """They are there; what the supervisor said comes beside them."""
-        (self.logs / "supervisor.log").write_text("".join(f"{one}\n" for one in self._said))
+        (self.logs / "supervisor.log").write_text("".join(f"{line}\n" for line in self._said))
 
     async def kill(self, service: str, *, hold: bool) -> None:
-        """See Stage."""
         await self._mesh.kill(service, hold=hold)
 
     async def restart(self, service: str) -> None:
-        """See Stage."""
         await self._mesh.restart(service)
 
     async def pause(self, service: str) -> None:
-        """SIGSTOP."""
         pid = self._mesh.unit(service).pid
         assert pid is not None, f"{service} does not run"
         self._paused[service] = pid
         os.kill(pid, signal.SIGSTOP)
 
     async def resume(self, service: str) -> None:
-        """SIGCONT."""
         pid = self._paused.pop(service, None)
         if pid is not None and pid == self._mesh.unit(service).pid:
             os.kill(pid, signal.SIGCONT)
 
     async def fill_disk(self) -> None:
-        """See Stage."""
         if self._disk is None:
-            raise CannotDo(
-                self.mode,
-                "fill the disk",
-                "it shares yours",
-                "give it one of its own with `bulkhead_disk_mib = 640` in pytest's ini file (root and loop devices), "
-                "or use mesh",
-            )
+            way = "give it one of its own with `bulkhead_disk_mib = 640` in pytest's ini file (root and loop devices)"
+            raise CannotDo(self.mode, "fill the disk", "it shares yours", f"{way}, or use mesh")
         await asyncio.to_thread(self._disk.fill)
 
     async def free_disk(self) -> None:
-        """See Stage."""
         if self._disk is not None:
             await asyncio.to_thread(self._disk.free)
 
     async def empty_redis(self) -> None:
-        """See Stage."""
         await self._mesh.kill_redis(empty=True)
 
     def _broker(self) -> tuple[str, int]:
@@ -155,18 +126,10 @@ class Processes(Relayed):
 
 
 def _environ(wishes: Wishes) -> dict[str, str]:
-    """This process's, without a provider of the person who runs the tests, with the knobs, and where the packs lie."""
-    found = {name: value for name, value in os.environ.items() if name not in PROVIDER}
-    for name, value in wishes.knobs.items():
-        found[PREFIX + name.upper()] = value if isinstance(value, str) else json.dumps(value)
+    """The environment of this process without its model provider, with the knobs and the folders of the packs."""
+    own = {name: value for name, value in os.environ.items() if name not in PROVIDER}
+    own |= variables(wishes.knobs, wishes.knobs)
     # A pack that pytest put on the path of this process alone must be found by the services too.
-    places = [str(_home(name)) for name in wishes.packs]
-    before = [found["PYTHONPATH"]] if found.get("PYTHONPATH") else []
-    if places:
-        found["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*before, *places]))
-    return found
-
-
-def _home(pack: str) -> Path:
-    """The folder in which Python finds a pack."""
-    return packages.folder(pack).parents[pack.count(".")]
+    if folders := [str(pack_home(name)) for name in wishes.packs]:
+        own["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [own.get("PYTHONPATH"), *folders])))
+    return own

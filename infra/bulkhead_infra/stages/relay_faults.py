@@ -12,14 +12,11 @@ class Relayed:
     _wires: dict[str, Relay]
 
     async def disconnect(self, service: str) -> None:
-        """See Stage."""
         self._wires[service].cut()
 
     async def reconnect(self, service: str) -> None:
-        """See Stage."""
         self._wires[service].mend()
 
     async def slow_broker(self, delay_ms: float) -> None:
-        """See Stage."""
         for wire in self._wires.values():
             wire.delay_s = delay_ms / 1000

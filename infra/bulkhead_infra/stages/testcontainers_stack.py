@@ -37,8 +37,6 @@ class DockError(Exception):
 
 
 class Box:
-    """One container."""
-
     def __init__(self, container: Any) -> None:
         self._container = container
         self.held = False
@@ -61,17 +59,15 @@ class Box:
         self.held = False
 
     async def pause(self) -> None:
-        """Freeze it."""
         await _call(self._container.pause)
 
     async def resume(self) -> None:
-        """Thaw it, when it is frozen."""
         await _call(self._container.reload)
         if self._container.status == "paused":
             await _call(self._container.unpause)
 
     async def fails(self, *command: str) -> str:
-        """What a command in it complains of; "" for exit code 0."""
+        """The complaint of a command in it; "" for exit code 0."""
         try:
             done = await _call(lambda: self._container.exec_run(list(command)))
         except DockError as error:
@@ -80,14 +76,13 @@ class Box:
         return "" if done.exit_code == 0 else said or f"exit code {done.exit_code}"
 
     async def ended(self) -> str:
-        """What it said last, when it has ended by itself; "" while it runs or is down on purpose."""
+        """Its last words, when it has ended by itself; "" while it runs or is down on purpose."""
         await _call(self._container.reload)
         if self.held or self._container.status != "exited":
             return ""
         return await self.last_words()
 
     async def last_words(self) -> str:
-        """The end of what it has said."""
         return (await self.logs()).decode("utf-8", "replace")[-SAID_CHARS:] or "nothing"
 
     async def python(self, source: str) -> None:
@@ -96,12 +91,10 @@ class Box:
             raise DockError(f"{self._container.name}: {why}")
 
     async def logs(self) -> bytes:
-        """What it has said."""
         found: bytes = await _call(lambda: self._container.logs(timestamps=True))
         return found
 
     async def archive(self, path: str) -> bytes:
-        """A folder of it, as tar."""
         pieces, _ = await _call(lambda: self._container.get_archive(path))
         return b"".join(pieces)
 

@@ -16,8 +16,7 @@ from bulkhead_cli.demo.conversation import converse, introduce, verdict
 from bulkhead_cli.inspect import read
 from bulkhead_cli.output import Exit, err, out
 from bulkhead_infra.demo.corpus import Demo, generate
-from bulkhead_infra.local.__main__ import EXPECTED
-from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 
 
 def main() -> int:

@@ -28,9 +28,8 @@ from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError
 from bulkhead_cli.output import err, out, print_json
 from bulkhead_infra.demo.live_cases import Case, cases
-from bulkhead_infra.local.__main__ import EXPECTED
 from bulkhead_infra.local.starts import DEFAULT_TENANT
-from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_services.model_gateway.settings import Settings as ModelSettings
 

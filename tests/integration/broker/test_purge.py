@@ -26,6 +26,7 @@ from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from bulkhead_infra.nats import purge as purging
+from bulkhead_infra.nats import stream_reads
 from bulkhead_infra.nats.journal import Report, keep_whole
 from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
 from bulkhead_infra.nats.streams import Layout
@@ -340,7 +341,7 @@ async def test_the_command_says_what_it_did(broker, tmp_path):
 
 
 async def test_a_broker_that_is_away_is_said(monkeypatch):
-    monkeypatch.setattr(purging, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(stream_reads, "CONNECT_TIMEOUT_S", 0.3)
 
     def keys_of_nobody(_: str) -> str:
         return nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER).decode()

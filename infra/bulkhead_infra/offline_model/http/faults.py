@@ -17,48 +17,17 @@ ARMED_MAX = 100
 HUGE_PLAN_STEPS = 10_000
 LONG_ANSWER_WORDS = 20_000
 
-# Faults of the wire: what the server does instead of, or while, answering.
-WIRE_FAULTS = frozenset(
-    {
-        "429",
-        "500",
-        "503",
-        "timeout",
-        "stall",
-        "cut_stream",
-        "error_200",
-        "malformed_json",
-        "context_overflow",
-        "missing_usage",
-    }
-)
-# Faults of the content: what the reply says.
-REPLY_FAULTS = frozenset(
-    {
-        "malformed_arguments",
-        "wrong_arguments",
-        "invented_tool",
-        "runaway",
-        "chatter",
-        "bad_plan_cyclic",
-        "bad_plan_huge",
-        "bad_plan_no_acceptance",
-        "judge_reject",
-        "long_answer",
-    }
-)
-ROLE_OF_FAULT = {
-    "bad_plan_cyclic": "plan",
-    "bad_plan_huge": "plan",
-    "bad_plan_no_acceptance": "plan",
-    "judge_reject": "judge",
-    "malformed_arguments": "tools",
-    "wrong_arguments": "tools",
-    "invented_tool": "work",
-    "runaway": "tools",
-    "chatter": "tools",
-    "long_answer": "text",
+FAULTS_OF = {
+    "wire": "429 500 503 timeout stall cut_stream error_200 malformed_json context_overflow missing_usage",
+    "plan": "bad_plan_cyclic bad_plan_huge bad_plan_no_acceptance",
+    "judge": "judge_reject",
+    "work": "invented_tool",
+    "tools": "malformed_arguments wrong_arguments runaway chatter",
+    "text": "long_answer",
 }
+"""Faults by the kind of request that they fit. Those of the wire fit any; the others change what the reply says."""
+KIND_OF_FAULT = {name: kind for kind, names in FAULTS_OF.items() for name in names.split()}
+REPLY_FAULTS = frozenset(name for name, kind in KIND_OF_FAULT.items() if kind != "wire")
 
 
 @dataclass
@@ -78,16 +47,15 @@ class Fault:
         """Whether a request is one that this fault is armed for and can be done to."""
         if self.left <= 0 or (self.match and not self.match.search(text)):
             return False
-        wanted, role = ROLE_OF_FAULT.get(self.name), role_of(request)
-        match wanted:
-            case None:
+        match KIND_OF_FAULT[self.name]:
+            case "wire":
                 return True
             case "tools":
                 return bool(request.get("tools"))
             case "text":
-                return role == "work" and not response_schema(request)
-            case _:
-                return role == wanted
+                return role_of(request) == "work" and not response_schema(request)
+            case role:
+                return role_of(request) == role
 
 
 @dataclass
@@ -99,8 +67,8 @@ class Faults:
     def arm(self, given: Mapping[str, Any]) -> Fault:
         """Arm a fault from an admin request; raises ValueError with what is wrong."""
         name = str(given.get("fault", ""))
-        if name not in WIRE_FAULTS | REPLY_FAULTS:
-            raise ValueError(f"unknown fault {name!r}; known: {', '.join(sorted(WIRE_FAULTS | REPLY_FAULTS))}")
+        if name not in KIND_OF_FAULT:
+            raise ValueError(f"unknown fault {name!r}; known: {', '.join(sorted(KIND_OF_FAULT))}")
         if len(self.armed) >= ARMED_MAX:
             raise ValueError(f"more than {ARMED_MAX} faults armed")
         try:
@@ -139,30 +107,27 @@ class Faults:
 
 def distort(reply: Reply, name: str, request: Mapping[str, Any]) -> Reply:
     """A reply as a reply fault makes it."""
+    calls: tuple[Call, ...] = ()
     match name:
         case "malformed_arguments":
-            return Reply(reply.role, "", (Call(_tool_of(reply, request), '{"broken": "ar'),))
+            calls = (Call(_tool_of(reply, request), '{"broken": "ar'),)
         case "wrong_arguments":
-            return Reply(reply.role, "", (Call(_tool_of(reply, request), '{"no_such_argument": [true, null]}'),))
+            calls = (Call(_tool_of(reply, request), '{"no_such_argument": [true, null]}'),)
         case "invented_tool":
-            return Reply(reply.role, "", (Call("summon_oracle", '{"question": "what now?"}'),))
+            calls = (Call("summon_oracle", '{"question": "what now?"}'),)
         case "runaway":
             again = reply.calls[0] if reply.calls else _last_call(request)
-            return Reply(reply.role, "", (again or Call(_tool_of(reply, request), "{}"),))
+            calls = (again or Call(_tool_of(reply, request), "{}"),)
         case "chatter":
-            return Reply(reply.role, "", talk(request))
+            calls = talk(request)
         case "long_answer":
             return Reply(reply.role, " ".join(f"word{i}" for i in range(LONG_ANSWER_WORDS)))
         case "judge_reject":
-            given = json.loads(reply.content)
-            return Reply(
-                reply.role,
-                json.dumps(
-                    given | {"verdict": "reject", "score": 0.0, "reasons": ["Rejected on demand (fault judge_reject)."]}
-                ),
-            )
+            rejected = {"verdict": "reject", "score": 0.0, "reasons": ["Rejected on demand (fault judge_reject)."]}
+            return Reply(reply.role, json.dumps(json.loads(reply.content) | rejected))
         case _:
             return Reply(reply.role, json.dumps(_bad_plan(json.loads(reply.content), name)))
+    return Reply(reply.role, "", calls)
 
 
 def _bad_plan(plan: dict[str, Any], name: str) -> dict[str, Any]:

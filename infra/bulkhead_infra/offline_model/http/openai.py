@@ -43,17 +43,10 @@ class Completion:
 class RequestRefused(Exception):
     """A request that OpenAI would refuse: status, error type, code, parameter."""
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str | None = None,
-        param: str | None = None,
-        kind: str = "invalid_request_error",
-    ) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = error_body(message, kind, code, param)
+        self.body = error_body(message, "invalid_request_error", code, param)
 
 
 def error_body(message: str, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
@@ -87,21 +80,16 @@ def check_request(request: Any) -> None:
     if not isinstance(model, str) or not model:
         raise RequestRefused(400, "you must provide a model parameter")
     if model != MODEL_NAME:
-        raise RequestRefused(
-            404, f"The model `{model}` does not exist or you do not have access to it.", "model_not_found"
-        )
+        message = f"The model `{model}` does not exist or you do not have access to it."
+        raise RequestRefused(404, message, "model_not_found")
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestRefused(400, "'messages' must be a non-empty array.", "invalid_value", "messages")
+    roles = ("system", "developer", "user", "assistant", "tool")
     for index, message in enumerate(messages):
-        roles = ("system", "developer", "user", "assistant", "tool")
         if not isinstance(message, dict) or message.get("role") not in roles:
-            raise RequestRefused(
-                400,
-                f"messages[{index}].role must be one of {', '.join(roles)}.",
-                "invalid_value",
-                f"messages[{index}].role",
-            )
+            param = f"messages[{index}].role"
+            raise RequestRefused(400, f"{param} must be one of {', '.join(roles)}.", "invalid_value", param)
     _check_tool_messages(messages)
     if request.get("n") not in (None, 1):
         raise RequestRefused(400, "This model serves n=1 only.", "unsupported_value", "n")
@@ -117,35 +105,24 @@ def check_request(request: Any) -> None:
 def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
     """Every tool call has its result right after it, and every result its call, as OpenAI demands."""
     open_ids: list[str] = []
+
+    def refuse_open(param: str) -> None:
+        if open_ids:
+            text = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
+            raise RequestRefused(400, f"{text} 'tool_call_id'. Missing: {', '.join(open_ids)}", None, param)
+
     for index, message in enumerate(messages):
+        name = f"messages[{index}]"
         if message["role"] == "tool":
             if message.get("tool_call_id") not in open_ids:
-                raise RequestRefused(
-                    400,
-                    f"messages[{index}] with role 'tool' must be a response to a preceding message with 'tool_calls'.",
-                    None,
-                    f"messages[{index}].role",
-                )
+                text = f"{name} with role 'tool' must be a response to a preceding message with 'tool_calls'."
+                raise RequestRefused(400, text, None, f"{name}.role")
             open_ids.remove(message["tool_call_id"])
             continue
-        if open_ids:
-            raise RequestRefused(
-                400,
-                "An assistant message with 'tool_calls' must be followed by tool messages "
-                f"responding to each 'tool_call_id'. Missing: {', '.join(open_ids)}",
-                None,
-                f"messages[{index}].role",
-            )
+        refuse_open(f"{name}.role")
         if message["role"] == "assistant":
             open_ids = [str(call.get("id")) for call in message.get("tool_calls") or ()]
-    if open_ids:
-        raise RequestRefused(
-            400,
-            "An assistant message with 'tool_calls' must be followed by tool messages responding "
-            f"to each 'tool_call_id'. Missing: {', '.join(open_ids)}",
-            None,
-            "messages",
-        )
+    refuse_open("messages")
 
 
 def _check_tools(request: Mapping[str, Any]) -> None:
@@ -156,9 +133,8 @@ def _check_tools(request: Mapping[str, Any]) -> None:
     for index, tool in enumerate(tools or ()):
         name = (tool.get("function") or {}).get("name") if isinstance(tool, dict) else None
         if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
-            raise RequestRefused(
-                400, f"Invalid 'tools[{index}].function.name'.", "invalid_value", f"tools[{index}].function.name"
-            )
+            param = f"tools[{index}].function.name"
+            raise RequestRefused(400, f"Invalid '{param}'.", "invalid_value", param)
         names.add(name)
     choice = request.get("tool_choice")
     if choice is not None and not tools:
@@ -167,12 +143,8 @@ def _check_tools(request: Mapping[str, Any]) -> None:
         raise RequestRefused(400, "tool_choice names a function that is not in tools.", None, "tool_choice")
     form = request.get("response_format") or {}
     if form.get("type") == "json_schema" and not isinstance((form.get("json_schema") or {}).get("schema"), dict):
-        raise RequestRefused(
-            400,
-            "Missing required parameter: 'response_format.json_schema.schema'.",
-            "missing_required_parameter",
-            "response_format.json_schema.schema",
-        )
+        param = "response_format.json_schema.schema"
+        raise RequestRefused(400, f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
 
 
 def complete(request: Mapping[str, Any], reply: Reply, limit_tokens: int) -> Completion:
@@ -199,14 +171,19 @@ def complete(request: Mapping[str, Any], reply: Reply, limit_tokens: int) -> Com
 
 
 def _tool_calls(done: Completion) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"call_{done.id}{index}",
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments},
-        }
-        for index, call in enumerate(done.reply.calls)
-    ]
+    functions = [{"name": call.name, "arguments": call.arguments} for call in done.reply.calls]
+    return [{"id": f"call_{done.id}{i}", "type": "function", "function": it} for i, it in enumerate(functions)]
+
+
+def _head(done: Completion, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{done.id}",
+        "object": kind,
+        "created": CREATED_UNIX_S,
+        "model": MODEL_NAME,
+        "system_fingerprint": SYSTEM_FINGERPRINT,
+        "service_tier": "default",
+    }
 
 
 def body_of(done: Completion) -> dict[str, Any]:
@@ -214,31 +191,16 @@ def body_of(done: Completion) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": done.reply.content, "refusal": None}
     if done.reply.calls:
         message |= {"content": done.reply.content or None, "tool_calls": _tool_calls(done)}
-    return {
-        "id": f"chatcmpl-{done.id}",
-        "object": "chat.completion",
-        "created": CREATED_UNIX_S,
-        "model": MODEL_NAME,
-        "system_fingerprint": SYSTEM_FINGERPRINT,
-        "service_tier": "default",
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}],
-        "usage": done.usage,
-    }
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}
+    return {**_head(done, "chat.completion"), "choices": [choice], "usage": done.usage}
 
 
 def chunks_of(done: Completion, with_usage: bool) -> Iterator[dict[str, Any]]:
     """Chunks of a streamed answer: role, deltas, finish reason, and usage with no choices when asked for."""
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        made: dict[str, Any] = {
-            "id": f"chatcmpl-{done.id}",
-            "object": "chat.completion.chunk",
-            "created": CREATED_UNIX_S,
-            "model": MODEL_NAME,
-            "system_fingerprint": SYSTEM_FINGERPRINT,
-            "service_tier": "default",
-            "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
-        }
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        made = {**_head(done, "chat.completion.chunk"), "choices": [choice]}
         return made | {"usage": None} if with_usage else made
 
     yield chunk({"role": "assistant", "content": None if done.reply.calls else "", "refusal": None})

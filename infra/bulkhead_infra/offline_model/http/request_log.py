@@ -12,21 +12,11 @@ class RequestLog:
         self._count = 0
 
     def open(self, **known: Any) -> dict[str, Any]:
-        """A new entry: number, what is known, and outcomes that are not known yet."""
+        """A new entry with its number, the known fields, and outcomes that are open yet."""
         self._count += 1
-        entry = {
-            "number": self._count,
-            "model": None,
-            "role": None,
-            "stream": False,
-            "fault": None,
-            "usage": None,
-            "status": None,
-            "chunks_sent": 0,
-            "client_cut": False,
-            "finished": False,
-            **known,
-        }
+        entry: dict[str, Any] = {"number": self._count}
+        entry |= dict.fromkeys(("model", "role", "fault", "usage", "status"))
+        entry |= {"stream": False, "chunks_sent": 0, "client_cut": False, "finished": False, **known}
         self._entries.append(entry)
         return entry
 

@@ -1,6 +1,6 @@
 """Responses that a plain JSON response cannot be: streams, silence, cut bodies. Enters: a completion, a fault.
 
-Each marks in its log entry whether the client went away before the end.
+Each one marks in its log entry whether the client went away before the end.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from bulkhead_infra.offline_model.http.faults import Fault
 from bulkhead_infra.offline_model.http.openai import Completion, chunks_of
 
 FOREVER_S = 3_600.0
-EVENT_STREAM = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+EVENT_STREAM = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 
 
 async def _gone(receive: Receive) -> None:
@@ -46,15 +46,25 @@ async def _unless_gone(work: Any, receive: Receive, entry: dict[str, Any]) -> No
         entry["finished"] = True
 
 
-class StreamResponse(Response):
+class _RawResponse(Response):
+    """A response that sends its own ASGI messages, with status 200."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.status_code, self.background, self.entry = 200, None, entry
+
+    async def begin(self, send: Send, headers: Mapping[str, str]) -> None:
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": pairs})
+
+
+class StreamResponse(_RawResponse):
     """Server-sent chunks, one word or so each, paced; `x_sent_unix_ns` is stamped as each one leaves."""
 
     def __init__(
         self, done: Completion, body: Mapping[str, Any], fault: Fault | None, entry: dict[str, Any], delay_ms: float
     ) -> None:
-        self.status_code = 200
-        self.background = None
-        self.done, self.fault, self.entry = done, fault, entry
+        super().__init__(entry)
+        self.done, self.fault = done, fault
         asked = bool((body.get("stream_options") or {}).get("include_usage"))
         self.with_usage = asked and not (fault and fault.name == "missing_usage")
         slow = fault.delay_ms if fault and fault.name == "long_answer" and fault.delay_ms else delay_ms
@@ -62,13 +72,7 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.entry["status"] = 200
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [*EVENT_STREAM, (b"x-request-id", f"req_{self.done.id}".encode())],
-            }
-        )
+        await self.begin(send, {**EVENT_STREAM, "x-request-id": f"req_{self.done.id}"})
         self.ended = False
         await _unless_gone(self._send_all(send), receive, self.entry)
         if self.ended:
@@ -95,39 +99,29 @@ class StreamResponse(Response):
         self.ended = True
 
 
-class SilentResponse(Response):
+class SilentResponse(_RawResponse):
     """Sends nothing, not even a status, until the client goes away or `delay_ms` is over; then drops the line."""
 
     def __init__(self, delay_ms: int, entry: dict[str, Any]) -> None:
-        self.status_code = 200
-        self.background = None
+        super().__init__(entry)
         self.wait_s = delay_ms / 1_000 if delay_ms else FOREVER_S
-        self.entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _unless_gone(asyncio.sleep(self.wait_s), receive, self.entry)
         if not self.entry["client_cut"]:
             # A promised body that never comes makes the server drop the connection rather than send a 500.
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await self.begin(send, {"content-length": "2"})
 
 
-class CutResponse(Response):
+class CutResponse(_RawResponse):
     """Half of a body whose length was promised; the server then drops the connection."""
 
     def __init__(self, body: bytes, entry: dict[str, Any]) -> None:
-        self.status_code = 200
-        self.background = None
+        super().__init__(entry)
         self.whole = body
-        self.entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.entry["status"] = 200
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(self.whole)).encode())],
-            }
-        )
+        await self.begin(send, {"content-type": "application/json", "content-length": str(len(self.whole))})
         await send({"type": "http.response.body", "body": self.whole[: len(self.whole) // 2], "more_body": True})
         self.entry["finished"] = True

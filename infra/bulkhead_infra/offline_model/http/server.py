@@ -11,23 +11,19 @@ from starlette.routing import Route
 
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.offline_model.embedding import DIMENSIONS, as_base64, embed
+from bulkhead_infra.offline_model.http import openai
 from bulkhead_infra.offline_model.http.faults import REPLY_FAULTS, Fault, Faults, distort
-from bulkhead_infra.offline_model.http.openai import (
-    CREATED_UNIX_S,
-    RequestRefused,
-    body_of,
-    check_request,
-    complete,
-    count_tokens,
-    error_body,
-    prompt_tokens,
-)
+from bulkhead_infra.offline_model.http.openai import RequestRefused, error_body
 from bulkhead_infra.offline_model.http.request_log import RequestLog
 from bulkhead_infra.offline_model.http.responses import CutResponse, SilentResponse, StreamResponse
 from bulkhead_infra.offline_model.roles.reply import reply_to, role_of
 from bulkhead_infra.offline_model.settings import Settings
 
 EMBEDDING_INPUTS_MAX = 2_048
+OUTAGES = {
+    "500": "The server had an error while processing your request.",
+    "503": "The engine is currently overloaded, please try again later.",
+}
 
 
 class OfflineModel:
@@ -41,12 +37,10 @@ class OfflineModel:
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         raw, body = await self._read(request)
-        entry = self.log.open(
-            model=body.get("model") if isinstance(body, dict) else None,
-            stream=bool(body.get("stream")) if isinstance(body, dict) else False,
-        )
+        known = body if isinstance(body, dict) else {}
+        entry = self.log.open(model=known.get("model"), stream=bool(known.get("stream")))
         try:
-            check_request(body)
+            openai.check_request(body)
             entry["role"] = role_of(body)
             fault = self.faults.take(raw, body)
             entry["fault"] = fault.name if fault else None
@@ -65,14 +59,14 @@ class OfflineModel:
             reply = distort(reply, fault.name, body)
         limit = self.settings.default_output_tokens
         limit = 10**9 if fault and fault.name in ("bad_plan_huge", "long_answer") else limit
-        done = complete(body, reply, limit)
+        done = openai.complete(body, reply, limit)
         entry["usage"] = done.usage
         entry["finish_reason"] = done.finish_reason
         if body.get("stream"):
             return StreamResponse(done, body, fault, entry, self.settings.token_delay_ms)
         if fault and fault.name == "cut_stream":
-            return CutResponse(json.dumps(body_of(done)).encode(), entry)
-        whole = body_of(done)
+            return CutResponse(json.dumps(openai.body_of(done)).encode(), entry)
+        whole = openai.body_of(done)
         if fault and fault.name == "missing_usage":
             del whole["usage"]
         return _finish(entry, JSONResponse(whole, headers={"x-request-id": f"req_{done.id}"}))
@@ -82,23 +76,16 @@ class OfflineModel:
         match fault.name:
             case "429":
                 seconds = f"{fault.retry_after_s:g}"
-                body = error_body(
-                    f"Rate limit reached. Please try again in {seconds}s.", "requests", "rate_limit_exceeded"
-                )
+                message = f"Rate limit reached. Please try again in {seconds}s."
+                body = error_body(message, "requests", "rate_limit_exceeded")
                 return _finish(entry, JSONResponse(body, 429, {"Retry-After": seconds}))
             case "500" | "503":
-                message = (
-                    "The server had an error while processing your request."
-                    if fault.name == "500"
-                    else "The engine is currently overloaded, please try again later."
-                )
-                return _finish(entry, JSONResponse(error_body(message, "server_error"), int(fault.name)))
+                return _finish(entry, JSONResponse(error_body(OUTAGES[fault.name], "server_error"), int(fault.name)))
             case "error_200":
                 return _finish(entry, JSONResponse(error_body("Something failed behind this 200.", "server_error")))
             case "malformed_json":
-                return _finish(
-                    entry, Response('{"id": "chatcmpl-broken", "choices": [{"ind', media_type="application/json")
-                )
+                half = '{"id": "chatcmpl-broken", "choices": [{"ind'
+                return _finish(entry, Response(half, media_type="application/json"))
             case "context_overflow":
                 raise self._overflow(self.settings.context_tokens + 1)
             case "timeout":
@@ -109,7 +96,7 @@ class OfflineModel:
                 return None
 
     def _check_context(self, body: dict[str, Any]) -> None:
-        used = prompt_tokens(body) + (body.get("max_completion_tokens") or body.get("max_tokens") or 0)
+        used = openai.prompt_tokens(body) + (body.get("max_completion_tokens") or body.get("max_tokens") or 0)
         if used > self.settings.context_tokens:
             raise self._overflow(used)
 
@@ -126,9 +113,8 @@ class OfflineModel:
         """The body as text and as JSON; refuses a missing key, an oversize body and what is not JSON."""
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise RequestRefused(
-                401, "You didn't provide an API key. Any bearer token is taken here.", "invalid_api_key"
-            )
+            message = "You didn't provide an API key. Any bearer token is taken here."
+            raise RequestRefused(401, message, "invalid_api_key")
         taken = bytearray()
         async for piece in request.stream():
             taken += piece
@@ -142,7 +128,12 @@ class OfflineModel:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models and /v1/models/{name}."""
-        model = {"id": MODEL_NAME, "object": "model", "created": CREATED_UNIX_S, "owned_by": "bulkhead-offline-rules"}
+        model = {
+            "id": MODEL_NAME,
+            "object": "model",
+            "created": openai.CREATED_UNIX_S,
+            "owned_by": "bulkhead-offline-rules",
+        }
         name = request.path_params.get("name")
         if name is None:
             return JSONResponse({"object": "list", "data": [model]})
@@ -155,12 +146,9 @@ class OfflineModel:
         _, body = await self._read(request)
         given = body.get("input") if isinstance(body, dict) else None
         texts = [given] if isinstance(given, str) else given
-        if (
-            not isinstance(texts, list)
-            or not texts
-            or not all(isinstance(text, str) for text in texts)
-            or len(texts) > EMBEDDING_INPUTS_MAX
-        ):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            texts = []
+        if not 0 < len(texts) <= EMBEDDING_INPUTS_MAX:
             raise RequestRefused(400, "'input' must be a string or up to 2048 strings.", "invalid_value", "input")
         if body.get("model") != MODEL_NAME:
             raise RequestRefused(404, f"The model `{body.get('model')}` does not exist.", "model_not_found")
@@ -169,15 +157,10 @@ class OfflineModel:
             raise RequestRefused(400, "'dimensions' must be from 8 to 4096.", "invalid_value", "dimensions")
         vectors = [embed(text, size) for text in texts]
         coded = [as_base64(v) for v in vectors] if body.get("encoding_format") == "base64" else vectors
-        used = sum(count_tokens(text) for text in texts)
-        return JSONResponse(
-            {
-                "object": "list",
-                "model": MODEL_NAME,
-                "data": [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(coded)],
-                "usage": {"prompt_tokens": used, "total_tokens": used},
-            }
-        )
+        used = sum(openai.count_tokens(text) for text in texts)
+        rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(coded)]
+        usage = {"prompt_tokens": used, "total_tokens": used}
+        return JSONResponse({"object": "list", "model": MODEL_NAME, "data": rows, "usage": usage})
 
     async def livez(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "model": MODEL_NAME})

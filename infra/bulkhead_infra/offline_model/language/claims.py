@@ -1,7 +1,7 @@
-"""Values that sentences give. Enters: sentences and a topic. Leaves: claims, the conflicts settled by date.
+"""Values that sentences give. Enters: sentences and a topic. Leaves: claims, with conflicts settled by date.
 
 A claim is a share (percentage), a fee (amount or percentage taken off), a cap or a floor, with the range of days
-for which it holds. Of two that differ on one subject, the one with the later effective date holds.
+for which it holds. Where two claims differ on one subject, the one with the later effective date holds.
 """
 
 import re
@@ -15,25 +15,21 @@ from bulkhead_infra.offline_model.language.quantities import DayRange, find_day_
 from bulkhead_infra.offline_model.language.text import overlap, proper_words, stem, stems, words
 
 FEE_WORD = re.compile(
-    r"\b(fees?|charges?|deduct\w*|penalt\w+|withh[eo]ld\w*|withholds?|retain\w*|subtract\w*|less|"
-    r"minus|surcharges?|excess|taken off|costs?)\b",
-    re.I,
+    r"(?i)\b(fees?|charges?|deduct\w*|penalt\w+|withh[eo]ld\w*|withholds?|retain\w*|subtract\w*|less|"
+    r"minus|surcharges?|excess|taken off|costs?)\b"
 )
 PERCENT_FEE = re.compile(r"\b(fee|charge|penalty|deduction|surcharge)s? (?:of|is|amounts to|at) (?:\w+ ){0,2}$", re.I)
 CAP_WORD = re.compile(
-    r"\b(exceeds?|exceeding|capped|cap|at most|maximum|no more than|not more than|up to|upper limit|"
-    r"ceiling|limited to)\b",
-    re.I,
+    r"(?i)\b(exceeds?|exceeding|capped|cap|at most|maximum|no more than|not more than|up to|upper limit|"
+    r"ceiling|limited to)\b"
 )
 FLOOR_WORD = re.compile(
-    r"\b(never (?:lower|less) than|not? (?:lower|less) than|at least|minimum|falls? below|floor|"
-    r"lower limit|never (?:falls?|drops?) below)\b",
-    re.I,
+    r"(?i)\b(never (?:lower|less) than|not? (?:lower|less) than|at least|minimum|falls? below|floor|"
+    r"lower limit|never (?:falls?|drops?) below)\b"
 )
 EFFECT_WORD = re.compile(
-    r"\b(waiv\w+|halv\w+|half|exempt\w*|exceptions?|reduc\w+|lower(?:s|ed)? (?:the|by|to)|cut|drops?|falls? to|no "
-    r"(?:\w+ ){0,3}(?:fee|charge)s?|free of|only)\b",
-    re.I,
+    r"(?i)\b(waiv\w+|halv\w+|half|exempt\w*|exceptions?|reduc\w+|lower(?:s|ed)? (?:the|by|to)|cut|drops?|falls? to|no "
+    r"(?:\w+ ){0,3}(?:fee|charge)s?|free of|only)\b"
 )
 ASIDE = re.compile(r",?\s*\b(?:besides|apart from|in addition to|as well as|on top of)\b(?:[^.;,]|\.(?=\d))*", re.I)
 NUMBERS = re.compile(r"\d[\d.,]*\d|\d")
@@ -44,7 +40,7 @@ SAME_MATTER = (0.75, 0.65, 0.5)
 
 @dataclass(frozen=True)
 class Topic:
-    """What is asked (`task`) and what is known of the case (`facts`)."""
+    """A question (`task`) and the known facts of its case (`facts`)."""
 
     task: str
     facts: str
@@ -59,7 +55,7 @@ class Topic:
 
     @property
     def known(self) -> set[str]:
-        """Stems of the facts, without what they mention by the way."""
+        """Stems of the facts, without asides (`besides ...`)."""
         return stems(ASIDE.sub("", self.facts))
 
 
@@ -77,7 +73,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Choice:
-    """The claim that holds and those that differ from it and do not."""
+    """The claim that holds, and the differing claims that do not."""
 
     claim: Claim
     rivals: tuple[Claim, ...] = ()
@@ -89,7 +85,7 @@ def claims_of(sentence: Sentence) -> list[Claim]:
     amounts, shares = find_money(text), find_percents(text)
     if not amounts and not shares:
         return []
-    found: list[Claim] = []
+    claims: list[Claim] = []
     softened = EFFECT_WORD.search(text) and re.search(r"\b(fee|charge|penalty|deduction)s?\b", text, re.I)
     starts = [amount.start for amount in amounts] + [share.start for share in shares]
     for segment, start in _segments(text, starts):
@@ -97,30 +93,30 @@ def claims_of(sentence: Sentence) -> list[Claim]:
         for share in shares:
             if start <= share.start < start + len(segment) and not softened:
                 role = "fee_share" if PERCENT_FEE.search(text[: share.start]) else "share"
-                found.append(Claim(role, share.value, share.raw, "", days, sentence))
+                claims.append(Claim(role, share.value, share.raw, "", days, sentence))
         for amount in amounts:
             if start <= amount.start < start + len(segment):
                 role = amount_role(segment, bool(softened), sentence.context)
                 if role:
-                    found.append(Claim(role, amount.amount, amount.raw, amount.currency, days, sentence))
-    return found
+                    claims.append(Claim(role, amount.amount, amount.raw, amount.currency, days, sentence))
+    return claims
 
 
 def amount_role(segment: str, softened: bool, context: str) -> str:
-    """What an amount is in its segment; empty for none that counts."""
-    floor, cap = FLOOR_WORD.search(segment), CAP_WORD.search(segment)
+    """The role of an amount in its segment; empty for an amount that does not count."""
     fee = FEE_WORD.search(segment)
-    if floor and not (fee and fee.group().lower() in ("fee", "charge")):
-        return "floor"
-    if cap and not (fee and fee.group().lower() in ("fee", "charge")):
-        return "cap"
+    if not (fee and fee.group().lower() in ("fee", "charge")):
+        if FLOOR_WORD.search(segment):
+            return "floor"
+        if CAP_WORD.search(segment):
+            return "cap"
     if softened:
         return ""
     return "fee" if fee or FEE_WORD.search(context) else ""
 
 
 def _segments(text: str, value_starts: Sequence[int]) -> list[tuple[str, int]]:
-    """A sentence with several values cut where each gets its own words; else whole."""
+    """Segments of a sentence with their starts: one per value, with the words that belong to it."""
     if len(value_starts) < 2:
         return [(text, 0)]
     cuts = [0, *(match.end() for match in re.finditer(r";|, (?:and |but )?|: | and | but ", text)), len(text)]
@@ -139,10 +135,10 @@ def _segments(text: str, value_starts: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def relevant(claims: Sequence[Claim], topic: Topic) -> list[Claim]:
-    """Claims of one role that are about the topic: those which name what it names, and score near the best."""
+    """Claims of one role about the topic: those that share its names and score near the best."""
     if not claims:
         return []
-    # Names are weighed apart: sharing a name must not make up for speaking of another matter.
+    # Names are weighed apart: a shared name must not make up for another subject.
     names = {stem(name) for name in topic.names}
     asked, known = topic.stems - names, topic.known - names - topic.stems
     bags = [claim.sentence.stems | (stems(claim.sentence.context) & topic.stems) for claim in claims]
@@ -157,7 +153,7 @@ def relevant(claims: Sequence[Claim], topic: Topic) -> list[Claim]:
 
 
 def _naming(claims: list[Claim], names: set[str]) -> list[Claim]:
-    """Claims that name a thing which the topic names and other claims do not; none when no name tells apart."""
+    """Claims that share a name with the topic which other claims lack; none when no name makes a difference."""
     bags = [set(words(claim.sentence.text)) | proper_words(f"x {claim.sentence.context}") for claim in claims]
     telling = {name for name in names if 0 < sum(name in bag for bag in bags) < len(bags)}
     hits = [len(telling & bag) for bag in bags]
@@ -165,45 +161,40 @@ def _naming(claims: list[Claim], names: set[str]) -> list[Claim]:
     if not most:
         return []
     foreign = [len(proper_words(claim.sentence.text) - names) for claim in claims]
-    return [
-        claim for claim, hit, other in zip(claims, hits, foreign, strict=True) if hit and (not other or hit == most)
-    ]
+    rows = zip(claims, hits, foreign, strict=True)
+    return [claim for claim, hit, others in rows if hit and (not others or hit == most)]
 
 
 def settle(claims: Sequence[Claim]) -> Choice | None:
-    """Of claims on one subject the one with the latest effective date; the others that differ are rivals."""
+    """The claim with the latest effective date; the others of the same subject that differ are its rivals."""
     if not claims:
         return None
-    ordered = sorted(
-        claims, key=lambda claim: claim.sentence.since.day.toordinal() if claim.sentence.since else 0, reverse=True
+    first, *rest = sorted(
+        claims, key=lambda claim: -(claim.sentence.since.day.toordinal() if claim.sentence.since else 0)
     )
-    first = ordered[0]
-    rivals = tuple(
-        claim
-        for claim in ordered[1:]
-        if claim.value != first.value and claim.sentence.source != first.sentence.source and _same_matter(claim, first)
-    )
-    return Choice(first, rivals)
+    return Choice(first, tuple(claim for claim in rest if claim.value != first.value and _same_matter(claim, first)))
 
 
-def _same_matter(one: Claim, other: Claim) -> bool:
-    """Whether two sentences speak of one thing; the fewer dates tell which holds, the more alike they have to be."""
-    dated = bool(one.sentence.since) + bool(other.sentence.since)
-    left, right = one.sentence.stems, other.sentence.stems
-    if not (one.days or other.days) and not one_number_differs(one.sentence.text, other.sentence.text):
+def _same_matter(claim: Claim, other: Claim) -> bool:
+    """Whether sentences of two sources have one subject; the fewer of them are dated, the more alike they must be."""
+    left, right = claim.sentence, other.sentence
+    if left.source == right.source:
         return False
-    return max(overlap(left, right), overlap(right, left)) >= SAME_MATTER[dated]
+    if not (claim.days or other.days) and not one_number_differs(left.text, right.text):
+        return False
+    dated = bool(left.since) + bool(right.since)
+    return max(overlap(left.stems, right.stems), overlap(right.stems, left.stems)) >= SAME_MATTER[dated]
 
 
 def one_number_differs(left: str, right: str) -> bool:
-    """Whether two texts give another value for one thing, and not for things that their numbers tell apart."""
-    one, two = (set(NUMBERS.findall(text)) for text in (left, right))
-    return one != two and len(one - two) <= 1 and len(two - one) <= 1
+    """Whether the numbers of two texts differ in one place: another value for one thing."""
+    before, after = (set(NUMBERS.findall(text)) for text in (left, right))
+    return before != after and len(before - after) <= 1 and len(after - before) <= 1
 
 
 def collect(sentences: Iterable[Sentence]) -> dict[str, list[Claim]]:
-    """Every claim by role; what is repeated word for word counts once."""
-    found: dict[str, list[Claim]] = {"share": [], "fee": [], "fee_share": [], "cap": [], "floor": []}
+    """Every claim by role; a claim that is repeated word for word counts once."""
+    by_role: dict[str, list[Claim]] = {"share": [], "fee": [], "fee_share": [], "cap": [], "floor": []}
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
     for sentence in sentences:
         if sentence.own:
@@ -212,23 +203,15 @@ def collect(sentences: Iterable[Sentence]) -> dict[str, list[Claim]]:
             key = (claim.role + claim.raw, sentence.text, sentence.markers)
             if key not in seen:
                 seen.add(key)
-                found[claim.role].append(claim)
-    return found
+                by_role[claim.role].append(claim)
+    return by_role
 
 
 def limits_on_topic(claims: Sequence[Claim], topic: Topic, topical: set[str]) -> list[Claim]:
-    """Caps and floors that speak of what the chosen values speak of, the closest first."""
+    """Caps and floors on the subject of the chosen values, the closest first."""
     bounds = stems("cap maximum minimum limit floor most least exceed")
     wanted = (topical & topic.stems) - bounds
-    ranked = sorted(claims, key=lambda c: -len(wanted & c.sentence.stems))
-    if not ranked:
-        return []
-    most = len(wanted & ranked[0].sentence.stems)
-    about = [
-        claim
-        for claim in ranked
-        if wanted & claim.sentence.stems
-        and len(wanted & claim.sentence.stems) >= 0.5 * most
-        and overlap(claim.sentence.stems - bounds, topic.stems | topical) >= 0.3
-    ]
-    return about
+    shared = [len(wanted & claim.sentence.stems) for claim in claims]
+    ranked = sorted(zip(shared, claims, strict=True), key=lambda pair: -pair[0])
+    near = [claim for count, claim in ranked if count and count >= 0.5 * max(shared)]
+    return [c for c in near if overlap(c.sentence.stems - bounds, topic.stems | topical) >= 0.3]

@@ -1,7 +1,7 @@
 """The sentences that answer a question best. Enters: sentences, topic. Leaves: those, best first, or none.
 
-A sentence is taken in its frame: the headings above it and the sentence before it in its paragraph. It answers when
-it and its frame speak of at least about half of what the question speaks of, rare words counting more.
+A sentence is judged in its frame: the headings above it and the sentence before it in its paragraph. Together they
+answer when they hold at least about half of the question's words, where rare words count more.
 """
 
 import math
@@ -27,7 +27,7 @@ HANGS_ON = re.compile(
 
 @dataclass(frozen=True)
 class Framed:
-    """A sentence with the words of what stands around it."""
+    """A sentence with the words around it."""
 
     sentence: Sentence
     own: frozenset[str]
@@ -35,7 +35,7 @@ class Framed:
     before: frozenset[str]
 
     def share_of(self, word: str) -> float:
-        """How far the sentence speaks of a word: itself, by its headings, or by the sentence before it."""
+        """Weight of a word by where it stands: in the sentence, its headings, or the sentence before it."""
         if word in self.own:
             return 1.0
         return CONTEXT_SHARE if word in self.context else BEFORE_SHARE if word in self.before else 0.0
@@ -43,24 +43,24 @@ class Framed:
 
 def framed(sentences: Sequence[Sentence]) -> list[Framed]:
     """Sentences of documents in their frames."""
-    found: list[Framed] = []
+    frames: list[Framed] = []
     for sentence in sentences:
-        before = found[-1].own if sentence.follows and found else frozenset()
-        found.append(Framed(sentence, bag_of(sentence.text), bag_of(sentence.context), before))
-    return found
+        before = frames[-1].own if sentence.follows and frames else frozenset()
+        frames.append(Framed(sentence, bag_of(sentence.text), bag_of(sentence.context), before))
+    return frames
 
 
 def weights_of(frames: Sequence[Framed], question: Question) -> dict[str, float]:
-    """How telling each wanted word is: the rarer in the sentences, the more; an absent one a little more than that."""
-    found: dict[str, float] = {}
+    """Weight of each wanted word: the rarer in the sentences, the heavier; an absent word is a little heavier still."""
+    weights: dict[str, float] = {}
     for word in sorted(question.wanted):
         count = sum(word in frame.own or word in frame.context for frame in frames) or ABSENT_COUNT
-        found[word] = math.log((len(frames) + 2) / (count + 0.5)) * (LIGHT_SHARE if word in question.light else 1)
-    return found
+        weights[word] = math.log((len(frames) + 2) / (count + 0.5)) * (LIGHT_SHARE if word in question.light else 1)
+    return weights
 
 
 def best_sentences(sentences: Sequence[Sentence], topic: Topic, least: float = COVERAGE_MIN) -> list[Sentence]:
-    """The sentences that answer, best first; empty when none speaks of so much as `least` of what is asked."""
+    """The sentences that answer, best first; empty when none covers at least `least` of the question."""
     frames = framed([s for s in sentences if not s.own])
     question = read_question(topic)
     if not frames:
@@ -90,12 +90,12 @@ def _score(frame: Framed, question: Question, weights: dict[str, float]) -> floa
 
 
 def _answers(kept: Sequence[Framed], question: Question, weights: dict[str, float], least: float) -> bool:
-    """Whether the best sentences speak of what is asked, not of something near it."""
+    """Whether the best sentences are on the subject of the question, not on a neighbouring one."""
     if question.codes - {code for frame in kept for code in codes_of(frame.sentence.text + frame.sentence.context)}:
         return False
     if {"money", "number"} & set(question.kinds) and not any(NUMBERS.search(frame.sentence.text) for frame in kept):
         return False
-    # `Which plant needs water weekly?` is answered by what says the rest; by what says a little of it, it is not.
+    # A sentence answers `Which plant needs water weekly?` without the word plant only when it holds the rest.
     rest = question.wanted - question.sort
     said = any(len(frame.own & rest) >= SORT_LEFT_OUT_FROM * len(rest) for frame in kept)
     light = question.light if said else question.light - question.sort
@@ -107,20 +107,20 @@ def _answers(kept: Sequence[Framed], question: Question, weights: dict[str, floa
 
 
 def _with_neighbours(frames: Sequence[Framed], kept: Sequence[int]) -> list[int]:
-    """Each sentence followed by the next of its paragraph where that hangs on it or goes on about the same thing."""
-    found: list[int] = []
+    """Each sentence, followed by the next of its paragraph where that one continues it."""
+    indexes: list[int] = []
     for index in kept:
-        found.append(index)
+        indexes.append(index)
         after = frames[index + 1] if index + 1 < len(frames) else None
         if after and after.sentence.follows:
             goes_on = (after.own & frames[index].own) - LIGHT
             if HANGS_ON.match(after.sentence.text) or (goes_on and index == kept[0]):
-                found.append(index + 1)
-    return list(dict.fromkeys(found))
+                indexes.append(index + 1)
+    return list(dict.fromkeys(indexes))
 
 
 def _summary(frames: Sequence[Framed], question: Question) -> list[Sentence]:
-    """Of the document that is meant: what stands first under each heading, then what gives values."""
+    """Sentences of the named document: the first under each heading, then those that give values."""
     by_source: dict[str, list[Framed]] = {}
     for frame in frames:
         by_source.setdefault(frame.sentence.source, []).append(frame)
@@ -141,8 +141,8 @@ def _summary(frames: Sequence[Framed], question: Question) -> list[Sentence]:
 
 
 def differing(sentences: Sequence[Sentence], with_claims: bool) -> list[tuple[Sentence, Sentence]]:
-    """Pairs that say one thing with different numbers in two dated documents: (the later, the earlier)."""
-    found = []
+    """Pairs of one statement with different numbers in two dated documents: (the later, the earlier)."""
+    pairs = []
     for index, left in enumerate(sentences):
         for right in sentences[index + 1 :]:
             if left.source == right.source or not (left.since and right.since) or (claims_of(left) and not with_claims):
@@ -151,5 +151,5 @@ def differing(sentences: Sequence[Sentence], with_claims: bool) -> list[tuple[Se
             valued = NUMBERS.search(left.text) and NUMBERS.search(right.text)
             other = valued and one_number_differs(left.text, right.text)
             if alike >= 0.5 and other and left.since.day != right.since.day:
-                found.append((left, right) if left.since.day > right.since.day else (right, left))
-    return found
+                pairs.append((left, right) if left.since.day > right.since.day else (right, left))
+    return pairs

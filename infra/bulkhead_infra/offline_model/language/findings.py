@@ -1,7 +1,7 @@
 """Findings from sentences for a question. Enters: sentences, topic. Leaves: `Findings` and a formula.
 
 The one formula known here is everyday: a percentage of a price, less a fee (or what an exception leaves of it),
-within a cap and a floor. Each of its pieces may be missing.
+within a cap and a floor. Each of its parts may be missing.
 """
 
 import re
@@ -52,42 +52,31 @@ class Findings:
 
 def days_between(sentences: Sequence[Sentence], results: Sequence[str]) -> int | None:
     """A number of days that a date tool gave, here or in an earlier step."""
-    for text in (*results, *(s.text for s in sentences if s.own)):
-        found = DAYS_RESULT.search(text)
-        if found:
-            return abs(int(found.group(3)))
-    return None
+    matches = (DAYS_RESULT.search(text) for text in (*results, *(s.text for s in sentences if s.own)))
+    return next((abs(int(match.group(3))) for match in matches if match), None)
 
 
 def base_amount(facts: str) -> Money | None:
-    """The price of the case: of the amounts in its facts the one that is spoken of as paid or as a price."""
-    best: tuple[int, Money] | None = None
+    """The price of the case: the amount in its facts that is called paid or a price."""
+    scored: list[tuple[int, Money]] = []
     for sentence in split_sentences(facts):
         for amount in find_money(sentence):
-            before = sentence[max(0, amount.start - 60) : amount.start]
-            before = before.rsplit(",", 1)[-1] if "," in before else before
+            before = sentence[max(0, amount.start - 60) : amount.start].rsplit(",", 1)[-1]
             near = before + " " + re.split(r"[,;.] ", sentence[amount.end : amount.end + 30])[0]
-            score = 2 * bool(PRICE_WORD.search(near)) - 3 * bool(ASIDE.search(near))
-            if best is None or score > best[0]:
-                best = (score, amount)
-    return best[1] if best else None
+            scored.append((2 * bool(PRICE_WORD.search(near)) - 3 * bool(ASIDE.search(near)), amount))
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def find(sentences: Sequence[Sentence], topic: Topic, days: int | None) -> Findings:
-    """Everything that the sentences say on the topic's amounts, conflicts and exceptions settled."""
-    documents = [s for s in sentences if not refuses(s.text)]
-    by_role = collect(documents)
-    shares = relevant(by_role["share"], topic)
-    fees = relevant(by_role["fee"], topic)
-    fee_shares = relevant(by_role["fee_share"], topic)
-    share = _choose(shares, days)
-    fee = _choose(fees, days)
+    """All values that the sentences give on the topic's amounts, with conflicts and exceptions settled."""
+    by_role = collect(s for s in sentences if not refuses(s.text))
+    shares, fees, fee_shares = (relevant(by_role[role], topic) for role in ("share", "fee", "fee_share"))
     topical = set().union(*(claim.sentence.stems for claim in (*shares, *fees)))
     caps = limits_on_topic(by_role["cap"], topic, topical)
     floors = limits_on_topic(by_role["floor"], topic, topical)
     return Findings(
-        share,
-        fee,
+        _choose(shares, days),
+        _choose(fees, days),
         _choose(fee_shares, days),
         _choose(caps[:2], days),
         _choose(floors[:2], days),
@@ -109,33 +98,29 @@ def _choose(claims: Sequence[Claim], days: int | None) -> Choice | None:
 
 def disputes(findings: Findings, claims: Sequence[Claim]) -> list[Choice]:
     """Claims of one role that differ over one range of days, each as a choice with its rivals."""
-    found: list[Choice] = []
-    done: set[int] = set()
-    for index, claim in enumerate(claims):
-        if index in done:
-            continue
-        same = [
-            i
-            for i, other in enumerate(claims)
-            if i not in done
-            and (
-                (claim.days is None and other.days is None)
-                or (claim.days is not None and other.days is not None and claim.days.meets(other.days))
-            )
-        ]
-        done.update(same)
-        choice = settle([claims[i] for i in same])
+    choices: list[Choice] = []
+    left = list(claims)
+    while left:
+        first, *rest = left
+        left = [claim for claim in rest if not _same_range(first, claim)]
+        choice = settle([first, *(claim for claim in rest if _same_range(first, claim))])
         if choice and choice.rivals:
-            found.append(choice)
-    return found
+            choices.append(choice)
+    return choices
+
+
+def _same_range(claim: Claim, other: Claim) -> bool:
+    if claim.days is None or other.days is None:
+        return claim.days is other.days
+    return claim.days.meets(other.days)
 
 
 def formula(findings: Findings) -> str:
-    """The calculation for a calculator tool; empty when the pieces do not make one."""
+    """The calculation for a calculator tool; empty when too many of its parts are missing."""
     if not findings.base:
         return ""
     price = plain(findings.base.amount)
-    # A fee alone is taken off a price only where something comes back or is left of it.
+    # A fee alone is taken off a price only where a rest of the price is refunded or left.
     if not (findings.share or ((findings.fee or findings.fee_share) and findings.remains)):
         return ""
     main = f"{plain(findings.share.claim.value)} / 100 * {price}" if findings.share else price
@@ -156,9 +141,9 @@ def formula(findings: Findings) -> str:
 
 
 def dates_for(texts: Sequence[str], facts: str) -> tuple[date, date] | None:
-    """The two dates that a question on a span of days (or rules with such spans) is about, the earlier first.
+    """The two dates of a question on a span of days (or of rules with such spans), the earlier first.
 
-    A date of the facts counts by the words around it: each for the share of `texts` in which it stands.
+    The words around a date of the facts give its score: each counts with the share of `texts` that hold it.
     """
     in_task = find_dates(texts[0])
     days = list(dict.fromkeys(when.day for when in in_task))
@@ -166,27 +151,19 @@ def dates_for(texts: Sequence[str], facts: str) -> tuple[date, date] | None:
         return _ordered(days[0], days[1])
     names = {stem(name) for name in proper_words(facts)}
     bags = [stems(text) - names for text in texts]
-    scored: list[tuple[float, int, Day]] = []
-    order = 0
+    scored: list[tuple[float, date]] = []
     for sentence in split_sentences(facts):
         for when, near in _dates_with_words(sentence):
             share = sum(sum(word in bag for bag in bags) / len(bags) for word in sorted(stems(near)))
-            scored.append((share, -order, when))
-            order += 1
-    if len(days) == 1:
-        scored = [entry for entry in scored if entry[2].day != in_task[0].day]
-        if scored:
-            return _ordered(in_task[0].day, max(scored, key=lambda e: e[:2])[2].day)
-        return None
-    best = sorted(scored, key=lambda entry: entry[:2], reverse=True)[:2]
-    if len({entry[2].day for entry in best}) < 2:
-        return None
-    return _ordered(best[0][2].day, best[1][2].day)
+            scored.append((share, when.day))
+    best = [day for _, day in sorted(scored, key=lambda pair: -pair[0])]
+    ends = [*days, *(day for day in best if day not in days)][:2] if days else best[:2]
+    return _ordered(ends[0], ends[1]) if len(set(ends)) == 2 else None
 
 
 def _dates_with_words(sentence: str) -> list[tuple[Day, str]]:
     """Dates of a sentence, each with the clause around it."""
-    found = []
+    pairs = []
     days = find_dates(sentence)
     masked = sentence
     for when in days:
@@ -197,12 +174,12 @@ def _dates_with_words(sentence: str) -> list[tuple[Day, str]]:
         right = min(cut for cut in cuts if cut >= when.end)
         before = masked[left : when.start].split()[-NEAR_WORDS:]
         after = masked[when.end : right].split()[:NEAR_WORDS]
-        found.append((when, " ".join([*before, *after]).replace("\0", "")))
-    return found
+        pairs.append((when, " ".join([*before, *after]).replace("\0", "")))
+    return pairs
 
 
-def _ordered(one: date, two: date) -> tuple[date, date]:
-    return (one, two) if one <= two else (two, one)
+def _ordered(left: date, right: date) -> tuple[date, date]:
+    return (left, right) if left <= right else (right, left)
 
 
 def exceptions_in(sentences: Sequence[Sentence]) -> list[Sentence]:

@@ -1,11 +1,11 @@
 """Sentences to answer from. Enters: passages and earlier results. Leaves: sentences with source and date.
 
-A line of an earlier result looks like `“sentence” (in force from DATE) [#id] [#id].`; it is taken apart again
-here, so that a later step sees the document's own words, from when they hold and what supports them.
+A line of an earlier result looks like `“sentence” (in force from DATE) [#id] [#id].`. It is parsed here, so that a
+later step sees the document's own words, the date since which they hold, and the ids that support them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from bulkhead_infra.offline_model.language.quantities import Day, find_dates, find_money, find_percents
@@ -14,9 +14,8 @@ from bulkhead_infra.offline_model.parts import Part
 
 SENTENCES_MAX = 4_000
 IN_FORCE = re.compile(
-    r"\b(effective|in force|into force|into effect|takes? effect|valid|appl(?:y|ies|icable)|binding|as of|holds?|"
-    r"starting|beginning) *",
-    re.I,
+    r"(?i)\b(effective|in force|into force|into effect|takes? effect|valid|appl(?:y|ies|icable)|binding|as of|holds?|"
+    r"starting|beginning) *"
 )
 WEAKER = re.compile(r"\b(version|edition|dated|issued|published|revised|updated|amended)\b", re.I)
 ENDS = re.compile(r"\b(until|till|to|through|expires?|before|replac\w+|supersed\w+|edition of|dated)\s+(the )?$", re.I)
@@ -27,7 +26,7 @@ OWN_LINE = re.compile(r"^“([^”]*)”(?: \(in force from ([^)]*)\))?((?:\s*\[
 class Sentence:
     """One sentence; `markers` are the ids that support it, `own` marks a conclusion of an earlier step.
 
-    `follows`: it stands right after the sentence before it, in one paragraph.
+    `follows`: the sentence comes right after the one before it in the list, in one paragraph.
     """
 
     text: str
@@ -51,14 +50,13 @@ class Sentence:
 
 
 def sentences_of_passages(passages: Iterable[Part]) -> list[Sentence]:
-    """Sentences of document passages, each with the date from which its document holds."""
+    """Sentences of document passages, each with the date since which its document holds."""
     by_id: dict[str, Part] = {}
     for part in passages:
         by_id.setdefault(part.id, part)
-    kept = list(by_id.values())
-    dates = _effective_dates(kept)
-    found: list[Sentence] = []
-    for part in kept:
+    dates = _effective_dates(by_id.values())
+    sentences: list[Sentence] = []
+    for part in by_id.values():
         context = above = part.attributes.get("title", "")
         since, marker = dates.get(part.source, (None, ""))
         for block in re.split(r"\n\s*\n", part.text):
@@ -72,13 +70,13 @@ def sentences_of_passages(passages: Iterable[Part]) -> list[Sentence]:
                     context, follows = f"{above} {text}".strip(), False
                     above = context if piece.startswith("# ") else above
                     continue
-                found.append(Sentence(text, (part.id,), part.source, context, since, marker, follows=follows))
+                sentences.append(Sentence(text, (part.id,), part.source, context, since, marker, follows=follows))
                 follows = True
-    return found[:SENTENCES_MAX]
+    return sentences[:SENTENCES_MAX]
 
 
 def rows_of(block: str) -> list[str]:
-    """Rows of a table drawn with bars, each as `Heading cell; Heading cell.`; empty when the block is none."""
+    """Rows of a Markdown table, each as `Heading cell; Heading cell.`; empty when the block is no table."""
     lines = [line.strip() for line in block.splitlines() if line.strip()]
     if len(lines) < 3 or not all(line.startswith("|") for line in lines) or not re.fullmatch(r"[|:\s-]+", lines[1]):
         return []
@@ -87,7 +85,7 @@ def rows_of(block: str) -> list[str]:
 
 
 def is_heading(line: str, text: str) -> bool:
-    """A short line that ends like no sentence and gives no value."""
+    """Whether a line is short, does not end like a sentence and gives no value."""
     if line.lstrip().startswith("#") and len(text.split()) <= 10:
         return True
     if text[-1] in ".!?;:" or line.lstrip()[:1] in "-*•" or len(text.split()) > 8:
@@ -95,58 +93,43 @@ def is_heading(line: str, text: str) -> bool:
     return not (find_dates(text) or find_money(text) or find_percents(text))
 
 
-def _effective_dates(passages: Sequence[Part]) -> dict[str, tuple[Day, str]]:
-    found: dict[str, tuple[Day, str]] = {}
+def _effective_dates(passages: Collection[Part]) -> dict[str, tuple[Day, str]]:
+    dates: dict[str, tuple[Day, str]] = {}
     for strong in (True, False):
         for part in passages:
             stated = find_dates(part.attributes.get("effective", "")) if strong else []
             if stated:
-                found[part.source] = (stated[0], part.id)
+                dates[part.source] = (stated[0], part.id)
             for piece in split_sentences(part.text):
                 when = effective_day(piece, strong)
-                if when and part.source not in found:
-                    found[part.source] = (when, part.id)
-    return found
+                if when and part.source not in dates:
+                    dates[part.source] = (when, part.id)
+    return dates
 
 
 def effective_day(sentence: str, strong: bool = True) -> Day | None:
-    """The date from which a sentence says that something holds; `strong=False` takes a version's date too."""
+    """The date since which a rule holds by a sentence; `strong=False` accepts a version's date too."""
     sign = (IN_FORCE if strong else WEAKER).search(sentence)
-    if not sign:
-        return None
-    for when in find_dates(sentence):
-        if when.start > sign.start() and not ENDS.search(sentence[: when.start]):
-            return when
-    return None
+    after = [when for when in find_dates(sentence) if sign and when.start > sign.start()]
+    return next((when for when in after if not ENDS.search(sentence[: when.start])), None)
 
 
 def sentences_of_results(inputs: Iterable[Part]) -> list[Sentence]:
-    """Sentences of earlier results: quoted ones as documents' words, the others as own conclusions."""
-    found: list[Sentence] = []
+    """Sentences of earlier results: quoted lines as documents' words, the others as own conclusions."""
+    sentences: list[Sentence] = []
     for part in inputs:
-        for line in part.text.splitlines():
-            line = line.strip()
-            quoted = OWN_LINE.match(line)
-            if quoted:
+        for line in map(str.strip, part.text.splitlines()):
+            if quoted := OWN_LINE.match(line):
                 markers = tuple(MARKER.findall(quoted.group(3)))
-                since = find_dates(quoted.group(2) or "")
-                found.append(
-                    Sentence(
-                        quoted.group(1),
-                        markers[:1],
-                        f"#{markers[0]}",
-                        "",
-                        since[0] if since else None,
-                        markers[1] if since and len(markers) > 1 else "",
-                    )
-                )
+                since = next(iter(find_dates(quoted.group(2) or "")), None)
+                dated_by = markers[1] if since and len(markers) > 1 else ""
+                sentences.append(Sentence(quoted.group(1), markers[:1], f"#{markers[0]}", "", since, dated_by))
                 continue
             for piece in split_sentences(line):
                 markers = tuple(dict.fromkeys(MARKER.findall(piece)))
-                text = MARKER.sub("", piece).strip(" .")
-                if text:
-                    found.append(Sentence(text, markers, part.attributes.get("step", "input"), own=True))
-    return [replace(sentence, text=" ".join(sentence.text.split())) for sentence in found[:SENTENCES_MAX]]
+                if text := MARKER.sub("", piece).strip(" ."):
+                    sentences.append(Sentence(text, markers, part.attributes.get("step", "input"), own=True))
+    return [replace(sentence, text=" ".join(sentence.text.split())) for sentence in sentences[:SENTENCES_MAX]]
 
 
 def marks(ids: Iterable[str]) -> str:
@@ -162,5 +145,5 @@ def quote(sentence: Sentence) -> str:
 
 
 def quoted_line(sentence: Sentence) -> str:
-    """One line of an answer: the sentence, from when it holds, what supports it."""
+    """One line of an answer: the sentence, the date since which it holds, the ids that support it."""
     return f"{quote(sentence)} {marks(sentence.cited)}."

@@ -19,15 +19,14 @@ MONTH_NUMBER = {name.lower(): number for number, name in enumerate(MONTHS.split(
 SHORT_MONTH = "|".join(name[:3] + r"\.?" for name in MONTHS.split("|"))
 ANY_MONTH = f"{MONTHS}|{SHORT_MONTH}|Sept"
 DATE = re.compile(
-    rf"\b(\d{{4}})-(\d{{2}})-(\d{{2}})\b|\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({ANY_MONTH}),? (\d{{4}})\b|"
-    rf"\b({ANY_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{4}})\b|\b(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}})\b",
-    re.I,
+    rf"(?i)\b(\d{{4}})-(\d{{2}})-(\d{{2}})\b|\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({ANY_MONTH}),? (\d{{4}})\b|"
+    rf"\b({ANY_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?,? (\d{{4}})\b|\b(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}})\b"
 )
 
 
 @dataclass(frozen=True)
 class Money:
-    """An amount as found; `raw` is its spelling in the text."""
+    """An amount in a text; `raw` is its spelling there."""
 
     amount: Decimal
     currency: str
@@ -71,13 +70,13 @@ class DayRange:
 
 def find_money(text: str) -> list[Money]:
     """Amounts with a currency, in order."""
-    found = []
+    amounts = []
     for match in MONEY.finditer(text):
         code, after_code, sign, after_sign, before, code_behind, sign_behind, word = match.groups()
         number = after_code or after_sign or before
         currency = code or code_behind or SYMBOL.get(sign or sign_behind or "") or WORD_CURRENCY[word]
-        found.append(Money(Decimal(number.replace(",", "")), currency, match.group(), match.start(), match.end()))
-    return found
+        amounts.append(Money(Decimal(number.replace(",", "")), currency, match.group(), match.start(), match.end()))
+    return amounts
 
 
 def find_percents(text: str) -> list[Percent]:
@@ -90,22 +89,17 @@ def find_percents(text: str) -> list[Percent]:
 
 def find_dates(text: str) -> list[Day]:
     """Calendar dates in the usual spellings (ISO, 3 May 2025, May 3, 2025, 03.05.2025), in order."""
-    found = []
+    days = []
     for match in DATE.finditer(text):
         g = match.groups()
+        forms = (g[:3], (g[5], g[4], g[3]), (g[8], g[6], g[7]), (g[11], g[10], g[9]))
+        year, month, day = next(parts for parts in forms if parts[0])
         try:
-            if g[0]:
-                day = date(int(g[0]), int(g[1]), int(g[2]))
-            elif g[3]:
-                day = date(int(g[5]), _month(g[4]), int(g[3]))
-            elif g[6]:
-                day = date(int(g[8]), _month(g[6]), int(g[7]))
-            else:
-                day = date(int(g[11]), int(g[10]), int(g[9]))
+            when = date(int(year), int(month) if month.isdigit() else _month(month), int(day))
         except ValueError:
             continue
-        found.append(Day(day, match.group(), match.start(), match.end()))
-    return found
+        days.append(Day(when, match.group(), match.start(), match.end()))
+    return days
 
 
 def _month(name: str) -> int:
@@ -113,6 +107,7 @@ def _month(name: str) -> int:
     return next(number for full, number in MONTH_NUMBER.items() if full.startswith(short))
 
 
+CHARS_AROUND = 40
 UNIT_DAYS = {"day": 1, "week": 7}
 _N = r"(\d{1,4})"
 _U = r"(?:calendar |full |working )?(day|week)s?"
@@ -156,13 +151,10 @@ def find_day_range(text: str) -> DayRange | None:
     return None
 
 
-def words_at_range(text: str, before_chars: int = 40, after_chars: int = 40) -> str:
-    """The words around a condition on days: what is counted from what; empty when there is none."""
-    for pattern, _, _ in RANGES:
-        match = pattern.search(text)
-        if match:
-            return text[max(0, match.start() - before_chars) : match.end() + after_chars]
-    return ""
+def words_at_range(text: str) -> str:
+    """The words around a condition on days, which tell its two ends; empty when there is no condition."""
+    match = next(filter(None, (pattern.search(text) for pattern, _, _ in RANGES)), None)
+    return text[max(0, match.start() - CHARS_AROUND) : match.end() + CHARS_AROUND] if match else ""
 
 
 def plain(number: Decimal) -> str:

@@ -1,6 +1,6 @@
-"""The subject of a question. Enters: a topic. Leaves: the words that an answer must speak of, and the kind of value.
+"""The subject of a question. Enters: a topic. Leaves: the words that an answer must hold, and the kind of value.
 
-Everyday English only: which words name no subject of their own, what an answer to `when` or `how much` looks like.
+Everyday English only: words that name no subject of their own, and the form of answers to `when` or `how much`.
 """
 
 import re
@@ -21,7 +21,7 @@ LIGHT = stems(
     "someone anyone new first receive have like is there person item euro dollar pound money working know "
     "eur usd gbp chf once twice often back bring left extra additional"
 )
-"""Words that say what sort of value is wanted, or little: a document may well do without them."""
+"""Words that name a sort of value, or little: an answer may well lack them."""
 CODE = re.compile(r"(?<![\w.-])(?:[A-Z]{1,6}-?\d{1,6}|[vV]?\d+(?:\.\d+){2,3})(?![\w-])")
 SUMMARY = re.compile(
     r"\b(?:summari[sz]e|summary|overview|outline)\b|\bwhat (?:is|does) .{1,60}\b(?:say|about)\s*\?", re.I
@@ -35,13 +35,13 @@ PLAIN_NUMBER = re.compile(  # `rule 7`, `room 12 of`; not one that counts: `3 ni
 )
 UNIT_ASKED = re.compile(r"\bhow (?:many|much) (\w+) of\b", re.I)
 CATEGORY = re.compile(r"\bwhich (\w+)|\bhow (tall|heavy|old|far|big|large|wide|deep|fast|high|hot|loud)\b", re.I)
-"""What sort of thing is asked for: an answer names the thing itself, or gives its measure."""
+"""The sort of thing that is asked for: an answer names the thing itself, or gives its measure."""
 LENGTH = re.compile(
     r"\b(?:in|with|using) (?:at most |about |under |up to )?\d+ ?(?:%|percent|per cent)?(?: of (?:its|the|their))? ?"
     r"(?:words|sentences|lines|characters)\b",
     re.I,
 )
-"""How long an answer is to be, which is nothing to look for."""
+"""The wanted length of an answer, which is nothing to look for."""
 ASKING = re.compile(r"\b(?:how|when|what|who|where|which|why|whether)\b", re.I)
 LISTING = re.compile(r"\bwhat (?:are|were)\b|\b(?:list|name|explain|describe|which)\b", re.I)
 KINDS = (
@@ -68,7 +68,7 @@ class Question:
     listing: bool
     near: frozenset[str]
     sort: frozenset[str]
-    """Of the light ones those that only name the sort of thing (`which plant`, `how tall`)."""
+    """The light stems that only name the sort of thing (`which plant`, `how tall`)."""
 
     @property
     def telling(self) -> frozenset[str]:
@@ -76,22 +76,21 @@ class Question:
 
 
 def read_question(topic: Topic) -> Question:
-    """What a task is after; where it has no telling word of its own (`when do I get it back?`), what its facts name."""
+    """The question of a task; one without a telling word (`when do I get it back?`) borrows the words of the facts."""
     wanted = stems(LENGTH.sub(" ", topic.task)) - CHORE
     numbers = set(PLAIN_NUMBER.findall(topic.task))
     unit = UNIT_ASKED.search(topic.task)
     little = LIGHT | stems(unit.group(1)) if unit else LIGHT
-    sort = {one for found in CATEGORY.finditer(topic.task) for one in stems(found.group(1) or found.group(2))}
+    sort = {word for match in CATEGORY.finditer(topic.task) for word in stems(match.group(1) or match.group(2))}
     sort = sort - little if wanted - little - sort else set()
     little = little | sort
     if not (wanted - little or numbers):
         wanted |= stems(topic.facts) - CHORE
     light = wanted & little if wanted - little or numbers else set()
-    named = frozenset(match.group().lower() for match in CODE.finditer(topic.task))
     return Question(
         frozenset(wanted | numbers),
         frozenset(light | numbers if wanted - light else light),
-        named,
+        frozenset(codes_of(topic.task)),
         tuple(kind for kind, pattern in KINDS if pattern.search(topic.task)),
         len(ASKING.findall(topic.task)) > 1,
         bool(SUMMARY.search(topic.task)),
@@ -102,7 +101,7 @@ def read_question(topic: Topic) -> Question:
 
 
 def bag_of(text: str) -> frozenset[str]:
-    """Stems, numbers and codes of a text: what a question's words are looked for in."""
+    """Stems, numbers and codes of a text, to compare with a question's words."""
     numbers = {word.rstrip(".,") for word in words(text) if word[0].isdigit()}
     return frozenset(stems(text) | numbers)
 

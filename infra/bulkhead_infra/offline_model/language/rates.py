@@ -21,9 +21,8 @@ COUNT_WORDS = {
 } | {"an": 1, "one": 1}
 COUNT = re.compile(rf"\b(\d{{1,6}}|{'|'.join(COUNT_WORDS)})[ -]((?:[a-z][a-z-]*[ ]?){{1,3}})", re.I)
 OFTEN = re.compile(
-    rf"\b(?:(once)|(twice)|(\d{{1,3}}|{'|'.join(COUNT_WORDS)}) \w+) (?:a|an|per|each|every) "
-    r"(day|week|month|year)\b",
-    re.I,
+    rf"(?i)\b(?:(once)|(twice)|(\d{{1,3}}|{'|'.join(COUNT_WORDS)}) \w+) (?:a|an|per|each|every) "
+    r"(day|week|month|year)\b"
 )
 PER = re.compile(r"\b(?:per|each|every|an?) ([a-z]+)", re.I)
 BY_ADVERB = {
@@ -39,12 +38,9 @@ PARTS_OF = {("year", "month"): 12, ("week", "day"): 7, ("day", "hour"): 24, ("ho
 NO_NOUNS = stems("cost mean say pay")  # after `room 7`, which counts nothing
 TOGETHER = re.compile(r"\b(?:together|altogether|in total|in all|sum of|combined)\b", re.I)
 APART = re.compile(r"\b(?:more|less|cheaper|dearer|costlier)\b.*? than\b|\bdifference between\b", re.I)
-
-
 SHARE_OF = re.compile(
-    r"\b(\d+(?:\.\d+)?) ?(?:%|percent|per cent) of (?:(?:the|its|their|his|her|our|my|your|all|these|those) )*"
-    r"([a-z]+)\b",
-    re.I,
+    r"(?i)\b(\d+(?:\.\d+)?) ?(?:%|percent|per cent) of (?:(?:the|its|their|his|her|our|my|your|all|these|those) )*"
+    r"([a-z]+)\b"
 )
 COUNTED = re.compile(rf"(?<![\w.,])({NUMBER}) ((?:[a-z]+ ?){{1,2}})", re.I)
 
@@ -60,7 +56,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Value:
-    """An amount of a sentence; `unit` is the stem of what it is per, empty when it is per nothing."""
+    """An amount of a sentence; `unit` is the stem of the thing that it is per, empty for none."""
 
     amount: str
     currency: str
@@ -83,7 +79,7 @@ def _share_of(sentences: Sequence[Sentence], topic: Topic) -> Plain | None:
 
 
 def plain_sum(sentences: Sequence[Sentence], topic: Topic) -> Plain | None:
-    """What the question plainly asks to be worked out from the sentences."""
+    """The plain calculation that the question asks for."""
     if share := _share_of(sentences, topic):
         return share
     for sign, pattern in ((" - ", APART), (" + ", TOGETHER)):
@@ -93,26 +89,24 @@ def plain_sum(sentences: Sequence[Sentence], topic: Topic) -> Plain | None:
 
 
 def _of_two(sentences: Sequence[Sentence], topic: Topic, sign: str) -> Plain | None:
-    """Two things of one question, each looked up and counted by itself."""
+    """The values of two things of one question, each looked up and counted by itself."""
     halves = re.split(r"\bthan\b" if " than " in topic.task else r"\band\b|\bplus\b", topic.task)
     if len(halves) != 2:
         return None
-    found: list[Plain] = []
-    for half in halves:
-        best = best_sentences(sentences, Topic(half, ""))[:3]
-        single = (Plain(v.amount, v.currency, (s,)) for s in best for v in [value_for(s.text, half)] if v)
-        priced = _product(best, half) or next(single, None)
-        if priced is None:
-            return None
-        found.append(priced)
-    one, two = found
-    if one.currency != two.currency or one == two:
+    left, right = (_priced(sentences, half) for half in halves)
+    if left is None or right is None or left.currency != right.currency or left == right:
         return None
-    return Plain(f"{one.expression}{sign}{two.expression}", one.currency, (*one.sentences, *two.sentences))
+    return Plain(f"{left.expression}{sign}{right.expression}", left.currency, (*left.sentences, *right.sentences))
+
+
+def _priced(sentences: Sequence[Sentence], asked: str) -> Plain | None:
+    best = best_sentences(sentences, Topic(asked, ""))[:3]
+    single = (Plain(v.amount, v.currency, (s,)) for s in best for v in [value_for(s.text, asked)] if v)
+    return _product(best, asked) or next(single, None)
 
 
 def _product(best: Sequence[Sentence], asked: str) -> Plain | None:
-    """The value that is for one of what the question counts, times the count; None when several fit alike."""
+    """The value for one of the counted things, times their count; None when several values fit alike."""
     counts, wanted = counts_of(asked), stems(asked) - LIGHT
     made: list[tuple[int, Plain]] = []
     for sentence in best:
@@ -129,31 +123,29 @@ def _product(best: Sequence[Sentence], asked: str) -> Plain | None:
 
 
 def _factors(value: Value, sentence: Sentence, counts: Sequence[tuple[int, tuple[str, ...]]]) -> list[int]:
-    """By what the value is multiplied; empty when the question counts nothing that the sentence speaks of."""
+    """Factors of the value; empty when the question counts nothing of the sentence's subject."""
     about = {stem(word) for word in re.findall(r"[a-z]+", f"{sentence.text} {sentence.context}".lower())}
-    found: list[int] = []
+    factors: list[int] = []
     unit_met = not value.unit
     for number, nouns in counts:
-        parts = next(
-            (size for (whole, part), size in PARTS_OF.items() if nouns[0] == stem(whole) and value.unit == stem(part)),
-            0,
-        )
+        ends = (nouns[0], value.unit)
+        parts = next((size for (whole, part), size in PARTS_OF.items() if ends == (stem(whole), stem(part))), 0)
         if value.unit and value.unit in nouns:
             unit_met = True
-            found.append(number)
+            factors.append(number)
         elif parts:
             unit_met = True
-            found += [number, parts] if number > 1 else [parts]
+            factors += [number, parts]
         elif (nouns[0] == "time" and not value.unit) or (number > 1 and value.currency and set(nouns) <= about):
-            found.append(number)
-    return [number for number in found if number > 1] if unit_met else []
+            factors.append(number)
+    return [number for number in factors if number > 1] if unit_met else []
 
 
 def counts_of(text: str) -> list[tuple[int, tuple[str, ...]]]:
-    """(number, stems of the words after it) of what a text counts; `twice a week for 6 weeks` is 12 times."""
+    """Counted things of a text, as (number, stems of the words after it); `twice a week for 6 weeks` is 12 times."""
     for when in reversed(find_dates(text)):
         text = text[: when.start] + ", " + text[when.end :]
-    found: list[tuple[int, tuple[str, ...]]] = []
+    counts: list[tuple[int, tuple[str, ...]]] = []
     often = OFTEN.search(text)
     for match in COUNT.finditer(OFTEN.sub(",", text)):
         number = _number(match.group(1))
@@ -163,9 +155,9 @@ def counts_of(text: str) -> list[tuple[int, tuple[str, ...]]]:
         if often and nouns[0] == stem(often.group(4)):
             once, twice, times, _ = often.groups()
             number, nouns = number * (1 if once else 2 if twice else _number(times)), ("time",)
-        if (number, nouns) not in found:
-            found.append((number, nouns))
-    return found
+        if (number, nouns) not in counts:
+            counts.append((number, nouns))
+    return counts
 
 
 def _number(text: str) -> int:
@@ -173,7 +165,7 @@ def _number(text: str) -> int:
 
 
 def value_for(text: str, asked: str) -> Value | None:
-    """Of a sentence's values the one whose clause speaks most of what is asked; None when several do alike."""
+    """The value of a sentence whose clause is closest to the question; None when several are alike."""
     values, wanted = values_of(text), stems(asked) - LIGHT
     scores = [len(stems(value.clause) & wanted) for value in values]
     best = [value for value, score in zip(values, scores, strict=True) if score == max(scores)]
@@ -181,18 +173,18 @@ def value_for(text: str, asked: str) -> Value | None:
 
 
 def values_of(text: str) -> list[Value]:
-    """Amounts of money, and other numbers that are given per something; upper bounds of an amount left out."""
+    """Amounts of money, and other numbers per something, without upper bounds of an amount."""
     adverb = next((stem(unit) for word, unit in BY_ADVERB.items() if re.search(rf"\b{word}\b", text, re.I)), "")
-    found = []
+    values = []
     for piece in re.split(r"[;,](?!\d)|\b(?:and|but|or)\b", text):
         for money in find_money(piece):
             per = PER.match(piece[money.end :].lstrip()) or re.search(r"\bper ([a-z]+) $", piece[: money.start], re.I)
             if per or not CAP_WORD.search(piece[max(0, money.start - 30) : money.start]):
-                found.append(Value(plain(money.amount), money.currency, stem(per.group(1)) if per else adverb, piece))
-    if not found:
-        for match in re.finditer(rf"\b({NUMBER}) (?:[a-z]+ ){{1,3}}?(?:per|an?|each|every) ([a-z]+)", text, re.I):
-            found.append(Value(match.group(1).replace(",", ""), "", stem(match.group(2)), text))
-    return found
+                values.append(Value(plain(money.amount), money.currency, stem(per.group(1)) if per else adverb, piece))
+    if values:
+        return values
+    counted = re.finditer(rf"\b({NUMBER}) (?:[a-z]+ ){{1,3}}?(?:per|an?|each|every) ([a-z]+)", text, re.I)
+    return [Value(match.group(1).replace(",", ""), "", stem(match.group(2)), text) for match in counted]
 
 
 def _cap(text: str, value: Value) -> str:

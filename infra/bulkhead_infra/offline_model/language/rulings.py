@@ -15,9 +15,8 @@ from bulkhead_infra.offline_model.language.text import overlap, proper_words, st
 
 FEE = r"(?:fee|charge|deduction|penalty|surcharge)s?"
 WAIVED = re.compile(
-    rf"\b(waiv(?:e|es|ed|ing)\b|no (?:\w+ ){{0,3}}{FEE}\b|free of charge|not charged|without (?:a |any )?"
-    rf"(?:\w+ )?{FEE}\b|exempt(?:ed)? from|forgo)",
-    re.I,
+    rf"(?i)\b(waiv(?:e|es|ed|ing)\b|no (?:\w+ ){{0,3}}{FEE}\b|free of charge|not charged|without (?:a |any )?"
+    rf"(?:\w+ )?{FEE}\b|exempt(?:ed)? from|forgo)"
 )
 HALVED = re.compile(r"\b(halv(?:e|es|ed|ing)|half)\b", re.I)
 LOWERED = re.compile(
@@ -29,36 +28,32 @@ REFUSES = re.compile(
     re.I,
 )
 BUT = re.compile(
-    r"[,;:]?\s*(?:\bbut\s+)?\b(except(?:ing)?(?: that)?|but not|not (?=for|on)|other than|excluding|unless|"
+    r"(?i)[,;:]?\s*(?:\bbut\s+)?\b(except(?:ing)?(?: that)?|but not|not (?=for|on)|other than|excluding|unless|"
     r"with the exception of|(?:this|it|which) (?:does|do) not (?:extend|apply) to|(?:does|do) not "
-    r"(?:extend|apply) to)\b(.*)$",
-    re.I,
+    r"(?:extend|apply) to)\b(.*)$"
 )
 CONDITION = re.compile(
-    r"\b(provided(?: that)?|on condition that|as long as|as soon as|once|when|if|on presentation of|upon|against|"
-    r"subject to|on production of|on receipt of)\b(?P<what>[^,;]*)",
-    re.I,
+    r"(?i)\b(provided(?: that)?|on condition that|as long as|as soon as|once|when|if|on presentation of|upon|against|"
+    r"subject to|on production of|on receipt of)\b(?P<what>[^,;]*)"
 )
 SHOWN = re.compile(
-    r"\b(present\w*|submi\w+|provid\w+|show\w*|produc\w+|reach\w*|receiv\w+|receipt|hand\w*|enclos\w+|"
-    r"sen[dt]\w*|furnish\w*|proof|evidence|certif\w+|attach\w*|document\w*)\b",
-    re.I,
+    r"(?i)\b(present\w*|submi\w+|provid\w+|show\w*|produc\w+|reach\w*|receiv\w+|receipt|hand\w*|enclos\w+|"
+    r"sen[dt]\w*|furnish\w*|proof|evidence|certif\w+|attach\w*|document\w*)\b"
 )
 SHOWN_STEMS = stems(
     "presented submitted provided shown produced reached received handed enclosed sent furnished "
     "attached presentation production receipt soon us"
 )
 CAUSE = re.compile(
-    r"\b(?:because of|because|due to|owing to|on account of|as a result of|by reason of|caused by|"
-    r"following|reason:)\s+([^.;,]*)",
-    re.I,
+    r"(?i)\b(?:because of|because|due to|owing to|on account of|as a result of|by reason of|caused by|"
+    r"following|reason:)\s+([^.;,]*)"
 )
 NEGATED = r"\b(?:no|not|without|never|lacks?|lacking|missing|cannot|unable|nor)\b(?:(?! and )[^.;]){0,40}"
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the exceptions come to for a case. `kind`: waived, half, to, by, or empty when the fee stays whole."""
+    """The effect of the exceptions on a case. `kind`: waived, half, to, by, or empty when the fee stays whole."""
 
     applies: bool
     kind: str
@@ -67,7 +62,7 @@ class Ruling:
     sentences: tuple[Sentence, ...]
 
     def on_fee(self, fee: str) -> str:
-        """The expression of what remains of a fee expression."""
+        """The expression of the rest of a fee expression."""
         match self.kind:
             case "waived":
                 return "0"
@@ -82,7 +77,7 @@ class Ruling:
 
 
 def effect_of(text: str) -> tuple[str, Decimal]:
-    """What an exception does to a fee: its kind and value; an empty kind when it is none."""
+    """The effect of an exception on a fee: its kind and value; an empty kind for a sentence that is no exception."""
     if not (re.search(rf"\b{FEE}\b", text, re.I) or re.search(r"\bwaiv", text, re.I)):
         return "", Decimal(0)
     head = BUT.sub("", text)
@@ -101,11 +96,8 @@ def effect_of(text: str) -> tuple[str, Decimal]:
 
 def refuses(text: str) -> bool:
     """Whether a sentence takes exceptions away rather than granting one."""
-    return (
-        bool(REFUSES.search(text))
-        and not re.search(rf"\bno (?:\w+ ){{0,2}}{FEE}\b", text, re.I)
-        and not find_money(text)
-    )
+    without_fee = re.search(rf"\bno (?:\w+ ){{0,2}}{FEE}\b", text, re.I)
+    return bool(REFUSES.search(text)) and not without_fee and not find_money(text)
 
 
 def rule_on(sentences: Sequence[Sentence], topic: Topic) -> Ruling | None:
@@ -117,13 +109,7 @@ def rule_on(sentences: Sequence[Sentence], topic: Topic) -> Ruling | None:
     fitting = _fitting(granting, topic)
     reason = cause_of(topic.facts) or "its facts"
     if not fitting:
-        return Ruling(
-            False,
-            "",
-            Decimal(0),
-            f"No exception applies: none of those listed covers the case ({reason})",
-            tuple(granting[:3]),
-        )
+        return _refusal(f"none of those listed covers the case ({reason})", tuple(granting[:3]))
     sentence = fitting[0]
     barred = BUT.search(sentence.text)
     if barred and named_by(barred.group(2), topic):
@@ -150,23 +136,18 @@ def _same_source(other: Sentence, sentence: Sentence, refusing: Sequence[Sentenc
 
 def cause_of(facts: str) -> str:
     """The reason that the facts give, in their own words; empty when they give none."""
-    found = CAUSE.search(facts)
-    if not found:
-        return ""
-    return re.split(r"\s+(?:and|but|without)\b", found.group(1))[0].strip()
+    stated = CAUSE.search(facts)
+    return re.split(r"\s+(?:and|but|without)\b", stated.group(1))[0].strip() if stated else ""
 
 
 def _fitting(granting: Sequence[Sentence], topic: Topic) -> list[Sentence]:
     """Exceptions whose circumstances are those of the case, the closest first."""
-    cause = stems(cause_of(topic.facts))
-    if cause:
-        scored = [(overlap(cause, stems(BUT.sub("", s.text))), s) for s in granting]
-        return [s for score, s in sorted(scored, key=lambda pair: -pair[0]) if score >= 0.5]
-    facts = stems(topic.facts) - topic.stems
+    cause, facts = stems(cause_of(topic.facts)), stems(topic.facts) - topic.stems
     bags = [stems(BUT.sub("", s.text)) for s in granting]
     shared = set.intersection(*bags) if len(bags) > 1 else set()
-    scored = [(len((bag & facts) - shared), s) for bag, s in zip(bags, granting, strict=True)]
-    return [s for score, s in sorted(scored, key=lambda pair: -pair[0]) if score >= 1]
+    scores = [overlap(cause, bag) if cause else len((bag & facts) - shared) for bag in bags]
+    ranked = sorted(zip(scores, granting, strict=True), key=lambda pair: -pair[0])
+    return [s for score, s in ranked if score >= (0.5 if cause else 1)]
 
 
 def named_by(text: str, topic: Topic) -> bool:
@@ -180,7 +161,7 @@ def named_by(text: str, topic: Topic) -> bool:
 
 
 def unmet_condition(text: str, facts: str) -> str:
-    """What an exception asks to be shown and the facts do not show; empty when nothing is missing."""
+    """The proof that an exception demands and the facts lack; empty when nothing is missing."""
     for condition in CONDITION.finditer(BUT.sub("", text)):
         if not SHOWN.search(condition.group()):
             continue
@@ -189,9 +170,7 @@ def unmet_condition(text: str, facts: str) -> str:
         if not asked:
             continue
         what = " ".join(condition.group("what").split()).strip(" .")
-        spoken = [word for word in words(facts) if stems(word) & asked]
-        if not spoken:
-            return what
-        if any(re.search(NEGATED + re.escape(word), facts, re.I) for word in spoken):
+        told = [word for word in words(facts) if stems(word) & asked]
+        if not told or any(re.search(NEGATED + re.escape(word), facts, re.I) for word in told):
             return what
     return ""

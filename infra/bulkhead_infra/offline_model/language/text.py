@@ -26,7 +26,7 @@ SENTENCE_CHARS_MAX = 1_500  # a longer one is no sentence, and patterns are matc
 LINE_WRAPPED_FROM = 60  # characters; prose is seldom wrapped before
 PAID_BACK = re.compile(r"\b(?:paid|pay|pays|gets?|got|given?|gives|comes?) back\b|\breturned\b", re.I)
 
-# Groups of words that everyday English uses for one thing; the first stands for all.
+# Groups of everyday synonyms; the first word of a group stands for all of it.
 SYNONYMS = (
     "refund reimburse reimbursement repay repaid repayment payback",
     "fee charge deduction penalty surcharge",
@@ -54,40 +54,18 @@ SYNONYMS = (
     "ask request",
 )
 
-SUFFIXES = (
-    "ations",
-    "ation",
-    "ments",
-    "ment",
-    "ings",
-    "ing",
-    "ions",
-    "ion",
-    "ures",
-    "ure",
-    "ies",
-    "ied",
-    "ed",
-    "es",
-    "er",
-    "ly",
-    "al",
-    "s",
-    "e",
-)
+ENDING = re.compile(r"(?<=...)(?:(?:ation|ment|ing|ion|ure)s?|ie[sd]|e[dsr]|ly|al|s|e)$")
+"""The longest ending of a word that leaves at least three characters."""
 
 
 @lru_cache(maxsize=65_536)
 def raw_stem(word: str) -> str:
-    """A word without its commonest endings, so that cancelled, cancels and cancellation meet."""
+    """A word without its commonest endings, so that cancelled, cancels and cancellation are the same."""
     stem = word.lower().replace("’", "'").removesuffix("'s").strip("'-")
     if stem[:1].isdigit():
         return stem.rstrip(".,").replace(",", "")
     for _ in range(2):
-        for suffix in SUFFIXES:
-            if stem.endswith(suffix) and len(stem) - len(suffix) >= 3:
-                stem = stem[: -len(suffix)]
-                break
+        stem = ENDING.sub("", stem)
     if len(stem) > 3 and stem[-1] == stem[-2]:
         stem = stem[:-1]
     return stem[:-1] if len(stem) > 3 and stem[-1] in "yi" else stem
@@ -109,11 +87,8 @@ def words(text: str) -> list[str]:
 
 def stems(text: str) -> set[str]:
     """Content stems of a text: stop words, single letters and bare numbers left out."""
-    found = set()
-    for word in words(PAID_BACK.sub("refund", text)):
-        if word.lower() not in STOP and not word[0].isdigit() and len(word) > 1:
-            found.add(stem(word))
-    return found
+    content = (word for word in words(PAID_BACK.sub("refund", text)) if word.lower() not in STOP and len(word) > 1)
+    return {stem(word) for word in content if not word[0].isdigit()}
 
 
 MONTH_WORDS = frozenset(
@@ -124,30 +99,30 @@ NO_NAMES = STOP | MONTH_WORDS
 
 
 def other_words(text: str) -> str:
-    """What documents may say in place of a text's words: bare stems and everyday synonyms."""
-    found = dict.fromkeys(sorted(stems(text)))
+    """Words that documents may use in place of a text's own: bare stems and everyday synonyms."""
+    others = dict.fromkeys(sorted(stems(text)))
     for group in SYNONYMS:
-        if set(found) & {stem(word) for word in group.split()}:
-            found.update(dict.fromkeys(group.split()))
-    return " ".join(found)
+        if set(others) & {stem(word) for word in group.split()}:
+            others.update(dict.fromkeys(group.split()))
+    return " ".join(others)
 
 
 def proper_words(text: str) -> set[str]:
     """Words that a text treats as names: capitalised inside a sentence, or in quotation marks."""
-    found: set[str] = set()
+    names: set[str] = set()
     for sentence in split_sentences(text):
         for match in list(re.finditer(r"[A-Za-z][\w'’-]*", sentence))[1:]:
             word = match.group().removesuffix("'s").removesuffix("’s")
             before = sentence[: match.start()].rstrip()
             is_code = word.isupper() and len(word) == 3
             if word[0].isupper() and not is_code and word.lower() not in NO_NAMES and before[-1:] not in ":.•":
-                found.add(word)
-    return found
+                names.add(word)
+    return names
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences and list items of a text, white space folded; a decimal point ends nothing."""
-    found: list[str] = []
+    """Sentences and list items of a text, white space folded; a decimal point does not end a sentence."""
+    sentences: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         lines: list[str] = []
         for line in block.splitlines():
@@ -157,28 +132,27 @@ def split_sentences(text: str) -> list[str]:
             else:
                 lines[-1] += " " + line.strip()
         for line in lines:
-            found.extend(_sentences_of_line(" ".join(line.split())))
-    return found
+            sentences.extend(_sentences_of_line(" ".join(line.split())))
+    return sentences
 
 
 def _stands_alone(line: str, following: str) -> bool:
-    """Whether a line is not wrapped prose that the next one goes on with: short, and the next begins anew."""
+    """Whether a short line is no wrapped prose: the following line begins a new sentence."""
     return len(line) < LINE_WRAPPED_FROM and line.rstrip()[-1:] not in ",;(" and following.lstrip()[:1].isupper()
 
 
 def _sentences_of_line(line: str) -> list[str]:
-    found: list[str] = []
+    pieces: list[str] = []
     start = 0
     for match in re.finditer(r"[.!?](?:[\"”')\]]*)(?:\s*\[#[0-9a-f]{12}\])*[.]?\s+(?=[\"“'(\[A-Z0-9`])", line):
-        piece = line[start : match.end()].strip()
         bare = line[start : match.start() + 1]
         if ABBREVIATION.search(bare) or re.fullmatch(r"\d{1,2}\.", bare):
             continue
-        found.append(piece)
+        pieces.append(line[start : match.end()].strip())
         start = match.end()
-    rest = line[start:].strip()
-    whole = [*found, rest] if rest else found
-    return [piece[at : at + SENTENCE_CHARS_MAX] for piece in whole for at in range(0, len(piece), SENTENCE_CHARS_MAX)]
+    if rest := line[start:].strip():
+        pieces.append(rest)
+    return [piece[at : at + SENTENCE_CHARS_MAX] for piece in pieces for at in range(0, len(piece), SENTENCE_CHARS_MAX)]
 
 
 def strip_list_sign(text: str) -> str:
@@ -187,6 +161,6 @@ def strip_list_sign(text: str) -> str:
 
 
 def overlap(left: Iterable[str], right: Iterable[str]) -> float:
-    """Share of `left` that stands in `right`, 0..1."""
+    """Share of `left` that is in `right`, 0..1."""
     wanted = set(left)
     return len(wanted & set(right)) / len(wanted) if wanted else 0.0

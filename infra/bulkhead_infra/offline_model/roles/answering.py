@@ -1,6 +1,6 @@
 """The worker's role: one turn of an agent loop. Enters: prompt and offered tools. Leaves: tool calls or an answer.
 
-Nothing is remembered between turns: what was called and came back is read from the conversation.
+Nothing is remembered between turns: earlier calls and their results are read from the conversation.
 """
 
 import re
@@ -8,49 +8,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
+from bulkhead_infra.offline_model.language import findings
 from bulkhead_infra.offline_model.language.claims import Topic, collect, relevant
 from bulkhead_infra.offline_model.language.extracting import best_sentences
-from bulkhead_infra.offline_model.language.findings import (
-    Findings,
-    base_amount,
-    dates_for,
-    days_between,
-    disputes,
-    find,
-    formula,
-)
+from bulkhead_infra.offline_model.language.findings import Findings, find, formula
 from bulkhead_infra.offline_model.language.pool import Sentence, marks, sentences_of_passages, sentences_of_results
 from bulkhead_infra.offline_model.language.quantities import find_dates, words_at_range
 from bulkhead_infra.offline_model.language.rates import Plain, plain_sum
 from bulkhead_infra.offline_model.language.text import other_words, split_sentences
 from bulkhead_infra.offline_model.parts import Prompt, ToolUse, parse_parts
-from bulkhead_infra.offline_model.roles import calling, composing
+from bulkhead_infra.offline_model.roles import calling, composing, planning
 from bulkhead_infra.offline_model.roles.calling import Call, Tool
-from bulkhead_infra.offline_model.roles.planning import (
-    AMOUNT,
-    COMPOSE,
-    DAYS,
-    FINAL,
-    FIND,
-    LEFT_OUT,
-    questions_of,
-    split_objective,
-    task_and_facts,
-)
 
 SEARCH, CALCULATE, DIFFERENCE, ADD, GET = ("search_documents", "calculate", "date_difference", "date_add", "http_get")
 QUERIES_MAX = 24
 ANSWER_BYTES_MAX = 7_000  # whole lines are left out rather than the last one cut
 PASSAGES_PER_SEARCH = 12
 BRIEF_LINES = 2  # on each question where several share a step
-IN_TURN = re.compile(r"\bone after the other\b", re.I)  # named tools are called each in a turn of its own
+IN_TURN = re.compile(r"\bone after the other\b", re.I)  # one named tool is called per turn
 EXCEPTIONS = re.compile(r"\b(exceptions?|waiv\w+|exempt\w*|exclusions?|unless)\b", re.I)
 BETWEEN = re.compile(r"\b(?:between|from) (.{3,80}?) (?:and|to|until|till) (.{3,80}?)(?:[?.;]|$)", re.I)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What this turn knows."""
+    """The facts of one turn."""
 
     task: str
     topic: Topic
@@ -62,11 +44,11 @@ class Turn:
 
     @property
     def pieces(self) -> list["Turn"]:
-        """A turn for each question of the task; the turn itself when there is one only."""
-        asked = questions_of(self.task)
+        """A turn for each question of the task; the turn itself when there is only one."""
+        asked = planning.questions_of(self.task)
         if len(asked) == 1:
             return [self]
-        topics = [Topic(one, self.topic.facts) for one in asked]
+        topics = [Topic(question, self.topic.facts) for question in asked]
         return [
             replace(self, task=topic.task, topic=topic, findings=find(self.sentences, topic, self.findings.days))
             for topic in topics
@@ -74,51 +56,52 @@ class Turn:
 
     @property
     def sum(self) -> Plain | None:
-        """The plain sum that is asked for, where no formula of rules is at hand."""
+        """The plain sum that is asked for, where the rules give no formula."""
         if not self.wants_amount or formula(self.findings):
             return None
         return plain_sum(self.sentences, self.topic)
 
     @property
     def stands_alone(self) -> bool:
-        """Whether the task holds the numbers or dates that it asks to reckon with."""
+        """Whether the task itself holds the numbers or dates of its calculation."""
         if CALCULATE in self.offered and calling.explicit_expression(self.task):
             return True
         dated = self.wants_days and {DIFFERENCE, ADD} & set(self.offered)
-        return bool(dated and dates_for([self.task], self.topic.facts))
+        return bool(dated and findings.dates_for([self.task], self.topic.facts))
 
     def uses(self, name: str) -> list[ToolUse]:
         return [use for use in self.prompt.tool_uses if use.name == name and use.answered]
 
     def good(self, name: str) -> ToolUse | None:
-        """The last call of a tool that came back without an error."""
+        """The last call of a tool that gave no error."""
         return next((use for use in reversed(self.uses(name)) if not use.error_code), None)
 
     def result_of(self, call: Call) -> ToolUse | None:
-        """What such a call gave, when it gave no error."""
-        same = [use for use in self.uses(call.name) if calling.call(use.name, **use.arguments) == call]
-        return next((use for use in same if not use.error_code), None)
+        """The result of such a call; None while there is none without an error."""
+        good = [use for use in self.uses(call.name) if not use.error_code]
+        return next((use for use in good if calling.call(use.name, **use.arguments) == call), None)
 
     def left(self, calls: Sequence[Call]) -> list[Call]:
-        """Of calls those that are offered and have no result yet; one failed try more is allowed."""
+        """The calls of offered tools that have no result yet; a tool may fail once."""
         failed = {name: sum(bool(use.error_code) for use in self.uses(name)) for name in self.offered}
         return [call for call in calls if failed.get(call.name, 2) <= 1 and not self.result_of(call)]
 
     @property
     def wants_days(self) -> bool:
-        return bool(DAYS.search(self.task)) and not self.composing
+        return bool(planning.DAYS.search(self.task)) and not self.composing
 
     @property
     def wants_amount(self) -> bool:
-        return bool(AMOUNT.search(self.task)) and not self.composing and not FIND.search(self.task)
+        amount = planning.AMOUNT.search(self.task) and not planning.FIND.search(self.task)
+        return bool(amount) and not self.composing
 
 
 def read_turn(prompt: Prompt, offered: Mapping[str, Tool]) -> Turn:
-    """The turn of a conversation: its task and facts, the sentences to answer from, what they come to."""
-    task, facts = task_and_facts(prompt.text("step"))
+    """The turn of a conversation: its task and facts, the sentences to answer from, their values."""
+    task, facts = planning.task_and_facts(prompt.text("step"))
     if not facts:
         whole = prompt.text("objective") or prompt.loose or prompt.text("context")
-        stated, asked = split_objective(whole)
+        stated, asked = planning.split_objective(whole)
         task = task or " ".join(asked) or whole
         facts = " ".join(stated)
     passages = [*prompt.of("passage")]
@@ -128,10 +111,9 @@ def read_turn(prompt: Prompt, offered: Mapping[str, Tool]) -> Turn:
     sentences = [*sentences_of_passages(passages), *sentences_of_results(prompt.of("input"))]
     topic = Topic(task, facts)
     results = [use.result for use in prompt.tool_uses if use.name == DIFFERENCE]
-    final = bool(prompt.of("input")) and (COMPOSE in task or bool(FINAL.search(task)))
-    return Turn(
-        task, topic, prompt, offered, sentences, find(sentences, topic, days_between(sentences, results)), final
-    )
+    final = bool(prompt.of("input")) and (planning.COMPOSE in task or bool(planning.FINAL.search(task)))
+    values = find(sentences, topic, findings.days_between(sentences, results))
+    return Turn(task, topic, prompt, offered, sentences, values, final)
 
 
 def next_calls(turn: Turn) -> list[Call]:
@@ -148,18 +130,12 @@ def next_calls(turn: Turn) -> list[Call]:
 
 
 def _named(turn: Turn) -> list[Call] | None:
-    """Calls that the task orders by a tool's exact name, those left to make; None when it orders none."""
+    """Remaining calls of the tools that the task names exactly; None when it names no tool."""
     wanted = calling.named_calls(turn.task, turn.offered)
     if not wanted:
         return None
-    done = [(use.name, dict(use.arguments)) for use in turn.prompt.tool_uses]
-    left = []
-    for call in wanted:
-        tried = [use for use in turn.prompt.tool_uses if use.name == call.name]
-        same = [args for name, args in done if name == call.name]
-        made = calling.call(call.name, **same[-1]) if same else None
-        if not tried or (made != call and all(calling.call(call.name, **args) != call for args in same)):
-            left.append(call)
+    done = [calling.call(use.name, **use.arguments) for use in turn.prompt.tool_uses]
+    left = [call for call in wanted if call not in done]
     if left and IN_TURN.search(turn.task):
         return left[:1]
     if left or {call.name for call in wanted} - {CALCULATE, SEARCH, DIFFERENCE, ADD}:
@@ -168,7 +144,7 @@ def _named(turn: Turn) -> list[Call] | None:
 
 
 def _searches(turn: Turn) -> list[Call]:
-    """Search calls: the task's words and the case's; then what is missing."""
+    """Search calls: the words of task and case at first, then the missing facts."""
     done = turn.uses(SEARCH)
     asked_before = {str(use.arguments.get("query", "")) for use in done}
     if SEARCH not in turn.offered or turn.stands_alone or len(asked_before) >= QUERIES_MAX:
@@ -178,7 +154,7 @@ def _searches(turn: Turn) -> list[Call]:
         queries.append(calling.query_of(turn.task))
         if turn.topic.facts:
             queries.append(calling.query_of(turn.topic.facts, limit=20))
-        if turn.wants_amount and base_amount(turn.topic.facts):
+        if turn.wants_amount and findings.base_amount(turn.topic.facts):
             queries.append(calling.query_of(turn.task + " percentage fee maximum minimum exception waiver"))
     elif any(use.error_code for use in done) and not turn.good(SEARCH) and len(done) < 4:
         queries.append(calling.query_of(turn.task, limit=8))
@@ -192,19 +168,17 @@ def _searches(turn: Turn) -> list[Call]:
 
 
 def _second_queries(turn: Turn) -> list[str]:
-    """What to look for again: effective dates of documents that differ, or other words when nothing was found."""
+    """Further searches: effective dates of documents that differ, or other words when nothing was found."""
     undated: dict[str, None] = {}
     by_role = collect(turn.sentences)
     for role in ("share", "fee", "fee_share"):
-        for choice in disputes(turn.findings, relevant(by_role[role], turn.topic)):
+        for choice in findings.disputes(turn.findings, relevant(by_role[role], turn.topic)):
             for claim in (choice.claim, *choice.rivals):
                 if not claim.sentence.since:
                     undated[claim.sentence.context or claim.sentence.source] = None
     if undated:
-        return [
-            calling.query_of(name, ("effective", "date", "force", "valid", "since", "effect"))
-            for name in list(undated)[:3]
-        ]
+        more = ("effective", "date", "force", "valid", "since", "effect")
+        return [calling.query_of(name, more) for name in list(undated)[:3]]
     return [] if best_sentences(turn.sentences, turn.topic) else [other_words(turn.task)]
 
 
@@ -222,20 +196,20 @@ def _date_calls(turn: Turn) -> list[Call]:
     if not (turn.wants_days or ranged):
         return []
     texts = [words_at_range(claim.sentence.text) for claim in turn.findings.shares if claim.days]
-    span = dates_for(texts if ranged else [turn.task], turn.topic.facts)
+    span = findings.dates_for(texts if ranged else [turn.task], turn.topic.facts)
     if turn.wants_days and turn.good(SEARCH):
         span = _ends_in_documents(turn) or span
     return [calling.call(DIFFERENCE, start=span[0].isoformat(), end=span[1].isoformat())] if span else []
 
 
 def _ends_in_documents(turn: Turn) -> tuple[date, date] | None:
-    """The dates of the two things between which the days are asked for, as the task or the documents give them."""
+    """The dates of the two events between which the days are counted, from the task or the documents."""
     named = BETWEEN.search(turn.task)
-    found: list[date] = []
+    ends: list[date] = []
     for thing in named.groups() if named else ():
         texts = [thing, *(s.text for s in best_sentences(turn.sentences, Topic(f"When is {thing}?", "")))]
-        found.extend([when.day for text in texts for when in find_dates(text)][:1])
-    return (min(found), max(found)) if len(set(found)) == 2 else None
+        ends.extend([when.day for text in texts for when in find_dates(text)][:1])
+    return (min(ends), max(ends)) if len(set(ends)) == 2 else None
 
 
 def _fetches(turn: Turn) -> list[Call]:
@@ -258,8 +232,8 @@ def final_answer(turn: Turn) -> str:
     failed = [use for use in turn.prompt.tool_uses if use.error_code and not turn.good(use.name)]
     for use in {use.name: use for use in failed}.values():
         lines.append(f"The tool {use.name} did not work ({use.error_code}).")
-    if LEFT_OUT in turn.topic.facts and turn.composing:
-        lines.append(next(one for one in split_sentences(turn.topic.facts) if LEFT_OUT in one))
+    if planning.LEFT_OUT in turn.topic.facts and turn.composing:
+        lines.append(next(s for s in split_sentences(turn.topic.facts) if planning.LEFT_OUT in s))
     whole = len(lines)
     while len(lines) > 1 and sum(len(line.encode()) + 1 for line in lines) > ANSWER_BYTES_MAX:
         lines.pop()
@@ -269,7 +243,7 @@ def final_answer(turn: Turn) -> str:
 
 
 def _lines(turn: Turn) -> list[str]:
-    """What the tools that the task names gave, then the lines on each of its questions."""
+    """Results of the tools that the task names, then the lines on each of its questions."""
     named = calling.named_calls(turn.task, turn.offered)
     kept = [use for use in turn.prompt.tool_uses if use.name != SEARCH and not use.error_code]
     lines = _tool_lines([use for use in kept if named or use.name not in (CALCULATE, DIFFERENCE, ADD)])
@@ -277,8 +251,8 @@ def _lines(turn: Turn) -> list[str]:
         return lines
     pieces = turn.pieces
     for piece in pieces:
-        found = _answer_to(piece)
-        lines += found if len(pieces) == 1 else found[:BRIEF_LINES] or [_nothing(piece)]
+        answer = _answer_to(piece)
+        lines += answer if len(pieces) == 1 else answer[:BRIEF_LINES] or [_nothing(piece)]
     return list(dict.fromkeys(lines))
 
 
@@ -295,13 +269,13 @@ def _answer_to(turn: Turn) -> list[str]:
     if lines and turn.stands_alone:
         return lines
     if EXCEPTIONS.search(turn.task) and not turn.wants_amount:
-        found = composing.exception_lines(turn.sentences, turn.topic, turn.findings.ruling)
-        if found and not re.search(r"\bpercent\w*\b", turn.task):
-            return [*lines, *found]
-    found = composing.finding_lines(turn.sentences, turn.topic, turn.findings, bool(turn.prompt.of("notes")))
-    if not found and turn.prompt.of("input"):
-        found = composing.composed_lines(turn.prompt.of("input"), turn.task)
-    return [*lines, *found]
+        exceptions = composing.exception_lines(turn.sentences, turn.topic, turn.findings.ruling)
+        if exceptions and not re.search(r"\bpercent\w*\b", turn.task):
+            return [*lines, *exceptions]
+    more = composing.finding_lines(turn.sentences, turn.topic, turn.findings, bool(turn.prompt.of("notes")))
+    if not more and turn.prompt.of("input"):
+        more = composing.composed_lines(turn.prompt.of("input"), turn.task)
+    return [*lines, *more]
 
 
 def _nothing(turn: Turn) -> str:
@@ -314,7 +288,7 @@ def _tool_lines(uses: Sequence[ToolUse | None]) -> list[str]:
         if use and use.answered:
             text = " ".join(use.result.split())[:600].rstrip(". ")
             body = text if use.name in (CALCULATE, DIFFERENCE, ADD) else f"The tool {use.name} gave: {text}"
-            # `05-20 = 19` would read as a subtraction that is wrong.
+            # `05-20 = 19` would read as a wrong subtraction.
             body = body.replace(" = ", " is ") if use.name in (DIFFERENCE, ADD) else body
             lines.append(f"{body} {marks([use.id])}.")
     return lines

@@ -14,25 +14,25 @@ TASK_CHARS_READ = 4_000  # arithmetic is looked for at the beginning of a task o
 PAIR = re.compile(r"\b([A-Za-z_]\w*)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|“([^”]*)”|(\{.*?\}|\[.*?\]|[^\s,;)]+))")
 QUOTED = re.compile(r"\"([^\"\n]{1,400})\"|“([^”\n]{1,400})”|'([^'\n]{2,400})'|`([^`\n]{1,400})`")
 URL = re.compile(r"https?://[^\s<>\"')\]]+")
-TIGHT = re.compile(r"\d[-/]\d")  # `2025-01`, `24/7` and `10-12` are arithmetic only where a text says so
+TIGHT = re.compile(r"\d[-/]\d")  # `2025-01`, `24/7` and `10-12` are arithmetic only after a word such as `compute`
 COMPUTES = re.compile(r"(?:\bwhat(?: is|'s)|\bhow much is|\b(?:calculate|compute|work out)|[:=])\s*[\"'“`]?$", re.I)
 EXPRESSION = re.compile(r"(?<![\w-])[(\d][\d\s.+*/()×÷-]*[+*/×÷-][\d\s.+*/()×÷-]*[\d)](?![\w-])")
 PERCENT_OF = re.compile(
     r"\b(\d+(?:\.\d+)?)\s?(?:%|percent|per cent) (?:of|from) (?:[A-Z]{3} |[€$£])?(\d[\d,]*(?:\.\d+)?)"
 )
+_N = r"(-?\d+(?:\.\d+)?)"
 VERBAL = (
-    (re.compile(r"\badd (-?\d+(?:\.\d+)?) (?:and|to) (-?\d+(?:\.\d+)?)", re.I), "{0} + {1}"),
-    (re.compile(r"\bsubtract (-?\d+(?:\.\d+)?) from (-?\d+(?:\.\d+)?)", re.I), "{1} - {0}"),
-    (re.compile(r"\bmultiply (-?\d+(?:\.\d+)?) (?:by|with|and) (-?\d+(?:\.\d+)?)", re.I), "{0} * {1}"),
-    (re.compile(r"\bdivide (-?\d+(?:\.\d+)?) by (-?\d+(?:\.\d+)?)", re.I), "{0} / {1}"),
-    (re.compile(r"(-?\d+(?:\.\d+)?) (?:times|multiplied by) (-?\d+(?:\.\d+)?)", re.I), "{0} * {1}"),
-    (re.compile(r"(-?\d+(?:\.\d+)?) plus (-?\d+(?:\.\d+)?)", re.I), "{0} + {1}"),
-    (re.compile(r"(-?\d+(?:\.\d+)?) minus (-?\d+(?:\.\d+)?)", re.I), "{0} - {1}"),
+    (re.compile(rf"\badd {_N} (?:and|to) {_N}", re.I), "{0} + {1}"),
+    (re.compile(rf"\bsubtract {_N} from {_N}", re.I), "{1} - {0}"),
+    (re.compile(rf"\bmultiply {_N} (?:by|with|and) {_N}", re.I), "{0} * {1}"),
+    (re.compile(rf"\bdivide {_N} by {_N}", re.I), "{0} / {1}"),
+    (re.compile(rf"{_N} (?:times|multiplied by) {_N}", re.I), "{0} * {1}"),
+    (re.compile(rf"{_N} plus {_N}", re.I), "{0} + {1}"),
+    (re.compile(rf"{_N} minus {_N}", re.I), "{0} - {1}"),
 )
 DAYS_AFTER = re.compile(
-    r"\b(\d{1,5}) (?:days?|weeks?) (after|from|before|later than)\b|\badd (\d{1,5}) days?\b|"
-    r"\b(?:plus|\+) (\d{1,5}) days?\b",
-    re.I,
+    r"(?i)\b(\d{1,5}) (?:days?|weeks?) (after|from|before|later than)\b|\badd (\d{1,5}) days?\b|"
+    r"\b(?:plus|\+) (\d{1,5}) days?\b"
 )
 
 
@@ -57,12 +57,9 @@ def offered_tools(request: Mapping[str, Any]) -> dict[str, Tool]:
     """Tools of a request by name; none when `tool_choice` is `none`."""
     if request.get("tool_choice") == "none":
         return {}
-    found = {}
-    for entry in request.get("tools") or ():
-        function = entry.get("function") or {}
-        name = str(function.get("name", ""))
-        found[name] = Tool(name, str(function.get("description", "")), function.get("parameters") or {})
-    return found
+    functions = [entry.get("function") or {} for entry in request.get("tools") or ()]
+    tools = (Tool(str(f.get("name", "")), str(f.get("description", "")), f.get("parameters") or {}) for f in functions)
+    return {tool.name: tool for tool in tools}
 
 
 def call(tool: str, /, **arguments: Any) -> Call:
@@ -75,32 +72,31 @@ def fill(tool: Tool, text: str) -> dict[str, Any]:
     required = set(tool.parameters.get("required") or ())
     pairs = {match[1]: next(g for g in match.groups()[1:] if g is not None) for match in PAIR.finditer(text)}
     rest = PAIR.sub(" ", text)
-    quoted = [next(group for group in groups if group) for groups in QUOTED.findall(rest)]
-    quoted = [value for value in quoted if value != tool.name]
+    quoted = [value for groups in QUOTED.findall(rest) for value in groups if value and value != tool.name]
     links, days = URL.findall(rest), [when.day.isoformat() for when in find_dates(rest)]
     numbers = re.findall(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w-])", QUOTED.sub(" ", rest))
-    found: dict[str, Any] = {}
+    filled: dict[str, Any] = {}
     for key, schema in properties.items():
         kind = _kind(schema)
         if key in pairs:
-            found[key] = _as_kind(pairs[key].rstrip("."), kind)
+            filled[key] = _as_kind(pairs[key].rstrip("."), kind)
         elif key not in required:
             continue
         elif "enum" in schema:
-            found[key] = next((v for v in schema["enum"] if str(v).lower() in text.lower()), schema["enum"][0])
+            filled[key] = next((v for v in schema["enum"] if str(v).lower() in text.lower()), schema["enum"][0])
         elif kind in ("integer", "number") and numbers:
-            found[key] = _as_kind(numbers.pop(0), kind)
+            filled[key] = _as_kind(numbers.pop(0), kind)
         elif kind == "string" and "url" in key.lower() and links:
-            found[key] = links.pop(0)
+            filled[key] = links.pop(0)
         elif kind == "string" and ("date" in key.lower() or schema.get("format") == "date") and days:
-            found[key] = days.pop(0)
+            filled[key] = days.pop(0)
         elif kind == "string" and quoted:
-            found[key] = quoted.pop(0)
+            filled[key] = quoted.pop(0)
         elif kind == "string" and not schema.get("pattern"):
-            found[key] = " ".join(rest.split())[: int(schema.get("maxLength", 300))]
+            filled[key] = " ".join(rest.split())[: int(schema.get("maxLength", 300))]
         else:
-            found[key] = minimal(schema, tool.parameters)
-    return found
+            filled[key] = minimal(schema, tool.parameters)
+    return filled
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -127,7 +123,7 @@ def _as_kind(value: str, kind: str) -> Any:
 
 
 def places_named(name: str, task: str) -> list[int]:
-    """Where a text means the tool `name`; a name that is an everyday word has to be marked as a tool."""
+    """Positions at which a text means the tool `name`; a name that is an everyday word must be marked as a tool."""
     exact = rf"(?<![\w.]){re.escape(name)}(?![\w])"
     if name.isalpha():
         marked = rf"`{name}`|\b(?i:call|use|using|tool|run|invoke) (?:the )?{exact}|{exact}(?= tool\b|\()"
@@ -138,25 +134,23 @@ def places_named(name: str, task: str) -> list[int]:
 def named_calls(task: str, offered: Mapping[str, Tool]) -> list[Call]:
     """Calls of tools that the task names exactly, each with arguments from the words after its name."""
     places = sorted((start, name) for name in offered for start in places_named(name, task))
-    found: list[Call] = []
+    calls: list[Call] = []
     for index, (start, name) in enumerate(places):
         end = places[index + 1][0] if index + 1 < len(places) else len(task)
         around = task[start + len(name) : end]
         if not PAIR.search(around) and not QUOTED.search(around) and not re.search(r"\d", around):
             around = task
-        made = call(name, **fill(offered[name], around))
-        if made not in found:
-            found.append(made)
-    return found
+        calls.append(call(name, **fill(offered[name], around)))
+    return list(dict.fromkeys(calls))
 
 
 def explicit_expression(task: str) -> str:
-    """An arithmetic expression that stands in a text, in figures or in everyday words; empty for none.
+    """An arithmetic expression in a text, in figures or in everyday words; empty for none.
 
-    One with several operators is put in brackets: a reader who takes `80 = 12` of `15 / 100 * 80 = 12` is misled.
+    An expression with several operators is put in brackets: `80 = 12` in `15 / 100 * 80 = 12` would mislead a reader.
     """
-    found = _expression(task)
-    return f"({found})" if len(re.findall(r"[-+*/]", found)) > 1 else found
+    expression = _expression(task)
+    return f"({expression})" if len(re.findall(r"[-+*/]", expression)) > 1 else expression
 
 
 def _expression(task: str) -> str:
@@ -183,9 +177,6 @@ def _expression(task: str) -> str:
 
 def query_of(text: str, extra: Sequence[str] = (), limit: int = 16) -> str:
     """Search words of a text: its content words in order, each once, then the numbers."""
-    found = dict.fromkeys(
-        word.rstrip(".,")
-        for word in [*words(text), *extra]
-        if word.lower() not in STOP and (len(word) > 1 or word.isdigit())
-    )
-    return " ".join(sorted(found, key=lambda word: word[0].isdigit())[:limit])
+    content = (word for word in [*words(text), *extra] if word.lower() not in STOP)
+    bare = dict.fromkeys(word.rstrip(".,") for word in content if len(word) > 1 or word.isdigit())
+    return " ".join(sorted(bare, key=lambda word: word[0].isdigit())[:limit])

@@ -1,7 +1,7 @@
-"""An agent that only talks: it answers who asks and asks on, and comes to nothing. Enters: a request. Leaves: calls.
+"""An agent that only talks: it answers, asks again, and never ends. Enters: a request. Leaves: calls.
 
-The step says who it is and whom it talks with: `You are ada. Talk with bob.`; with `Begin.` it asks first.
-Asked by nobody it asks a step that is not there, which is answered at once, and looks again in its next turn.
+The step names the agent and its partner: `You are ada. Talk with bob.`; with `Begin.` the agent asks first. While
+nobody asks, it asks a step that does not exist, gets its answer at once, and looks again in its next turn.
 """
 
 import re
@@ -19,15 +19,17 @@ BEGINS = re.compile(r"\bBegin\.")
 
 
 def talk(request: Mapping[str, Any]) -> tuple[Call, ...]:
-    """What it says in this turn; each turn about another point."""
+    """The calls of this turn; each turn has another point."""
     prompt = read_prompt(request.get("messages") or ())
     step = prompt.text("step")
     name, partner = NAME.search(step), PARTNER.search(step)
     if name is None or partner is None:
         return (call(ASK, steps=[NOBODY]),)
     point = 1 + sum(message["role"] == "assistant" for message in request["messages"])
-    asking = [found[1] for part in prompt.of("context") if (found := ASKS.match(part.text))]
-    said = [call(ANSWER, step=one, answer=f"{name[1]} thinks of point {point} what you think.") for one in asking]
+    asking = [asked[1] for part in prompt.of("context") if (asked := ASKS.match(part.text))]
+    said = [
+        call(ANSWER, step=step_id, answer=f"{name[1]} thinks of point {point} what you think.") for step_id in asking
+    ]
     if not asking and not (BEGINS.search(step) and not prompt.tool_uses):
         return (call(ASK, steps=[NOBODY]),)
     return (*said, call(ASK, steps=[partner[1]], question=f"{name[1]} wonders what you think of point {point}."))

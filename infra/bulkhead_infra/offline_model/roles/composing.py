@@ -6,14 +6,9 @@ Every line is one sentence and ends with its citation markers; a quoted sentence
 import re
 from collections.abc import Sequence
 
+from bulkhead_infra.offline_model.language import extracting
 from bulkhead_infra.offline_model.language.claims import Choice, Topic, claims_of, collect, relevant
-from bulkhead_infra.offline_model.language.extracting import (
-    COVERAGE_MIN,
-    COVERAGE_NEAR,
-    COVERAGE_WIDE,
-    best_sentences,
-    differing,
-)
+from bulkhead_infra.offline_model.language.extracting import best_sentences, differing
 from bulkhead_infra.offline_model.language.findings import Findings, disputes, exceptions_in
 from bulkhead_infra.offline_model.language.pool import Sentence, marks, quote, quoted_line
 from bulkhead_infra.offline_model.language.rates import Plain
@@ -25,32 +20,28 @@ LINES_MAX = 14
 AMOUNT_LINE = "The amount comes to"
 PLAIN_LINE = "That makes"
 RULES = re.compile(r"\b(rules?|percent\w*|shares?|fees?|charges?|deduct\w*|caps?|limits?|minimum|maximum|waive\w*)\b")
-RULES_MIN = 3  # so many words for rules in a task: it collects them for a calculation
+RULES_MIN = 3  # a task with so many words for rules collects them for a calculation
 NOTHING = "The documents hold no answer to this"
 UNSEARCHED = "none was searched"
 DIFFER = "Two passages differ"
 
 
 def nothing_line(topic: Topic, sentences: Sequence[Sentence], searched: bool) -> str:
-    """Says plainly that nothing was found, which passages were looked at and what came nearest in them."""
+    """States that nothing was found, which passages were read, and the nearest sentence in them."""
     task = topic.task.split("\n", 1)[0]
     question = " ".join(task.split())[:200].rstrip(" .?").replace("“", "'").replace("”", "'")
     read = list(dict.fromkeys(marker for sentence in sentences if not sentence.own for marker in sentence.markers))
     if not read:
         return f"{NOTHING}: “{question}”." if searched else f"{NOTHING}: “{question}” ({UNSEARCHED})."
-    near = best_sentences(sentences, topic, COVERAGE_NEAR)[:1]
+    near = best_sentences(sentences, topic, extracting.COVERAGE_NEAR)[:1]
     if near:
         return f"{NOTHING}: “{question}”; the nearest they come to it is {quote(near[0])} {marks(near[0].cited)}."
     return f"{NOTHING}: “{question}” {marks(read[:3])}."
 
 
 def dispute_line(choice: Choice) -> str:
-    """Which of two differing statements holds and why, both cited."""
-    holds = choice.claim.sentence
-    lines = []
-    for rival in choice.rivals[:2]:
-        lines.append(dispute_of(holds, rival.sentence))
-    return "\n".join(lines)
+    """The statement that holds against up to two rivals, with the reason, all cited."""
+    return "\n".join(dispute_of(choice.claim.sentence, rival.sentence) for rival in choice.rivals[:2])
 
 
 def dispute_of(holds: Sentence, other: Sentence) -> str:
@@ -80,7 +71,7 @@ def with_cents(result: str) -> str:
 
 
 def amount_lines(findings: Findings, use: ToolUse, own: Sequence[Sentence]) -> list[str]:
-    """The amount, its calculation and everything that it rests on."""
+    """The amount, its calculation and all the sentences that support it."""
     currency = findings.base.currency if findings.base else ""
     ids = [use.id, *(part_id for choice in findings.choices for part_id in choice.claim.sentence.markers)]
     lines = [f"{AMOUNT_LINE} {currency} {with_cents(use.result)}: {' '.join(use.result.split())} {marks(ids)}."]
@@ -93,7 +84,7 @@ def amount_lines(findings: Findings, use: ToolUse, own: Sequence[Sentence]) -> l
 
 
 def plain_lines(made: Plain, use: ToolUse) -> list[str]:
-    """A plain sum and the sentences that it rests on."""
+    """A plain sum and the sentences that support it."""
     value = f"{made.currency} {with_cents(use.result)}" if made.currency else use.result.rsplit("=", 1)[-1].strip()
     ids = [use.id, *(part_id for sentence in made.sentences for part_id in sentence.markers)]
     first = f"{PLAIN_LINE} {value}: {' '.join(use.result.split())} {marks(ids)}."
@@ -101,10 +92,10 @@ def plain_lines(made: Plain, use: ToolUse) -> list[str]:
 
 
 def finding_lines(sentences: Sequence[Sentence], topic: Topic, findings: Findings, wide: bool) -> list[str]:
-    """Lines of a step that looks something up: differing statements first, then what was found, best first."""
+    """Lines of a step that looks something up: differing statements first, then the sentences, best first."""
     if len(set(RULES.findall(topic.task.lower()))) >= RULES_MIN:
-        return _rule_lines(sentences, topic, findings, best_sentences(sentences, topic, COVERAGE_WIDE))
-    chosen = best_sentences(sentences, topic, COVERAGE_WIDE if wide else COVERAGE_MIN)
+        return _rule_lines(sentences, topic, findings, best_sentences(sentences, topic, extracting.COVERAGE_WIDE))
+    chosen = best_sentences(sentences, topic, extracting.COVERAGE_WIDE if wide else extracting.COVERAGE_MIN)
     pairs = differing(chosen, with_claims=True)
     told = {sentence.text for pair in pairs for sentence in pair}
     lines = [dispute_of(later, earlier) for later, earlier in pairs]
@@ -114,7 +105,7 @@ def finding_lines(sentences: Sequence[Sentence], topic: Topic, findings: Finding
 def _rule_lines(
     sentences: Sequence[Sentence], topic: Topic, findings: Findings, chosen: Sequence[Sentence]
 ) -> list[str]:
-    """Lines of a step that collects rules: every value that could decide, not only the nearest sentences."""
+    """Lines of a step that collects rules: every value that may matter, not only the nearest sentences."""
     lines: list[str] = []
     given: list[Sentence] = []
     by_role = collect(sentences)
@@ -122,24 +113,21 @@ def _rule_lines(
         claims = relevant(by_role[role], topic)
         if not any(topic.stems & claim.sentence.stems for claim in claims):
             continue
-        for choice in disputes(findings, claims):
-            lines.append(dispute_line(choice))
+        lines.extend(dispute_line(choice) for choice in disputes(findings, claims))
         given.extend(claim.sentence for claim in claims)
     given.extend(c.claim.sentence for c in (findings.cap, findings.floor) if c)
-    for later, earlier in differing(chosen, with_claims=False):
-        lines.append(dispute_of(later, earlier))
+    lines.extend(dispute_of(later, earlier) for later, earlier in differing(chosen, with_claims=False))
     valued = bool(given)
     for sentence in chosen:
-        names = {s.text for s in given}
         # A value that was not found relevant is about something else.
-        if sentence.text not in names and not (valued and claims_of(sentence)):
+        if not any(sentence.text == s.text for s in given) and not (valued and claims_of(sentence)):
             given.append(sentence)
     lines.extend(dict.fromkeys(quoted_line(sentence) for sentence in given))
     return lines[: LINES_MAX + 6]
 
 
 def exception_lines(sentences: Sequence[Sentence], topic: Topic, ruling: Ruling | None) -> list[str]:
-    """Lines of a step that asks for exceptions: the ruling, then the sentences that it was made from."""
+    """Lines of a step that asks for exceptions: the ruling, then the sentences that it follows from."""
     if not ruling:
         return []
     used = [*ruling.sentences, *(s for s in exceptions_in(sentences) if s not in ruling.sentences)]
@@ -147,7 +135,7 @@ def exception_lines(sentences: Sequence[Sentence], topic: Topic, ruling: Ruling 
 
 
 def composed_lines(inputs: Sequence[Part], task: str) -> list[str]:
-    """The final answer from earlier results: the amount, then conclusions, then what was quoted."""
+    """The final answer from earlier results: the amount, then conclusions, then quotations."""
     texts = [[line.strip() for line in part.text.splitlines() if line.strip()] for part in inputs]
     amounted = any(line.startswith(AMOUNT_LINE) for lines in texts for line in lines)
     ranked: list[tuple[int, int, str]] = []

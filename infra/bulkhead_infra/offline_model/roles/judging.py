@@ -6,7 +6,7 @@ from typing import Any
 from bulkhead_infra.offline_model.language.claims import Topic
 from bulkhead_infra.offline_model.language.extracting import best_sentences
 from bulkhead_infra.offline_model.language.pool import sentences_of_passages
-from bulkhead_infra.offline_model.language.quantities import find_dates, find_money, find_percents
+from bulkhead_infra.offline_model.language.quantities import find_percents
 from bulkhead_infra.offline_model.language.text import MARKER, overlap, split_sentences, stems
 from bulkhead_infra.offline_model.parts import Prompt
 from bulkhead_infra.offline_model.roles.composing import NOTHING, UNSEARCHED
@@ -18,9 +18,8 @@ GENERIC = stems(
     "documents document question asked worked tool results earlier steps answers answer every number rests"
 )
 HONEST = re.compile(
-    rf"^{NOTHING}|\bno answer\b|\bnot (?:found|stated|mentioned|available)\b|"
-    r"\bdocuments do not (?:say|contain|hold|mention|state)|^The tool \w+ did not work",
-    re.I,
+    rf"(?i)^{NOTHING}|\bno answer\b|\bnot (?:found|stated|mentioned|available)\b|"
+    r"\bdocuments do not (?:say|contain|hold|mention|state)|^The tool \w+ did not work"
 )
 
 
@@ -30,16 +29,16 @@ def judge(prompt: Prompt) -> dict[str, Any]:
     acceptance = prompt.text("acceptance")
     passages = prompt.of("passage")
     told = [part.text for part in prompt.of("passage", "tool_result", "input", "step")]
-    reasons: list[str] = []
     if not answer:
         return {"verdict": "reject", "score": 0.0, "reasons": ["The answer is empty."]}
     if all(HONEST.search(line) and not line.startswith("“") for line in answer.splitlines() if line.strip()):
         return _judge_nothing(prompt, answer)
-    # What is said to be missing is not there to be supported.
+    # A line that says that something is missing needs no support.
     bare = MARKER.sub("", "\n".join(line for line in answer.splitlines() if not HONEST.search(line)))
     supported = _support(bare, told)
     wanted = stems(acceptance) - GENERIC
     covered = overlap(wanted, stems(bare)) if wanted else 1.0
+    reasons: list[str] = []
     if passages and supported < OVERLAP_MIN:
         reasons.append("Less than half of the answer's words stand in the passages.")
     if passages and not MARKER.search(answer):
@@ -65,29 +64,29 @@ def _support(answer: str, passages: list[str]) -> float:
 
 
 def _kind_missing(acceptance: str, answer: str) -> list[str]:
-    """Reasons when the criterion asks for a kind of value that the answer has not."""
-    if re.search(r"\bgives the amount\b", acceptance, re.I) and not (find_money(answer) or re.search(r"\d", answer)):
-        return ["The criterion asks for an amount and the answer gives none."]
-    if re.search(r"\bnumber of days\b", acceptance, re.I) and not (re.search(r"\d", answer) or find_dates(answer)):
-        return ["The criterion asks for a number of days and the answer gives none."]
-    if re.search(r"\bpercentage\b", acceptance, re.I) and not find_percents(answer):
-        return ["The criterion asks for a percentage and the answer gives none."]
+    """Reasons when the criterion asks for a kind of value that the answer lacks."""
+    number = re.search(r"\d", answer)
+    for wanted, kind, given in (
+        ("gives the amount", "an amount", number),
+        ("number of days", "a number of days", number),
+        ("percentage", "a percentage", find_percents(answer)),
+    ):
+        if re.search(rf"\b{wanted}\b", acceptance, re.I) and not given:
+            return [f"The criterion asks for {kind} and the answer gives none."]
     return []
 
 
 def _judge_nothing(prompt: Prompt, answer: str) -> dict[str, Any]:
-    """An answer that found nothing is right when the passages hold nothing that overlaps with the question."""
+    """The verdict on an answer that found nothing: right when no passage overlaps with the question."""
     task, facts = task_and_facts(prompt.text("step"))
     asked = questions_of(task) if task else re.findall(rf"{NOTHING}: “([^”]*)”", answer)
     if UNSEARCHED in answer and not prompt.of("passage", "input"):
         return {"verdict": "reject", "score": 0.2, "reasons": ["Nothing was searched: look it up in the documents."]}
     sentences = sentences_of_passages(prompt.of("passage"))
-    found = [one for question in asked for one in best_sentences(sentences, Topic(question, facts))]
-    if not found:
+    answering = [sentence for question in asked for sentence in best_sentences(sentences, Topic(question, facts))]
+    if not answering:
         return {"verdict": "accept", "score": 0.7, "reasons": ["The passages indeed hold no answer."]}
-    hint = split_sentences(found[0].text)[0][:200]
-    return {
-        "verdict": "reject",
-        "score": 0.2,
-        "reasons": [f"The answer says that nothing was found, but a passage says: {hint}"],
-    }
+    reason = (
+        f"The answer says that nothing was found, but a passage says: {split_sentences(answering[0].text)[0][:200]}"
+    )
+    return {"verdict": "reject", "score": 0.2, "reasons": [reason]}

@@ -1,6 +1,6 @@
 """A plan by splitting the objective. Enters: the planner's prompt. Leaves: the plan as data.
 
-Sentences that state are facts and travel with every step; sentences that ask or order become steps.
+Statements are facts, which every step is given; questions and orders become steps.
 """
 
 import re
@@ -33,14 +33,12 @@ ORDER = re.compile(
     re.I,
 )
 BUILDS_ON = re.compile(
-    r"^(?:using|based on|from|with)\b.{0,200}?\b(?:compute|calculate|work out|determine|answer|write|decide|tell|"
-    r"give|find|summari[sz]e|compose|state)\b",
-    re.I,
+    r"(?i)^(?:using|based on|from|with)\b.{0,200}?\b(?:compute|calculate|work out|determine|answer|write|decide|tell|"
+    r"give|find|summari[sz]e|compose|state)\b"
 )
 ASKS = re.compile(
-    r"^(?:and |but |so |then |also )?(what|which|who|whom|whose|when|where|why|how|is|are|was|were|does|do|did|"
-    r"can|could|may|must|should|will|would|has|have)\b",
-    re.I,
+    r"(?i)^(?:and |but |so |then |also )?(what|which|who|whom|whose|when|where|why|how|is|are|was|were|does|do|did|"
+    r"can|could|may|must|should|will|would|has|have)\b"
 )
 ON_RESULTS = (
     r"\b(results?|findings?) (?:of|from|above)|\busing (?:the|these|those|this|that|its|their) |\bfrom (?:the above|"
@@ -50,9 +48,8 @@ ON_RESULTS = (
 RESULTS = re.compile(ON_RESULTS, re.I)
 LATER = re.compile(rf"{ON_RESULTS}|^then\b", re.I)
 FINAL = re.compile(
-    r"^(?:finally|lastly|in conclusion|to conclude|in the (?:final|last))\b|\bfinal answer\b|"
-    r"^(?:so |then |and |now )?,? ?(?:summari[sz]e|conclude|compose|combine)\b",
-    re.I,
+    r"(?i)^(?:finally|lastly|in conclusion|to conclude|in the (?:final|last))\b|\bfinal answer\b|"
+    r"^(?:so |then |and |now )?,? ?(?:summari[sz]e|conclude|compose|combine)\b"
 )
 DAYS = re.compile(
     r"\b(?:how many|number of) (?:\w+ )?(?:days|weeks)\b(?! of\b)(?=.{0,200}\b(?:between|before|after|from|to|until|"
@@ -61,11 +58,10 @@ DAYS = re.compile(
     re.I | re.S,
 )
 AMOUNT = re.compile(
-    r"\b(compute|calculate|multiply|subtract|add|total|percentage of|percent of)\b|\d ?% of\b|"
+    r"(?i)\b(compute|calculate|multiply|subtract|add|total|percentage of|percent of)\b|\d ?% of\b|"
     r"\bhow (?:much|many)\b|\b(?:what|which) (?:amount|sum|price)\b|\b(?:amount|sum) (?:refunded|due|payable|owed)\b|"
     r"\b(?:costs?|price|pay|charged?|together|difference|in total|the most)\b|"
-    r"\bfor (?:an?|\d+|two|three|four|six|twelve) (?:day|night|week|month|year)s?\b|\d\s*[-+*/×]\s*\d",
-    re.I,
+    r"\bfor (?:an?|\d+|two|three|four|six|twelve) (?:day|night|week|month|year)s?\b|\d\s*[-+*/×]\s*\d"
 )
 FIND = re.compile(r"^(?:please )?(find|look|check|identify|list|search|read|collect|gather|whether)\b", re.I)
 ACCEPTANCE = re.compile(r"\n?\s*Acceptance:.*\Z", re.S)
@@ -83,7 +79,7 @@ COMPOSE = "Compose the final answer to the objective from the results of the ear
 
 @dataclass
 class Draft:
-    """One step in the making."""
+    """A step before its links and texts are complete."""
 
     task: str
     needs_all: bool = False
@@ -115,14 +111,14 @@ def split_objective(objective: str) -> tuple[list[str], list[str]]:
 
 
 def is_form(task: str) -> bool:
-    """Whether an order says only how to answer (`state the amount and cite the document`), and nothing to look for."""
+    """Whether an order is only about the form of the answer (`state the amount and cite the document`)."""
     if task.endswith("?") or FINAL.search(task) or LATER.search(task) or re.search(r"\d", task):
         return False
     return not stems(task) - FORM
 
 
 def questions_of(task: str) -> list[str]:
-    """What a step's task asks, each question to be answered by itself."""
+    """The questions of a step's task, each to be answered by itself."""
     return list(dict.fromkeys(split_objective(task)[1])) or [task]
 
 
@@ -139,7 +135,7 @@ def _two_questions(sentence: str) -> list[str]:
     pieces = [piece.strip(" ,") for piece in AND_ASKS.split(sentence.rstrip("? "))] if sentence.endswith("?") else []
     if len(pieces) < 2 or not ASKS.match(pieces[0]):
         return []
-    # `Who does it and by when?`: what says little by itself belongs to the rest.
+    # In `Who does it and by when?` the second half says little alone: it stays with the first.
     whole = all(len(piece.split()) > 3 and stems(piece) - LIGHT - CHORE for piece in pieces)
     if not whole or any(REFERS.search(piece) for piece in pieces[1:]):
         return []
@@ -155,10 +151,7 @@ def _clauses(sentence: str) -> list[str]:
     if len(pieces) > 1 and all(ORDER.match(piece) or index == 0 for index, piece in enumerate(pieces)):
         head = pieces[0]
         if ORDER.match(head) or head.endswith("?"):
-            rest = []
-            for piece in pieces[1:]:
-                rest.append(f"Then {piece[0].lower()}{piece[1:]}")
-            return [head, *rest]
+            return [head, *(f"Then {piece[0].lower()}{piece[1:]}" for piece in pieces[1:])]
     return [sentence]
 
 
@@ -181,13 +174,13 @@ def make_plan(prompt: Prompt) -> dict[str, Any]:
 
 
 def _room_for(tasks: Sequence[str]) -> int:
-    """How many of the tasks a plan can hold; at least one."""
+    """Count of tasks that a plan can hold; at least one."""
     sizes = accumulate(len(task[:TASK_CHARS_MAX].encode()) for task in tasks[:TASKS_MAX])
     return max(1, sum(size <= TASKS_BYTES_MAX for size in sizes))
 
 
 def _fitted(facts: str, drafts: Sequence[Draft]) -> str:
-    """The facts cut to what every step can carry within the plan's bound."""
+    """The facts, cut so that all steps together stay within the plan's bound."""
     tasks = sum(len(draft.task[:TASK_CHARS_MAX].encode()) for draft in drafts)
     room = min(FACTS_CHARS_MAX, max(0, PLAN_BYTES_MAX - tasks) // max(1, len(drafts)))
     return facts.encode()[:room].decode(errors="ignore")
@@ -195,8 +188,8 @@ def _fitted(facts: str, drafts: Sequence[Draft]) -> str:
 
 def granted_tools(text: str) -> list[str]:
     """Tool names of the `tools` part, one per line `name: description (effect)`."""
-    found = [re.match(r"\s*[-*]?\s*`?([A-Za-z_][\w.-]*)`?\s*:", line) for line in text.splitlines()]
-    return [match.group(1) for match in found if match]
+    matches = (re.match(r"\s*[-*]?\s*`?([A-Za-z_][\w.-]*)`?\s*:", line) for line in text.splitlines())
+    return [match.group(1) for match in matches if match]
 
 
 def _drafts(tasks: Sequence[str], facts: Sequence[str]) -> list[Draft]:
@@ -207,29 +200,26 @@ def _drafts(tasks: Sequence[str], facts: Sequence[str]) -> list[Draft]:
 
 
 def _amount_drafts(task: str, facts: Sequence[str]) -> list[Draft]:
-    """A single question for an amount, taken apart: rules, exceptions, the calculation."""
+    """A single question for an amount in three steps: rules, exceptions, the calculation."""
     question = task.rstrip("?.")
-    drafts = [
-        Draft(f"Find the rules, percentages, fees and limits that decide this question: {question}"),
-        Draft(f"Find whether an exception or waiver applies in this question: {question}"),
-    ]
     # Which dates count depends on the rules found: the step that calculates may ask for the span.
     dated = len(find_dates(" ".join(facts))) >= 2
-    task = f"Using the results of the earlier steps, calculate: {question}"
-    drafts.append(Draft(task, needs_all=True, dated=dated))
-    return drafts
+    return [
+        Draft(f"Find the rules, percentages, fees and limits that decide this question: {question}"),
+        Draft(f"Find whether an exception or waiver applies in this question: {question}"),
+        Draft(f"Using the results of the earlier steps, calculate: {question}", needs_all=True, dated=dated),
+    ]
 
 
 def _merged(drafts: list[Draft]) -> list[Draft]:
-    """At most `STEPS_MAX` steps with room for a composing one: neighbours share a step, each a task of its own."""
+    """At most `STEPS_MAX` steps, one of them left for composing: neighbouring tasks share a step."""
     room = STEPS_MAX - 1
     while len(drafts) > room:
         shortest = min(range(len(drafts) - 1), key=lambda i: len(drafts[i].task) + len(drafts[i + 1].task))
         left, right = drafts[shortest], drafts[shortest + 1]
         joined = f"{left.task.rstrip('.')}{'' if left.task.endswith('?') else '.'} {right.task}"
-        drafts[shortest : shortest + 2] = [
-            Draft(joined, left.needs_all or right.needs_all, right.final, merged=left.merged + right.merged)
-        ]
+        both = Draft(joined, left.needs_all or right.needs_all, right.final, merged=left.merged + right.merged)
+        drafts[shortest : shortest + 2] = [both]
     return drafts
 
 
@@ -265,7 +255,7 @@ def _step(index: int, draft: Draft, known: str, granted: Sequence[str]) -> dict[
 
 
 def tools_for(draft: Draft, granted: Sequence[str]) -> list[str]:
-    """The granted tools that a task can use; a tool that it names is always among them."""
+    """The granted tools that a task can use, or those that it names."""
     wanted: set[str] = {name for name in granted if places_named(name, draft.task)}
     if not wanted:
         composes = draft.final and bool(draft.inputs)
@@ -273,7 +263,7 @@ def tools_for(draft: Draft, granted: Sequence[str]) -> list[str]:
             wanted |= {"date_difference", "date_add"}
         elif AMOUNT.search(draft.task) and not composes and not FIND.search(draft.task):
             wanted |= {"calculate"}
-        # What can be looked up is; only a step that builds on others works with what they found.
+        # Every step may search, but for those that only work on the results of others.
         if not draft.inputs or not (composes or (wanted and RESULTS.search(draft.task))):
             wanted |= {"search_documents"}
         if re.search(r"https?://", draft.task):
@@ -284,7 +274,7 @@ def tools_for(draft: Draft, granted: Sequence[str]) -> list[str]:
 
 
 def acceptance_for(draft: Draft) -> str:
-    """A criterion that a checker can hold the result against."""
+    """A criterion by which a checker can judge the result."""
     if DAYS.search(draft.task) and (draft.inputs or find_dates(draft.task)):
         return "Gives the number of days or the date asked for, worked out by a tool and cited."
     if draft.final and draft.inputs:

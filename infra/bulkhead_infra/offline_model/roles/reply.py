@@ -1,7 +1,7 @@
 """Which role a request asks for, and its reply. Enters: a request body. Leaves: `Reply`.
 
-The role follows from the shape of the request: a response schema with `steps` asks for a plan, one with
-`verdict` for a judgement; everything else is the worker's.
+The role follows from the response schema: one with `steps` asks for a plan, one with `verdict` for a judgement; every
+other request is the worker's.
 """
 
 import json
@@ -30,7 +30,7 @@ class Reply:
 
 
 def response_schema(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON schema that the answer has to fit; empty for plain text."""
+    """The JSON schema of the answer; empty for plain text."""
     form = request.get("response_format") or {}
     if form.get("type") != "json_schema":
         return {}

@@ -15,7 +15,7 @@ from typing import Any
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import Live
 from bulkhead_contracts.plan import Plan
-from bulkhead_infra.nats import purge
+from bulkhead_infra.nats import purge, stream_reads
 from tests.simulation.scenario import Act, Fork, Scenario, Wish, steps_of
 from tests.simulation.situations.situation import Situation
 
@@ -85,13 +85,13 @@ async def do(world: Any, act: Act) -> None:
     async def connected(*_: object, **__: object) -> AsyncIterator[_Broker]:
         yield _Broker(world)
 
-    calm, world.chaos.calm, bus = world.chaos.calm, True, purge._bus
-    purge._bus = connected  # type: ignore[assignment]
+    calm, world.chaos.calm, bus = world.chaos.calm, True, stream_reads.connected
+    stream_reads.connected = connected  # type: ignore[assignment]
     try:
         await world.checkpoint()
         await purge.purge("", str, purge.Retention(KEPT_S), now_unix_ms=world.net.clock.now_ms())
     finally:
-        world.chaos.calm, purge._bus = calm, bus
+        world.chaos.calm, stream_reads.connected = calm, bus
     world.record.gone |= {one.subject.rpartition(".")[2] for one in world.net.purged.get("INBOX_GATEWAY", ())}
 
 

@@ -118,7 +118,7 @@ def test_a_stay_ends_before_docker_loses_patience() -> None:
     image = (ROOT / "infra/bulkhead_infra/docker/service.Dockerfile").read_text()
     found = dict.fromkeys(["service"], re.findall(r"HEALTHCHECK --interval=(\d+)s --timeout=(\d+)s", image)[0])
     stays = r"infra\.docker\.probes, (\w+), --stay\]\n +interval: (\d+)s\n +timeout: (\d+)s"
-    found |= {name: times for name, *times in re.findall(stays, compose.INFRASTRUCTURE)}
+    found |= {name: times for name, *times in re.findall(stays, compose.files()[compose.FILE])}
     assert set(found) == {"service", "nats", "redis"}
     for name, (interval, timeout) in found.items():
         how = container_probe if name == "service" else probes
