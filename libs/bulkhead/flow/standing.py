@@ -5,12 +5,15 @@ In: the reply, the result. Out: the result with the worse standing of both, and 
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.result import Completeness, Omission, Result, merge_completeness, worst
+from bulkhead_contracts.result import Completeness, Result, merge_completeness, worst
 
 
 def said_of(whose: str, reply: ModelCallReplied) -> Result:
     """What a reply says of itself (standing, completeness), as a result without content. whose: shown with each."""
-    omissions = tuple(_named(whose, row) for row in reply.completeness.omissions)
+    omissions = tuple(
+        row.model_copy(update={"what": f"{whose}: {row.what}"[: bounds.MAX_SUMMARY_CHARS]})
+        for row in reply.completeness.omissions
+    )
     reason = f"{whose}: {reply.standing_reason}"[: bounds.MAX_REASON_CHARS] if reply.standing != "ok" else ""
     return Result(
         standing=reply.standing,
@@ -31,7 +34,3 @@ def resting_on(result: Result, other: Result) -> Result:
             "completeness": merge_completeness(result.completeness, other.completeness),
         }
     )
-
-
-def _named(whose: str, omission: Omission) -> Omission:
-    return omission.model_copy(update={"what": f"{whose}: {omission.what}"[: bounds.MAX_SUMMARY_CHARS]})

@@ -86,14 +86,7 @@ def make_context(
     service: str, instance: str, bus: Bus, identity: Identity, clock: Callable[[], int] = unix_ms
 ) -> Context:
     """Tie a service's identity to its bus."""
-    return Context(
-        service=service,
-        instance=instance,
-        bus=bus,
-        blobs=Blobs(bus, service),
-        signer=Signer(service, identity.signing_seed),
-        verifier=Verifier(identity.public_keys),
-        message_key=identity.message_key,
-        publisher=Publisher(service, bus, identity.message_key, clock),
-        clock=clock,
-    )
+    signer, verifier = Signer(service, identity.signing_seed), Verifier(identity.public_keys)
+    key = identity.message_key
+    publisher = Publisher(service, bus, key, clock)
+    return Context(service, instance, bus, Blobs(bus, service), signer, verifier, key, publisher, clock)

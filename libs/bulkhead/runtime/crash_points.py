@@ -41,34 +41,14 @@ _ARRIVES, _LEAVES = ("after_receive",), ("before_ack", "after_ack")
 _SAYS = ("before_publish", "after_publish")
 _DECIDES = (*_ARRIVES, "before_decide", *_SAYS, *_LEAVES)
 _ASKED = ("after_request", "before_answer")
+_PAYS = ("after_reserve", "after_act", "after_record", *_SAYS, "after_settle", "after_reply")
 POINTS: Mapping[str, tuple[str, ...]] = {
     "planner": (*_DECIDES, "between_publishes"),
     "worker": (*_DECIDES, "between_publishes"),
     # It says one thing at a time.
     "checker": _DECIDES,
-    "model_gateway": (
-        *_ARRIVES,
-        "after_verify",
-        "after_reserve",
-        "after_act",
-        "after_record",
-        *_SAYS,
-        "after_settle",
-        "after_reply",
-        *_LEAVES,
-    ),
-    "tool_executor": (
-        *_ARRIVES,
-        "after_verify",
-        "after_claim",
-        "after_reserve",
-        "after_act",
-        "after_record",
-        *_SAYS,
-        "after_settle",
-        "after_reply",
-        *_LEAVES,
-    ),
+    "model_gateway": (*_ARRIVES, "after_verify", *_PAYS, *_LEAVES),
+    "tool_executor": (*_ARRIVES, "after_verify", "after_claim", *_PAYS, *_LEAVES),
     # A search by words costs nothing: no reservation, nothing to settle.
     "rag": (*_ARRIVES, "after_verify", "after_act", "after_record", *_SAYS, "after_reply", *_LEAVES),
     "gateway": (*_ARRIVES, *_SAYS, *_LEAVES),

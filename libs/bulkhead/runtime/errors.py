@@ -45,8 +45,7 @@ class HandBack(NotHandled):
 
     def __init__(self, delay_s: float, reason: str, newer: str = "") -> None:
         super().__init__(reason)
-        self.delay_s = delay_s
-        self.newer = newer
+        self.delay_s, self.newer = delay_s, newer
 
 
 class Unreadable(NotHandled):
@@ -54,8 +53,11 @@ class Unreadable(NotHandled):
 
     def __init__(self, code: str, reason: str, *, later: bool = False) -> None:
         super().__init__(reason)
-        self.code = code
-        self.later = later
+        self.code, self.later = code, later
+
+
+HaltSince = tuple[tuple[str, str, str], int]
+"""The key of a halt or a breaker, and since when it holds back."""
 
 
 class NotDone(Exception):
@@ -70,20 +72,10 @@ class Deferred(NotDone):
     """
 
     def __init__(
-        self,
-        after_ms: int,
-        reason: str,
-        *,
-        paused: bool = False,
-        code: str = "",
-        halt: tuple[tuple[str, str, str], int] | None = None,
+        self, after_ms: int, reason: str, *, paused: bool = False, code: str = "", halt: HaltSince | None = None
     ) -> None:
         super().__init__(reason)
-        self.after_ms = after_ms
-        self.reason = reason
-        self.paused = paused
-        self.code = code
-        self.halt = halt
+        self.after_ms, self.reason, self.paused, self.code, self.halt = after_ms, reason, paused, code, halt
         self.usage = Usage()
 
 

@@ -5,7 +5,7 @@
     LimitsRequested, TopUpRequested (rpc)        limits
     SpendRequested, WritesRequested (rpc)        queries
     HaltRequested, ResetRequested (rpc)          queries
-    JOURNAL                                      the watch, see watch.app
+    JOURNAL                                      the watch, see watch.watcher
 
 Beside these the keeper builds the ledger, and the checkpointer writes it down.
 """
@@ -37,7 +37,7 @@ from bulkhead_services.budget.queries.spending import SpendBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import Settlement
-from bulkhead_services.budget.watch.app import open_watch
+from bulkhead_services.budget.watch.watcher import Watcher
 
 SERVICE = "budget"
 
@@ -50,32 +50,27 @@ class Budget(Edge):
         self._background = context.background
         self._tidying: list[asyncio.Task[None]] = []
         self.store = store
+        world, lease_ms, keep_ms = (bus, publisher, store, clock), settings.lease_ms, settings.keep_ms
         self.keeper = Keeper(
-            bus,
-            publisher,
-            store,
-            clock,
-            lease_ms=settings.lease_ms,
-            keep_ms=settings.keep_ms,
+            *world,
+            lease_ms=lease_ms,
+            keep_ms=keep_ms,
             rebuild_at_start=settings.rebuild_at_start,
             tail_grace_s=settings.tail_grace_s,
         )
         self.checkpoints = Checkpointer(
-            bus,
-            publisher,
-            store,
-            clock,
+            *world,
             self.keeper.fold_on,
             holder=context.instance,
-            lease_ms=settings.lease_ms,
-            keep_ms=settings.keep_ms,
+            lease_ms=lease_ms,
+            keep_ms=keep_ms,
             every_s=settings.checkpoint_s,
             messages=settings.checkpoint_messages,
         )
-        self.limits = LimitBook(bus, publisher, store, clock, self.keeper.lose)
+        self.limits = LimitBook(*world, self.keeper.lose)
         self.parking = Parking(bus, publisher, self.limits, clock, parks=settings.ceiling == "wait")
         self.limits.on_change = self.parking.lift_all
-        self.alerts = Alerts(bus, publisher, store, clock)
+        self.alerts = Alerts(*world)
         self.uncertain = UncertainHolds(bus, store, self.keeper, clock)
         halts = TaskHalts(bus, publisher, store, context.message_key)
         self.admission = Admission(
@@ -92,7 +87,7 @@ class Budget(Edge):
             retry_after_ms=settings.retry_after_ms,
         )
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
-        self.watcher = open_watch(context, settings, store, halts.publish, self.keeper.lose)
+        self.watcher = _watcher(context, settings, store, halts, self.keeper)
         switches = Switches(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
@@ -147,6 +142,25 @@ class Budget(Edge):
 def build(context: Context, settings: Settings) -> Budget:
     """The edge; nothing is opened before `start`."""
     return Budget(context, settings, open_store(settings))
+
+
+def _watcher(context: Context, settings: Settings, store: Store, halts: TaskHalts, keeper: Keeper) -> Watcher | None:
+    """The watch, which needs nothing else of budget; None where it is switched off."""
+    if settings.watch == "off" or (settings.watch == "auto" and settings.in_memory):
+        return None
+    return Watcher(
+        context.bus,
+        context.publisher,
+        store,
+        context.clock,
+        halts.publish,
+        lost=keeper.lose,
+        holder=context.instance,
+        interval_s=settings.watch_interval_s,
+        halts=settings.watch_halts,
+        thresholds=settings.thresholds,
+        message_key=context.message_key,
+    )
 
 
 def open_store(settings: Settings) -> Store:

@@ -8,7 +8,6 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Settled
-from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_services.budget.ledger import model
@@ -20,7 +19,7 @@ from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
 from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.alerts import Alerts
 from bulkhead_services.budget.limits.ceiling_pause import Parking
-from bulkhead_services.budget.limits.task_halts import TaskHalts
+from bulkhead_services.budget.limits.task_halts import TaskHalts, halt_of
 from bulkhead_services.budget.limits.tenant_limits import LimitBook
 
 log = Log("budget")
@@ -62,14 +61,7 @@ class Settlement:
 
     async def stopped(self, message: Received, body: TaskStopped) -> None:
         """The planner ended the task early: cut what is in flight for it, admit no more, tell its charge."""
-        halt = Halt(
-            scope="task",
-            tenant=message.tenant,
-            name=message.task,
-            code=body.code,
-            reason=body.reason,
-            by=message.sender,
-        )
+        halt = halt_of(message, body.code, body.reason, message.sender)
         try:
             await self._halts.publish(halt, f"stopped/{message.envelope.id}")
             self._require_ledger()

@@ -31,51 +31,10 @@ FORBIDDEN = (
     (re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{20,}"), "secret", "the text holds what looks like a secret key"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), "secret", "the text holds a private key"),
 )
-STOP = frozenset(
-    [
-        "the",
-        "and",
-        "for",
-        "with",
-        "that",
-        "this",
-        "from",
-        "are",
-        "was",
-        "were",
-        "has",
-        "have",
-        "not",
-        "but",
-        "its",
-        "into",
-        "than",
-        "then",
-        "they",
-        "will",
-        "would",
-        "can",
-        "may",
-        "all",
-        "any",
-        "each",
-        "per",
-        "our",
-        "your",
-        "their",
-        "which",
-        "when",
-        "where",
-        "while",
-        "been",
-        "being",
-        "also",
-        "only",
-        "such",
-        "does",
-        "did",
-    ]
-)
+_COMMON = """
+    the and for with that this from are was were has have not but its into than then they will would can may all
+    any each per our your their which when where while been being also only such does did"""
+STOP = frozenset(_COMMON.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +73,12 @@ def citations(text: str, sources: Sources) -> list[CheckNote]:
     cited = set(CITATION.findall(text))
     unknown = sorted(cited - set(sources.by_marker))
     if unknown:
-        notes.append(
-            _note(
-                "unknown_citation",
-                f"no source has the marker(s) {', '.join(unknown[:8])}; cite only "
-                "passages and results that you were given",
-            )
-        )
+        listed = ", ".join(unknown[:8])
+        what = f"no source has the marker(s) {listed}; cite only passages and results that you were given"
+        notes.append(_note("unknown_citation", what))
     if sources.retrieved and not cited:
-        notes.append(
-            _note(
-                "no_citation",
-                "passages were retrieved but nothing is cited; end each factual sentence "
-                "with [#marker] of the passage it rests on",
-            )
-        )
+        todo = "end each factual sentence with [#marker] of the passage it rests on"
+        notes.append(_note("no_citation", f"passages were retrieved but nothing is cited; {todo}"))
     known = {one: stems(sources.by_marker[one]) for one in cited - set(unknown)}
     given = stems(sources.given)
     for sentence in sentences(text):
@@ -138,13 +88,8 @@ def citations(text: str, sources: Sources) -> list[CheckNote]:
         # Thousands of sentences may cite one long source: its words are looked up, not read again for each.
         share = support(sentence, [given, *(known[one] for one in markers)])
         if share < MIN_SUPPORT:
-            notes.append(
-                _note(
-                    "unsupported",
-                    f"what it cites does not say this ({share:.0%} of its words): "
-                    f"{CITATION.sub('', sentence)[:300].strip()}",
-                )
-            )
+            said = CITATION.sub("", sentence)[:300].strip()
+            notes.append(_note("unsupported", f"what it cites does not say this ({share:.0%} of its words): {said}"))
     return notes[:12]
 
 
@@ -170,13 +115,8 @@ def numbers(text: str, sources: Sources) -> list[CheckNote]:
     if not strange:
         return []
     listed = ", ".join(dict.fromkeys(strange[:8]))
-    return [
-        _note(
-            "unfounded_number",
-            f"no source holds the number(s) {listed}; take numbers from passages or have "
-            "a tool compute them, and cite it",
-        )
-    ]
+    todo = "take numbers from passages or have a tool compute them, and cite it"
+    return [_note("unfounded_number", f"no source holds the number(s) {listed}; {todo}")]
 
 
 def equations(text: str) -> list[CheckNote]:

@@ -43,13 +43,8 @@ class Checker(Decider[State]):
     def wants(self, body: Body) -> tuple[ContentRef, ...]:
         """The result, its evidence and inputs; the judge's words."""
         if isinstance(body, StepProposed):
-            found = [
-                body.result.content,
-                body.objective,
-                *(one.content for one in _evidence(body)),
-                *(one.result.content for one in body.inputs),
-            ]
-            return tuple(one for one in found if one is not None)
+            evidence, inputs = (row.content for row in _evidence(body)), (row.result.content for row in body.inputs)
+            return tuple(ref for ref in (body.result.content, body.objective, *evidence, *inputs) if ref is not None)
         if isinstance(body, ModelCallReplied) and body.content is not None:
             return (body.content,)
         return ()
@@ -142,17 +137,15 @@ def _ask(state: State, message: Message, key: Key, case: Case) -> Decision[State
         Part(kind="acceptance", text=proposed.step.acceptance),
         Part(kind="answer", content=proposed.result.content),
         *(
-            Part(
-                kind="passage" if one.citation else "tool_result",
-                content=one.content,
-                source=one.citation.document if one.citation else one.label.source,
-            )
-            for one in evidence
+            Part(kind="passage", content=row.content, source=row.citation.document)
+            if row.citation
+            else Part(kind="tool_result", content=row.content, source=row.label.source)
+            for row in evidence
         ),
         *(
-            Part(kind="input", content=one.result.content, step_id=one.step_id)
-            for one in proposed.inputs
-            if one.result.content
+            Part(kind="input", content=given.result.content, step_id=given.step_id)
+            for given in proposed.inputs
+            if given.result.content
         ),
     ]
     call_id = envelope.derive_id("checker", "/".join(map(str, key)), f"judge-{case.tries}")
@@ -212,18 +205,12 @@ def _read(text: str) -> tuple[bool, list[str], float | None] | None:
 def _unjudged(case: Case, why: str) -> Case:
     """The plain checks passed and no judge can be had: it may pass, and says so up to the answer."""
     reason = f"not judged: {why}"[:500]
-    result = case.result.model_copy(
-        update={
-            "standing": worst(case.result.standing, "degraded"),
-            "standing_reason": "; ".join(filter(None, (case.result.standing_reason, reason)))[
-                : bounds.MAX_REASON_CHARS
-            ],
-            "completeness": merge_completeness(
-                case.result.completeness,
-                case.result.completeness.missing(Omission(reason="failed_part", what="judge", detail=reason)),
-            ),
-        }
-    )
+    before = case.result
+    said = "; ".join(filter(None, (before.standing_reason, reason)))[: bounds.MAX_REASON_CHARS]
+    lacks = before.completeness.missing(Omission(reason="failed_part", what="judge", detail=reason))
+    completeness = merge_completeness(before.completeness, lacks)
+    changed = {"standing": worst(before.standing, "degraded"), "standing_reason": said, "completeness": completeness}
+    result = before.model_copy(update=changed)
     note = CheckNote(code="not_judged", message=reason, blocking=False)
     return replace(case, result=result, notes=(*case.notes, note))
 

@@ -34,7 +34,7 @@ from bulkhead_services.gateway.http.routes.tasks import Http
 from bulkhead_services.gateway.http.server import HttpServer
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
-from bulkhead_services.gateway.read_model.feeds import Feeds
+from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 from bulkhead_services.gateway.read_model.replica_notify import Pokes
 from bulkhead_services.gateway.read_model.task_index import Listing
 from bulkhead_services.gateway.settings import PublisherPolicy, Settings
@@ -72,7 +72,6 @@ class Gateway(Edge):
             DocumentIntake(context, self.feeds, self._writes),
             self.feeds,
             Listing(context.bus, settings.listed_tasks),
-            context.blobs,
             self._why_unready,
             context,
             Door(quotas, spikes, self.admission, backlog, context.clock),
@@ -137,27 +136,14 @@ class Gateway(Edge):
         """One stored message: requests are passed on, and the watchers of every replica are notified."""
         match message.body:
             case TaskRequested() as request:
-                feed = self.feeds.feed(message.tenant, message.task)
                 # Delivered again it may have been answered: then to the end.
-                await feed.refresh(at_least=message.sequence if message.attempts == 1 else 0)
-                if feed.sequence < message.sequence:
-                    # A follower that lags: judged by it, the first request would look like a second one.
-                    raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                feed = await self._read_up_to(message, at_least=message.sequence if message.attempts == 1 else 0)
                 await self._intake.requested(message, request, feed)
             case TaskCancelRequested() as cancel:
-                feed = self.feeds.feed(message.tenant, message.task)
                 # To the end: the planner's word that it has the task comes after this message.
-                await feed.refresh()
-                if feed.sequence < message.sequence:
-                    # To a follower that lags the task might not be there: a cancel that was taken would be lost.
-                    raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
-                await self._intake.cancel_requested(message, cancel, feed)
+                await self._intake.cancel_requested(message, cancel, await self._read_up_to(message, at_least=0))
             case TaskReleased():
-                feed = self.feeds.feed(message.tenant, message.task)
-                await feed.refresh(at_least=message.sequence)
-                if feed.sequence < message.sequence:
-                    raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
-                await self._intake.released(message, feed)
+                await self._intake.released(message, await self._read_up_to(message, at_least=message.sequence))
             case PlacesGiven() as decision:
                 await self._intake.placed(message, decision)
             case TaskQueued() | TaskEnded() | TaskRejected():
@@ -167,6 +153,17 @@ class Gateway(Edge):
             case _:
                 pass  # A fact: only watchers care.
         self._pokes.say(message.tenant, message.task, message.sequence)
+
+    async def _read_up_to(self, message: Received, at_least: int) -> Feed:
+        """The feed of a message's task, read up to that message. Raises HandBack.
+
+        A follower that lags: judged by it, a first request would look like a second one, and a cancel would be lost.
+        """
+        feed = self.feeds.feed(message.tenant, message.task)
+        await feed.refresh(at_least)
+        if feed.sequence < message.sequence:
+            raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+        return feed
 
     async def _hear(self, subscription: LiveSubscription) -> None:
         async for live in subscription:

@@ -32,9 +32,7 @@ class DocumentIntake:
     """Adds, deletes and lists documents of a tenant."""
 
     def __init__(self, context: Context, feeds: Feeds, writes: DurableWrites) -> None:
-        self._context = context
-        self._feeds = feeds
-        self._writes = writes
+        self._context, self._feeds, self._writes = context, feeds, writes
 
     async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
         """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
@@ -70,45 +68,30 @@ class DocumentIntake:
         index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
         ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
         try:
-            reply = await self._context.publisher.request(
-                "signer",
-                ask,
-                tenant=claim.tenant,
-                task=task,
-                index=index,
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-            )
+            reply = await self._ask("signer", ask, claim, task, index)
         except RpcRefused as error:
             raise unavailable(f"no authority could be signed: {error}") from error
         assert isinstance(reply, GrantReplied)
         if not reply.granted:
-            raise Problem(
-                403,
-                reply.code or "refused",
-                "The tenant's policy does not allow this",
-                reply.reason or "the signer refused",
-                reply.hint or "ask the operator",
-            )
-        await self._writes.within(
-            self._context.publisher.send(
-                "rag", body, tenant=claim.tenant, task=task, index=index, actor=claim.person, grant=reply.token
-            )
+            title, what = "The tenant's policy does not allow this", reply.reason or "the signer refused"
+            raise Problem(403, reply.code or "refused", title, what, reply.hint or "ask the operator")
+        tenant, actor, grant = claim.tenant, claim.person, reply.token
+        write = self._context.publisher.send(
+            "rag", body, tenant=tenant, task=task, index=index, actor=actor, grant=grant
+        )
+        await self._writes.within(write)
+
+    async def _ask(self, service: str, body: Body, claim: RequesterClaim, task: str, index: str) -> Body:
+        tenant, actor, timeout_s = claim.tenant, claim.person, bounds.RPC_TIMEOUT_MS / 1000
+        return await self._context.publisher.request(
+            service, body, tenant=tenant, task=task, index=index, actor=actor, timeout_s=timeout_s
         )
 
     async def documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
         """A page of the tenant's documents, by name. Raises Problem (503)."""
         ask = DocumentsRequested(after=after, limit=limit)
         try:
-            reply = await self._context.publisher.request(
-                "rag",
-                ask,
-                tenant=claim.tenant,
-                task="documents",
-                index=secrets.token_hex(8),
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-            )
+            reply = await self._ask("rag", ask, claim, "documents", secrets.token_hex(8))
         except RpcRefused as error:
             raise unavailable(f"the document store failed: {error}") from error
         except (BusUnavailable, PublishRefused) as error:

@@ -74,13 +74,8 @@ class Past:
     def used(self) -> dict[str, str]:
         """Tools that may have been used, under any plan: tool -> a step that may have used it."""
         may = {(version, step) for version, step, _ in self.started - self.idle}
-        return {
-            tool: step.id
-            for version, plan in self.plans.items()
-            for step in plan.steps
-            if (version, step.id) in may
-            for tool in step.tools
-        }
+        steps = (step for version, plan in self.plans.items() for step in plan.steps if (version, step.id) in may)
+        return {tool: step.id for step in steps for tool in step.tools}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +99,11 @@ async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken 
     for name in fork.steps:
         result = past.results[name]
         if not await _is_there(context, tenant, result.content):
-            return Refusal(
-                "fork_content_gone",
-                f"the result of {name} in task {fork.task} is gone: it has expired",
-                f"contents are kept for a limited time: let {name} run again (fork from it)",
-            )
-        given.append(
-            StepInput(
-                step_id=name,
-                title=f"taken over from task {fork.task}",
-                result=_labelled(context, fork.task, name, result),
-            )
-        )
+            what = f"the result of {name} in task {fork.task} is gone: it has expired"
+            hint = f"contents are kept for a limited time: let {name} run again (fork from it)"
+            return Refusal("fork_content_gone", what, hint)
+        labelled = _labelled(context, fork.task, name, result)
+        given.append(StepInput(step_id=name, title=f"taken over from task {fork.task}", result=labelled))
     line = await _line(context, tenant, fork.task, past)
     return line if isinstance(line, Refusal) else Taken(line[0], tuple(given), line[1])
 
@@ -130,54 +118,37 @@ def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) ->
             continue
         for name in step.tools:
             if name in before:
-                return Refusal(
-                    "fork_repeats_effect",
-                    f"step {step.id} may use {name}, which writes and honours no idempotency key, and step "
-                    f"{before[name]} of task {request.fork.task}, or of one that it forked, may have used it",
-                    f"fork from a later step, or take {name} out of the tools of {step.id}",
-                )
+                may = f"step {step.id} may use {name}, which writes and honours no idempotency key"
+                did = f"step {before[name]} of task {request.fork.task}, or of one that it forked, may have used it"
+                hint = f"fork from a later step, or take {name} out of the tools of {step.id}"
+                return Refusal("fork_repeats_effect", f"{may}, and {did}", hint)
     return None
 
 
 def _refusal(past: Past, fork: ForkOf, request: TaskRequested) -> Refusal | None:
     plan = request.plan
     if past.request is None:
-        return Refusal(
-            "fork_unknown", f"there is no task {fork.task} in this tenant", "GET /v1/tasks lists your tenant's tasks"
-        )
+        what = f"there is no task {fork.task} in this tenant"
+        return Refusal("fork_unknown", what, "GET /v1/tasks lists your tenant's tasks")
     if plan is None:
-        return Refusal(
-            "fork_without_plan",
-            "a fork brings the plan that it runs",
-            "send the earlier task's plan, edited, as `plan`",
-        )
+        hint = "send the earlier task's plan, edited, as `plan`"
+        return Refusal("fork_without_plan", "a fork brings the plan that it runs", hint)
     if not past.ended or past.plan is None:
         state = "had no plan" if past.ended else "has not ended"
-        return Refusal(
-            "fork_not_ended",
-            f"task {fork.task} {state}; what would be taken over is not certain",
-            "wait for its end or cancel it; a task without a plan is simply submitted again",
-        )
+        what = f"task {fork.task} {state}; what would be taken over is not certain"
+        hint = "wait for its end or cancel it; a task without a plan is simply submitted again"
+        return Refusal("fork_not_ended", what, hint)
     steps, earlier = {one.id: one for one in plan.steps}, {one.id: one for one in past.plan.steps}
     for name in fork.steps:
         if name not in past.results:
-            return Refusal(
-                "fork_no_result",
-                f"step {name} of task {fork.task} has no accepted result",
-                "name only steps that were accepted; the others run",
-            )
+            what = f"step {name} of task {fork.task} has no accepted result"
+            return Refusal("fork_no_result", what, "name only steps that were accepted; the others run")
         if name not in steps or not _same(steps[name], earlier[name]):
-            return Refusal(
-                "fork_changed_step",
-                f"step {name} is not what it was in task {fork.task}; its result stands for something else",
-                "let a changed step run again",
-            )
+            what = f"step {name} is not what it was in task {fork.task}; its result stands for something else"
+            return Refusal("fork_changed_step", what, "let a changed step run again")
         if request.check and not past.request.check and steps[name].kind != "noop":
-            return Refusal(
-                "fork_unchecked",
-                f"the result of {name} was never checked: task {fork.task} ran without checks",
-                "let it run again, or submit the fork without checks, too",
-            )
+            what = f"the result of {name} was never checked: task {fork.task} ran without checks"
+            return Refusal("fork_unchecked", what, "let it run again, or submit the fork without checks, too")
     return None
 
 
@@ -189,15 +160,10 @@ def _labelled(context: Context, task: str, step: str, result: Result) -> Result:
     """The result as it was, and in its provenance first of all where it comes from."""
     if result.content is None:
         return result
-    label = context.signer.label(
-        Label(
-            sha256=result.content.sha256,
-            kind="step_result",
-            source=f"task {task} step {step}",
-            observed_by=context.service,
-        )
-    )
-    return result.model_copy(update={"provenance": merge_labels((label,), result.provenance)})
+    source, sha256 = f"task {task} step {step}", result.content.sha256
+    label = Label(sha256=sha256, kind="step_result", source=source, observed_by=context.service)
+    labels = merge_labels((context.signer.label(label),), result.provenance)
+    return result.model_copy(update={"provenance": labels})
 
 
 async def _is_there(context: Context, tenant: str, ref: ContentRef | None) -> bool:
@@ -227,12 +193,9 @@ async def _line(context: Context, tenant: str, task: str, past: Past) -> tuple[s
     used: dict[str, str] = {}
     for _ in range(MAX_ANCESTORS):
         if past.request is None:
-            return Refusal(
-                "fork_ancestor_gone",
-                f"task {task}, from which the forked one took over, was purged: what "
-                "it did outside cannot be told any more",
-                "submit a new task",
-            )
+            what = f"task {task}, from which the forked one took over, was purged"
+            what += ": what it did outside cannot be told any more"
+            return Refusal("fork_ancestor_gone", what, "submit a new task")
         used |= past.used()
         if past.request.fork is None:
             return task, used
@@ -245,8 +208,5 @@ def too_large(size_bytes: int) -> Refusal | None:
     """Refuse what no message can carry."""
     if size_bytes <= bounds.MAX_MESSAGE_BYTES:
         return None
-    return Refusal(
-        "fork_too_large",
-        f"plan and results take {size_bytes} bytes; {bounds.MAX_MESSAGE_BYTES} fit",
-        "take over fewer steps",
-    )
+    what = f"plan and results take {size_bytes} bytes; {bounds.MAX_MESSAGE_BYTES} fit"
+    return Refusal("fork_too_large", what, "take over fewer steps")

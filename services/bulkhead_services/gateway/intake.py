@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
+from bulkhead.runtime.consume.inbound import Caused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack, RpcRefused
@@ -17,6 +18,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.task import (
+    Place,
     PlacesGiven,
     RequesterClaim,
     TaskCancelRequested,
@@ -56,13 +58,8 @@ class Intake:
         writes: DurableWrites,
         logic: int = 1,
     ) -> None:
-        self._context = context
-        self._writes = writes
-        self._feeds = feeds
-        self._admission = admission
-        self._spikes = spikes
-        self._policies = policies
-        self._logic = logic
+        self._context, self._writes, self._feeds, self._admission = context, writes, feeds, admission
+        self._spikes, self._policies, self._logic = spikes, policies, logic
         self._in_flight: set[str] = set()
 
     async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
@@ -74,14 +71,9 @@ class Intake:
         assert claim is not None and request.payload_sha256 is not None
         task = task_view.task_id(claim.tenant, claim.person, key)
         if task in self._in_flight:
-            raise Problem(
-                409,
-                "idempotency_in_flight",
-                "Request in progress",
-                "a request with this Idempotency-Key is in progress",
-                "wait a second and repeat it: the answer will be the same",
-                headers={"Retry-After": "1"},
-            )
+            what = "a request with this Idempotency-Key is in progress"
+            hint, headers = "wait a second and repeat it: the answer will be the same", {"Retry-After": "1"}
+            raise Problem(409, "idempotency_in_flight", "Request in progress", what, hint, headers=headers)
         self._in_flight.add(task)
         try:
             return task, await self._append(request, claim, task)
@@ -89,24 +81,16 @@ class Intake:
             self._in_flight.discard(task)
 
     async def _append(self, request: TaskRequested, claim: RequesterClaim, task: str) -> bool:
-        attributes: dict[str, str | int | float | bool] = {
-            names.OPERATION: names.INVOKE_WORKFLOW,
-            names.TASK: task,
-            names.TENANT: claim.tenant,
-        }
+        tenant, index, actor = claim.tenant, f"request/{task}", claim.person
         try:
-            with trace.span(f"{names.INVOKE_WORKFLOW} task", attributes=attributes):
-                ack = await self._writes.within(
-                    self._context.publisher.send(
-                        "gateway",
-                        request,
-                        tenant=claim.tenant,
-                        task=task,
-                        index=f"request/{task}",
-                        actor=claim.person,
-                        expect_last_on_subject=0,
-                    )
+            with trace.span(
+                f"{names.INVOKE_WORKFLOW} task",
+                attributes={names.OPERATION: names.INVOKE_WORKFLOW, names.TASK: task, names.TENANT: tenant},
+            ):
+                write = self._context.publisher.send(
+                    "gateway", request, tenant=tenant, task=task, index=index, actor=actor, expect_last_on_subject=0
                 )
+                ack = await self._writes.within(write)
             self._feeds.accepted(claim.tenant, task, ack.sequence)
             if not ack.duplicate:
                 return False
@@ -116,13 +100,9 @@ class Intake:
             raise not_stored(error) from error
         first = await self._first_record(claim.tenant, task)
         if first.payload_sha256 != request.payload_sha256:
-            raise Problem(
-                422,
-                "idempotency_reused",
-                "The Idempotency-Key was used for another request",
-                f"task {task} was submitted under this key with other content",
-                "use a new key for a new task, or repeat the first request unchanged",
-            )
+            what = f"task {task} was submitted under this key with other content"
+            hint = "use a new key for a new task, or repeat the first request unchanged"
+            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", what, hint)
         return True
 
     async def _first_record(self, tenant: str, task: str) -> TaskRequested:
@@ -149,14 +129,9 @@ class Intake:
             return
         standing = await self._admission.enter(message, claim.person)
         if standing == "unknown":
-            await self._reject(
-                message,
-                task_view.Refusal(
-                    "queue_full",
-                    "your tenant has as many tasks waiting as it may",
-                    "submit it again under a new task id when some have begun, or have the tenant's quota changed",
-                ),
-            )
+            what = "your tenant has as many tasks waiting as it may"
+            hint = "submit it again under a new task id when some have begun, or have the tenant's quota changed"
+            await self._reject(message, task_view.Refusal("queue_full", what, hint))
         elif standing == "runs":
             await self._begin(message, request, claim, message.time_unix_ms)
 
@@ -166,9 +141,8 @@ class Intake:
         if isinstance(claim, task_view.Refusal):
             return claim
         if claim.role not in task_view.MAY_SUBMIT:
-            return task_view.Refusal(
-                "forbidden", f"the role {claim.role} may not submit tasks", "ask for the role submitter or operator"
-            )
+            what = f"the role {claim.role} may not submit tasks"
+            return task_view.Refusal("forbidden", what, "ask for the role submitter or operator")
         if message.sender == "gateway" or message.attempts > 1:
             return claim
         fast = self._spikes.take("bus", claim.tenant, claim.person, message.time_unix_ms)
@@ -191,48 +165,33 @@ class Intake:
         """Carry out a decision about places: tasks begin, or end after too long a wait. Raises BusError."""
         waited = [place for place in body.given if place.queued]
         for start in range(0, len(waited), AT_ONCE):
-            await asyncio.gather(
-                *(
-                    self._context.publisher.send(
-                        "gateway",
-                        TaskReleased(request=place.request),
-                        tenant=place.tenant,
-                        task=place.task,
-                        cause=message.envelope.id,
-                        index=f"released/{place.tenant}/{place.task}",
-                        actor=place.person,
-                    )
-                    for place in waited[start : start + AT_ONCE]
-                )
-            )
-        for one in body.dropped:
-            await self._context.publisher.send(
-                "gateway",
-                task_view.never_begun(one, message.time_unix_ms),
-                tenant=one.tenant,
-                task=one.task,
-                cause=message.envelope.id,
-                index=f"dropped/{one.tenant}/{one.task}",
-            )
+            await asyncio.gather(*(self._release(place, message) for place in waited[start : start + AT_ONCE]))
+        for row in body.dropped:
+            end, index = task_view.never_begun(row, message.time_unix_ms), f"dropped/{row.tenant}/{row.task}"
+            to: Caused = {"tenant": row.tenant, "task": row.task, "cause": message.envelope.id}
+            await self._context.publisher.send("gateway", end, **to, index=index)
+
+    async def _release(self, place: Place, message: Received) -> None:
+        to: Caused = {"tenant": place.tenant, "task": place.task, "cause": message.envelope.id}
+        body, index = TaskReleased(request=place.request), f"released/{place.tenant}/{place.task}"
+        await self._context.publisher.send("gateway", body, **to, index=index, actor=place.person)
 
     async def _begin(
         self, message: Received, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
     ) -> None:
         """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises HandBack."""
         taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
-        if isinstance(taken, task_view.Refusal) and taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
-            # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
-            raise HandBack(forks.LOOK_AGAIN_S, taken.message)
-        reply = (
-            taken
-            if isinstance(taken, task_view.Refusal)
-            else await self._grant(message, claim, request, taken, began_unix_ms)
-        )
+        if isinstance(taken, task_view.Refusal):
+            if taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
+                # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
+                raise HandBack(forks.LOOK_AGAIN_S, taken.message)
+            await self._reject(message, taken)
+            return
+        reply = await self._grant(message, claim, request, taken, began_unix_ms)
         if isinstance(reply, task_view.Refusal):
             await self._reject(message, reply)
             return
-        refusal = forks.repeats(taken, request, reply.tools) if isinstance(taken, forks.Taken) else None
-        if refusal is not None:
+        if taken and (refusal := forks.repeats(taken, request, reply.tools)) is not None:
             await self._reject(message, refusal)
             return
         objective = await self._context.blobs.put(message.tenant, request.objective)
@@ -243,21 +202,13 @@ class Intake:
             tools=reply.tools,
             check=request.check,
             plan=request.plan,
-            given=taken.given if isinstance(taken, forks.Taken) else (),
+            given=taken.given if taken else (),
         )
         if (refusal := forks.too_large(len(body.encode()))) is not None:
             await self._reject(message, refusal)
             return
         await self._context.publisher.send(
-            "planner",
-            body,
-            tenant=message.tenant,
-            task=message.task,
-            cause=message.envelope.id,
-            first=True,
-            actor=claim.person,
-            grant=reply.token,
-            logic=self._logic,
+            "planner", body, **message.caused, first=True, actor=claim.person, grant=reply.token, logic=self._logic
         )
 
     async def _grant(
@@ -265,7 +216,7 @@ class Intake:
         message: Received,
         claim: RequesterClaim,
         request: TaskRequested,
-        taken: "forks.Taken | None",
+        taken: forks.Taken | None,
         began_unix_ms: int,
     ) -> GrantReplied | task_view.Refusal:
         # Everything in this body comes from the stored message: a repeat asks for the same grant.
@@ -282,43 +233,26 @@ class Intake:
         )
         try:
             reply = await self._context.publisher.request(
-                "signer",
-                ask,
-                tenant=message.tenant,
-                task=message.task,
-                cause=message.envelope.id,
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+                "signer", ask, **message.caused, actor=claim.person, timeout_s=bounds.RPC_TIMEOUT_MS / 1000
             )
         except BusUnavailable as error:
             raise HandBack(SIGNER_RETRY_S, "the signer does not answer; the task waits") from error
         except RpcRefused as error:
             if message.attempts < SIGNER_ATTEMPTS:
                 raise HandBack(SIGNER_RETRY_S, f"the signer failed: {error}") from error
-            return task_view.Refusal(
-                "signer_failed",
-                f"no authority could be signed: {error}",
-                "look at the signer's log, then submit the task again",
-            )
+            what = f"no authority could be signed: {error}"
+            return task_view.Refusal("signer_failed", what, "look at the signer's log, then submit the task again")
         assert isinstance(reply, GrantReplied)
         if not reply.granted:
-            return task_view.Refusal(
-                reply.code or "refused",
-                reply.reason or "the signer refused",
-                reply.hint or "ask for less, or have the tenant's policy changed",
-            )
+            hint = reply.hint or "ask for less, or have the tenant's policy changed"
+            return task_view.Refusal(reply.code or "refused", reply.reason or "the signer refused", hint)
         return reply
 
     async def _reject(self, message: Received, refusal: task_view.Refusal) -> None:
-        body = TaskRejected(
-            code=refusal.code[: bounds.MAX_NAME_CHARS],
-            message=refusal.message[: bounds.MAX_REASON_CHARS],
-            hint=refusal.hint[: bounds.MAX_REASON_CHARS],
-        )
+        what, hint = (text[: bounds.MAX_REASON_CHARS] for text in (refusal.message, refusal.hint))
+        body = TaskRejected(code=refusal.code[: bounds.MAX_NAME_CHARS], message=what, hint=hint)
         log.info("task_rejected", task=message.task, code=refusal.code)
-        await self._context.publisher.send(
-            "gateway", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, index="rejected"
-        )
+        await self._context.publisher.send("gateway", body, **message.caused, index="rejected")
 
     async def cancel_requested(self, message: Received, body: TaskCancelRequested, feed: Feed) -> None:
         """Pass a cancel on once the planner has the task; sooner it would wait there for a task that may never come.
@@ -340,24 +274,14 @@ class Intake:
             if await self._admission.leave(message, body.reason) == "over":
                 return
             raise HandBack(CANCEL_RETRY_S, "the planner does not have the task yet")
-        await self._context.publisher.send(
-            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, actor=actor
-        )
+        await self._context.publisher.send("planner", body, **message.caused, actor=actor)
 
     async def cancel(self, claim: RequesterClaim, feed: Feed, reason: str) -> PubAck:
         """Ask for the end of a task, durably. Repeating is harmless. Raises Problem (503)."""
         body = TaskCancelRequested(reason=reason or f"cancelled by {claim.person}")
         try:
-            return await self._writes.within(
-                self._context.publisher.send(
-                    "gateway",
-                    body,
-                    tenant=feed.tenant,
-                    task=feed.task,
-                    cause=feed.view.request_id,
-                    index="cancel",
-                    actor=claim.person,
-                )
-            )
+            place: Caused = {"tenant": feed.tenant, "task": feed.task, "cause": feed.view.request_id}
+            write = self._context.publisher.send("gateway", body, **place, index="cancel", actor=claim.person)
+            return await self._writes.within(write)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from pydantic import ConfigDict
-from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from bulkhead.bus.port import BusError, PublishRefused
@@ -52,56 +51,45 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.headers = dict(headers or {})
-        self.body = ProblemDetails(
-            type=TYPE_PREFIX + code,
-            title=title,
-            status=status,
-            code=code,
-            detail=detail,
-            hint=hint,
-            errors=errors,
-            limit=limit,
-        )
+        texts = {"type": TYPE_PREFIX + code, "title": title, "detail": detail, "hint": hint}
+        self.body = ProblemDetails(**texts, status=status, code=code, errors=errors, limit=limit)
 
     def response(self) -> JSONResponse:
         """As an HTTP answer."""
-        return JSONResponse(
-            self.body.model_dump(mode="json", exclude_none=True), self.body.status, self.headers, MEDIA_TYPE
-        )
-
-
-async def answer(_: Request, error: Exception) -> JSONResponse:
-    """Starlette's handler for Problem."""
-    assert isinstance(error, Problem)
-    return error.response()
+        body = self.body.model_dump(mode="json", exclude_none=True)
+        return JSONResponse(body, self.body.status, self.headers, MEDIA_TYPE)
 
 
 def unauthorized(detail: str, hint: str) -> Problem:
     """401: the caller is not known."""
-    return Problem(
-        401,
-        "unauthorized",
-        "Authentication failed",
-        detail,
-        hint,
-        headers={"WWW-Authenticate": 'Bearer realm="bulkhead"'},
-    )
+    headers = {"WWW-Authenticate": 'Bearer realm="bulkhead"'}
+    return Problem(401, "unauthorized", "Authentication failed", detail, hint, headers=headers)
 
 
 def forbidden(role: str, action: str, needed: str) -> Problem:
     """403: the caller is known and not allowed to do this."""
-    return Problem(
-        403,
-        "forbidden",
-        "Your role does not allow this",
-        f"the role {role} may not {action}",
-        f"ask a person with the role {needed}, or use a key that has it",
-    )
+    detail, hint = f"the role {role} may not {action}", f"ask a person with the role {needed}, or use a key that has it"
+    return Problem(403, "forbidden", "Your role does not allow this", detail, hint)
 
 
 def not_found(what: str, name: str, hint: str) -> Problem:
     """404: it is not there, or belongs to another tenant, which looks the same to the caller."""
     return Problem(404, "not_found", f"No such {what}", f"there is no {what} {name[:80]!r} in your tenant", hint)
+
+
+def already_ended(status: str, hint: str) -> Problem:
+    """409: nothing can be changed about a task that has ended."""
+    return Problem(409, "already_ended", "The task has ended", f"the task has ended: {status}", hint)
+
+
+def invalid_query(field: str, value: str, hint: str, limit: int | None = None) -> Problem:
+    """422: a parameter of the query."""
+    return Problem(422, "invalid_query", f"{field} does not fit", f"{field} is {value[:20]!r}", hint, limit=limit)
+
+
+def too_many(code: str, title: str, detail: str, hint: str, *, retry_after_s: int, limit: int) -> Problem:
+    """429 with the limit, and the time after which a repeat may succeed."""
+    return Problem(429, code, title, detail, hint, headers={"Retry-After": str(retry_after_s)}, limit=limit)
 
 
 def too_large(what: str, limit: int, unit: str, hint: str) -> Problem:
@@ -117,10 +105,8 @@ def unavailable(detail: str, hint: str = "nothing was lost; ask again in a momen
 def not_stored(error: BusError) -> Problem:
     """503: the broker refused a write, or did not confirm it."""
     if isinstance(error, PublishRefused):
-        return unavailable(
-            f"the message broker refused to store it: {error}",
-            "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right",
-        )
+        what = f"the message broker refused to store it: {error}"
+        return unavailable(what, "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right")
     return unavailable(
         f"the message broker does not answer: {error}",
         "nothing that was acknowledged is lost; repeat it, under the same Idempotency-Key if it has one, and it counts "

@@ -36,13 +36,8 @@ def build(
                 f"provider {name} ({known[name].base_url}) has no key: set OPENAI_API_KEY (or its api_key in "
                 "BULKHEAD_PROVIDERS), or point OPENAI_BASE_URL at the offline model"
             )
-    network = Network(
-        settings.connect_timeout_s,
-        settings.stall_timeout_s,
-        settings.provider_proxy,
-        settings.provider_ca_file,
-        transport,
-    )
+    timeouts = settings.connect_timeout_s, settings.stall_timeout_s
+    network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)
     providers = {name: HttpProvider(name, known[name], network) for name in used}
     prices = Prices(settings.free_models, settings.prices_file)
 
@@ -78,13 +73,8 @@ def build(
 
 def policy(settings: Settings, jitter: Callable[[], float] = random.random) -> Policy:
     """The retry policy that the settings tell."""
-    return Policy(
-        attempts=settings.provider_attempts,
-        backoff_first_ms=settings.backoff_first_ms,
-        backoff_cap_ms=settings.backoff_cap_ms,
-        slot_wait_s=settings.slot_wait_s,
-        jitter=jitter,
-    )
+    backoff = settings.backoff_first_ms, settings.backoff_cap_ms
+    return Policy(settings.provider_attempts, *backoff, settings.slot_wait_s, jitter)
 
 
 def _model(
@@ -93,11 +83,5 @@ def _model(
     provider = known[wanted.provider]
     price = prices.find(wanted.model, provider.price_provider, provider.base_url)
     context_tokens = wanted.context_tokens or (price.context_tokens if price else None) or UNKNOWN_CONTEXT_TOKENS
-    return Model(
-        name=wanted.model,
-        provider=providers[wanted.provider],
-        price=price,
-        context_tokens=context_tokens,
-        max_output_tokens=wanted.max_output_tokens,
-        temperature=wanted.temperature,
-    )
+    held = providers[wanted.provider]
+    return Model(wanted.model, held, price, context_tokens, wanted.max_output_tokens, wanted.temperature)

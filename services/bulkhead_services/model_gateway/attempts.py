@@ -39,7 +39,7 @@ HALTED_HINT = (
     "names, then submit again"
 )
 
-BREAKER_OPEN = "breaker_open"
+BREAKER_OPEN, AGAIN_BY_ITSELF = "breaker_open", "it is tried again by itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +145,8 @@ class Attempts:
             return LATE
         if stop is not None and stop.held is not None:
             self.held = stop.held
-            return Fault(
-                BREAKER_OPEN,
-                stop.reason,
-                "it is tried again by itself",
-                outage=True,
-                consumed=False,
-                refused=True,
-                retry_after_s=stop.held.retry_after_ms / 1000,
-            )
+            wait_s = stop.held.retry_after_ms / 1000
+            return replace(LATE, code=BREAKER_OPEN, message=stop.reason, hint=AGAIN_BY_ITSELF, retry_after_s=wait_s)
         if stop is not None:
             return Fault("halted", stop.reason, HALTED_HINT, refused=True)
         return None

@@ -5,7 +5,7 @@ A tier names a model; the model answers, or its fallback does (and the reply is 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from bulkhead.runtime.doer.protocol import Doer, Hands, Job
 from bulkhead.runtime.errors import Refused
@@ -51,11 +51,8 @@ class ModelGateway(Doer[ModelCallRequested]):
         stop: Callable[[], Awaitable[None]] | None = None,
         drain: Callable[[], None] = lambda: None,
     ) -> None:
-        self._routes = routes
-        self._prompts = prompts
-        self._policy = policy
-        self._read_contents = read_contents
-        self._live_text = live_text
+        self._routes, self._prompts, self._policy = routes, prompts, policy
+        self._read_contents, self._live_text = read_contents, live_text
         self._start, self._stop = start, stop
         self._drain = drain
 
@@ -87,7 +84,7 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     def uncertain(self, request: ModelCallRequested) -> ModelCallReplied:
         """Never asked for, since nothing here writes."""
-        failure = Failure(code="uncertain", message="the call may or may not have been made", hint="ask again")
+        failure = Failure.of("uncertain", "the call may or may not have been made", "ask again")
         return self._no(request, "failed", failure)
 
     async def act(self, job: Job[ModelCallRequested], hands: Hands) -> ModelCallReplied:
@@ -100,7 +97,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         texts, missing = await self._read_contents(job, hands)
         if gone := missing_parts(request, missing):
             message = f"the {gone[0].kind} part cannot be read: its content expired or does not match its digest"
-            failure = Failure(code="content_missing", message=message, hint="submit the task again")
+            failure = Failure.of("content_missing", message, "submit the task again")
             return self._no(request, "failed", failure)
         schema = self._prompts.schemas[request.response] if request.response != "text" else None
         source = Source(prompt.text, request, texts, schema, missing)
@@ -111,15 +108,13 @@ class ModelGateway(Doer[ModelCallRequested]):
                 # No agent can go on without its model: the call waits until the breaker allows a trial.
                 raise hands.held_back(attempts.held)
         except Refused as refusal:
-            outcome, model, standing_reason = Outcome(_refused(refusal)), route.primary, ""
+            why = refusal.failure
+            said = Fault(why.code, why.message, why.hint, consumed=False, refused=True)
+            outcome, model, standing_reason = Outcome(said), route.primary, ""
         reply = await self._reply(job, hands, outcome, model, standing_reason)
-        return reply.model_copy(
-            update={
-                "usage": attempts.spent.usage,
-                "provider_attempts": attempts.spent.attempts,
-                "duration_ms": max(0, hands.now_unix_ms() - began),
-            }
-        )
+        spent, took_ms = attempts.spent, max(0, hands.now_unix_ms() - began)
+        told = {"usage": spent.usage, "provider_attempts": spent.attempts, "duration_ms": took_ms}
+        return reply.model_copy(update=told)
 
     def _prepare(self, job: Job[ModelCallRequested]) -> tuple[Prompt, Route] | Fault:
         request = job.request
@@ -161,16 +156,12 @@ class ModelGateway(Doer[ModelCallRequested]):
         self, job: Job[ModelCallRequested], hands: Hands, outcome: Outcome, model: Model, degraded: str
     ) -> ModelCallReplied:
         request, said = job.request, outcome.said
+        price = model.price.digest if model.price else ""
+        source: dict[str, Any] = {"provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS], "price_digest": price}
         if isinstance(said, Fault):
             reply = self._no(request, "refused" if said.refused else "failed", _failure(said))
-            return reply.model_copy(
-                update={
-                    "model": model.name,
-                    "provider": _provider(model),
-                    "price_digest": _price_digest(model),
-                    "completeness": _completeness(outcome.omissions),
-                }
-            )
+            told = {"model": model.name, "completeness": _completeness(outcome.omissions)}
+            return reply.model_copy(update=source | told)
         content: ContentRef | None = None
         labels: tuple[Label, ...] = ()
         if said.text.strip():
@@ -193,8 +184,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             prompt_id=prompt_id,
             prompt_digest=digest,
             model=said.model or model.name,
-            provider=_provider(model),
-            price_digest=_price_digest(model),
+            **source,
         )
 
     def _prompt_of(self, request: ModelCallRequested) -> tuple[str, str]:
@@ -221,24 +211,10 @@ def _completeness(omissions: tuple[Omission, ...]) -> Completeness:
     return Completeness.missing(*omissions) if omissions else Completeness()
 
 
-def _provider(model: Model) -> str:
-    return model.provider.name[: bounds.MAX_SUMMARY_CHARS]
-
-
-def _price_digest(model: Model) -> str:
-    return model.price.digest if model.price else ""
-
-
 def _label(content: ContentRef, model: Model) -> Label:
     source = f"{model.provider.name}/{model.name}"[: bounds.MAX_SUMMARY_CHARS]
     return Label(sha256=content.sha256, kind="model_reply", source=source, trust="untrusted", observed_by=SERVICE)
 
 
 def _failure(fault: Fault) -> Failure:
-    message = fault.message[: bounds.MAX_REASON_CHARS]
-    return Failure(code=fault.code, message=message, hint=fault.hint[: bounds.MAX_REASON_CHARS])
-
-
-def _refused(refusal: Refused) -> Fault:
-    failure = refusal.failure
-    return Fault(failure.code, failure.message, failure.hint, consumed=False, refused=True)
+    return Failure.of(fault.code, fault.message, fault.hint)

@@ -53,9 +53,7 @@ class HttpProvider:
     """An endpoint that speaks OpenAI's chat format: its connections, its key, its places."""
 
     def __init__(self, name: str, settings: ProviderSettings, network: Network) -> None:
-        self.name = name
-        self._settings = settings
-        self._network = network
+        self.name, self._settings, self._network = name, settings, network
         # Long answers that began together end late: an eighth of the places stays free for calls of other tenants.
         self.places = FairSemaphore(settings.concurrency, kept=settings.concurrency // 8)
         self._client: httpx.AsyncClient | None = None
@@ -94,13 +92,8 @@ class HttpProvider:
 
     def body(self, model: str, chat: Mapping[str, Any], output_tokens: int, temperature: float | None) -> bytes:
         """One chat completion, streamed, with its usage at the end."""
-        payload = {
-            "model": model,
-            **chat,
-            self._settings.limit_field: output_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        payload = {"model": model, **chat, self._settings.limit_field: output_tokens, "stream": True}
+        payload["stream_options"] = {"include_usage": True}
         if temperature is not None:
             payload["temperature"] = temperature
         return encode(payload)
@@ -237,13 +230,8 @@ class LiveText:
             return
         for start in range(0, len(text), bounds.MAX_ANSWER_CHARS):
             piece = text[start : start + bounds.MAX_ANSWER_CHARS]
-            delta = TextDelta(
-                call_id=request.call_id,
-                step_id=request.step_id,
-                attempt=request.attempt,
-                offset=self._offset,
-                text=piece,
-            )
+            call_id, step_id, attempt = request.call_id, request.step_id, request.attempt
+            delta = TextDelta(call_id=call_id, step_id=step_id, attempt=attempt, offset=self._offset, text=piece)
             self._offset += len(piece)
             try:
                 await self._hands.live(self._job, delta)

@@ -117,13 +117,9 @@ def _said(source: Source, cut: set[Place]) -> list[Omission]:
         those = [one for one in parts if (one.kind == "passage") == (kind == "passage")]
         if those:
             listed = ", ".join(dict.fromkeys(f"{one.source or one.title} #{marker(one)}".strip() for one in those))
-            omissions.append(
-                Omission(
-                    reason="pruned",
-                    what=f"{len(those)} {name}, which the model did not see",
-                    detail=f"they do not fit its context: {listed}"[: bounds.MAX_REASON_CHARS],
-                )
-            )
+            what = f"{len(those)} {name}, which the model did not see"
+            detail = f"they do not fit its context: {listed}"[: bounds.MAX_REASON_CHARS]
+            omissions.append(Omission(reason="pruned", what=what, detail=detail))
     return omissions
 
 
@@ -131,14 +127,9 @@ def _unread(source: Source) -> list[Omission]:
     answers = (answer for turn in source.request.turns for answer in turn.answers)
     parts = [*source.request.parts, *(part for answer in answers for part in answer.parts)]
     gone = {marker(one): one for one in parts if one.content and one.content.sha256 in source.missing}
-    return [
-        Omission(
-            reason="failed_part",
-            what=f"{one.kind} #{name}"[: bounds.MAX_SUMMARY_CHARS],
-            detail="its content could not be read: it has expired or does not match its digest",
-        )
-        for name, one in list(gone.items())[:8]
-    ]
+    names = [f"{part.kind} #{name}"[: bounds.MAX_SUMMARY_CHARS] for name, part in list(gone.items())[:8]]
+    detail = "its content could not be read: it has expired or does not match its digest"
+    return [Omission(reason="failed_part", what=name, detail=detail) for name in names]
 
 
 # Messages
@@ -155,17 +146,11 @@ def _payload(source: Source, cut: set[Place]) -> dict[str, Any]:
         messages.append({"role": "user", "content": markers})
     payload: dict[str, Any] = {"messages": messages}
     if request.tools:
-        payload["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": one.name,
-                    "description": one.description,
-                    "parameters": _schema(one.parameters_json),
-                },
-            }
-            for one in request.tools
-        ]
+        functions = (
+            {"name": tool.name, "description": tool.description, "parameters": _schema(tool.parameters_json)}
+            for tool in request.tools
+        )
+        payload["tools"] = [{"type": "function", "function": function} for function in functions]
     if source.schema is not None:
         form = {"name": request.response, "strict": True, "schema": source.schema}
         payload["response_format"] = {"type": "json_schema", "json_schema": form}

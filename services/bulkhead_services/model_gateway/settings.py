@@ -99,13 +99,10 @@ class Settings(ServiceSettings):
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
         known = self.all_providers()
-        for tier, route in self.all_routes().items():
-            for one in filter(None, (route, route.fallback)):
-                if one.provider not in known:
-                    raise ValueError(
-                        f"tier {tier!r} wants provider {one.provider!r}, which is not configured; known: "
-                        f"{', '.join(known)}; add it to BULKHEAD_PROVIDERS"
-                    )
+        for tier, model in self._models():
+            if model.provider not in known:
+                what = f"tier {tier!r} wants provider {model.provider!r}, which is not configured"
+                raise ValueError(f"{what}; known: {', '.join(known)}; add it to BULKHEAD_PROVIDERS")
         for name, provider in known.items():
             if urlsplit(provider.base_url).scheme not in ("http", "https"):
                 raise ValueError(f"provider {name!r}: base URL must begin with http:// or https://")
@@ -117,17 +114,21 @@ class Settings(ServiceSettings):
         from bulkhead_services.model_gateway.prices import Prices
 
         prices, known = Prices(self.free_models, self.prices_file), self.all_providers()
-        for tier, route in self.all_routes().items():
-            for one in filter(None, (route, route.fallback)):
-                provider = known[one.provider]
-                if prices.find(one.model, provider.price_provider, provider.base_url) is None:
-                    raise ValueError(
-                        f"no price is known for model {one.model!r} of tier {tier!r} at provider {one.provider!r} "
-                        f"({provider.base_url}), and a call without a price is refused; add its row to "
-                        "BULKHEAD_PRICES_FILE, name the provider's price list in BULKHEAD_PRICE_PROVIDER, or put the "
-                        "model into BULKHEAD_FREE_MODELS when it costs nothing"
-                    )
+        for tier, model in self._models():
+            provider = known[model.provider]
+            if prices.find(model.model, provider.price_provider, provider.base_url) is None:
+                raise ValueError(
+                    f"no price is known for model {model.model!r} of tier {tier!r} at provider {model.provider!r} "
+                    f"({provider.base_url}), and a call without a price is refused; add its row to "
+                    "BULKHEAD_PRICES_FILE, name the provider's price list in BULKHEAD_PRICE_PROVIDER, or put the "
+                    "model into BULKHEAD_FREE_MODELS when it costs nothing"
+                )
         return self
+
+    def _models(self) -> list[tuple[str, ModelSettings]]:
+        """Every model that is called, with its tier."""
+        routes = self.all_routes().items()
+        return [(tier, model) for tier, route in routes for model in (route, route.fallback) if model is not None]
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """Providers by name; `openai` is made of the unprefixed variables unless `providers` names it."""

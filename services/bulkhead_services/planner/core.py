@@ -111,16 +111,9 @@ def _decide(state: State, message: Message) -> Decision[State]:
 
 
 def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[State]:
-    state = replace(
-        state,
-        objective=body.objective,
-        limits=body.limits,
-        tools=body.tools,
-        check=body.check,
-        grant=message.envelope.grant,
-        deadline_unix_ms=body.submitted_unix_ms + body.limits.deadline_ms,
-        held=reuse.given(body),
-    )
+    state = replace(state, objective=body.objective, limits=body.limits, tools=body.tools, check=body.check)
+    until = body.submitted_unix_ms + body.limits.deadline_ms
+    state = replace(state, grant=message.envelope.grant, deadline_unix_ms=until, held=reuse.given(body))
     outputs: Outputs = (
         Send("gateway", TaskAccepted(deadline_unix_ms=state.deadline_unix_ms)),
         SetTimer(TASK_TIMER, state.deadline_unix_ms),
@@ -131,7 +124,7 @@ def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[
     notes = notes[: bounds.MAX_PLAN_NOTES]
     if errors := [note.message for note in notes if note.severity == "error"]:
         why = "; ".join(errors)[: bounds.MAX_REASON_CHARS]
-        failure = Failure.of(code="plan_rejected", message=why, hint="mend the plan and submit again")
+        failure = Failure.of("plan_rejected", why, "mend the plan and submit again")
         return then((*outputs, _rejected(state, notes)), ending.end(state, message, "failed", failure))
     return then(outputs, steps.adopt(state, message, body.plan.steps, notes))
 
@@ -142,7 +135,7 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
         return Decision(state)
     state = replace(state, usage=state.usage + body.usage)
     if body.outcome != "answered" or body.content is None:
-        failure = body.failure or Failure.of(code="no_plan", message="the model answered with nothing")
+        failure = body.failure or Failure.of("no_plan", "the model answered with nothing")
         if failure.code in ending.STOPPED_BY_BUDGET:
             return ending.end(state, message, "halted", failure)
         return drafting.draft_again(state, message, (), failure)

@@ -86,7 +86,7 @@ def deferred(state: State, message: Message, body: CallDeferred) -> Decision[Sta
         pauses = (Pause("", state.drafts, 0, body.code, body.reason),)
     elif state.deferrals >= bounds.MAX_CALL_DEFERRALS:
         why = f"the model call was put off again and again: {body.reason}"
-        return draft_again(state, message, (), Failure.of(code="deferred_too_often", message=why))
+        return draft_again(state, message, (), Failure.of("deferred_too_often", why))
     else:
         state = replace(state, deferrals=state.deferrals + 1)
         after_ms *= min(state.deferrals, 8)

@@ -18,9 +18,8 @@ HALTED_BY_BUDGET = STOPPED_BY_BUDGET | {AT_CEILING}
 
 def end(state: State, message: Message, status: TaskStatus, failure: Failure | None) -> Decision[State]:
     """The task's end, told to everybody who has to do with it."""
-    stop: tuple[Output, ...] = tuple(
-        cancel(state, step, "the task has ended") for step in state.steps if step.status == "running"
-    )
+    running = (step for step in state.steps if step.status == "running")
+    stop: tuple[Output, ...] = tuple(cancel(state, step, "the task has ended") for step in running)
     result = None
     if status == "succeeded" and state.steps:
         last = state.step(state.final)
@@ -44,7 +43,7 @@ def end(state: State, message: Message, status: TaskStatus, failure: Failure | N
 def cancelled(state: State, message: Message, body: TaskCancelRequested) -> Decision[State]:
     """A person no longer wants the task."""
     reason = body.reason or "cancelled on request"
-    return end(state, message, "cancelled", Failure.of(code="cancelled", message=reason))
+    return end(state, message, "cancelled", Failure.of("cancelled", reason))
 
 
 def halted(state: State, message: Message, body: TaskHalted) -> Decision[State]:
@@ -53,7 +52,7 @@ def halted(state: State, message: Message, body: TaskHalted) -> Decision[State]:
         hint = "raise the limit and submit again, or look at `bulkhead timeline` for what was spent"
     else:
         hint = f"`bulkhead why {message.task}` shows why, with the evidence"
-    return end(state, message, "halted", Failure.of(code=body.code, message=body.reason, hint=hint))
+    return end(state, message, "halted", Failure.of(body.code, body.reason, hint))
 
 
 def out_of_time(state: State, message: Message) -> Decision[State]:
@@ -61,11 +60,9 @@ def out_of_time(state: State, message: Message) -> Decision[State]:
     if state.pauses:
         return _out_of_time_while_paused(state, message)
     waiting = ", ".join(step.step.id for step in state.steps if step.status == "running") or state.phase
-    failure = Failure.of(
-        code="deadline_exceeded",
-        message=f"the task's deadline of {state.limits.deadline_ms} ms passed; it was waiting for: {waiting}",
-        hint="submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went",
-    )
+    what = f"the task's deadline of {state.limits.deadline_ms} ms passed; it was waiting for: {waiting}"
+    hint = "submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went"
+    failure = Failure.of("deadline_exceeded", what, hint)
     return end(state, message, "failed", failure)
 
 
@@ -74,20 +71,14 @@ def _out_of_time_while_paused(state: State, message: Message) -> Decision[State]
     pause = next((row for row in state.pauses if row.code == AT_CEILING), state.pauses[0])
     lasted = f"the task's deadline of {state.limits.deadline_ms} ms passed while it was held back"
     if pause.code != AT_CEILING:
-        failure = Failure.of(
-            code="deadline_exceeded",
-            message=f"{lasted}: {pause.reason}",
-            hint="submit it again, with a longer --deadline if it may have to wait",
-        )
+        longer = "submit it again, with a longer --deadline if it may have to wait"
+        failure = Failure.of("deadline_exceeded", f"{lasted}: {pause.reason}", longer)
         return end(state, message, "failed", failure)
     hint = "submit it again with a higher limit"
     if any(step.status == "done" for step in state.steps):
         hint += f", or fork it: `bulkhead replay {message.task} --from-step N` takes over what is done"
-    failure = Failure.of(
-        code=AT_CEILING,
-        message=f"{lasted}, and nobody gave it more: {pause.reason}",
-        hint=f"{hint}; a longer --deadline leaves more time for a top-up",
-    )
+    what = f"{lasted}, and nobody gave it more: {pause.reason}"
+    failure = Failure.of(AT_CEILING, what, f"{hint}; a longer --deadline leaves more time for a top-up")
     ended = end(state, message, "halted", failure)
     # Budget knows what was in flight and what it cost of a task that budget itself has ended, but not of this one.
     return Decision(ended.state, (*ended.outputs, Send("budget", TaskStopped(code=AT_CEILING, reason=failure.message))))

@@ -67,35 +67,14 @@ def _requested(now: Book, message: Message, body: LeaseRequested) -> tuple[Book,
     if any(_same(one, body) for one in now.queue):
         return now, ()
     if len(now.queue) >= bounds.MAX_LEASE_QUEUE or now.messages > bounds.MAX_LEASE_BOOK_MESSAGES:
-        failure = Failure.of(
-            "lease_queue_full",
-            f"{body.resource} is held, and {len(now.queue)} steps wait for it already",
-            "go on with something else, and ask again later",
-        )
-        return now, (
-            _to(
-                body,
-                LeaseRefused(lease_id=body.lease_id, step_id=body.step_id, resource=body.resource, failure=failure),
-            ),
-        )
+        what = f"{body.resource} is held, and {len(now.queue)} steps wait for it already"
+        failure = Failure.of("lease_queue_full", what, "go on with something else, and ask again later")
+        refused = LeaseRefused(lease_id=body.lease_id, step_id=body.step_id, resource=body.resource, failure=failure)
+        return now, (_to(body, refused),)
     now = replace(now, queue=(*now.queue, body))
     assert now.holder is not None
-    return now, (
-        _to(
-            body,
-            LeaseQueued(
-                lease_id=body.lease_id,
-                step_id=body.step_id,
-                attempt=body.attempt,
-                plan_version=body.plan_version,
-                resource=body.resource,
-                holder_task=now.holder.task,
-                holder_step=now.holder.step_id,
-                place=len(now.queue),
-                until_unix_ms=now.expires_unix_ms,
-            ),
-        ),
-    )
+    told = body.model_dump(include=_SAME) | {"place": len(now.queue), "until_unix_ms": now.expires_unix_ms}
+    return now, (_to(body, LeaseQueued(**told, holder_task=now.holder.task, holder_step=now.holder.step_id)),)
 
 
 def _released(now: Book, message: Message, body: LeaseReleaseRequested) -> tuple[Book, Outputs]:
@@ -111,11 +90,9 @@ def _released(now: Book, message: Message, body: LeaseReleaseRequested) -> tuple
     if not body.call_id:
         return now, ()  # It had expired, or was never granted: whoever is over gives back what it can.
     whose = f"it is held by step {now.holder.step_id} of task {now.holder.task}" if now.holder else "nobody holds it"
-    failure = Failure.of(
-        "not_lease_holder",
-        f"step {body.step_id} of task {body.task} holds no lease of {body.resource}: {whose}",
-        "only who holds a lease can give it back; it may have expired meanwhile",
-    )
+    what = f"step {body.step_id} of task {body.task} holds no lease of {body.resource}: {whose}"
+    hint = "only who holds a lease can give it back; it may have expired meanwhile"
+    failure = Failure.of("not_lease_holder", what, hint)
     refused = LeaseRefused(
         lease_id=body.lease_id, call_id=body.call_id, step_id=body.step_id, resource=body.resource, failure=failure
     )
@@ -147,18 +124,12 @@ def _grant(now: Book, message: Message, body: LeaseRequested) -> tuple[Book, Out
 
 
 def _granted(now: Book, body: LeaseRequested) -> Send:
-    return _to(
-        body,
-        LeaseGranted(
-            lease_id=body.lease_id,
-            step_id=body.step_id,
-            attempt=body.attempt,
-            plan_version=body.plan_version,
-            resource=body.resource,
-            fencing_token=now.token,
-            expires_unix_ms=now.expires_unix_ms,
-        ),
-    )
+    same, expires = body.model_dump(include=_SAME), now.expires_unix_ms
+    return _to(body, LeaseGranted(**same, fencing_token=now.token, expires_unix_ms=expires))
+
+
+_SAME = {"lease_id", "step_id", "attempt", "plan_version", "resource"}
+"""What an answer says again of its request."""
 
 
 def _to(whom: LeaseRequested, body: LeaseEnded | LeaseGranted | LeaseQueued | LeaseRefused) -> Send:

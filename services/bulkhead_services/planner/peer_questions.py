@@ -5,9 +5,12 @@ that run, and one answer for each step that was asked: its opinion, its result, 
 puts them together; an ask is forgotten with its last answer, with its asker's attempt, and with its plan.
 """
 
+from typing import Any
+
 from bulkhead.flow import Decision, Output, Send, replace
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure
+from bulkhead_services.planner import steps
 from bulkhead_services.planner.state import Ask, State, StepState
 
 MAX_ASKS = 256
@@ -86,32 +89,15 @@ def _needs(state: State, step_id: str) -> set[str]:
 
 
 def _runs(state: State, step_id: str, attempt: int, version: int) -> bool:
-    step = state.step(step_id)
-    return (
-        state.phase == "running"
-        and state.plan is not None
-        and state.plan.version == version
-        and step is not None
-        and step.status == "running"
-        and step.attempt == attempt
-    )
+    return steps.running(state, step_id, attempt, version) is not None
 
 
 def _answer(
     state: State, body: AnswerRequested, target: str, step: StepState | None = None, failure: Failure | None = None
 ) -> Send:
-    return Send(
-        "worker",
-        AnswerGiven(
-            ask_id=body.ask_id,
-            step_id=body.step_id,
-            target=target,
-            outcome="refused" if failure else "answered",
-            result=step.result if step else None,
-            failure=failure,
-        ),
-        grant=state.grant,
-    )
+    given: dict[str, Any] = {"ask_id": body.ask_id, "step_id": body.step_id, "target": target}
+    given |= {"outcome": "refused" if failure else "answered", "failure": failure}
+    return Send("worker", AnswerGiven(**given, result=step.result if step else None), grant=state.grant)
 
 
 def _without(state: State, ask: Ask, target: str, *, refused: bool = False) -> State:

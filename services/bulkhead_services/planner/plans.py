@@ -42,17 +42,8 @@ def parse(text: str, cut: str = "") -> tuple[tuple[PlanStep, ...], tuple[PlanNot
     """Steps of a draft, or notes that say why it cannot be read. cut: what the reply says is missing from it."""
     try:
         draft = Draft.model_validate_json(text)
-        steps = tuple(
-            PlanStep(
-                id=one.id,
-                title=heading(one.title, bounds.MAX_TITLE_CHARS),
-                instruction=one.instruction,
-                tools=one.tools,
-                inputs=one.inputs,
-                acceptance=one.acceptance,
-            )
-            for one in draft.steps
-        )
+        rows = (step.model_dump() | {"title": heading(step.title, bounds.MAX_TITLE_CHARS)} for step in draft.steps)
+        steps = tuple(PlanStep(**row) for row in rows)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[:8]
         if found[0]["type"] == "json_invalid":
@@ -80,11 +71,8 @@ def failure(notes: Sequence[PlanNote]) -> Failure:
     hint = "state the objective more simply, or submit a plan of your own"
     if any(one.code in CUT_OFF for one in errors):
         hint = "ask for less at once (split the objective into several tasks), or submit a plan of your own"
-    return Failure.of(
-        code="plan_rejected",
-        message=f"no draft passed the plan checker: {'; '.join(one.message for one in errors)}",
-        hint=hint,
-    )
+    what = f"no draft passed the plan checker: {'; '.join(one.message for one in errors)}"
+    return Failure.of("plan_rejected", what, hint)
 
 
 def unchecked(step: PlanStep, result: Result) -> Result:
@@ -142,9 +130,8 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool
     notes: list[PlanNote] = []
 
     def note(severity: Literal["error", "warning", "note"], code: str, step_id: str, message: str) -> None:
-        notes.append(
-            PlanNote(severity=severity, code=code, step_id=step_id[:64], message=message[: bounds.MAX_REASON_CHARS])
-        )
+        cut = message[: bounds.MAX_REASON_CHARS]
+        notes.append(PlanNote(severity=severity, code=code, step_id=step_id[:64], message=cut))
 
     if not steps:
         note("error", "empty_plan", "", "the plan has no steps")
@@ -168,12 +155,8 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool
                 note("error", "unknown_input", step.id, f"step {step.id} needs {name}, which is no step")
         for name in step.tools:
             if name not in granted:
-                note(
-                    "error",
-                    "tool_not_granted",
-                    step.id,
-                    f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}",
-                )
+                text = f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}"
+                note("error", "tool_not_granted", step.id, text)
     if looped := cycle(steps):
         note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
     if len(sinks(steps)) > 1 and not looped:

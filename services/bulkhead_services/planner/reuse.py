@@ -20,15 +20,12 @@ ADVICE = "these steps are done and will not run again; repeat those that are sti
 def given(body: TaskSubmitted) -> tuple[StepState, ...]:
     """What a submission brings along: results of steps of its own plan."""
     steps = {one.id: one for one in body.plan.steps} if body.plan else {}
-    return tuple(
-        StepState(
-            steps.get(one.step_id, PlanStep(id=one.step_id, title="", instruction="")),
-            status="done",
-            notes=(one.title,) if one.title else (),
-            result=one.result,
-        )
-        for one in body.given
-    )
+    found = []
+    for row in body.given:
+        step = steps.get(row.step_id, PlanStep(id=row.step_id, title="", instruction=""))
+        notes = (row.title,) if row.title else ()
+        found.append(StepState(step, status="done", notes=notes, result=row.result))
+    return tuple(found)
 
 
 def done(steps: Sequence[StepState], version: int) -> tuple[StepState, ...]:

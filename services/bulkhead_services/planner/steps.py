@@ -188,12 +188,10 @@ def _again(
         state = state.with_step(replace(step, status="waiting", notes=notes))
         return then((said,), _hand_out(state, message))
     state = state.with_step(replace(step, status="failed", notes=notes))
-    failure = Failure.of(
-        code="step_failed",
-        message=f"step {step.step.id} ({plans.heading(step.step.title or step.step.instruction, 80)}) failed "
-        f"{step.attempt} times; last: {'; '.join(reasons)}"[: bounds.MAX_REASON_CHARS],
-        hint="see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective",
-    )
+    name = f"step {step.step.id} ({plans.heading(step.step.title or step.step.instruction, 80)})"
+    what = f"{name} failed {step.attempt} times; last: {'; '.join(reasons)}"
+    hint = "see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective"
+    failure = Failure.of("step_failed", what, hint)
     if state.generation >= bounds.MAX_PLAN_GENERATIONS:
         return then((said,), end(state, message, "failed", failure))
     if state.wrote:

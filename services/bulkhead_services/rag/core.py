@@ -66,8 +66,7 @@ class Rag(Doer[Request]):
 
     def __init__(self, library: Library, knobs: Knobs) -> None:
         self.rpc: RpcTable = {DocumentsRequested: self.documents}
-        self._library = library
-        self._knobs = knobs
+        self._library, self._knobs = library, knobs
 
     def problem(self) -> str:
         """Why it cannot do its work, for health checks; "" when it can."""
@@ -120,9 +119,7 @@ class Rag(Doer[Request]):
 
     def uncertain(self, request: Request) -> Body:
         """Never asked for, since nothing here is claimed; answered all the same."""
-        failure = Failure(
-            code="uncertain", message="it is unknown whether this was done", hint="ask again: repeating is safe"
-        )
+        failure = Failure.of("uncertain", "it is unknown whether this was done", "ask again: repeating is safe")
         return self.refuse(request, failure)
 
     # Retrieval
@@ -140,15 +137,9 @@ class Rag(Doer[Request]):
         if isinstance(found, Failure):
             if found.code == "store_busy":
                 raise Deferred(1_000, found.message)
-            return RetrievalReplied(
-                call_id=request.call_id,
-                step_id=request.step_id,
-                outcome="failed",
-                failure=found,
-                standing="failed",
-                usage=vectors.usage,
-                duration_ms=max(0, hands.now_unix_ms() - started),
-            )
+            took_ms = max(0, hands.now_unix_ms() - started)
+            said = {"outcome": "failed", "failure": found, "usage": vectors.usage, "duration_ms": took_ms}
+            return self.refuse(request, found).model_copy(update=said)
         ranked = lexical(found.words, found.terms)
         if found.nearest:
             rows = {candidate.row: candidate for candidate in found.nearest}
@@ -174,32 +165,20 @@ class Rag(Doer[Request]):
     ) -> Failure | None:
         step, task = job.authority.step, job.authority.task
         if step is None or TOOL not in step.tools or TOOL not in task.tools:
-            return Failure(
-                code="not_granted",
-                message=f"no step grant names {TOOL}",
-                hint=f"submit the task with the tool {TOOL} allowed",
-            )
+            what = f"no step grant names {TOOL}"
+            return Failure.of("not_granted", what, f"submit the task with the tool {TOOL} allowed")
         if (step.step_id, step.attempt) != (request.step_id, request.attempt):
-            return Failure(
-                code="wrong_step",
-                message="the grant is for another step or attempt",
-                hint="send the grant that came with the step's assignment",
-            )
+            what = "the grant is for another step or attempt"
+            return Failure.of("wrong_step", what, "send the grant that came with the step's assignment")
         if not task.document_scopes:
-            return Failure(
-                code="no_scope",
-                message="the grant names no document scope",
-                hint=f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}",
-            )
+            what = "the grant names no document scope"
+            return Failure.of("no_scope", what, f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}")
         stop = hands.may(job, tool=TOOL, deadline_unix_ms=request.deadline_unix_ms, what="the search", begins=True)
         if stop is not None:
             return stop.failure()
         if not terms:
-            return Failure(
-                code="empty_query",
-                message="the query holds no word to search for",
-                hint="ask with words that should stand in the documents",
-            )
+            what = "the query holds no word to search for"
+            return Failure.of("empty_query", what, "ask with words that should stand in the documents")
         return None
 
     # Ingestion
@@ -242,13 +221,9 @@ class Rag(Doer[Request]):
         )
         if isinstance(done, Failure):
             return _rejected(request, done)
+        name, outcome, detail = request.name, done.outcome, _lost_line(vectors.lost)
         return DocumentIngested(
-            name=request.name,
-            sha256=sha256,
-            outcome=done.outcome,
-            chunks=done.chunks,
-            replaced_sha256=done.replaced,
-            detail=_lost_line(vectors.lost),
+            name=name, sha256=sha256, outcome=outcome, chunks=done.chunks, replaced_sha256=done.replaced, detail=detail
         )
 
     async def _delete(self, job: Job[Request], request: DocumentDeleteRequested, hands: Hands) -> Body:
@@ -330,25 +305,14 @@ async def _passage(job: Job[Request], hands: Hands, ranked: Ranked) -> Passage:
     """A chunk's text becomes a blob when it is cited: most never are, and blobs may expire."""
     c = ranked.candidate
     content: ContentRef = await hands.blobs.put(job.tenant, c.text)
-    citation = Citation(
-        marker=content.marker,
-        document=c.document,
-        document_sha256=c.document_sha256,
-        chunk_id=c.chunk_id,
-        start=c.start,
-        end=c.end,
-    )
+    same = {name: getattr(c, name) for name in ("document", "document_sha256", "chunk_id", "start", "end")}
+    citation = Citation(marker=content.marker, **same)
     return Passage(content=content, citation=citation, title=c.title, score=ranked.score)
 
 
 def _label(hands: Hands, passage: Passage) -> Label:
-    label = Label(
-        sha256=passage.content.sha256,
-        kind="passage",
-        source=passage.citation.document,
-        trust="untrusted",
-        observed_by=SERVICE,
-    )
+    source = passage.citation.document
+    label = Label(sha256=passage.content.sha256, kind="passage", source=source, trust="untrusted", observed_by=SERVICE)
     return hands.signer.label(label)
 
 
@@ -374,11 +338,8 @@ def _lost_line(lost: str) -> str:
 def _no_change(job: Job[Request], hands: Hands) -> Failure | None:
     """Why this authority may not change what documents there are, now."""
     if DEFAULT_SCOPE not in job.authority.task.document_scopes:
-        return Failure(
-            code="no_scope",
-            message=f"the grant does not name the scope {DEFAULT_SCOPE!r}",
-            hint="have the tenant's policy allow it",
-        )
+        what = f"the grant does not name the scope {DEFAULT_SCOPE!r}"
+        return Failure.of("no_scope", what, "have the tenant's policy allow it")
     stop = hands.may(job)
     return stop.failure() if stop is not None else None
 

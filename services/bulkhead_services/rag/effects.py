@@ -38,6 +38,7 @@ T = TypeVar("T")
 MAX_OPEN_STORES = 64
 THREADS = 4
 PARSERS = 2
+SAVE_ANEW = "save it anew with another program, or send it as text"
 
 
 class FileLibrary:
@@ -75,9 +76,9 @@ class FileLibrary:
         try:
             return await blobs.get(tenant, ref)
         except BlobMissing as error:
-            return Failure(code="content_missing", message=str(error), hint="submit the document again")
+            return Failure.of("content_missing", str(error), "submit the document again")
         except BlobCorrupt as error:
-            return Failure(code="content_corrupt", message=str(error), hint="submit the document again")
+            return Failure.of("content_corrupt", str(error), "submit the document again")
 
     async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
         """Text and chunks of a document."""
@@ -89,11 +90,9 @@ class FileLibrary:
             return found.model_copy(update={"message": f"{name}: {found.message}"})
         chunks = await self._in_thread(tenant, lambda: chunks_of(name, sha256, found))
         if len(chunks) > contract_bounds.MAX_CHUNKS_PER_DOCUMENT:
-            return Failure(
-                code="document_too_long",
-                message=f"{name}: {len(chunks)} chunks exceed {contract_bounds.MAX_CHUNKS_PER_DOCUMENT}",
-                hint="split the document and ingest its parts under names of their own",
-            )
+            what = f"{name}: {len(chunks)} chunks exceed {contract_bounds.MAX_CHUNKS_PER_DOCUMENT}"
+            hint = "split the document and ingest its parts under names of their own"
+            return Failure.of("document_too_long", what, hint)
         return Divided(found.text, chunks)
 
     async def _extract(self, tenant: str, form: extract.Form, data: bytes, media_type: str) -> Extracted | Failure:
@@ -113,25 +112,13 @@ class FileLibrary:
 
     async def _parse(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
         settings = self._settings
-        bounds = (
-            settings.parse_memory_mib,
-            math.ceil(settings.parse_timeout_s),
-            contract_bounds.MAX_PDF_PAGES,
-            contract_bounds.MAX_DOCUMENT_TEXT_CHARS,
-        )
+        own = settings.parse_memory_mib, math.ceil(settings.parse_timeout_s)
+        bounds = (*own, contract_bounds.MAX_PDF_PAGES, contract_bounds.MAX_DOCUMENT_TEXT_CHARS)
         async with self._parsing.held(tenant):
             # An environment of its own: the parser of a hostile file must not see this service's secrets.
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "bulkhead_services.rag.reader",
-                form,
-                *map(str, bounds),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=DEVNULL,
-                env={"PYTHONPATH": os.pathsep.join(sys.path)},
-            )
+            program = (sys.executable, "-m", "bulkhead_services.rag.reader", form, *map(str, bounds))
+            env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+            child = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env)
             try:
                 out, _ = await asyncio.wait_for(child.communicate(data), settings.parse_timeout_s)
             except TimeoutError:
@@ -141,17 +128,14 @@ class FileLibrary:
                     child.kill()
                     await child.wait()
         if not out:
-            return Failure(
-                code="damaged_document",
-                message=f"reading it as {form} took more than {settings.parse_timeout_s:g} s or "
-                f"{settings.parse_memory_mib} MiB, or crashed the parser (exit {child.returncode})",
-                hint="save it anew with another program, or send it as text",
-            )
+            most = f"{settings.parse_timeout_s:g} s or {settings.parse_memory_mib} MiB"
+            what = f"reading it as {form} took more than {most}, or crashed the parser (exit {child.returncode})"
+            return Failure.of("damaged_document", what, SAVE_ANEW)
         answer: dict[str, Any] = json.loads(out)
         if answer.get("code"):
             hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
-            hint = hints.get(answer["code"], "save it anew with another program, or send it as text")
-            return Failure(code=answer["code"], message=answer["message"], hint=hint)
+            hint = hints.get(answer["code"], SAVE_ANEW)
+            return Failure.of(answer["code"], answer["message"], hint)
         return answer
 
     async def prior(
@@ -235,7 +219,7 @@ class FileLibrary:
         if not problem:
             return store_failure(error)
         what, _, mend = problem.rpartition("; ")
-        return Failure(code="store_failed", message=f"{what} ({error})", hint=mend)
+        return Failure.of("store_failed", f"{what} ({error})", mend)
 
     async def _store(self, tenant: str) -> Store:
         async with self._opening:
@@ -308,19 +292,13 @@ def store_failure(error: sqlite3.Error | OSError) -> Failure:
     """Failure for a store error, with what to do."""
     text = str(error)
     if isinstance(error, StaleStore):
-        return Failure(code="store_too_new", message=text, hint="start the newer version of rag on this data")
+        return Failure.of("store_too_new", text, "start the newer version of rag on this data")
     if "locked" in text or "busy" in text:
-        return Failure(code="store_busy", message=f"the document store is locked: {text}", hint="try again")
+        return Failure.of("store_busy", f"the document store is locked: {text}", "try again")
     if "full" in text or "No space" in text:
-        return Failure(code="store_full", message=f"no room for documents: {text}", hint="free disk space")
+        return Failure.of("store_full", f"no room for documents: {text}", "free disk space")
     if "malformed" in text or "not a database" in text:
-        return Failure(
-            code="store_damaged",
-            message=f"the document store is damaged: {text}",
-            hint="move the tenant's .sqlite file away and ingest its documents again",
-        )
-    return Failure(
-        code="store_failed",
-        message=f"the document store cannot be used: {text}",
-        hint="check that the data directory exists, is writable and has room",
-    )
+        what = f"the document store is damaged: {text}"
+        return Failure.of("store_damaged", what, "move the tenant's .sqlite file away and ingest its documents again")
+    what = f"the document store cannot be used: {text}"
+    return Failure.of("store_failed", what, "check that the data directory exists, is writable and has room")

@@ -23,20 +23,13 @@ _MEDIA: dict[str, Form] = {
     "application/x-pdf": "pdf",
     "application/json": "text",
 }
-_ENDINGS: dict[str, Form] = {
-    "txt": "text",
-    "text": "text",
-    "csv": "text",
-    "log": "text",
-    "rst": "text",
-    "json": "text",
-    "md": "markdown",
-    "markdown": "markdown",
-    "html": "html",
-    "htm": "html",
-    "xhtml": "html",
+_BY_FORM: dict[Form, str] = {
+    "text": "txt text csv log rst json",
+    "markdown": "md markdown",
+    "html": "html htm xhtml",
     "pdf": "pdf",
 }
+_ENDINGS = {ending: form for form, endings in _BY_FORM.items() for ending in endings.split()}
 _UNTOLD = frozenset({"", "application/octet-stream", "binary/octet-stream", "text/plain"})
 _SNIFF_BYTES = 4096
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", re.I)
@@ -65,11 +58,8 @@ def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
         return _MEDIA[media]
     if media.startswith("text/"):
         return ending or "text"
-    return Failure(
-        code="unsupported_media_type",
-        message=f"{name}: {media[:80]!r} cannot be read here",
-        hint=f"send {SUPPORTED}; convert other formats first",
-    )
+    what = f"{name}: {media[:80]!r} cannot be read here"
+    return Failure.of("unsupported_media_type", what, f"send {SUPPORTED}; convert other formats first")
 
 
 def decode(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
@@ -106,28 +96,19 @@ def read_pages(pages: list[str]) -> Extracted | Failure:
     # Lone surrogates come out of broken PDF fonts; no store and no blob can hold them.
     text = text.encode("utf-8", "replace").decode("utf-8")
     if not text.strip():
-        return Failure(
-            code="no_text",
-            message=f"the PDF's {len(pages)} pages hold no text; it is probably a scan",
-            hint="run it through OCR and ingest the result",
-        )
+        what = f"the PDF's {len(pages)} pages hold no text; it is probably a scan"
+        return Failure.of("no_text", what, "run it through OCR and ingest the result")
     return bounded(read_structure(text + "\n", markdown=False))
 
 
 def bounded(found: Extracted) -> Extracted | Failure:
     """As it came, or why it is empty or too long."""
     if not found.blocks:
-        return Failure(
-            code="empty_document",
-            message="the document holds no text",
-            hint="check that the file was saved and is the one that you meant",
-        )
+        what = "the document holds no text"
+        return Failure.of("empty_document", what, "check that the file was saved and is the one that you meant")
     if len(found.text) > bounds.MAX_DOCUMENT_TEXT_CHARS:
-        return Failure(
-            code="document_too_long",
-            message=f"{len(found.text)} characters of text exceed {bounds.MAX_DOCUMENT_TEXT_CHARS}",
-            hint="split the document and ingest its parts under names of their own",
-        )
+        what = f"{len(found.text)} characters of text exceed {bounds.MAX_DOCUMENT_TEXT_CHARS}"
+        return Failure.of("document_too_long", what, "split the document and ingest its parts under names of their own")
     return found
 
 
@@ -139,4 +120,4 @@ def _checked(text: str) -> str | Failure:
 
 
 def _binary(why: str) -> Failure:
-    return Failure(code="binary_document", message=f"this is not text: {why}", hint=f"send {SUPPORTED}")
+    return Failure.of("binary_document", f"this is not text: {why}", f"send {SUPPORTED}")

@@ -38,21 +38,8 @@ def read_pdf(data: bytes, max_pages: int, max_chars: int) -> Answer:
     from pypdf.errors import PyPdfError
 
     # Exceptions that pypdf raises on broken files, besides its own.
-    parser_errors = (
-        PyPdfError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        AssertionError,
-        RecursionError,
-        NotImplementedError,
-        OSError,
-        struct.error,
-        zlib.error,
-    )
+    broken = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, AssertionError)
+    parser_errors = (PyPdfError, *broken, RecursionError, NotImplementedError, OSError, struct.error, zlib.error)
     pages: list[str] = []
     total = 0
     try:

@@ -62,8 +62,7 @@ class _Reader:
     """Line by line; `open` is the block that the next line may continue."""
 
     def __init__(self, text: str, markdown: bool) -> None:
-        self._text = text
-        self._markdown = markdown
+        self._text, self._markdown = text, markdown
         self._kind: BlockKind = "paragraph"
         self._start = -1
         self._end = -1

@@ -76,17 +76,11 @@ def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, 
     requester = request.requester
     policy = policies.tenants.get(tenant)
     if requester.tenant != tenant:
-        return Failure(
-            code="foreign_tenant",
-            message=f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}",
-            hint="submit under the tenant that the API key or token names",
-        )
+        what = f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}"
+        return Failure.of("foreign_tenant", what, "submit under the tenant that the API key or token names")
     if policy is None:
-        return Failure(
-            code="unknown_tenant",
-            message=f"tenant {tenant} has no policy",
-            hint="an operator adds the tenant to infra/bulkhead_infra/identity/tenants.yaml and restarts the signer",
-        )
+        hint = "an operator adds the tenant to infra/bulkhead_infra/identity/tenants.yaml and restarts the signer"
+        return Failure.of("unknown_tenant", f"tenant {tenant} has no policy", hint)
     if request.purpose == "ingest":
         # Nobody states limits for a document: those of the contract must not shut a small tenant out.
         request = request.model_copy(update={"limits": _within(request.limits, policy.task)})
@@ -128,28 +122,24 @@ def _role(policy: TenantPolicy, request: GrantRequested) -> Failure | None:
     role = request.requester.role
     if role in GRANTING_ROLES and policy.roles.get(role, True):
         return None
-    return Failure(
-        code="role_may_not_submit",
-        message=f"{request.requester.person} is {role} here, and {role} may not submit",
-        hint=f"only {' or '.join(GRANTING_ROLES)} may submit; ask for that role in the identity provider",
-    )
+    what = f"{request.requester.person} is {role} here, and {role} may not submit"
+    hint = f"only {' or '.join(GRANTING_ROLES)} may submit; ask for that role in the identity provider"
+    return Failure.of("role_may_not_submit", what, hint)
 
 
 def _time(policies: Policies, request: GrantRequested, now_unix_ms: int) -> Failure | None:
     age_ms = now_unix_ms - request.requested_unix_ms
     if age_ms > policies.max_age_ms:
-        return Failure(
-            code="request_too_old",
-            message=f"the request is {age_ms} ms old; at most {policies.max_age_ms} ms are accepted",
-            hint="submit the task again; if that is said at once, the clocks of gateway and signer differ: set the "
+        return Failure.of(
+            "request_too_old",
+            f"the request is {age_ms} ms old; at most {policies.max_age_ms} ms are accepted",
+            "submit the task again; if that is said at once, the clocks of gateway and signer differ: set the "
             "clocks of all machines by NTP",
         )
     if -age_ms > policies.max_ahead_ms:
-        return Failure(
-            code="request_from_the_future",
-            message=f"the request's time lies {-age_ms} ms ahead of the signer's clock",
-            hint="the clocks of gateway and signer differ: set the clocks of all machines by NTP, then submit again",
-        )
+        what = f"the request's time lies {-age_ms} ms ahead of the signer's clock"
+        hint = "the clocks of gateway and signer differ: set the clocks of all machines by NTP, then submit again"
+        return Failure.of("request_from_the_future", what, hint)
     return None
 
 
@@ -157,35 +147,25 @@ def _worker_roles(policies: Policies, request: GrantRequested) -> Failure | None
     unknown = sorted(set(request.worker_roles) - policies.worker_roles)
     if not unknown:
         return None
-    return Failure(
-        code="unknown_role",
-        message=f"no worker of this mesh plays the role {', '.join(unknown)}"[: bounds.MAX_REASON_CHARS],
-        hint=f"the steps of a plan may have the roles {', '.join(sorted(policies.worker_roles))}; a pack "
-        f"(BULKHEAD_PACKS of the signer and the model gateway) brings others{meant(unknown[0], policies.worker_roles)}"[
-            : bounds.MAX_REASON_CHARS
-        ],
+    return Failure.of(
+        "unknown_role",
+        f"no worker of this mesh plays the role {', '.join(unknown)}",
+        f"the steps of a plan may have the roles {', '.join(sorted(policies.worker_roles))}; a pack "
+        f"(BULKHEAD_PACKS of the signer and the model gateway) brings others{meant(unknown[0], policies.worker_roles)}",
     )
 
 
 def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
     tenant = request.requester.tenant
     if request.purpose == "ingest" and request.tools:
-        return Failure(
-            code="tools_not_granted", message="taking in a document uses no tools", hint="leave `tools` empty"
-        )
+        return Failure.of("tools_not_granted", "taking in a document uses no tools", "leave `tools` empty")
     if foreign := sorted(set(request.tools) - set(policy.tools)):
         usable = [one for one in policy.tools if one in policies.tools]
-        return Failure(
-            code="tools_not_granted",
-            message=f"tenant {tenant} may not use: {', '.join(foreign)}"[: bounds.MAX_REASON_CHARS],
-            hint=f"it may use: {', '.join(usable)}{meant(foreign[0], usable)}"[: bounds.MAX_REASON_CHARS],
-        )
+        what = f"tenant {tenant} may not use: {', '.join(foreign)}"
+        return Failure.of("tools_not_granted", what, f"it may use: {', '.join(usable)}{meant(foreign[0], usable)}")
     if absent := sorted(set(request.tools) - set(policies.tools)):
-        return Failure(
-            code="tools_not_available",
-            message=f"not configured in this mesh: {', '.join(absent)}"[: bounds.MAX_REASON_CHARS],
-            hint="see `requires` in libs/bulkhead/tools/tools.yaml, or submit without them",
-        )
+        hint = "see `requires` in libs/bulkhead/tools/tools.yaml, or submit without them"
+        return Failure.of("tools_not_available", f"not configured in this mesh: {', '.join(absent)}", hint)
     return None
 
 
@@ -198,11 +178,11 @@ def _limits(policy: TenantPolicy, tenant: str, request: GrantRequested) -> Failu
         asked, most = getattr(request.limits, name), getattr(policy.task, name)
         if asked > most:
             said = _typed(name, most)
-            return Failure(
-                code="limit_above_policy",
-                message=f"{what} of {_shown(name, asked)} is asked; a task of tenant {tenant} may have "
+            return Failure.of(
+                "limit_above_policy",
+                f"{what} of {_shown(name, asked)} is asked; a task of tenant {tenant} may have "
                 f"{_shown(name, most)} at most",
-                hint=f"submit with {option} {said} or less (over HTTP: limits.{name} {most}), or have an operator "
+                f"submit with {option} {said} or less (over HTTP: limits.{name} {most}), or have an operator "
                 f"raise task.{name} of {tenant} in the tenants file",
             )
     return None
@@ -257,10 +237,8 @@ def policies_from(
         except ValidationError as error:
             raise PolicyError(f"tenants file: {name}: {misfits(error, TenantPolicy)[0]}") from error
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
-            raise PolicyError(
-                f"tenants file: {name}: tools {', '.join(unknown)} are not declared; "
-                "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names, or take them "
-                "out"
-            )
+            mend = "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names"
+            what = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"
+            raise PolicyError(f"{what}; {mend}, or take them out")
     unavailable = frozenset(known) - frozenset(available)
     return Policies(tenants, available, unavailable, worker_roles | {DEFAULT_ROLE}, **skew)

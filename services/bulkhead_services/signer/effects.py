@@ -28,8 +28,7 @@ class GrantSigner(Edge):
     """The edge. It has no inbox."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
-        self._context = context
-        self._settings = settings
+        self._context, self._settings = context, settings
         self._policies: Policies | None = None
         self.rpc: RpcTable = {GrantRequested: self.grant}
 
@@ -38,20 +37,10 @@ class GrantSigner(Edge):
         settings = self._settings
         known = {spec.name: spec for spec in (row.spec for row in catalog.rows(settings.packs))}
         available = {spec.name: spec for spec in catalog.specs(settings.configured(), settings.packs)}
-        self._policies = policies_from(
-            _read(settings.tenants_file),
-            known,
-            available,
-            worker_roles=packs.worker_roles(settings.packs),
-            max_age_ms=settings.max_age_ms,
-            max_ahead_ms=settings.max_ahead_ms,
-        )
-        log.info(
-            "policy_read",
-            tenants=len(self._policies.tenants),
-            tools=len(available),
-            not_configured=",".join(sorted(self._policies.unavailable)),
-        )
+        roles, skew = packs.worker_roles(settings.packs), settings.model_dump(include={"max_age_ms", "max_ahead_ms"})
+        self._policies = policies_from(_read(settings.tenants_file), known, available, worker_roles=roles, **skew)
+        tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
+        log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
 
     def ready(self) -> bool:
         """Whether the policy is read."""
@@ -65,32 +54,23 @@ class GrantSigner(Edge):
         body = message.body
         assert isinstance(body, GrantRequested)
         if self._policies is None:
-            return self._refuse(
-                message,
-                Failure(code="not_ready", message="the signer has not read its policy yet", hint="submit again"),
-            )
+            failure = Failure.of("not_ready", "the signer has not read its policy yet", "submit again")
+            return self._refuse(message, failure)
         decided = decide(self._policies, body, message.tenant, message.task, self._context.clock())
         if isinstance(decided, Failure):
             return self._refuse(message, decided)
         token = self._context.signer.grant(decided.grant)
         if len(token) > MAX_TOKEN_BYTES:
-            return self._refuse(
-                message,
-                Failure(
-                    code="grant_too_large",
-                    message=f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant",
-                    hint="name fewer tools in the request",
-                ),
-            )
-        log.info(
-            "granted", tenant=message.tenant, task=message.task, actor=decided.grant.actor, tools=len(decided.tools)
-        )
+            what = f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant"
+            failure = Failure.of("grant_too_large", what, "name fewer tools in the request")
+            return self._refuse(message, failure)
+        actor, tools = decided.grant.actor, len(decided.tools)
+        log.info("granted", tenant=message.tenant, task=message.task, actor=actor, tools=tools)
         return GrantReplied(granted=True, token=token, tools=decided.tools, limits=decided.grant.limits)
 
     def _refuse(self, message: Received, failure: Failure) -> GrantReplied:
-        log.warning(
-            "grant_refused", tenant=message.tenant, task=message.task, code=failure.code, reason=failure.message
-        )
+        tenant, task = message.tenant, message.task
+        log.warning("grant_refused", tenant=tenant, task=task, code=failure.code, reason=failure.message)
         return GrantReplied(granted=False, code=failure.code, reason=failure.message, hint=failure.hint)
 
 

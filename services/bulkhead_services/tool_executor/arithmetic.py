@@ -46,13 +46,8 @@ def evaluate(expression: str) -> Done | Failed:
     shown = " ".join(expression.split())
     if not 0 < len(shown) <= bounds.MAX_EXPRESSION_CHARS:
         return Failed("bad_expression", f"an expression has 1-{bounds.MAX_EXPRESSION_CHARS} characters", _HINT)
-    context = Context(
-        prec=bounds.MAX_RESULT_DIGITS,
-        rounding=ROUND_HALF_UP,
-        Emax=999,
-        Emin=-999,
-        traps=[DivisionByZero, InvalidOperation, Overflow],
-    )
+    traps = [DivisionByZero, InvalidOperation, Overflow]
+    context = Context(prec=bounds.MAX_RESULT_DIGITS, rounding=ROUND_HALF_UP, Emax=999, Emin=-999, traps=traps)
     calculator = _Calculator(_TOKEN.findall(shown.translate(_SPELLINGS)), context)
     try:
         value = calculator.whole()

@@ -4,15 +4,13 @@ Enters: ToolCallRequested. Leaves: ToolCallReplied. Order: has its place -> know
 arguments fit -> admitted (budget) -> made. Reads are retried; writes only under a key that the tool honours.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from bulkhead.runtime.doer.protocol import Doer, Hands, Job, ended_by
-from bulkhead.runtime.edge.side_messages import SideHandlers
+from bulkhead.runtime.doer.protocol import Doer, Hands, Job, SideHandlers, ended_by
 from bulkhead.runtime.errors import HandBack, NotDone, Refused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.tools.api import Arguments, Done, Failed
@@ -21,7 +19,7 @@ from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.tool_executor.registry import Registry, Tool
+from bulkhead_services.tool_executor.registry import Cut, Registry, Tool, TooLate
 
 SERVICE = "tool_executor"
 PATIENCE_S = 10.0
@@ -37,13 +35,7 @@ class Bench(Protocol):
     awaited: FairSemaphore
 
     async def run(
-        self,
-        tool: Tool,
-        arguments: Arguments,
-        key: str,
-        timeout_s: float,
-        cut: asyncio.Event | None,
-        too_late: Callable[[], Failed | None],
+        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: Cut, too_late: TooLate
     ) -> Done | Failed:
         """One attempt."""
         ...
@@ -73,8 +65,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
     handles: tuple[type[Body], ...] = (ToolCallRequested,)
 
     def __init__(self, registry: Registry, bench: Bench, side_handlers: SideHandlers | None = None) -> None:
-        self._registry = registry
-        self._bench = bench
+        self._registry, self._bench = registry, bench
         self.side_handlers: SideHandlers = side_handlers or {}
 
     def has_plain_tools(self) -> bool:
@@ -160,19 +151,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
 
     def uncertain(self, request: ToolCallRequested) -> ToolCallReplied:
         """The reply when a claimed write has no recorded outcome."""
-        failure = Failure(
-            code="uncertain",
-            message=f"{request.tool} was begun and its outcome was lost; it may have been done",
-            hint="it is not repeated: a person must look whether it happened",
-        )
-        return ToolCallReplied(
-            call_id=request.call_id,
-            step_id=request.step_id,
-            outcome="uncertain",
-            failure=failure,
-            standing="failed",
-            effect="write",
-        )
+        what = f"{request.tool} was begun and its outcome was lost; it may have been done"
+        failure = Failure.of("uncertain", what, "it is not repeated: a person must look whether it happened")
+        return self.refuse(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
 
     async def _attempt(self, job: Job[ToolCallRequested], hands: Hands, tool: Tool, arguments: Arguments) -> Attempts:
         writes = tool.spec.effect == "write"
@@ -182,13 +163,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if left_ms <= 0 or (attempt and hands.may(job, tool=tool.spec.name, defer=False)):
                 return tried
             try:
+                worst_case = Amount(tool_calls=1)
                 held = await hands.reserve(
-                    job,
-                    job.request.call_id,
-                    attempt,
-                    purpose="tool",
-                    resource=tool.spec.name,
-                    worst_case=Amount(tool_calls=1),
+                    job, job.request.call_id, attempt, purpose="tool", resource=tool.spec.name, worst_case=worst_case
                 )
             except NotDone:
                 if attempt:
@@ -228,17 +205,11 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands) -> Failure | None:
     request, step, task = job.request, job.authority.step, job.authority.task
     if step is None or request.tool not in step.tools or request.tool not in task.tools:
         granted = ", ".join(step.tools) if step is not None else ""
-        return Failure(
-            code="not_granted",
-            message=f"this step was not granted {request.tool}",
-            hint=f"use one of: {granted}" if granted else "answer without a tool",
-        )
+        what = f"this step was not granted {request.tool}"
+        return Failure.of("not_granted", what, f"use one of: {granted}" if granted else "answer without a tool")
     if (step.step_id, step.attempt) != (request.step_id, request.attempt):
-        return Failure(
-            code="wrong_step",
-            message="the grant is for another step or attempt",
-            hint="send the grant that came with the step's assignment",
-        )
+        what = "the grant is for another step or attempt"
+        return Failure.of("wrong_step", what, "send the grant that came with the step's assignment")
     stop = hands.may(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms)
     return stop.failure() if stop is not None else None
 
@@ -247,11 +218,8 @@ def _busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:
     kind, knob = ("plain tools", "PROCESSES") if tool.plain else ("tools", "PLACES")
     own = places.share < places.most and places.spent(tenant)
     which = f"{places.share} {kind} of tenant {tenant} (its share of {places.most})" if own else f"{places.most} {kind}"
-    return Failure(
-        code="busy",
-        message=f"no place became free before the call's deadline: {which} are running",
-        hint=f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}",
-    )
+    what = f"no place became free before the call's deadline: {which} are running"
+    return Failure.of("busy", what, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")
 
 
 def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
@@ -278,7 +246,7 @@ def _unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent
         call_id=request.call_id,
         step_id=request.step_id,
         outcome="uncertain" if tried.maybe_done else "failed",
-        failure=Failure(code=failed.code, message=message[:2000], hint=hint[:2000]),
+        failure=Failure.of(failed.code, message, hint),
         standing="failed",
         effect=tool.spec.effect,
         usage=Usage(tool_calls=tried.made),
@@ -296,12 +264,9 @@ async def _succeeded(
     text = raw[:bound].decode("utf-8", "ignore")
     cut = done.truncated or len(raw) > bound
     content = await hands.blobs.put(job.tenant, text)
-    label = Label(
-        sha256=content.sha256, kind="tool_result", source=tool.spec.name, trust="untrusted", observed_by=SERVICE
-    )
-    missing = Omission(
-        reason="truncated", what=f"output of {tool.spec.name}", detail=f"output_truncated: cut at {bound} bytes"
-    )
+    name, detail = tool.spec.name, f"output_truncated: cut at {bound} bytes"
+    label = Label(sha256=content.sha256, kind="tool_result", source=name, trust="untrusted", observed_by=SERVICE)
+    missing = Omission(reason="truncated", what=f"output of {name}", detail=detail)
     return ToolCallReplied(
         call_id=job.request.call_id,
         step_id=job.request.step_id,

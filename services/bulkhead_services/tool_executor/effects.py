@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -22,7 +22,7 @@ from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Response, 
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
 from bulkhead_services.tool_executor.process_pool import Processes
-from bulkhead_services.tool_executor.registry import Tool
+from bulkhead_services.tool_executor.registry import Cut, Tool, TooLate
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Blocked, Watchdog, code_of
 
@@ -33,14 +33,8 @@ BLOCKED_S = 2.0
 MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
-_NOT_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-    httpx.InvalidURL,
-)
+_UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (*_UNREACHED, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 
 
 class Workbench:
@@ -49,8 +43,7 @@ class Workbench:
     def __init__(
         self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None, watchdog: Watchdog | None = None
     ) -> None:
-        self._settings = settings
-        self._watchdog = watchdog
+        self._settings, self._watchdog = settings, watchdog
         self._processes = Processes(settings.tool_processes)
         # A running tool is never taken away, and some take a minute: a quarter stays free for other tenants.
         self.plain = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
@@ -75,13 +68,7 @@ class Workbench:
         await asyncio.sleep(self._settings.retry_backoff_s * 2**attempt)
 
     async def run(
-        self,
-        tool: Tool,
-        arguments: Arguments,
-        key: str,
-        timeout_s: float,
-        cut: asyncio.Event | None,
-        too_late: Callable[[], Failed | None] = lambda: None,
+        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: Cut, too_late: TooLate = lambda: None
     ) -> Done | Failed:
         """One attempt within its time; the caller holds a place. cut: ends it at once (None: let it finish). too_late:
         called when its process is ready, returns why it must not begin."""
@@ -104,13 +91,7 @@ class Workbench:
         return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s)
 
     async def _apart(
-        self,
-        tool: Tool,
-        arguments: Arguments,
-        call: Call,
-        timeout_s: float,
-        cut: asyncio.Event | None,
-        too_late: Callable[[], Failed | None],
+        self, tool: Tool, arguments: Arguments, call: Call, timeout_s: float, cut: Cut, too_late: TooLate
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process is
         killed: no work goes on after its answer."""
@@ -147,12 +128,8 @@ class Workbench:
             target = httpx.URL(url).copy_with(host=address)
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
-        request = self._http.build_request(
-            "GET",
-            target,
-            headers={"host": parts.netloc, "accept": "text/*, application/json, application/xml"},
-            extensions={"sni_hostname": parts.hostname},
-        )
+        headers = {"host": parts.netloc, "accept": "text/*, application/json, application/xml"}
+        request = self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname})
         return await self._send(request, max_bytes)
 
     async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
@@ -174,12 +151,9 @@ class Workbench:
             target = httpx.URL(url).copy_with(host=address)
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
+        extensions = {"sni_hostname": parts.hostname}
         request = self._http.build_request(
-            "POST",
-            target,
-            content=body,
-            headers={**headers, "host": parts.netloc},
-            extensions={"sni_hostname": parts.hostname},
+            "POST", target, content=body, headers={**headers, "host": parts.netloc}, extensions=extensions
         )
         return await self._send(request, max_bytes)
 
@@ -196,9 +170,7 @@ class Workbench:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=True)
 
 
-async def _within(
-    tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut: asyncio.Event | None
-) -> Failed | None:
+async def _within(tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut: Cut) -> Failed | None:
     """Wait for the work; None when it is done, else why it was ended."""
     cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
     waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
@@ -208,32 +180,21 @@ async def _within(
         took_s = asyncio.get_running_loop().time() - began
         if took_s > timeout_s + BLOCKED_S and not (work.done() and isinstance(work.exception(), Blocked)):
             # Nothing interrupted it: its owner has to know.
-            log.error(
-                "tool_blocks",
-                tool=tool.spec.name,
-                took_ms=int(took_s * 1000),
-                may_take_ms=int(timeout_s * 1000),
-                meaning="every other call of this process stood still, its timeout could not end it",
-                todo=MEND,
-            )
+            meaning = "every other call of this process stood still, its timeout could not end it"
+            times: dict[str, Any] = {"took_ms": int(took_s * 1000), "may_take_ms": int(timeout_s * 1000)}
+            log.error("tool_blocks", tool=tool.spec.name, **times, meaning=meaning, todo=MEND)
         if work.done():
             return None
     finally:
         await _end(tool, waiting)
     if cut is not None and cut.is_set():
-        return Failed(
-            "halted", "the task was halted while the tool ran", "an operator must lift the halt", effect="unknown"
-        )
+        what = "the task was halted while the tool ran"
+        return Failed("halted", what, "an operator must lift the halt", effect="unknown")
     # The row's bound cut it, or the rest of the step's time: only in the first case a higher bound helps.
     knob = timeout_s * 1000 >= tool.spec.timeout_ms
     hint = "try again later or ask for less" + ("; its owner may raise timeout_ms in tools.yaml" if knob else "")
-    return Failed(
-        "timeout",
-        f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms",
-        hint,
-        transient=True,
-        effect="unknown",
-    )
+    what = f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms"
+    return Failed("timeout", what, hint, transient=True, effect="unknown")
 
 
 async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
@@ -244,12 +205,8 @@ async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
     for future in done:
         _ = future.cancelled() or future.exception()  # Retrieved, so that asyncio does not warn.
     if left:
-        log.error(
-            "tool_goes_on",
-            tool=tool.spec.name,
-            meaning="its time is over and it was cancelled, and it runs on beside the calls that follow",
-            todo="let CancelledError through",
-        )
+        meaning = "its time is over and it was cancelled, and it runs on beside the calls that follow"
+        log.error("tool_goes_on", tool=tool.spec.name, meaning=meaning, todo="let CancelledError through")
 
 
 async def _kept_in(name: str, tool: Tool, arguments: Arguments, call: Call) -> Done | Failed:
@@ -274,21 +231,12 @@ def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float)
         return _checked(tool, work.result())
     where = _place(error)
     if isinstance(error, Blocked):
-        log.error(
-            "tool_blocks",
-            exc_info=error,
-            tool=name,
-            where=where,
-            blocked_s=blocks_s,
-            todo=MEND,
-            meaning="every other call of this process stood still; it was interrupted",
-        )
-        return Failed(
-            "tool_blocks",
-            f"{name} held up its whole process for {blocks_s:g} s and was interrupted{f' ({where})' if where else ''}",
-            f"whoever wrote the tool must mend it: {MEND}",
-            effect="unknown",
-        )
+        meaning = "every other call of this process stood still; it was interrupted"
+        told = {"where": where, "blocked_s": blocks_s, "todo": MEND, "meaning": meaning}
+        log.error("tool_blocks", exc_info=error, tool=name, **told)
+        what = f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
+        what += f" ({where})" if where else ""
+        return Failed("tool_blocks", what, f"whoever wrote the tool must mend it: {MEND}", effect="unknown")
     log.error("tool_raised", exc_info=error, tool=name, error=f"{type(error).__name__}: {error}"[:500], where=where)
     return process_pool.raised(tool, type(error).__name__, where)
 

@@ -217,12 +217,8 @@ class Processes:
     @staticmethod
     def _unready(tool: Tool, why: str, *, transient: bool) -> Failed:
         log.error("tool_process_unready", tool=tool.spec.name, why=why)
-        return Failed(
-            "not_started",
-            f"the process of {tool.spec.name} {why}",
-            "whoever owns the tool must look at the log of tool_executor",
-            transient=transient,
-        )
+        hint = "whoever owns the tool must look at the log of tool_executor"
+        return Failed("not_started", f"the process of {tool.spec.name} {why}", hint, transient=transient)
 
     def _end(self, child: Child) -> None:
         child.kill()
@@ -244,23 +240,15 @@ async def call(child: Child, arguments: Arguments, given: Call) -> dict[str, Any
 
 def raised(tool: Tool, kind: str, where: str) -> Failed:
     """The failure of a tool that raised. Its exception may name secrets: the agent reads its kind and line alone."""
-    return Failed(
-        BUG,
-        f"{tool.spec.name} raised {kind}{f' ({where})' if where else ''}",
-        "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
-        transient=True,
-        effect="unknown",
-    )
+    what = f"{tool.spec.name} raised {kind}{f' ({where})' if where else ''}"
+    hint = "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect"
+    return Failed(BUG, what, hint, transient=True, effect="unknown")
 
 
 def no_outcome(tool: Tool, what: str) -> Failed:
     """The failure of a tool that returned something else than an outcome."""
-    return Failed(
-        BUG,
-        f"{tool.spec.name} returned {what}",
-        "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs",
-        effect="unknown",
-    )
+    hint = "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs"
+    return Failed(BUG, f"{tool.spec.name} returned {what}", hint, effect="unknown")
 
 
 def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
@@ -272,21 +260,12 @@ def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
         return Failed(**said["failed"])
     if "raised" in said:
         error = said["raised"]
-        log.error(
-            "tool_raised",
-            tool=name,
-            error=f"{error['kind']}: {error['text']}",
-            where=error["where"],
-            traceback=error["trace"],
-        )
+        where, traceback = error["where"], error["trace"]
+        log.error("tool_raised", tool=name, error=f"{error['kind']}: {error['text']}", where=where, traceback=traceback)
         return raised(tool, error["kind"], error["where"])
     if "ended" in said:
         log.error("tool_process_ended", tool=name, how=said["ended"])
-        return Failed(
-            BUG,
-            f"the process of {name} ended {said['ended']} before it answered",
-            "whoever wrote the tool must look why; other calls went on",
-            transient=True,
-            effect="unknown",
-        )
+        what = f"the process of {name} ended {said['ended']} before it answered"
+        hint = "whoever wrote the tool must look why; other calls went on"
+        return Failed(BUG, what, hint, transient=True, effect="unknown")
     return no_outcome(tool, f"a {said.get('returned', '?')} where Done or Failed is due")

@@ -4,19 +4,24 @@ Enters: rows, names of configured settings. Leaves: tools that can check argumen
 fails at start and not at the first call.
 """
 
+import asyncio
 import importlib
 import inspect
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import jsonschema_rs
 
-from bulkhead.tools.api import Arguments, Run
+from bulkhead.tools.api import Arguments, Failed, Run
 from bulkhead.tools.catalog import ToolRow, rows
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolSpec
 
+Cut = asyncio.Event | None
+"""Ends an attempt at once when it is set; None: let it finish."""
+TooLate = Callable[[], Failed | None]
+"""Why an attempt must not begin any more; None when it may."""
 MAX_ARGUMENT_ERRORS = 5
 
 
@@ -65,7 +70,7 @@ class Tool:
 
     def _unfit(self, message: str) -> Failure:
         hint = f"send one JSON object that fits {self.spec.parameters_json}"
-        return Failure(code="bad_arguments", message=message[:2000], hint=hint[:2000])
+        return Failure.of("bad_arguments", message, hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +88,15 @@ class Registry:
     def why_not(self, name: str) -> Failure:
         """Why a name is no tool here."""
         if name in self.elsewhere:
-            return Failure(
-                code="unknown_tool",
-                message=f"{name} is not served here but by {self.elsewhere[name]}",
-                hint=f"send it to {self.elsewhere[name]}",
-            )
+            what = f"{name} is not served here but by {self.elsewhere[name]}"
+            return Failure.of("unknown_tool", what, f"send it to {self.elsewhere[name]}")
         if name in self.unconfigured:
             row = self.unconfigured[name]
-            missing = (
-                f"{', '.join(row.requires)} in BULKHEAD_TOOL_SETTINGS"
-                if row.pack
-                else ", ".join(f"BULKHEAD_{one.upper()}" for one in row.requires)
-            )
-            return Failure(
-                code="not_configured", message=f"{name} is switched off here", hint=f"an operator must set {missing}"
-            )
-        return Failure(
-            code="unknown_tool",
-            message=f"there is no tool {name!r}",
-            hint=f"use one of: {', '.join(sorted(self.tools))}",
-        )
+            missing = f"{', '.join(row.requires)} in BULKHEAD_TOOL_SETTINGS"
+            if not row.pack:
+                missing = ", ".join(f"BULKHEAD_{name.upper()}" for name in row.requires)
+            return Failure.of("not_configured", f"{name} is switched off here", f"an operator must set {missing}")
+        return Failure.of("unknown_tool", f"there is no tool {name!r}", f"use one of: {', '.join(sorted(self.tools))}")
 
 
 def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None = None) -> Registry:
@@ -115,11 +109,8 @@ def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None 
         if row.built_in or row.spec.served_by != "tool_executor":
             elsewhere[name] = "worker" if row.built_in else row.spec.served_by
             continue
-        tool = Tool(
-            row,
-            _function(row),
-            jsonschema_rs.Draft202012Validator(json.loads(row.spec.parameters_json), validate_formats=True),
-        )
+        schema = jsonschema_rs.Draft202012Validator(json.loads(row.spec.parameters_json), validate_formats=True)
+        tool = Tool(row, _function(row), schema)
         if set(row.requires) <= set(configured):
             tools[name] = tool
         else:

@@ -63,14 +63,8 @@ def _kept_in(work: Any) -> dict[str, Any]:
     except BaseException as error:  # Also what calls exit(): the executor tells it, and the next call finds a process.
         where = [one for one in traceback.extract_tb(error.__traceback__) if one.filename != __file__]
         place = f"{Path(where[0].filename).name}, line {where[0].lineno}" if where else ""
-        found = {
-            "raised": {
-                "kind": type(error).__name__,
-                "text": f"{error}"[:500],
-                "where": place,
-                "trace": traceback.format_exc()[-8_000:],
-            }
-        }
+        told = {"kind": type(error).__name__, "text": f"{error}"[:500], "where": place}
+        found = {"raised": told | {"trace": traceback.format_exc()[-8_000:]}}
         code = 1
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else int(error.code is not None)

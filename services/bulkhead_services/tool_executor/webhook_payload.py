@@ -22,26 +22,16 @@ GONE = 410
 """The HTTP status by which a receiver asks for no more notices."""
 
 
+_SAME = ("kind", "account", "unit", "percent", "spent", "limit", "reached_unix_ms", "what")
+
+
 def body_of(tenant: str, task: str, asked: NoticeRequested) -> bytes:
     """The same bytes at every try. task is named when it is about that task; others tell what the tenant did."""
     own = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
     event = ALERT if asked.kind in ALERTS else MESH + asked.kind
-    told = {
-        "type": event,
-        "id": asked.notice,
-        "tenant": tenant,
-        "task": task if own else "",
-        "kind": asked.kind,
-        "account": asked.account,
-        "unit": asked.unit,
-        "percent": asked.percent,
-        "spent": asked.spent,
-        "limit": asked.limit,
-        "reached_unix_ms": asked.reached_unix_ms,
-        "what": asked.what,
-        "what_to_do": asked.hint,
-        "told_unix_ms": asked.told_unix_ms,
-    }
+    told: dict[str, str | int] = {"type": event, "id": asked.notice, "tenant": tenant, "task": task if own else ""}
+    told |= {name: getattr(asked, name) for name in _SAME}
+    told |= {"what_to_do": asked.hint, "told_unix_ms": asked.told_unix_ms}
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -144,14 +144,8 @@ class Webhooks:
     @staticmethod
     def _give_up(message: Received, asked: NoticeRequested, reason: str) -> None:
         _count("given_up")
-        log.error(
-            "webhook_given_up",
-            notice=asked.notice,
-            tenant=message.tenant,
-            task=message.task,
-            what=asked.what,
-            reason=reason,
-        )
+        tenant, task = message.tenant, message.task
+        log.error("webhook_given_up", notice=asked.notice, tenant=tenant, task=task, what=asked.what, reason=reason)
 
 
 def _secret(hook: Webhook) -> bytes:

@@ -40,41 +40,29 @@ def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earli
     tool = next((one for one in assigned.tools if one.name == call.name), None)
     if tool is None:
         names = ", ".join(one.name for one in assigned.tools) or "none"
-        return Failure.of(
-            code="unknown_tool",
-            message=f"there is no tool {call.name[:64]!r} for this step",
-            hint=f"use one of: {names}; or answer without a tool",
-        )
+        what = f"there is no tool {call.name[:64]!r} for this step"
+        return Failure.of("unknown_tool", what, f"use one of: {names}; or answer without a tool")
     try:
         arguments = bounded.loads(call.arguments_json or "{}")
     except ValueError:
         # Nothing in the parser's words: another version of it has others, and a replay would differ.
-        return Failure.of(
-            code="malformed_arguments",
-            message="the arguments are not JSON",
-            hint="send one JSON object that fits the tool's parameters",
-        )
+        what = "the arguments are not JSON"
+        return Failure.of("malformed_arguments", what, "send one JSON object that fits the tool's parameters")
     if not isinstance(arguments, dict):
-        return Failure.of(
-            code="malformed_arguments",
-            message="the arguments must be one JSON object",
-            hint="send one JSON object that fits the tool's parameters",
-        )
+        what = "the arguments must be one JSON object"
+        return Failure.of("malformed_arguments", what, "send one JSON object that fits the tool's parameters")
     call_id = call_key(assigned, tool, _meant(arguments), turn, index, earlier_same)
     if tool.served_by == "rag":
         return _retrieval(assigned, arguments, call_id)
-    return Outgoing(
-        call_id,
-        "tool_executor",
-        ToolCallRequested(
-            call_id=call_id,
-            step_id=assigned.step.id,
-            attempt=assigned.attempt,
-            tool=tool.name,
-            arguments_json=call.arguments_json or "{}",
-            deadline_unix_ms=assigned.deadline_unix_ms,
-        ),
+    body = ToolCallRequested(
+        call_id=call_id,
+        step_id=assigned.step.id,
+        attempt=assigned.attempt,
+        tool=tool.name,
+        arguments_json=call.arguments_json or "{}",
+        deadline_unix_ms=assigned.deadline_unix_ms,
     )
+    return Outgoing(call_id, "tool_executor", body)
 
 
 def identity(call: ToolCall) -> str:
@@ -116,22 +104,13 @@ def call_key(
 
 def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: str) -> Outgoing | Failure:
     try:
-        body = RetrievalRequested.model_validate(
-            {
-                "call_id": call_id,
-                "step_id": assigned.step.id,
-                "attempt": assigned.attempt,
-                "query": arguments.get("query", ""),
-                "k": arguments.get("k", 8),
-                "deadline_unix_ms": assigned.deadline_unix_ms,
-            }
-        )
+        given = {"call_id": call_id, "step_id": assigned.step.id, "attempt": assigned.attempt}
+        wanted = {"query": arguments.get("query", ""), "k": arguments.get("k", 8)}
+        until = {"deadline_unix_ms": assigned.deadline_unix_ms}
+        body = RetrievalRequested.model_validate(given | wanted | until)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        return Failure.of(
-            code="bad_arguments",
-            message=f"{where}: {words(first)}",
-            hint=f"query is a text of 1-{bounds.MAX_QUERY_CHARS} characters, k 1-{bounds.MAX_PASSAGES}",
-        )
+        hint = f"query is a text of 1-{bounds.MAX_QUERY_CHARS} characters, k 1-{bounds.MAX_PASSAGES}"
+        return Failure.of("bad_arguments", f"{where}: {words(first)}", hint)
     return Outgoing(call_id, "rag", body)

@@ -26,7 +26,9 @@ from bulkhead_contracts.step import (
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import calls, pauses, peer_tools, peers, results, turns
-from bulkhead_services.worker.state import Attempt, Key, State
+from bulkhead_services.worker.state import Attempt, Key, State, place_of
+
+Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
 
 
 class Worker(Decider[State]):
@@ -41,11 +43,8 @@ class Worker(Decider[State]):
         after, outputs = _decide(state, message)
         # First: whoever hears of a step's end need not hear of its pause.
         after, paused = pauses.settle(state, after, message.body)
-        ended = (
-            attempt
-            for key, attempt in state.attempts.items()
-            if attempt.phase != "over" and after.attempts[key].phase == "over"
-        )
+        going = ((attempt, after.attempts[key]) for key, attempt in state.attempts.items() if attempt.phase != "over")
+        ended = (before for before, now in going if now.phase == "over")
         back = tuple(send for attempt in ended for send in peer_tools.give_back(attempt, message.task))
         return Decision(after, (*paused, *outputs, *back))
 
@@ -106,9 +105,7 @@ def _assigned(state: State, message: Message, body: StepAssigned) -> Decision[St
         return Decision(state)
     attempt = Attempt(assigned=body, grant=message.envelope.grant)
     if body.step.kind == "noop":
-        finished = StepFinished(
-            step_id=body.step.id, attempt=body.attempt, plan_version=body.plan_version, result=results.noted(body)
-        )
+        finished = StepFinished(**place_of(body), result=results.noted(body))
         return Decision(state.with_attempt(key, turns.over(attempt)), (Send("planner", finished),))
     return turns.think(state, message, key, attempt)
 
@@ -125,54 +122,38 @@ def _cancelled(state: State, body: StepCancelRequested) -> Decision[State]:
 # Replies
 
 
-def _replied(
-    state: State,
-    message: Message,
-    key: Key,
-    attempt: Attempt,
-    body: ModelCallReplied | ToolCallReplied | RetrievalReplied,
-) -> Decision[State]:
+def _replied(state: State, message: Message, key: Key, attempt: Attempt, body: Reply) -> Decision[State]:
     _, _, model_call = attempt.outstanding[body.call_id]
     outstanding = {name: row for name, row in attempt.outstanding.items() if name != body.call_id}
-    attempt = replace(
-        attempt,
-        outstanding=outstanding,
-        usage=attempt.usage + body.usage,
-        deferrals=0,
-        labels=merge_labels(attempt.labels, body.provenance),
-    )
+    labels = merge_labels(attempt.labels, body.provenance)
+    attempt = replace(attempt, outstanding=outstanding, usage=attempt.usage + body.usage, deferrals=0, labels=labels)
     if isinstance(body, ModelCallReplied):
         return _thought(state, message, key, attempt, body)
-    attempt = replace(
-        attempt,
-        completeness=merge_completeness(attempt.completeness, body.completeness),
-        degraded=_degraded(attempt, body.standing, body.failure.message if body.failure else "by its source"),
-    )
+    why = body.failure.message if body.failure else "by its source"
+    attempt = _short_of(attempt, body.completeness, body.standing, why)
     if isinstance(body, ToolCallReplied) and body.outcome == "uncertain":
-        failure = body.failure or Failure.of(code="uncertain", message="a write may or may not have happened")
+        failure = body.failure or Failure.of("uncertain", "a write may or may not have happened")
         return turns.fail(state, key, attempt, failure.model_copy(update={"code": "uncertain_effect"}))
     if body.failure is not None and body.failure.code in ("refused_by_budget", "halted"):
         return turns.fail(state, key, attempt, body.failure)
     return turns.next_turn(state, message, key, _observe(attempt, body, model_call))
 
 
-def _degraded(attempt: Attempt, standing: str, reason: str) -> tuple[str, ...]:
-    return (*attempt.degraded, reason)[-8:] if standing == "degraded" else attempt.degraded
+def _short_of(attempt: Attempt, lacks: Completeness, standing: str, reason: str) -> Attempt:
+    """The attempt with what a reply lacks, and why it is degraded."""
+    degraded = (*attempt.degraded, reason)[-8:] if standing == "degraded" else attempt.degraded
+    return replace(attempt, completeness=merge_completeness(attempt.completeness, lacks), degraded=degraded)
 
 
 def _thought(state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied) -> Decision[State]:
     if body.outcome != "answered":
-        failure = body.failure or Failure.of(code="model_failed", message="the model gave no answer")
+        failure = body.failure or Failure.of("model_failed", "the model gave no answer")
         return turns.fail(state, key, attempt, failure)
-    attempt = replace(
-        attempt,
-        degraded=_degraded(attempt, body.standing, body.standing_reason),
-        completeness=merge_completeness(attempt.completeness, body.completeness),
-    )
+    attempt = _short_of(attempt, body.completeness, body.standing, body.standing_reason)
     if body.tool_calls:
         return turns.act(state, message, key, attempt, body)
     if body.content is None:
-        empty = Failure.of(code="empty_answer", message="the model answered with nothing")
+        empty = Failure.of("empty_answer", "the model answered with nothing")
         return turns.fail(state, key, attempt, empty)
     return turns.finish(state, key, attempt, body.content)
 

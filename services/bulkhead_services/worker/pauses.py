@@ -30,11 +30,8 @@ def deferred(state: State, message: Message, body: CallDeferred) -> Decision[Sta
     if body.paused:
         held = attempt.held | {body.call_id}
     elif attempt.deferrals >= bounds.MAX_CALL_DEFERRALS:
-        failure = Failure.of(
-            code="deferred_too_often",
-            message=f"a call was put off {attempt.deferrals} times; last: {body.reason}",
-            hint="is the budget service up? see `bulkhead doctor`",
-        )
+        what = f"a call was put off {attempt.deferrals} times; last: {body.reason}"
+        failure = Failure.of("deferred_too_often", what, "is the budget service up? see `bulkhead doctor`")
         return turns.fail(state, key, attempt, failure)
     else:
         held = attempt.held - {body.call_id}

@@ -20,7 +20,7 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.wording import words
 from bulkhead_services.worker.calls import Outgoing
-from bulkhead_services.worker.state import Attempt
+from bulkhead_services.worker.state import Attempt, place_of
 
 ASK, ANSWER, ACQUIRE, RELEASE = "ask_steps", "answer_step", "acquire_lease", "release_lease"
 TOOLS = frozenset({ASK, ANSWER, ACQUIRE, RELEASE})
@@ -43,21 +43,15 @@ def request(
     """What becomes of a call. place: its turn and its index there. outstanding: what this turn asks for already."""
     if call.name not in {one.name for one in attempt.assigned.tools}:
         names = ", ".join(one.name for one in attempt.assigned.tools) or "none"
-        return Failure.of(
-            "unknown_tool",
-            f"there is no tool {call.name!r} for this step",
-            f"use one of: {names}; or answer without a tool",
-        )
+        what = f"there is no tool {call.name!r} for this step"
+        return Failure.of("unknown_tool", what, f"use one of: {names}; or answer without a tool")
     try:
         arguments = bounded.loads(call.arguments_json or "{}")
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
-        return Failure.of(
-            "malformed_arguments",
-            "the arguments are not one JSON object",
-            "send one JSON object that fits the tool's parameters",
-        )
+        what = "the arguments are not one JSON object"
+        return Failure.of("malformed_arguments", what, "send one JSON object that fits the tool's parameters")
     assigned = attempt.assigned
     name = "/".join(map(str, (message.task, assigned.plan_version, assigned.step.id, assigned.attempt, *place)))
     call_id = hashlib.blake2b(f"wait/{name}".encode(), digest_size=16).hexdigest()
@@ -82,19 +76,9 @@ def _ask(attempt: Attempt, arguments: Arguments, call_id: str) -> Outgoing | Fai
     targets = tuple(dict.fromkeys(steps))
     if assigned.step.id in targets:
         return Failure.of("asks_itself", f"step {assigned.step.id} asks itself", "ask other steps, or answer yourself")
-    body = AnswerRequested.model_validate(
-        {
-            "ask_id": call_id,
-            "step_id": assigned.step.id,
-            "attempt": assigned.attempt,
-            "plan_version": assigned.plan_version,
-            "targets": targets,
-            "mode": arguments.get("mode", "all"),
-            "question": arguments.get("question", ""),
-            "deadline_unix_ms": assigned.deadline_unix_ms,
-        }
-    )
-    return Outgoing(call_id, "planner", body)
+    wanted = {"targets": targets, "mode": arguments.get("mode", "all"), "question": arguments.get("question", "")}
+    given = {"ask_id": call_id, **place_of(assigned), "deadline_unix_ms": assigned.deadline_unix_ms}
+    return Outgoing(call_id, "planner", AnswerRequested.model_validate(given | wanted))
 
 
 def _answer(attempt: Attempt, call: ToolCall, arguments: Arguments) -> AtOnce | Failure:
@@ -103,19 +87,11 @@ def _answer(attempt: Attempt, call: ToolCall, arguments: Arguments) -> AtOnce | 
     asked = next((one for one in attempt.questions if one.step_id == step), None)
     if asked is None:
         waiting = ", ".join(one.step_id for one in attempt.questions) or "nobody"
-        return Failure.of(
-            "not_asked", f"step {str(step)[:64]} waits for no answer of this step", f"answer who asked: {waiting}"
-        )
-    body = AnswerGiven.model_validate(
-        {
-            "ask_id": asked.ask_id,
-            "step_id": asked.step_id,
-            "target": attempt.assigned.step.id,
-            "outcome": "answered",
-            "text": arguments.get("answer", ""),
-            "provenance": attempt.labels,
-        }
-    )
+        what = f"step {str(step)[:64]} waits for no answer of this step"
+        return Failure.of("not_asked", what, f"answer who asked: {waiting}")
+    place = {"ask_id": asked.ask_id, "step_id": asked.step_id, "target": attempt.assigned.step.id}
+    said = {"outcome": "answered", "text": arguments.get("answer", ""), "provenance": attempt.labels}
+    body = AnswerGiven.model_validate(place | said)
     left = tuple(one for one in attempt.questions if one.ask_id != asked.ask_id)
     told = ToolAnswer(tool_call_id=call.id, parts=(Part(kind="context", text=f"Step {step} has been answered."),))
     return AtOnce(replace(attempt, questions=left), (Send("planner", body, grant=attempt.grant),), told)
@@ -130,23 +106,12 @@ def _acquire(
         return Failure.of("repeated_call", f"{resource} is asked for twice in one turn", "ask for it once")
     held = next((name for name, one in attempt.leases.items() if one.resource == resource), None)
     if held is None and len(attempt.leases) + len(wanted) >= bounds.MAX_LEASES_PER_STEP:
-        return Failure.of(
-            "too_many_leases",
-            f"this step holds or wants {bounds.MAX_LEASES_PER_STEP} leases already",
-            "give one back with release_lease",
-        )
+        what = f"this step holds or wants {bounds.MAX_LEASES_PER_STEP} leases already"
+        return Failure.of("too_many_leases", what, "give one back with release_lease")
     ttl = arguments.get("ttl_s", bounds.DEFAULT_LEASE_TTL_MS // 1000)
-    body = LeaseRequested.model_validate(
-        {
-            "lease_id": held or call_id,
-            "task": task,
-            "step_id": assigned.step.id,
-            "attempt": assigned.attempt,
-            "plan_version": assigned.plan_version,
-            "resource": resource,
-            "ttl_ms": ttl * 1000 if isinstance(ttl, int) else ttl,
-        }
-    )
+    wanted_now = {"resource": resource, "ttl_ms": ttl * 1000 if isinstance(ttl, int) else ttl}
+    given = {"lease_id": held or call_id, "task": task, **place_of(assigned)}
+    body = LeaseRequested.model_validate(given | wanted_now)
     return Outgoing(body.lease_id, "planner", body, book(body.resource))
 
 

@@ -24,7 +24,7 @@ from bulkhead_services.worker.state import Attempt, FailedCall
 
 def noted(body: StepAssigned) -> Result:
     """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
-    inputs = [one.result for one in body.inputs]
+    inputs = [given.result for given in body.inputs]
     return Result(
         summary=body.step.instruction[: bounds.MAX_SUMMARY_CHARS],
         standing=worst(*(one.standing for one in inputs)),
@@ -59,20 +59,18 @@ def made(attempt: Attempt, content: ContentRef) -> Result:
     """The result of an agent's attempt; what a call that failed would have brought is missing from it."""
     before = tuple(one.result for one in attempt.assigned.inputs)
     lost = tuple(
-        Omission(reason="failed_part", what=f"tool {name}"[: bounds.MAX_SUMMARY_CHARS], detail=why)
-        for name, why in ((call.tool, call.why) for call in attempt.failed_calls.values())
+        Omission(reason="failed_part", what=f"tool {call.tool}"[: bounds.MAX_SUMMARY_CHARS], detail=call.why)
+        for call in attempt.failed_calls.values()
     )
-    completeness = merge_completeness(
-        *(one.completeness for one in before),
-        attempt.completeness,
-        Completeness.missing(*lost) if lost else Completeness(),
-    )
+    missing = Completeness.missing(*lost) if lost else Completeness()
+    completeness = merge_completeness(*(row.completeness for row in before), attempt.completeness, missing)
     standing = worst(*(one.standing for one in before), "degraded" if attempt.degraded or lost else "ok")
     reasons = [
         *(one.standing_reason for one in before if one.standing != "ok"),
         *attempt.degraded,
         *dict.fromkeys(f"{call.tool} failed" for call in attempt.failed_calls.values()),
     ]
+    cited = tuple(row.citation for row in attempt.evidence if row.citation)
     return Result(
         content=content,
         summary=content.summary,
@@ -80,7 +78,5 @@ def made(attempt: Attempt, content: ContentRef) -> Result:
         standing_reason="; ".join(reasons)[: bounds.MAX_REASON_CHARS] if standing != "ok" else "",
         completeness=completeness,
         provenance=merge_labels(attempt.labels, *(one.provenance for one in before)),
-        citations=merge_citations(
-            tuple(one.citation for one in attempt.evidence if one.citation), *(one.citations for one in before)
-        ),
+        citations=merge_citations(cited, *(row.citations for row in before)),
     )

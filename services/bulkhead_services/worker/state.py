@@ -16,7 +16,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseGranted
@@ -25,6 +25,20 @@ from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Label, Usage
 from bulkhead_contracts.step import Evidence, StepAssigned
 from bulkhead_contracts.types import Body
+
+
+class Place(TypedDict):
+    """Names one attempt, in the fields of whatever is said of it."""
+
+    step_id: str
+    attempt: int
+    plan_version: int
+
+
+def place_of(assigned: StepAssigned) -> Place:
+    """The place of an assigned attempt."""
+    return {"step_id": assigned.step.id, "attempt": assigned.attempt, "plan_version": assigned.plan_version}
+
 
 Phase = Literal["thinking", "acting", "over"]
 Key = tuple[int, str, int]

@@ -11,7 +11,7 @@ from bulkhead_contracts.result import ContentRef, Failure, Result, Usage
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import calls, peer_tools, results
-from bulkhead_services.worker.state import Attempt, Key, State
+from bulkhead_services.worker.state import Attempt, Key, State, place_of
 
 STEP_OUTPUT_TOKENS = 2_000
 CHECK_MARGIN_MS = 5_000
@@ -25,11 +25,8 @@ def think(state: State, message: Message, key: Key, attempt: Attempt) -> Decisio
     """Ask the model, with all that was answered until now."""
     assigned = attempt.assigned
     if len(attempt.turns) >= bounds.MAX_TURNS_PER_STEP:
-        failure = Failure.of(
-            code="turn_cap",
-            message=f"no answer after {bounds.MAX_TURNS_PER_STEP} turns of the model",
-            hint="the step may be too large or loops: look at `bulkhead timeline TASK`",
-        )
+        what = f"no answer after {bounds.MAX_TURNS_PER_STEP} turns of the model"
+        failure = Failure.of("turn_cap", what, "the step may be too large or loops: look at `bulkhead timeline TASK`")
         return fail(state, key, attempt, failure)
     call_id = envelope.derive_id("worker", "/".join(map(str, key)), f"turn-{len(attempt.turns)}")
     body = ModelCallRequested(
@@ -62,15 +59,8 @@ def _parts(assigned: StepAssigned) -> tuple[Part, ...]:
         text += f"\nAcceptance: {step.acceptance}"
     parts = [Part(kind="objective", content=assigned.objective), Part(kind="step", text=text, step_id=step.id)]
     for given in assigned.inputs:
-        parts.append(
-            Part(
-                kind="input",
-                content=given.result.content,
-                step_id=given.step_id,
-                title=given.title,
-                text="" if given.result.content else given.result.summary,
-            )
-        )
+        content, summary = given.result.content, "" if given.result.content else given.result.summary
+        parts.append(Part(kind="input", content=content, step_id=given.step_id, title=given.title, text=summary))
         if warning := _warning(given.result):
             parts.append(Part(kind="context", text=f"About the result of {given.step_id}: {warning}"))
     if assigned.notes:
@@ -113,23 +103,15 @@ def act(state: State, message: Message, key: Key, attempt: Attempt, body: ModelC
             # A tool that no call ever reached is missing from the result as much as one that failed.
             attempt = results.missed(attempt, call, made, slip=True)
         if isinstance(made, calls.Outgoing) and made.call_id in outstanding:
-            made = Failure.of(code="repeated_call", message="the same call stands twice in one turn")
+            made = Failure.of("repeated_call", "the same call stands twice in one turn")
         if isinstance(made, Failure):
             errors += 1
             answers[call.id] = ToolAnswer(tool_call_id=call.id, error=made)
         else:
             outstanding[made.call_id] = (made.body, made.to, call.id)
             sends.append(Send(made.to, made.body, grant=attempt.grant, task=made.task))
-    attempt = replace(
-        attempt,
-        phase="acting",
-        asked=body.tool_calls,
-        said=body.content,
-        answers=answers,
-        outstanding=outstanding,
-        errors=errors,
-        calls=attempt.calls + len(sends),
-    )
+    attempt = replace(attempt, phase="acting", asked=body.tool_calls, said=body.content, answers=answers)
+    attempt = replace(attempt, outstanding=outstanding, errors=errors, calls=attempt.calls + len(sends))
     if failure := _over_a_cap(attempt):
         return fail(state, key, attempt, failure)
     if outstanding:
@@ -143,17 +125,12 @@ def _over_a_cap(attempt: Attempt) -> Failure | None:
     if attempt.errors > bounds.MAX_CALL_ERRORS_PER_STEP:
         refused = [answer.error.message for answer in attempt.answers.values() if answer.error is not None]
         why = refused[-1] if refused else ""
-        return Failure.of(
-            code="call_error_cap",
-            message=f"the model made {attempt.errors} calls that no tool can take; last: {why}",
-            hint="use a model that calls tools well, or simplify the tools' parameters",
-        )
+        what = f"the model made {attempt.errors} calls that no tool can take; last: {why}"
+        hint = "use a model that calls tools well, or simplify the tools' parameters"
+        return Failure.of("call_error_cap", what, hint)
     if attempt.calls > bounds.MAX_CALLS_PER_STEP:
-        return Failure.of(
-            code="call_cap",
-            message=f"over {bounds.MAX_CALLS_PER_STEP} calls in one step",
-            hint="the step may loop: look at `bulkhead timeline TASK`",
-        )
+        what = f"over {bounds.MAX_CALLS_PER_STEP} calls in one step"
+        return Failure.of("call_cap", what, "the step may loop: look at `bulkhead timeline TASK`")
     return None
 
 
@@ -169,17 +146,11 @@ def next_turn(state: State, message: Message, key: Key, attempt: Attempt) -> Dec
     if attempt.outstanding:
         return Decision(state.with_attempt(key, attempt))
     if attempt.errors > bounds.MAX_CALL_ERRORS_PER_STEP:
-        failure = Failure.of(
-            code="call_error_cap",
-            message=f"{attempt.errors} calls of this step were refused",
-            hint="look at `bulkhead timeline TASK`; the model does not use its tools well",
-        )
+        hint = "look at `bulkhead timeline TASK`; the model does not use its tools well"
+        failure = Failure.of("call_error_cap", f"{attempt.errors} calls of this step were refused", hint)
         return fail(state, key, attempt, failure)
-    turn = Turn(
-        content=attempt.said,
-        tool_calls=attempt.asked,
-        answers=tuple(attempt.answers[call.id] for call in attempt.asked if call.id in attempt.answers),
-    )
+    answers = tuple(attempt.answers[call.id] for call in attempt.asked if call.id in attempt.answers)
+    turn = Turn(content=attempt.said, tool_calls=attempt.asked, answers=answers)
     return think(state, message, key, replace(attempt, turns=(*attempt.turns, turn)))
 
 
@@ -192,13 +163,7 @@ def finish(state: State, key: Key, attempt: Attempt, content: ContentRef) -> Dec
     result = results.made(attempt, content)
     done = state.with_attempt(key, over(attempt))
     if not assigned.check:
-        finished = StepFinished(
-            step_id=assigned.step.id,
-            attempt=assigned.attempt,
-            plan_version=assigned.plan_version,
-            result=result,
-            usage=attempt.usage,
-        )
+        finished = StepFinished(**place_of(assigned), result=result, usage=attempt.usage)
         return Decision(done, (Send("planner", finished),))
     proposed = StepProposed(
         step=assigned.step,
@@ -216,16 +181,8 @@ def finish(state: State, key: Key, attempt: Attempt, content: ContentRef) -> Dec
 
 def fail(state: State, key: Key, attempt: Attempt, failure: Failure) -> Decision[State]:
     """The attempt ends without a result."""
-    assigned = attempt.assigned
     result = Result(standing="failed", standing_reason=failure.message[: bounds.MAX_REASON_CHARS])
-    finished = StepFinished(
-        step_id=assigned.step.id,
-        attempt=assigned.attempt,
-        plan_version=assigned.plan_version,
-        result=result,
-        failure=failure,
-        usage=attempt.usage,
-    )
+    finished = StepFinished(**place_of(attempt.assigned), result=result, failure=failure, usage=attempt.usage)
     return Decision(state.with_attempt(key, over(attempt)), (Send("planner", finished),))
 
 

@@ -8,7 +8,8 @@ A message has four forms: `bus.port.Stored` at rest, `bus.port.Delivery` while a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.errors import Unreadable
@@ -23,6 +24,14 @@ def _released() -> None:
 
 def _unprepared(answer: Body) -> None:
     """The default of `prepare`: no sender waits for an answer to a stored message."""
+
+
+class Caused(TypedDict):
+    """The arguments of `Publisher.send` for a message of the same task that another one causes."""
+
+    tenant: str
+    task: str
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +60,16 @@ class Received:
 
     def delivered(self, attempts: int, epoch: int, release: Callable[[], None]) -> "Received":
         """The message with the facts of one delivery."""
-        return Received(
-            self.envelope,
-            self.body,
-            self.tenant,
-            self.task,
-            self.sender,
-            self.sequence,
-            self.time_unix_ms,
-            attempts,
-            self.receiver,
-            self.headers,
-            epoch,
-            release,
-        )
+        return replace(self, attempts=attempts, epoch=epoch, release=release)
 
     def asked(self, prepare: Callable[[Body], None]) -> "Received":
         """A request whose sender waits for the reply."""
-        return Received(
-            self.envelope,
-            self.body,
-            self.tenant,
-            self.task,
-            self.sender,
-            self.sequence,
-            self.time_unix_ms,
-            receiver=self.receiver,
-            prepare=prepare,
-        )
+        return replace(self, prepare=prepare)
+
+    @property
+    def caused(self) -> Caused:
+        """Tenant, task and cause of what is said because of this message."""
+        return {"tenant": self.tenant, "task": self.task, "cause": self.envelope.id}
 
 
 def read(stored: Stored, service: str) -> Received:
@@ -104,15 +95,5 @@ def read(stored: Stored, service: str) -> Received:
         raise Unreadable("bad_envelope", str(error)) from error
     except catalog.DecodeError as error:
         raise Unreadable(error.code, str(error), later=error.later) from error
-    return Received(
-        head,
-        body,
-        address.tenant,
-        address.task,
-        address.sender,
-        stored.sequence,
-        stored.time_unix_ms,
-        1,
-        service,
-        stored.headers,
-    )
+    place = address.tenant, address.task, address.sender
+    return Received(head, body, *place, stored.sequence, stored.time_unix_ms, 1, service, stored.headers)

@@ -77,11 +77,8 @@ class ConsumeLoop:
     def __init__(
         self, context: Context, handler: Handler, *, shards: int, slots: int, drain_timeout_s: float = 10.0
     ) -> None:
-        self._context = context
-        self._handler = handler
-        self._shards = shards
-        self._slots = slots
-        self._drain_timeout_s = drain_timeout_s
+        self._context, self._handler, self._shards = context, handler, shards
+        self._slots, self._drain_timeout_s = slots, drain_timeout_s
         self._draining = asyncio.Event()
         self._running: dict[Delivery, asyncio.Task[None]] = {}
         self._tails: dict[tuple[str, str], asyncio.Future[None]] = {}
@@ -179,7 +176,10 @@ class ConsumeLoop:
             if tail is not None and not tail.done():
                 tail.set_result(None)
 
-        work = self._later(delivery) if crowded else self._take(delivery, epoch, before, release)
+        if crowded:
+            work = self._nak(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
+        else:
+            work = self._take(delivery, epoch, before, release)
         task = asyncio.create_task(work)
         self._running[delivery] = task
         self._busy.set()
@@ -195,9 +195,6 @@ class ConsumeLoop:
                 log.error("shell_bug", error=repr(done.exception()))
 
         task.add_done_callback(ended)
-
-    async def _later(self, delivery: Delivery) -> None:
-        await self._nak(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
 
     async def _take(
         self, delivery: Delivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]

@@ -29,6 +29,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 
 MAX_FOLDS_IN_MEMORY = 10_000
+Outputs = tuple[Output, ...]
 OPENING_MAX_AGE_MS = 600_000
 """So long a message may wait for the one that opens its task (the signer may be away)."""
 MIN_LOOKS = 4
@@ -63,7 +64,7 @@ class Blocked(Exception):
         self.sequence = sequence
 
 
-def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tuple[Output, ...]:
+def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> Outputs:
     """Fold one message in and return its outputs; a known ce-id changes nothing. Pure but for `fold` itself.
 
     Raises Unreadable: the task's logic version is not here (later), or the task has too many messages.
@@ -90,7 +91,7 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
             return ()
         fold.decider, fold.logic = logics[logic], logic
         fold.state = fold.decider.initial()
-    outputs: tuple[Output, ...] = ()
+    outputs: Outputs = ()
     for one in (message, *fold.early):
         decision = fold.decider.decide(fold.state, one)
         fold.state = decision.state
@@ -111,8 +112,7 @@ class FoldHandler:
     ordered = True
 
     def __init__(self, context: Context, logics: Mapping[int, Decider[Any]]) -> None:
-        self._context = context
-        self._logics = logics
+        self._context, self._logics = context, logics
         self._stream = subjects.inbox_stream(context.service)
         self._folds = BoundedDict[tuple[str, str], Fold](MAX_FOLDS_IN_MEMORY)
         self.gap_reads = 0
@@ -163,14 +163,9 @@ class FoldHandler:
         except subjects.SubjectError:
             return
         for index, said in enumerate(decider.unopened(code, reason)):
+            tenant, task, cause = address.tenant, address.task, stored.ce_id
             await self._context.publisher.send(
-                said.to,
-                said.body,
-                tenant=address.tenant,
-                task=address.task,
-                cause=stored.ce_id,
-                index=f"unopened/{index}",
-                actor=stored.actor,
+                said.to, said.body, tenant=tenant, task=task, cause=cause, index=f"unopened/{index}", actor=stored.actor
             )
 
     async def _early(self, message: Received) -> None:
@@ -276,12 +271,7 @@ class FoldHandler:
         return as_message(message if body is message.body else replace(message, body=body), contents)
 
     async def _publish(
-        self,
-        cause: Message,
-        outputs: tuple[Output, ...],
-        fold: Fold,
-        begun: frozenset[str],
-        release: Callable[[], None],
+        self, cause: Message, outputs: Outputs, fold: Fold, begun: frozenset[str], release: Callable[[], None]
     ) -> None:
         """Say it. begun: as `fold.begun` was before this decision. release: called when all is on its way.
 

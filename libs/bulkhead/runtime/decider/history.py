@@ -4,7 +4,7 @@ In: a task's messages from the journal, and a way to read contents. Out: a `Hist
 file. Grants keep their claims, which the fold needs, and lose their signatures.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -87,16 +87,15 @@ async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True
     messages = without_secrets([at_its_source(one) for one in journal])
     room = MAX_BYTES - sum(len(one.body) for one in messages)
     contents: dict[str, Content] = {}
-    for ref in _by_digest(messages):
+    refs = {(ref.sha256, ref.author): ref for message in messages for ref in named(message.body)}
+    for _, ref in sorted(refs.items(), key=lambda row: row[0]):
         known = contents.get(ref.sha256)
         authors = tuple(sorted({*(known.authors if known else ()), ref.author}))
         data = known.data if known and known.data is not None else await read(ref)
         room -= len(data or b"") if known is None or known.data is None else 0
         if room < 0:
-            raise HistoryError(
-                f"the task's messages and contents exceed {MAX_BYTES // 1024**2} MiB",
-                "look at it with `bulkhead timeline`, and replay it where it ran",
-            )
+            what = f"the task's messages and contents exceed {MAX_BYTES // 1024**2} MiB"
+            raise HistoryError(what, "look at it with `bulkhead timeline`, and replay it where it ran")
         contents[ref.sha256] = Content(authors, data)
     first = messages[0]
     return History(first.tenant, first.task, tuple(messages), contents, settled)
@@ -144,8 +143,3 @@ def named(body: bytes) -> Iterator[ContentRef]:
             stack.extend(one.values())
         elif isinstance(one, list):
             stack.extend(one)
-
-
-def _by_digest(messages: Iterable[Stored]) -> list[ContentRef]:
-    found = {(ref.sha256, ref.author): ref for one in messages for ref in named(one.body)}
-    return [found[key] for key in sorted(found)]

@@ -42,30 +42,17 @@ class Lines(Protocol):
 
 def _head(history: History) -> dict[str, Any]:
     """The first line, but for the digest."""
-    return {
-        "bulkhead_history": VERSION,
-        "tenant": history.tenant,
-        "task": history.task,
-        "ended": history.ended,
-        "settled": history.settled,
-        "messages": len(history.messages),
-        "contents": len(history.contents),
-    }
+    same = {name: getattr(history, name) for name in ("tenant", "task", "ended", "settled")}
+    counts = {"messages": len(history.messages), "contents": len(history.contents)}
+    return {"bulkhead_history": VERSION, **same, **counts}
 
 
 def _lines(history: History) -> Iterator[str]:
     """All lines but the first, without their ends."""
     for one in history.messages:
-        yield _line(
-            {
-                "stream": subjects.inbox_stream(one.receiver),
-                "sequence": one.sequence,
-                "time_unix_ms": one.time_unix_ms,
-                "subject": one.subject,
-                "headers": dict(one.headers),
-                **_data("body", one.body),
-            }
-        )
+        place = {"stream": subjects.inbox_stream(one.receiver), "sequence": one.sequence, "subject": one.subject}
+        rest = {"time_unix_ms": one.time_unix_ms, "headers": dict(one.headers)}
+        yield _line(place | rest | _data("body", one.body))
     for digest in sorted(history.contents):
         held = history.contents[digest]
         row: dict[str, Any] = {"sha256": digest, "authors": list(held.authors)}
@@ -85,10 +72,8 @@ def dump(history: History, *, compressed: bool = False) -> bytes:
         size += len(line) + 1  # All of it is ASCII.
         digest.update(line.encode() + b"\n")
         if size > MAX_BYTES:
-            raise HistoryError(
-                f"the task's history exceeds {MAX_BYTES // 1024**2} MiB",
-                "look at it with `bulkhead timeline`, and replay it where it ran",
-            )
+            what = f"the task's history exceeds {MAX_BYTES // 1024**2} MiB"
+            raise HistoryError(what, "look at it with `bulkhead timeline`, and replay it where it ran")
     rows[0] = _line(head | {DIGEST: _digest(digest, head)})
     raw = "".join(row + "\n" for row in rows).encode()
     return gzip.compress(raw, mtime=0) if compressed else raw
@@ -153,10 +138,8 @@ def parse(file: Lines, name: str = "the file") -> History:
     if version is None:
         raise NoHistory(f"{name} is no history", "`bulkhead export TASK -o FILE` writes one")
     if version != VERSION:
-        raise NoHistory(
-            f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}",
-            "use the version of bulkhead that wrote it, or a newer one",
-        )
+        what = f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}"
+        raise NoHistory(what, "use the version of bulkhead that wrote it, or a newer one")
     messages: list[Stored] = []
     contents: dict[str, Content] = {}
     try:
@@ -166,15 +149,8 @@ def parse(file: Lines, name: str = "the file") -> History:
             elif len(messages) >= MAX_MESSAGES:
                 raise HistoryError(f"{name} has over {MAX_MESSAGES} messages", "is it the right file?")
             else:
-                messages.append(
-                    Stored(
-                        _subject(row),
-                        _headers(row),
-                        _bytes(row, "body"),
-                        int(row["sequence"]),
-                        int(row["time_unix_ms"]),
-                    )
-                )
+                content, numbers = _bytes(row, "body"), (int(row["sequence"]), int(row["time_unix_ms"]))
+                messages.append(Stored(_subject(row), _headers(row), content, *numbers))
         expected = (int(head["messages"]), int(head["contents"]))
         tenant, task, settled, ended = str(head["tenant"]), str(head["task"]), bool(head["settled"]), head["ended"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -190,15 +166,11 @@ def parse(file: Lines, name: str = "the file") -> History:
     found = History(tenant, task, tuple(messages), contents, settled, DIGEST in head)
     # Programs of before did not take a rejection for an end.
     if found.ended is not ended and not found.turned_away:
-        raise HistoryError(
-            f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise",
-            "messages were added or taken away: do not trust the file; export the task again",
-        )
+        what = f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise"
+        raise HistoryError(what, "messages were added or taken away: do not trust the file; export the task again")
     if found.digested and head.pop(DIGEST) != _digest(digest, head):
-        raise HistoryError(
-            f"{name} was changed after it was exported: its lines do not have its digest",
-            "do not trust the file; export the task again",
-        )
+        what = f"{name} was changed after it was exported: its lines do not have its digest"
+        raise HistoryError(what, "do not trust the file; export the task again")
     return found
 
 
@@ -224,9 +196,8 @@ def _rows(file: Lines, name: str, digest: "hashlib._Hash") -> Iterator[dict[str,
         what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:200]
         if not rows and not isinstance(error, EOFError | zlib.error):
             raise NoHistory(f"{name} is no history: {what}", "`bulkhead export TASK -o FILE` writes one") from error
-        raise HistoryError(
-            f"{name} is cut off or damaged in line {rows + 1}: {what}", "copy it again, or export the task again"
-        ) from error
+        hint = "copy it again, or export the task again"
+        raise HistoryError(f"{name} is cut off or damaged in line {rows + 1}: {what}", hint) from error
 
 
 def _subject(row: Mapping[str, Any]) -> str:
@@ -249,10 +220,8 @@ def _content(row: Mapping[str, Any], name: str) -> Content:
         return Content(authors, None)
     data = _bytes(row, "text")
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise HistoryError(
-            f"in {name}, content {str(row['sha256'])[:12]} does not have its digest: it was changed",
-            "do not trust the file; export the task again",
-        )
+        what = f"in {name}, content {str(row['sha256'])[:12]} does not have its digest: it was changed"
+        raise HistoryError(what, "do not trust the file; export the task again")
     return Content(authors, data)
 
 

@@ -24,7 +24,8 @@ from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded
 
 Fetch = Callable[[ContentRef], Awaitable[str]]
-Logics = Mapping[str, Mapping[int, Decider[Any]]]
+Versions = Mapping[int, Decider[Any]]
+Logics = Mapping[str, Versions]
 NOT_COMPARED = frozenset({"traceparent"})
 """Differs between runs by nature."""
 COMPARED_BY_CLAIMS = frozenset({"bulkhead-grant", "ce-grantdigest"})
@@ -40,8 +41,7 @@ class CannotReplay(Exception):
 
     def __init__(self, what: str, hint: str, *, expired: bool = False) -> None:
         super().__init__(what)
-        self.hint = hint
-        self.expired = expired
+        self.hint, self.expired = hint, expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,10 @@ class Report:
     unread: int = 0
     ended: bool = False
     divergences: list[Divergence] = field(default_factory=list)
+
+    def differs(self, service: str, sequence: int, ce_id: str, what: str, expected: str, recorded: str) -> None:
+        """Note a divergence."""
+        self.divergences.append(Divergence(service, sequence, ce_id, what, expected, recorded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,7 @@ async def replay(
     return report
 
 
-def _recorded(
-    journal: Sequence[Stored], service: str, report: Report, versions: Mapping[int, Decider[Any]]
-) -> dict[str, Stored]:
+def _recorded(journal: Sequence[Stored], service: str, report: Report, versions: Versions) -> dict[str, Stored]:
     """The service's recorded messages by ce-id; two different messages under one id are a divergence themselves.
 
     The author is read from the subject, which the broker enforces, not from a header. Outputs of the service's folds of
@@ -127,28 +129,21 @@ def _recorded(
         if stored.sender == service and not kind.startswith(left_out):
             first = found.setdefault(stored.ce_id, stored)
             if (first.subject, first.body) != (stored.subject, stored.body):
-                what = "a second message under one id"
-                report.divergences.append(
-                    Divergence(service, stored.sequence, first.ce_id, what, _show(first.body), _show(stored.body))
-                )
+                what, bodies = "a second message under one id", (_show(first.body), _show(stored.body))
+                report.differs(service, stored.sequence, first.ce_id, what, *bodies)
     return found
 
 
-def _has_opening(
-    service: str, inbox: Sequence[Stored], versions: Mapping[int, Decider[Any]], recorded: Mapping[str, Stored]
-) -> None:
+def _has_opening(service: str, inbox: Sequence[Stored], versions: Versions, recorded: Mapping[str, Stored]) -> None:
     opening = tuple(f"{kind.TYPE}.v" for decider in versions.values() for kind in decider.opening)
     if recorded and not any(one.ce_type.startswith(opening) for one in inbox):
-        raise CannotReplay(
-            f"the record has lost its beginning: it holds what {service} said and not what opened the task there",
-            "the journal drops its oldest messages when it is full: replay tasks sooner, or keep them with "
-            "`bulkhead export`",
-            expired=True,
-        )
+        what = f"the record has lost its beginning: it holds what {service} said and not what opened the task there"
+        hint = "the journal drops its oldest messages when it is full: replay tasks sooner, or keep them with"
+        raise CannotReplay(what, f"{hint} `bulkhead export`", expired=True)
 
 
 async def _fold(
-    service: str, messages: Sequence[Stored], versions: Mapping[int, Decider[Any]], fetch: Fetch, report: Report
+    service: str, messages: Sequence[Stored], versions: Versions, fetch: Fetch, report: Report
 ) -> dict[str, _Said]:
     readable: list[Received] = []
     rejected: dict[int, MessageRejected] = {}
@@ -172,9 +167,7 @@ async def _fold(
         except CannotReplay:
             raise
         except Exception as bug:
-            report.divergences.append(
-                Divergence(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), "")
-            )
+            report.differs(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), "")
             continue
         report.decisions += 1
         for index, output in enumerate(outputs):
@@ -185,34 +178,25 @@ async def _fold(
     return said
 
 
-def _has_logic(service: str, one: Received, fold: Fold, versions: Mapping[int, Decider[Any]]) -> None:
+def _has_logic(service: str, one: Received, fold: Fold, versions: Versions) -> None:
     if fold.decider is None and one.envelope.logic not in versions:
         have = ", ".join(map(str, sorted(versions)))
-        raise CannotReplay(
-            f"the task was decided under logic {one.envelope.logic}; this program has {service} logic {have}",
-            "replay it with a version of bulkhead that has that logic (the two newest are kept)",
-        )
+        what = f"the task was decided under logic {one.envelope.logic}; this program has {service} logic {have}"
+        raise CannotReplay(what, "replay it with a version of bulkhead that has that logic (the two newest are kept)")
 
 
-async def _with_contents(
-    service: str, one: Received, fold: Fold, versions: Mapping[int, Decider[Any]], fetch: Fetch
-) -> Message:
+async def _with_contents(service: str, one: Received, fold: Fold, versions: Versions, fetch: Fetch) -> Message:
     try:
         wanted = versions[fold.logic or one.envelope.logic].wants(one.body)
         return as_message(one, {ref.sha256: await fetch(ref) for ref in wanted})
     except BlobMissing as error:
-        raise CannotReplay(
-            f"what {service} read at {one.sequence} of its inbox is gone: {error}",
-            "contents are kept for a limited time: replay tasks sooner, or keep them with `bulkhead export`",
-            expired=True,
-        ) from error
+        what = f"what {service} read at {one.sequence} of its inbox is gone: {error}"
+        hint = "contents are kept for a limited time: replay tasks sooner, or keep them with `bulkhead export`"
+        raise CannotReplay(what, hint, expired=True) from error
 
 
 def _unopened(
-    service: str,
-    messages: Sequence[Stored],
-    rejected: Mapping[int, MessageRejected],
-    versions: Mapping[int, Decider[Any]],
+    service: str, messages: Sequence[Stored], rejected: Mapping[int, MessageRejected], versions: Versions
 ) -> dict[str, _Said]:
     """What FoldHandler.rejected says in the decider's name when the message that opens a task is rejected."""
     decider = versions[max(versions)]
@@ -224,19 +208,13 @@ def _unopened(
             continue
         address, cause = subjects.parse(stored.subject), stored.ce_id
         for index, output in enumerate(decider.unopened(fact.code, fact.reason)):
-            head = Envelope(
-                id=envelope.derive_id(service, cause, f"unopened/{index}"),
-                type=output.body.ce_type(),
-                source=service,
-                time_unix_ms=0,
-                cause=cause,
-            )
+            name, kind = envelope.derive_id(service, cause, f"unopened/{index}"), output.body.ce_type()
+            head = Envelope(id=name, type=kind, source=service, time_unix_ms=0, cause=cause)
             left_out = NOT_COMPARED | BY_THE_CLOCK
             headers = {key: value for key, value in head.headers().items() if key not in left_out}
             subject = subjects.mesh(service, output.to, address.tenant, address.task)
-            found[head.id] = _Said(
-                stored.sequence, stored.time_unix_ms, subject, output.body.encode(), headers, None, left_out
-            )
+            body, at = output.body.encode(), stored.time_unix_ms
+            found[head.id] = _Said(stored.sequence, at, subject, body, headers, None, left_out)
     return found
 
 
@@ -246,15 +224,8 @@ def _as_said(service: str, cause: Received, output: Send | SetTimer, head: Envel
     headers = {key: value for key, value in head.headers().items() if key not in left_out}
     if isinstance(output, SetTimer):
         body = TimerFired(key=output.key, due_unix_ms=output.due_unix_ms).encode()
-        return _Said(
-            cause.sequence,
-            cause.time_unix_ms,
-            subjects.mesh(service, service, cause.tenant, cause.task),
-            body,
-            headers,
-            None,
-            left_out,
-        )
+        subject = subjects.mesh(service, service, cause.tenant, cause.task)
+        return _Said(cause.sequence, cause.time_unix_ms, subject, body, headers, None, left_out)
     claims: dict[str, object] | None = None
     if output.step_grant is not None:
         claims = {"grant": output.step_grant.model_dump(mode="json")}
@@ -273,23 +244,17 @@ def _compare(
             # A timer shows in the record only when it has fired.
             if not one.headers["ce-type"].startswith(TimerFired.TYPE):
                 if report.ended and one.caused_unix_ms <= answered_until_unix_ms:
-                    report.divergences.append(
-                        Divergence(service, one.sequence, ce_id, "not in the record", _show(one.body), "")
-                    )
+                    report.differs(service, one.sequence, ce_id, "not in the record", _show(one.body), "")
                 else:
                     report.outstanding += 1
             continue
         report.compared += 1
-        difference = _difference(one, stored)
-        if difference:
-            report.divergences.append(Divergence(service, one.sequence, ce_id, *difference))
+        if difference := _difference(one, stored):
+            report.differs(service, one.sequence, ce_id, *difference)
     for ce_id, stored in recorded.items():
         if ce_id not in said:
-            report.divergences.append(
-                Divergence(
-                    service, stored.sequence, ce_id, "recorded, but the fold does not say it", "", _show(stored.body)
-                )
-            )
+            what = "recorded, but the fold does not say it"
+            report.differs(service, stored.sequence, ce_id, what, "", _show(stored.body))
 
 
 def _difference(one: _Said, stored: Stored) -> tuple[str, str, str] | None:

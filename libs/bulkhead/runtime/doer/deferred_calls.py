@@ -11,7 +11,7 @@ from itertools import islice
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import Caused, Received
 from bulkhead.runtime.halts.live import Halts, Key
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
@@ -108,16 +108,11 @@ class DeferredCalls:
     async def _tell(self, call: Call) -> None:
         head = call.head
         try:
+            body = CallResumed(call_id=call.call_id, step_id=call.step_id)
+            place: Caused = {"tenant": call.tenant, "task": call.task, "cause": head.id}
+            actor, digest, logic = head.actor, head.grant_digest, head.logic
             await self._publisher.send(
-                call.sender,
-                CallResumed(call_id=call.call_id, step_id=call.step_id),
-                tenant=call.tenant,
-                task=call.task,
-                cause=head.id,
-                index="resumed",
-                actor=head.actor,
-                grant_digest=head.grant_digest,
-                logic=head.logic,
+                call.sender, body, **place, index="resumed", actor=actor, grant_digest=digest, logic=logic
             )
         except BusError as error:
             log.warning("not_woken", call=call.call_id, task=call.task, reason=str(error))

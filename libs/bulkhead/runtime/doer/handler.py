@@ -22,7 +22,6 @@ from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, Call, DeferredCall
 from bulkhead.runtime.doer.idempotency import Answered, Record, parse, spent, with_spent
 from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Hands, Job
 from bulkhead.runtime.doer.reservations import Reserver, settlements
-from bulkhead.runtime.edge import side_messages
 from bulkhead.runtime.errors import Deferred, Refused, Unreadable
 from bulkhead.runtime.halts.live import Halts, of_breaker
 from bulkhead.runtime.publish.publisher import persist
@@ -38,6 +37,8 @@ log = Log("doer")
 
 EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
+Stands = tuple[Record | None, int]
+"""The record under a key, and its sequence."""
 OUTCOME_PATIENCE_S = 600.0
 """So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0028)."""
 
@@ -48,9 +49,7 @@ class DoerHandler:
     ordered = False
 
     def __init__(self, context: Context, doer: Doer[Any], halts: Halts) -> None:
-        self._context = context
-        self._doer = doer
-        self._halts = halts
+        self._context, self._doer, self._halts = context, doer, halts
         self._records = subjects.records_stream(context.service)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
         self._serial = itertools.count()
@@ -79,11 +78,9 @@ class DoerHandler:
             if await self._known(message, request, subject):
                 return
             record, sequence = parse(await self._context.bus.last(self._records, subject))
-            failure = Failure(
-                code=code[:64],
-                message=f"{self._context.service} cannot handle this request and has given up; no outcome is on record",
-                hint="see `bulkhead dead-letters` for the reason; repair it, then ask anew",
-            )
+            what = f"{self._context.service} cannot handle this request and has given up; no outcome is on record"
+            hint = "see `bulkhead dead-letters` for the reason; repair it, then ask anew"
+            failure = Failure.of(code[:64], what, hint)
             # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
             begun = code == HANDLER_FAILED and self._doer.changes(request)
             reply = self._doer.uncertain(request) if begun else self._doer.refuse(request, failure)
@@ -93,7 +90,9 @@ class DoerHandler:
         """See the module's docstring for the order."""
         request = message.body
         if not isinstance(request, self._doer.handles):
-            await side_messages.take(self._doer.side_handlers, message)
+            # It asks for no reply, and needs neither a record nor a grant: the broker vouches for its sender.
+            if (take := self._doer.side_handlers.get(type(message.body))) is not None:
+                await take(message)
             return
         subject = self._subject(message, request)
         try:
@@ -111,16 +110,9 @@ class DoerHandler:
 
     async def _put_off(self, message: Received, request: Any, wait: Deferred) -> None:
         """Ask again later; or when woken, where a halt holds it."""
-        body = CallDeferred(
-            call_id=self._doer.key(request),
-            step_id=getattr(request, "step_id", ""),
-            after_ms=wait.after_ms,
-            reason=wait.reason,
-            paused=wait.paused,
-            code=wait.code,
-            usage=wait.usage,
-        )
-        halt = wait.halt
+        call_id, step_id = self._doer.key(request), getattr(request, "step_id", "")
+        why = {name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage")}
+        body, halt = CallDeferred(call_id=call_id, step_id=step_id, **why), wait.halt
         if halt is not None and not of_breaker(halt[0]):
             # A breaker's time is told: when it is over, trials are wanted.
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
@@ -152,7 +144,7 @@ class DoerHandler:
 
     async def _refuse(self, message: Received, request: Any, refusal: GrantRefused, subject: str) -> None:
         """No: unless it was done while the grant still held, for what was done is no longer to be refused."""
-        failure = Failure(code=refusal.code, message=str(refusal), hint="submit the task again")
+        failure = Failure.of(refusal.code, str(refusal), "submit the task again")
         if refusal.code == EXPIRED:
             with suppress(GrantRefused):
                 self._authority(message, 0)
@@ -201,8 +193,8 @@ class DoerHandler:
             reply = self._doer.refuse(job.request, refusal.failure)
             await self._finish(job, subject, (record, sequence), reply, ())
 
-    async def _do(self, job: Job[Any], subject: str, stands: tuple[Record | None, int], hands: Hands) -> None:
-        """Claim it, do it, record it, answer. stands: what is under the key, and where."""
+    async def _do(self, job: Job[Any], subject: str, stands: Stands, hands: Hands) -> None:
+        """Claim it, do it, record it, answer."""
         record, sequence = stands
         earlier = record.answered() if record is not None else ()
         lost = record.lost if record is not None else ()
@@ -242,14 +234,8 @@ class DoerHandler:
         await self._finish(job, subject, anew, with_spent(reply, lost), settlements(hands))
 
     async def _finish(
-        self,
-        message: Received,
-        subject: str,
-        stands: tuple[Record | None, int],
-        reply: Body,
-        settled: tuple[Settled, ...],
+        self, message: Received, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
     ) -> None:
-        """stands: what is under the key, and where."""
         try:
             told = await self._recorded(message, subject, stands, reply, settled)
         except BusError:
@@ -260,12 +246,7 @@ class DoerHandler:
         await self._answer(message, told)
 
     async def _recorded(
-        self,
-        message: Received,
-        subject: str,
-        stands: tuple[Record | None, int],
-        reply: Body,
-        settled: tuple[Settled, ...],
+        self, message: Received, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
     ) -> Answered:
         """What the request is answered from now on: this, or what another replica recorded first. Raises BusError."""
         head, (before, expect) = message.envelope, stands
@@ -319,9 +300,7 @@ class DoerHandler:
 
     async def _reply(self, message: Received, reply: Body, settled: tuple[Settled, ...]) -> None:
         annotate(reply, message.body)
-        head = message.envelope
-        publisher = self._context.publisher
-
+        head, publisher = message.envelope, self._context.publisher
         # No answer is from before its request: whoever is put off would ask again at once, for ever.
         now = max(self._context.clock(), message.time_unix_ms)
 
@@ -329,10 +308,7 @@ class DoerHandler:
             await publisher.send(
                 message.sender,
                 reply,
-                tenant=message.tenant,
-                task=message.task,
-                cause=head.id,
-                index=0,
+                **message.caused,
                 actor=head.actor,
                 grant_digest=head.grant_digest,
                 approval=head.approval,
@@ -344,38 +320,23 @@ class DoerHandler:
         await asyncio.gather(tell(), self._settle(message, settled))
 
     async def _settle(self, message: Received, settled: tuple[Settled, ...]) -> None:
-        head = message.envelope
-        await asyncio.gather(
-            *(
-                self._context.publisher.send(
-                    "budget",
-                    one,
-                    tenant=message.tenant,
-                    task=message.task,
-                    cause=one.reservation_id,
-                    index="settled",
-                    actor=head.actor,
-                    logic=head.logic,
-                    patience_s=OUTCOME_PATIENCE_S,
-                )
-                for one in settled
-            )
-        )
+        await asyncio.gather(*(self._charge(message, body) for body in settled))
         if settled:
             crash_points.passes("after_settle")
+
+    async def _charge(self, message: Received, body: Settled) -> None:
+        head, place = message.envelope, message.caused
+        place["cause"] = body.reservation_id
+        actor, logic, patience_s = head.actor, head.logic, OUTCOME_PATIENCE_S
+        await self._context.publisher.send(
+            "budget", body, **place, index="settled", actor=actor, logic=logic, patience_s=patience_s
+        )
 
     def _hands(self) -> Hands:
         async def live(tenant: str, task: str, body: Contract) -> None:
             subject = subjects.live(self._context.service, tenant, task)
             await self._context.bus.publish_live(subject, body.model_dump_json().encode())
 
-        return Hands(
-            blobs=self._context.blobs,
-            signer=self._context.signer,
-            now_unix_ms=self._context.clock,
-            _reserve=self._reserver.reserve,
-            _halt_of=self._halts.find,
-            _halt_event=self._halts.event,
-            _live=live,
-            _held=self._halts.held,
-        )
+        context, halts = self._context, self._halts
+        given = context.blobs, context.signer, context.clock
+        return Hands(*given, self._reserver.reserve, halts.find, halts.event, live, halts.held)

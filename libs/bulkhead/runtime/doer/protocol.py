@@ -28,6 +28,9 @@ from bulkhead_contracts.types import Body, Contract
 R = TypeVar("R", bound=Body)
 
 
+_OF_A_REQUEST = ("envelope", "tenant", "task", "sender", "sequence", "time_unix_ms", "attempts", "receiver")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Received, Generic[R]):
     """A request whose grant was verified. authority: what the grant allows. now_unix_ms: when that was looked at."""
@@ -44,19 +47,8 @@ class Job(Received, Generic[R]):
     @classmethod
     def of(cls, message: Received, request: R, authority: Authority, now_unix_ms: int) -> "Job[R]":
         """The job of a message whose grant is good."""
-        return cls(
-            envelope=message.envelope,
-            body=request,
-            tenant=message.tenant,
-            task=message.task,
-            sender=message.sender,
-            sequence=message.sequence,
-            time_unix_ms=message.time_unix_ms,
-            attempts=message.attempts,
-            receiver=message.receiver,
-            authority=authority,
-            now_unix_ms=now_unix_ms,
-        )
+        same = {name: getattr(message, name) for name in _OF_A_REQUEST}
+        return cls(body=request, authority=authority, now_unix_ms=now_unix_ms, **same)
 
 
 @dataclass(slots=True)
@@ -78,12 +70,9 @@ class Reservation:
 
     def settle(self, usage: Usage, *, estimated: bool = False) -> None:
         """Fix what this attempt used; published by the shell with the reply."""
+        wall_ms = max(0, self.clock() - self.since_unix_ms)
         self.settled = Settled(
-            reservation_id=self.reservation_id,
-            call_id=self.call_id,
-            usage=usage,
-            estimated=estimated,
-            wall_ms=max(0, self.clock() - self.since_unix_ms),
+            reservation_id=self.reservation_id, call_id=self.call_id, usage=usage, estimated=estimated, wall_ms=wall_ms
         )
 
 
@@ -115,11 +104,9 @@ def ended_by(halt: Halt, more: str = "") -> str:
 
 def reason_of(held: OpenBreaker) -> str:
     """The reason that an open breaker gives for holding a call back."""
-    one = held.breaker
-    return (
-        f"the breaker of {one.scope} {one.known_as} is open: {one.reason}. Tried again in "
-        f"{max(1, round(held.retry_after_ms / 1000))} s"
-    )[:2000]
+    breaker, wait_s = held.breaker, max(1, round(held.retry_after_ms / 1000))
+    what = f"the breaker of {breaker.scope} {breaker.known_as} is open"
+    return f"{what}: {breaker.reason}. Tried again in {wait_s} s"[:2000]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +122,13 @@ class Stop:
         hint = _HINTS.get(self.code, "")
         if self.held is not None:
             hint = f"go another way, or try again in {max(1, round(self.held.retry_after_ms / 1000))} s"
-        return Failure(code=self.code, message=self.reason, hint=hint)
+        return Failure.of(self.code, self.reason, hint)
 
 
 _HINTS = {"halted": "an operator must lift the halt", "deadline_exceeded": "give the task a longer deadline"}
+SideHandlers = Mapping[type[Body], Callable[[Received], Awaitable[None]]]
+"""Handlers of messages that ask for no reply, by type. One may raise HandBack: its message comes back, and holds up
+nothing but itself."""
 Keep = Callable[[Reservation], None]
 Purpose = Literal["model", "tool", "retrieval"]
 Reserve = Callable[[Job[Any], str, int, Purpose, str, Amount, str, Keep], Awaitable[Reservation]]
@@ -170,9 +160,8 @@ class Hands:
         price_digest: str = "",
     ) -> Reservation:
         """Admission for one outward attempt (numbered from 0). Raises Refused (ceiling, halt) or Deferred."""
-        reservation = await self._reserve(
-            job, call_id, attempt, purpose, resource, worst_case, price_digest, self.reservations.append
-        )
+        keep = self.reservations.append
+        reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest, keep)
         # That may have taken seconds: what was halted meanwhile is not begun, so that nothing is charged.
         tool, model = resource if purpose == "tool" else "", resource if purpose == "model" else ""
         if (stop := self.may(job, tool=tool, model=model, defer=False)) is not None:
@@ -228,30 +217,18 @@ class Hands:
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
         what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.known_as}"
         whose = f" --tenant {halt.tenant}" if halt.tenant and halt.scope != "task" else ""
-        reason = (
-            f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume --{halt.scope} "
-            f"{halt.known_as}{whose}`"
-        )
+        resume = f"bulkhead resume --{halt.scope} {halt.known_as}{whose}"
+        reason = f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `{resume}`"
         if halt.code == CEILING:
             reason = halt.reason  # It says itself what lets it go on: more money, not a word.
-        return Deferred(
-            min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS),
-            reason[:2000],
-            paused=True,
-            code=halt.code,
-            halt=(key_of(halt), halt.at_unix_ms),
-        )
+        after_ms, key = min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), (key_of(halt), halt.at_unix_ms)
+        return Deferred(after_ms, reason[:2000], paused=True, code=halt.code, halt=key)
 
     @staticmethod
     def held_back(held: OpenBreaker) -> Deferred:
         """To be raised for a breaker that makes calls wait: for its time, or until it is closed."""
-        return Deferred(
-            held.retry_after_ms,
-            reason_of(held),
-            paused=True,
-            code="breaker_open",
-            halt=(held.key, held.breaker.since_unix_ms),
-        )
+        halt = (held.key, held.breaker.since_unix_ms)
+        return Deferred(held.retry_after_ms, reason_of(held), paused=True, code="breaker_open", halt=halt)
 
     def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "") -> asyncio.Event:
         """Set while the job, or what it uses, is halted: race streams against it and cut them."""
@@ -263,11 +240,11 @@ class Hands:
 
 
 class Doer(Component, ABC, Generic[R]):
-    """One doer service. handles: the types of its requests. side_handlers: see runtime/edge/side_messages.py."""
+    """One doer service. handles: the types of its requests. side_handlers: see SideHandlers."""
 
     service: str
     handles: tuple[type[Body], ...]
-    side_handlers: Mapping[type[Body], Callable[[Received], Awaitable[None]]] = {}
+    side_handlers: SideHandlers = {}
 
     @abstractmethod
     def key(self, request: R) -> str:

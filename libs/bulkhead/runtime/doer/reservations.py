@@ -86,16 +86,9 @@ class Reserver:
 
     async def _ask(self, job: Job[Any], body: ReserveRequested) -> ReserveReplied:
         try:
+            grant, actor, index = job.authority.token, job.envelope.actor, body.reservation_id
             answer = await self._context.publisher.request(
-                "budget",
-                body,
-                tenant=job.tenant,
-                task=job.task,
-                grant=job.authority.token,
-                actor=job.envelope.actor,
-                cause=job.envelope.id,
-                index=body.reservation_id,
-                logic=job.envelope.logic,
+                "budget", body, **job.caused, grant=grant, actor=actor, index=index, logic=job.envelope.logic
             )
         except (BusUnavailable, RpcRefused) as error:
             # No reservation, no call: budget down means wait, not spend.
@@ -118,7 +111,7 @@ def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
         halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
         return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
     hint = "raise the task's or the tenant's limit and submit again"
-    return Refused(Failure(code="refused_by_budget", message=answer.reason, hint=hint))
+    return Refused(Failure.of("refused_by_budget", answer.reason, hint))
 
 
 def settlements(hands: Hands) -> tuple[Settled, ...]:
@@ -126,16 +119,8 @@ def settlements(hands: Hands) -> tuple[Settled, ...]:
     found = []
     for held in hands.reservations:
         if held.settled is None:
-            worst = held.worst_case
-            held.settle(
-                Usage(
-                    model_calls=worst.model_calls,
-                    tool_calls=worst.tool_calls,
-                    input_tokens=worst.tokens,
-                    cost_usd_micros=worst.cost_usd_micros,
-                ),
-                estimated=True,
-            )
+            same = held.worst_case.model_dump(include={"model_calls", "tool_calls", "cost_usd_micros"})
+            held.settle(Usage(input_tokens=held.worst_case.tokens, **same), estimated=True)
         assert held.settled is not None
         found.append(held.settled)
     return tuple(found)

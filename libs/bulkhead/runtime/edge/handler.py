@@ -41,8 +41,7 @@ class RpcServer:
     """Answers `rpc.*.<service>.>` from the edge's table."""
 
     def __init__(self, context: Context, table: RpcTable) -> None:
-        self._context = context
-        self._table = table
+        self._context, self._table = context, table
 
     async def answer(self, request: Live) -> tuple[Mapping[str, str], bytes]:
         """One request. What cannot be handled is answered with a `bulkhead-error` header, never with silence."""

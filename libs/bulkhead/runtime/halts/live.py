@@ -52,12 +52,8 @@ class Target(NamedTuple):
         """The entries that would halt the job, those that end it first. For a name that is no token they include
         entries under its token alone."""
         found = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
-        named = (
-            *(("agent", one) for one in self.agents),
-            ("feature", self.feature),
-            ("tool", self.tool),
-            ("model", self.model),
-        )
+        agents = (("agent", name) for name in self.agents)
+        named = (*agents, ("feature", self.feature), ("tool", self.tool), ("model", self.model))
         for scope, name in named:
             if name:
                 spellings = dict.fromkeys((name, subjects.as_token(name)))

@@ -8,7 +8,7 @@ tells who and why. The entry comes first: a halt never waits for the journal.
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bulkhead.bus.port import Bus, WrongLastSequence
 from bulkhead.runtime.halts.live import CEILING
@@ -83,19 +83,13 @@ def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
     if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.operates:
         # A tenant does not lift a halt that was set from outside of it.
         who = stands.by.removeprefix(OPERATOR)
-        return Failure.of(
-            "not_yours",
-            f"{what} was halted by who operates the mesh ({who}): {stands.reason}",
-            "only they let it go on: `bulkhead resume` on their machine",
-        )
+        hint = "only they let it go on: `bulkhead resume` on their machine"
+        return Failure.of("not_yours", f"{what} was halted by who operates the mesh ({who}): {stands.reason}", hint)
     if stands is not None and halted and not wish.active and stands.code == CEILING:
-        return Failure.of(
-            "at_its_ceiling",
-            f"{what} waits for money, not for a word: {stands.reason}",
-            f"`bulkhead topup {wish.name} --usd X`, or raise the limit that it names",
-        )
+        hint = f"`bulkhead topup {wish.name} --usd X`, or raise the limit that it names"
+        return Failure.of("at_its_ceiling", f"{what} waits for money, not for a word: {stands.reason}", hint)
     if not wish.active and not halted:
-        return Failure(code="not_halted", message=f"{what} is not halted", hint="`bulkhead halts` lists what is")
+        return Failure.of("not_halted", f"{what} is not halted", "`bulkhead halts` lists what is")
     if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.operates):
         return stands
     return Halt(
@@ -128,11 +122,8 @@ async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
         if await store(bus, publisher, key, entry.model_dump_json().encode(), after):
             await tell(publisher, entry)
             return entry
-    return Failure(
-        code="busy",
-        message=f"others halt and resume {wish.scope} {wish.name} at this moment",
-        hint="look at `bulkhead halts`, then try again",
-    )
+    what = f"others halt and resume {wish.scope} {wish.name} at this moment"
+    return Failure.of("busy", what, "look at `bulkhead halts`, then try again")
 
 
 async def _about(bus: Bus, wish: Wish) -> tuple[str, Wish, Halt | None, int]:
@@ -161,19 +152,13 @@ def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | No
     No caller resets its own breaker: neither a tenant that floods, nor the person whose calls opened it.
     """
     if breaker is not None and breaker.scope == "tenant":
-        return Failure.of(
-            "not_yours",
-            f"{what} holds your whole tenant back: {breaker.reason}",
-            "it is tried again by itself; who operates the mesh may reset it: `bulkhead breakers reset`",
-        )
+        hint = "it is tried again by itself; who operates the mesh may reset it: `bulkhead breakers reset`"
+        return Failure.of("not_yours", f"{what} holds your whole tenant back: {breaker.reason}", hint)
     if breaker is None or breaker.phase == "closed":
         return Failure.of("not_open", f"no breaker {what} of yours is open", "`bulkhead breakers` lists them")
     if person in breaker.actors:
-        return Failure.of(
-            "tripped_it",
-            f"{what} was opened by calls of {person}'s own tasks: {breaker.reason}",
-            "another operator of the tenant may reset it; else it is tried again by itself",
-        )
+        hint = "another operator of the tenant may reset it; else it is tried again by itself"
+        return Failure.of("tripped_it", f"{what} was opened by calls of {person}'s own tasks: {breaker.reason}", hint)
     return None
 
 
@@ -187,17 +172,9 @@ async def reset(
         return None
     # Not before it opened, whatever this machine's clock says: who folds would take it for news of before.
     since = max(at_unix_ms, breaker.since_unix_ms)
-    closed = Breaker(
-        scope=breaker.scope,
-        tenant=breaker.tenant,
-        name=breaker.name,
-        phase="closed",
-        reason=f"reset by {by}",
-        since_unix_ms=since,
-        by=by[:64],
-        changes=_remembered(breaker, change),
-        called=breaker.called,
-    )
+    same = breaker.model_dump(include={"scope", "tenant", "name", "called"})
+    why: dict[str, Any] = {"reason": f"reset by {by}", "by": by[:64], "changes": _remembered(breaker, change)}
+    closed = Breaker(**same, **why, phase="closed", since_unix_ms=since)
     if not await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence):
         return None
     tenant = breaker.name if breaker.scope == "tenant" else breaker.tenant or EVERYBODY
@@ -243,17 +220,12 @@ async def breakers(bus: Bus, tenant: str = "") -> list[Breaker]:
     """Every breaker that ever opened, or those that concern one tenant; open ones first. Raises BusError."""
     found = [Breaker.model_validate_json(body) async for body in _bodies(bus, "$KV.CONTROL.breaker.>")]
     if tenant:
-        found = [
-            one
-            for one in found
-            if tenant in (one.tenant, one.name if one.scope == "tenant" else "")
-            or (not one.tenant and one.scope != "tenant")
-        ]
-    return sorted(found, key=lambda one: (one.phase == "closed", one.scope, one.tenant, one.name))
+        found = [row for row in found if tenant == row.tenant or _concerns(row, tenant)]
+    return sorted(found, key=lambda row: (row.phase == "closed", row.scope, row.tenant, row.name))
 
 
-def _concerns(halt: Halt, tenant: str) -> bool:
-    return halt.name == tenant if halt.scope == "tenant" else halt.tenant in ("", tenant)
+def _concerns(entry: Halt | Breaker, tenant: str) -> bool:
+    return entry.name == tenant if entry.scope == "tenant" else entry.tenant in ("", tenant)
 
 
 async def _bodies(bus: Bus, pattern: str) -> AsyncIterator[bytes]:

@@ -22,9 +22,9 @@ async def _ignore(body: Body) -> None:
     """Stands where only the declaration is wanted."""
 
 
-def declare(service: str, take: Take = _ignore, broker: NatsBroker | None = None) -> tuple[FastStream, NatsBroker]:
+def declare(service: str, take: Take = _ignore) -> tuple[FastStream, NatsBroker]:
     """The app of one service. `take` gets every decoded message of its inbox."""
-    broker = broker or NatsBroker("nats://unset.invalid:4222")
+    broker = NatsBroker("nats://unset.invalid:4222")
     app = FastStream(broker)
     inbound: dict[str, Any] = {}
     for row in catalog.ROWS:
@@ -41,12 +41,9 @@ def declare(service: str, take: Take = _ignore, broker: NatsBroker | None = None
 
 def publisher(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str) -> LogicPublisher:
     """The declared publisher of one edge."""
-    return broker.publisher(
-        _subject(row, sender, receiver),
-        title=f"{_channel(row, sender, receiver)}:send",
-        schema=row.body,
-        description=_doc(row),
-    )
+    title = f"{row.plane}.{sender}.{receiver}.{row.body.__name__}:send"
+    doc = (row.body.__doc__ or "").strip().split("\n")[0]
+    return broker.publisher(_subject(row, sender, receiver), title=title, schema=row.body, description=doc)
 
 
 def _options(row: catalog.Row, receiver: str) -> dict[str, Any]:
@@ -76,11 +73,3 @@ def _takes(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: 
 def _subject(row: catalog.Row, sender: str, receiver: str) -> str:
     sender = "pub_*" if sender == catalog.PUBLISHER else sender
     return f"{row.plane}.{sender}.{receiver}.*.*.*".replace("pub_*", "*")
-
-
-def _channel(row: catalog.Row, sender: str, receiver: str) -> str:
-    return f"{row.plane}.{sender}.{receiver}.{row.body.__name__}"
-
-
-def _doc(row: catalog.Row) -> str:
-    return (row.body.__doc__ or "").strip().split("\n")[0]

@@ -35,8 +35,7 @@ class Service:
         slots: int = 64,
         drain_timeout_s: float = 10.0,
     ) -> None:
-        self.context = context
-        self.component = component
+        self.context, self.component = context, component
         self._own = component if isinstance(component, Component) else Component()
         self._halts: Halts | None = None
         self.handler = self._handler_of(component)

@@ -54,10 +54,7 @@ class Publisher:
     """Sends as one service. `clock` gives unix milliseconds."""
 
     def __init__(self, service: str, bus: Bus, message_key: bytes, clock: Callable[[], int]) -> None:
-        self.service = service
-        self._bus = bus
-        self._key = message_key
-        self._clock = clock
+        self.service, self._bus, self._key, self._clock = service, bus, message_key, clock
         self._queues: dict[str, Queue] = defaultdict(Queue)
 
     def envelope(
@@ -106,16 +103,9 @@ class Publisher:
         Retries with the same ids while the broker does not answer, for `patience_s` at least. Raises BusUnavailable,
         PublishRefused, WrongLastSequence.
         """
-        head = self.envelope(body, **attributes)
+        head, expect = self.envelope(body, **attributes), expect_last_on_subject
         return await self.post(
-            to,
-            body,
-            head,
-            tenant=tenant,
-            task=task,
-            first=first,
-            patience_s=patience_s,
-            expect_last_on_subject=expect_last_on_subject,
+            to, body, head, tenant=tenant, task=task, first=first, patience_s=patience_s, expect_last_on_subject=expect
         )
 
     async def post(
@@ -135,11 +125,9 @@ class Publisher:
         first: nothing of this task should lie there yet. If the broker holds that, whoever folds it need not look for
         what came before; if not, also for this very message of an earlier try, it is sent as any other.
         """
-        made = self.ready(to, body, head, tenant=tenant, task=task)
+        made, expect = self.ready(to, body, head, tenant=tenant, task=task), expect_last_on_subject
         none_on = subjects.task_filter(to, tenant, task) if first else ""
-        return await self.put(
-            made, expect_last_on_subject=expect_last_on_subject, none_on=none_on, patience_s=patience_s
-        )
+        return await self.put(made, expect_last_on_subject=expect, none_on=none_on, patience_s=patience_s)
 
     def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> OutgoingMessage:
         """Make a message before it is known whether it is sent."""

@@ -6,11 +6,11 @@ and Redis remembers which were told; where it forgot, the same id is told again.
 that a crash between the two loses nothing.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from pydantic import TypeAdapter, ValidationError
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.publish.publisher import Publisher
@@ -18,6 +18,7 @@ from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
+from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.fact_lookup import find_fact
 from bulkhead_services.budget.ledger.model import Level, Settlement, Sum
@@ -41,8 +42,8 @@ class Alerts:
 
     def __init__(self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int]) -> None:
         self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
-        self._paces: OrderedDict[Key, Pace] = OrderedDict()
-        self._told: OrderedDict[str, int] = OrderedDict()
+        self._paces = BoundedDict[Key, Pace](MAX_PACES)
+        self._told = BoundedDict[str, int](MAX_TOLD)
 
     async def settled(self, message: Received, body: Settled, settlement: Settlement) -> None:
         """Tell what follows from one settlement; again, when it comes again. Raises BusError, RedisFailure."""
@@ -60,9 +61,6 @@ class Alerts:
     def _rate(self, level: Level, now: int) -> Alert | None:
         key = (level.scope, level.unit, level.limit)
         pace = self._paces[key] = alert_rules.paced(self._paces.get(key, ()), level, now)
-        self._paces.move_to_end(key)
-        while len(self._paces) > MAX_PACES:
-            self._paces.popitem(last=False)
         return alert_rules.burning(pace, level, now)
 
     async def _tell(self, message: Received, alert: Alert, now: int) -> None:
@@ -74,20 +72,12 @@ class Alerts:
             await self._list(message.tenant, fact)
         await self._store.keep(name, b"1")
         self._told[alert.id] = now
-        while len(self._told) > MAX_TOLD:
-            self._told.popitem(last=False)
 
     async def _list(self, tenant: str, fact: Alerted) -> None:
         """Among the tenant's latest, as `limits get` shows them; of two replicas at once one may be left out there."""
-        metrics.alerts.add(
-            1,
-            {
-                names.KIND: fact.kind,
-                names.PERCENT: str(fact.percent) if fact.kind == "share" else "",
-                names.UNIT: fact.unit,
-                names.ACCOUNT: fact.scope.partition(":")[0],
-            },
-        )
+        percent, account = str(fact.percent) if fact.kind == "share" else "", fact.scope.partition(":")[0]
+        counted = {names.KIND: fact.kind, names.PERCENT: percent, names.UNIT: fact.unit, names.ACCOUNT: account}
+        metrics.alerts.add(1, counted)
         if fact.scope.startswith("mesh:"):
             return  # What all tenants spend together is no single tenant's to see.
         rows = [fact, *(one for one in await latest(self._store, tenant) if one.alert != fact.alert)]
@@ -95,53 +85,28 @@ class Alerts:
         await self._store.keep(_listed(tenant), text)
 
     async def _publish(self, message: Received, fact: Alerted, alert: Alert) -> None:
-        # About its own account, whoever shows the task tells it, too.
-        own = alert.level.scope.partition(":")[0] == "task"
-        for receiver in (JOURNAL, "gateway") if own else (JOURNAL,):
-            await self._publisher.send(
-                receiver,
-                fact,
-                tenant=message.tenant,
-                task=message.task,
-                cause=alert.id,
-                index=f"alerted/{receiver}",
-                actor=message.envelope.actor,
-            )
+        rows: list[tuple[str, Body, str]] = [(JOURNAL, fact, f"alerted/{JOURNAL}")]
+        if fact.scope.startswith("task:"):
+            rows.append(("gateway", fact, "alerted/gateway"))  # It shows the task, and tells the alert, too.
         if not fact.scope.startswith("mesh:"):
-            # By whom outside is reached; what all tenants spend together is no single tenant's to be told.
-            await self._publisher.send(
-                "tool_executor",
-                notice_of(fact),
-                tenant=message.tenant,
-                task=message.task,
-                cause=alert.id,
-                index="alerted/notice",
-                actor=message.envelope.actor,
-            )
-        log.warning(
-            "budget_alert",
-            alert=alert.id,
-            kind=alert.kind,
-            scope=fact.scope,
-            unit=fact.unit,
-            percent=fact.percent,
-            spent=fact.spent,
-            limit=fact.limit,
-            what=fact.what,
-        )
+            # It reaches webhooks; what all tenants spend together is no single tenant's to be told.
+            rows.append(("tool_executor", notice_of(fact), "alerted/notice"))
+        for receiver, body, index in rows:
+            await self._send(message, receiver, body, alert.id, index)
+        said = fact.model_dump(include={"alert", "kind", "scope", "unit", "percent", "spent", "limit", "what"})
+        log.warning("budget_alert", **said)
+
+    async def _send(self, message: Received, receiver: str, body: Body, cause: str, index: str) -> None:
+        tenant, task, actor = message.tenant, message.task, message.envelope.actor
+        await self._publisher.send(receiver, body, tenant=tenant, task=task, cause=cause, index=index, actor=actor)
 
     async def _overran(self, message: Received, body: Settled, settlement: Settlement) -> None:
         """Flagged as a fact; the watcher counts it against the model. Raises BusError."""
         what = messages.overran(settlement.charged, settlement.held)
         log.warning("charged_beyond_reservation", task=message.task, reservation=body.reservation_id, what=what)
-        found = await find_fact(
-            self._bus,
-            message.tenant,
-            message.task,
-            message.sender,
-            body.reservation_id,
-            message.time_unix_ms - body.wall_ms,
-        )
+        tenant, task, service = message.tenant, message.task, message.sender
+        since = message.time_unix_ms - body.wall_ms
+        found = await find_fact(self._bus, tenant, task, service, body.reservation_id, since)
         if found is None:
             return  # Purged since then, or of no call that was admitted.
         fact = Overran(
@@ -155,15 +120,7 @@ class Alerts:
             what=what[:2000],
             overran_unix_ms=self._clock(),
         )
-        await self._publisher.send(
-            JOURNAL,
-            fact,
-            tenant=message.tenant,
-            task=message.task,
-            cause=body.reservation_id,
-            index=f"overran/{message.sender}/{message.tenant}/{message.task}",
-            actor=message.envelope.actor,
-        )
+        await self._send(message, JOURNAL, fact, body.reservation_id, f"overran/{service}/{tenant}/{task}")
 
 
 _ROWS = TypeAdapter(list[Alerted])
@@ -188,33 +145,13 @@ def fact_of(alert: Alert, now_unix_ms: int) -> Alerted:
     if alert.kind == "rate":
         minutes = max(1, (alert.reached_unix_ms - now_unix_ms) // 60_000)
         what = f"{what}; as fast as in the last minutes, the limit is reached in {minutes} min"
-    return Alerted(
-        alert=alert.id,
-        kind=alert.kind,
-        scope=level.scope,
-        unit=level.unit,
-        percent=alert.percent,
-        spent=level.spent,
-        limit=level.limit,
-        reached_unix_ms=alert.reached_unix_ms,
-        what=what[:2000],
-        hint=messages.more(level)[:2000],
-        alerted_unix_ms=now_unix_ms,
-    )
+    said = {name: getattr(alert, name) for name in ("kind", "percent", "reached_unix_ms")}
+    said |= {name: getattr(level, name) for name in ("scope", "unit", "spent", "limit")}
+    hint = messages.more(level)[:2000]
+    return Alerted(alert=alert.id, **said, what=what[:2000], hint=hint, alerted_unix_ms=now_unix_ms)
 
 
 def notice_of(fact: Alerted) -> NoticeRequested:
     """The alert as the tenant's own systems are told it."""
-    return NoticeRequested(
-        notice=fact.alert,
-        kind=fact.kind,
-        account=fact.scope,
-        unit=fact.unit,
-        percent=fact.percent,
-        spent=fact.spent,
-        limit=fact.limit,
-        reached_unix_ms=fact.reached_unix_ms,
-        what=fact.what,
-        hint=fact.hint,
-        told_unix_ms=fact.alerted_unix_ms,
-    )
+    same = fact.model_dump(include={"kind", "unit", "percent", "spent", "limit", "reached_unix_ms", "what", "hint"})
+    return NoticeRequested(notice=fact.alert, account=fact.scope, told_unix_ms=fact.alerted_unix_ms, **same)

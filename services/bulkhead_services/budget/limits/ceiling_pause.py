@@ -5,10 +5,10 @@ cuts its streams and holds its calls back; the same entry lifted, which wakes th
 asks again is judged by the ledger anew, so that lifting too much costs nothing but a question.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.runtime.halts import operator
 from bulkhead.runtime.publish.publisher import Publisher
@@ -56,7 +56,7 @@ class Parking:
         """parks: False lets every task end at its ceiling."""
         self._bus, self._publisher, self._limits, self._clock = bus, publisher, limits, clock
         self._parks = parks
-        self._known: OrderedDict[tuple[str, str], Park] = OrderedDict()
+        self._known = BoundedDict[tuple[str, str], Park](MAX_REMEMBERED)
         self._looked_on = -1
         """The day on which all entries were looked at, since 1970."""
 
@@ -75,15 +75,9 @@ class Parking:
         """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
         known = self._limits.known(tenant, targets_of(ceiling.scope))
         reason = messages.parked(ceiling, task)
+        code, at_unix_ms = messages.CODE, self._clock()
         halt = Halt(
-            scope="task",
-            tenant=tenant,
-            name=task,
-            code=messages.CODE,
-            reason=reason,
-            by=BY,
-            pauses=True,
-            at_unix_ms=self._clock(),
+            scope="task", tenant=tenant, name=task, code=code, reason=reason, by=BY, pauses=True, at_unix_ms=at_unix_ms
         )
         for _ in range(TRIES):
             stands, after = await self._stands(tenant, task)
@@ -99,8 +93,6 @@ class Parking:
         log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
         level = Level(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
         park = self._known[tenant, task] = Park(known, ceiling.scope, alert_rules.ends(level))
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
         # The halt first, then the limits; who changes limits stores them first and looks for halts then: one of both
         # sees the other.
         if await self._limits.newest(tenant) != known.revision and self._others(tenant, park):
@@ -114,9 +106,8 @@ class Parking:
             stands, after = await self._stands(tenant, task)
             if stands is None or not _is_parked(stands):
                 return False
-            lifted = stands.model_copy(
-                update={"active": False, "reason": why, "at_unix_ms": max(self._clock(), stands.at_unix_ms + 1)}
-            )
+            at = max(self._clock(), stands.at_unix_ms + 1)
+            lifted = stands.model_copy(update={"active": False, "reason": why, "at_unix_ms": at})
             if await self._store(lifted, after):
                 metrics.let_go.add(1)
                 log.warning("task_let_go", tenant=tenant, task=task, why=why)
@@ -128,13 +119,8 @@ class Parking:
         kind, _, name = target.partition("/")
         if kind == "task" and name:
             return int(await self.lift(tenant, name, why))
-        return sum(
-            [
-                await self.lift(tenant, one.name, why)
-                for one in await self._parked(tenant)
-                if messages.concerns(one.reason, target)
-            ]
-        )
+        concerned = [halt for halt in await self._parked(tenant) if messages.concerns(halt.reason, target)]
+        return sum([await self.lift(tenant, halt.name, why) for halt in concerned])
 
     def _others(self, tenant: str, park: Park) -> bool:
         """Whether the limits that its ceiling is made of are known to be others now."""
@@ -179,10 +165,8 @@ class Parking:
         self._looked_on = today
 
     async def _parked(self, tenant: str) -> list[Halt]:
-        parked, after = list[Halt](), 0
-        while page := await self._bus.read(
-            subjects.CONTROL_STREAM, f"$KV.CONTROL.task.{tenant}.*", after=after, limit=PAGE
-        ):
+        parked, pattern, after = list[Halt](), f"$KV.CONTROL.task.{tenant}.*", 0
+        while page := await self._bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
             parked += [one for stored in page if _is_parked(one := Halt.model_validate_json(stored.body))]
             after = page[-1].sequence
         return parked

@@ -15,6 +15,7 @@ from bulkhead_contracts.budget import Alerted, Limit, LimitsChanged, LimitsReque
 from bulkhead_contracts.result import Failure
 from bulkhead_services.budget.ledger.accounts import TOP_UP, Limits, targets_of
 
+Request = LimitsRequested | TopUpRequested
 MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
 CONTENT_CHARS = 16
 MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
@@ -45,11 +46,7 @@ class Page:
     @cached_property
     def effective(self) -> Limits:
         """As an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
-        return (
-            {**self.limits, **{f"{TOP_UP}/{one.task}": one.add for one in self.top_ups}}
-            if self.top_ups
-            else (self.limits)
-        )
+        return {**self.limits, **{f"{TOP_UP}/{row.task}": row.add for row in self.top_ups}}
 
 
 def in_force(alert: Alerted, page: Page) -> bool:
@@ -63,11 +60,8 @@ def refused(body: LimitsRequested, tenant: str) -> Failure | None:
     """Why this person may not."""
     who, changes = body.requester, body.target is not None
     if who.tenant != tenant:
-        return Failure.of(
-            "forbidden",
-            f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits",
-            "use a key of that tenant",
-        )
+        what = f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits"
+        return Failure.of("forbidden", what, "use a key of that tenant")
     if who.role not in (MAY_CHANGE if changes else MAY_READ):
         return Failure.of("forbidden", f"the role {who.role} may not change limits", "ask an operator")
     return None
@@ -77,27 +71,18 @@ def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_uni
     """The fact that makes a change, or why it cannot be made. Pure."""
     assert body.target is not None
     if _reused(page, change):
-        return Failure.of(
-            "idempotency_reused",
-            "another limit, or another value of it, was set under this key",
-            "use a new key for another change, or repeat the first one unchanged",
-        )
+        hint = "use a new key for another change, or repeat the first one unchanged"
+        return Failure.of("idempotency_reused", "another limit, or another value of it, was set under this key", hint)
     if body.expect_revision is not None and body.expect_revision != page.revision:
-        return Failure.of(
-            "changed_meanwhile",
-            f"the limits are at revision {page.revision}, not at {body.expect_revision}",
-            "read them again and decide anew",
-        )
+        what = f"the limits are at revision {page.revision}, not at {body.expect_revision}"
+        return Failure.of("changed_meanwhile", what, "read them again and decide anew")
     limits = dict(page.limits)
     old = limits.pop(body.target, Limit())
     if body.limit != Limit():
         limits[body.target] = body.limit
     if len(limits) > MAX_LIMIT_TARGETS:
-        return Failure.of(
-            "too_many_limits",
-            f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets",
-            "remove one that is not needed any more, for example of a task that has ended",
-        )
+        hint = "remove one that is not needed any more, for example of a task that has ended"
+        return Failure.of("too_many_limits", f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets", hint)
     return LimitsChanged(
         tenant=tenant,
         revision=page.revision + 1,
@@ -117,11 +102,8 @@ def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
     """Why this person may not give the task more, or nobody that much."""
     who = body.requester
     if who.tenant != tenant:
-        return Failure.of(
-            "forbidden",
-            f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks",
-            "use a key of that tenant",
-        )
+        what = f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks"
+        return Failure.of("forbidden", what, "use a key of that tenant")
     if who.role not in MAY_CHANGE:
         return Failure.of("forbidden", f"the role {who.role} may not top up tasks", "ask an operator")
     if not any(body.add.model_dump().values()):
@@ -129,7 +111,7 @@ def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
     return None
 
 
-def content_of(body: LimitsRequested | TopUpRequested) -> str:
+def content_of(body: Request) -> str:
     """Of what a repeat has to have in common with the first: 16 hex digits."""
     if isinstance(body, TopUpRequested):
         said = f"{body.add.model_dump_json()} {body.reason}"
@@ -147,11 +129,9 @@ def _reused(page: Page, change: str) -> bool:
 def topped_up(page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
     """The fact that gives a task more, or why it cannot. Pure."""
     if _reused(page, change):
-        return Failure.of(
-            "idempotency_reused",
-            f"task {body.task} was topped up under this key with another amount or reason",
-            "use a new key for another top-up, or repeat the first one unchanged",
-        )
+        what = f"task {body.task} was topped up under this key with another amount or reason"
+        hint = "use a new key for another top-up, or repeat the first one unchanged"
+        return Failure.of("idempotency_reused", what, hint)
     known = {one.task: one for one in _living(page, now_unix_ms)}
     before = known.pop(body.task, TopUp(task=body.task, add=Limit()))
     added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}
@@ -160,11 +140,8 @@ def topped_up(page: Page, body: TopUpRequested, tenant: str, change: str, now_un
     except ValidationError:
         return Failure.of("too_much", "with this the task's top-ups exceed what a limit may be", "add less")
     if len(known) >= MAX_TOP_UPS:
-        return Failure.of(
-            "too_many_limits",
-            f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run",
-            "wait until some of them have ended",
-        )
+        what = f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run"
+        return Failure.of("too_many_limits", what, "wait until some of them have ended")
     known[body.task] = TopUp(
         task=body.task,
         add=sum_,

@@ -180,10 +180,8 @@ def more(level: Level) -> str:
                 "file"
             )
         case "task":
-            return (
-                f"{now}; an operator gives it more with `bulkhead topup {name} "
-                f"{_option(level.unit, level.limit)} --reason TEXT`"
-            )
+            topup = f"bulkhead topup {name} {_option(level.unit, level.limit)} --reason TEXT"
+            return f"{now}; an operator gives it more with `{topup}`"
         case "step" | "month":
             target = str(kind)
         case _:

@@ -22,6 +22,11 @@ from bulkhead_services.budget.limits import messages
 log = Log("budget")
 
 
+def halt_of(message: Received, code: str, reason: str, by: str) -> Halt:
+    """The halt that ends a message's task."""
+    return Halt(scope="task", tenant=message.tenant, name=message.task, code=code, reason=reason, by=by)
+
+
 class TaskHalts:
     """Ends tasks live and durably, and tells their charge. message_key: of budget's own control entries."""
 
@@ -41,25 +46,12 @@ class TaskHalts:
         """End the task at a ceiling: doers cut their streams, the planner ends it, and from now on every settlement of
         it is told. Raises BusError, Fenced, RedisFailure."""
         log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
-        halt = Halt(
-            scope="task",
-            tenant=message.tenant,
-            name=message.task,
-            code=messages.CODE,
-            reason=reason,
-            by=self._publisher.service,
-        )
+        halt = halt_of(message, messages.CODE, reason, self._publisher.service)
+        told, head = TaskHalted(code=messages.CODE, reason=reason, scope=ceiling.scope), message.envelope
         outcomes = await asyncio.gather(
-            self.publish(halt, f"halt/{message.envelope.id}"),
+            self.publish(halt, f"halt/{head.id}"),
             self._publisher.send(
-                "planner",
-                TaskHalted(code=messages.CODE, reason=reason, scope=ceiling.scope),
-                tenant=message.tenant,
-                task=message.task,
-                cause=message.envelope.id,
-                index="halted",
-                actor=message.envelope.actor,
-                grant_digest=message.envelope.grant_digest,
+                "planner", told, **message.caused, index="halted", actor=head.actor, grant_digest=head.grant_digest
             ),
             return_exceptions=True,
         )
@@ -75,12 +67,5 @@ class TaskHalts:
 
     async def tell_charge(self, message: Received, balance: Balance) -> None:
         """Tell the gateway what all calls of the task have cost by now. Raises BusError."""
-        await self._publisher.send(
-            "gateway",
-            facts.charged(balance),
-            tenant=message.tenant,
-            task=message.task,
-            cause=message.envelope.id,
-            index="charged",
-            actor=message.envelope.actor,
-        )
+        charged, actor = facts.charged(balance), message.envelope.actor
+        await self._publisher.send("gateway", charged, **message.caused, index="charged", actor=actor)

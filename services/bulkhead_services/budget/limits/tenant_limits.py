@@ -8,10 +8,10 @@ replica.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, WrongLastSequence
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import Received
@@ -36,6 +36,7 @@ from bulkhead_services.budget.limits.alerts import latest
 from bulkhead_services.budget.limits.changes import (
     MAX_ID_CHARS,
     Page,
+    Request,
     changed,
     content_of,
     in_force,
@@ -79,7 +80,7 @@ class LimitBook:
     ) -> None:
         """lost: told that the ledger does not answer, so that it is verified."""
         self._bus, self._publisher, self._store, self._clock, self._lost = bus, publisher, store, clock, lost
-        self._pages: OrderedDict[str, Page] = OrderedDict()
+        self._pages = BoundedDict[str, Page](MAX_KNOWN_TENANTS)
         self.on_change: Callable[[str, str, str], Awaitable[int]] | None = None
         """Called with tenant, target and why, when a change holds; tells how many tasks go on because of it."""
 
@@ -98,10 +99,7 @@ class LimitBook:
 
     async def of(self, tenant: str) -> Current:
         """As last read here; the store says whether that is still good. Raises BusError."""
-        page = self._pages.get(tenant)
-        if page is None:
-            page = await self._read(tenant)
-        self._pages.move_to_end(tenant)
+        page = self._pages.use(tenant) or await self._read(tenant)
         return Current(Revision(tenant, page.revision), page.effective)
 
     async def renew(self, tenant: str, now_unix_ms: int) -> None:
@@ -120,20 +118,11 @@ class LimitBook:
                     f"the limits of tenant {tenant} cannot be read ({error.reason}); start the newer version of budget"
                 ) from error
             assert isinstance(body, LimitsChanged), "nobody says anything else there"
-            page = Page(
-                body.revision,
-                stored.sequence,
-                body.change,
-                {one.target: one.limit for one in body.limits},
-                body.top_ups,
-                body.changed_unix_ms,
-                body.changes,
-            )
+            limits, at = {row.target: row.limit for row in body.limits}, body.changed_unix_ms
+            page = Page(body.revision, stored.sequence, body.change, limits, body.top_ups, at, body.changes)
         known = self._pages.get(tenant, Page())
         # A follower that lags knows less than this replica does.
         self._pages[tenant] = page if page.revision >= known.revision else known
-        while len(self._pages) > MAX_KNOWN_TENANTS:
-            self._pages.popitem(last=False)
         return self._pages[tenant]
 
     # Requests
@@ -149,9 +138,7 @@ class LimitBook:
                 read = await self._read(message.tenant)
                 return _reply(read, tuple(one for one in await self._alerts(message.tenant) if in_force(one, read)))
             page = await self._change(
-                message,
-                lambda page, change: changed(page, body, message.tenant, change, self._clock()),
-                content=content_of(body),
+                message, body, lambda page, change: changed(page, body, message.tenant, change, self._clock())
             )
             if isinstance(page, Failure):
                 return LimitsReplied(failure=page)
@@ -175,15 +162,12 @@ class LimitBook:
             return TopUpReplied(failure=failure)
         try:
             page = await self._change(
-                message,
-                lambda page, change: topped_up(page, body, message.tenant, change, self._clock()),
-                content=content_of(body),
+                message, body, lambda page, change: topped_up(page, body, message.tenant, change, self._clock())
             )
             if isinstance(page, Failure):
                 return TopUpReplied(failure=page)
-            resumed = await self._holds(
-                message.tenant, page, f"task/{body.task}", f"{body.requester.person} topped it up"
-            )
+            why = f"{body.requester.person} topped it up"
+            resumed = await self._holds(message.tenant, page, f"task/{body.task}", why)
         except BusError as error:
             return TopUpReplied(failure=_unavailable(error))
         metrics.top_ups.add(1)
@@ -207,10 +191,10 @@ class LimitBook:
                 await asyncio.sleep(TELL_AGAIN_S)
 
     async def _change(
-        self, message: Received, make: Callable[[Page, str], LimitsChanged | Failure], content: str
+        self, message: Received, body: Request, make: Callable[[Page, str], LimitsChanged | Failure]
     ) -> Page | Failure:
-        """content: what the request is known by beside its id, which its sender chooses."""
-        change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content}"
+        """A request is known by its content beside its id, which its sender chooses."""
+        change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content_of(body)}"
         for _ in range(TRIES):
             page = await self._read(message.tenant)
             if change in page.known:
@@ -233,24 +217,15 @@ class LimitBook:
                 )
             except WrongLastSequence:
                 continue
-            log.warning(
-                "limits_changed",
-                tenant=message.tenant,
-                target=made.target,
-                by=made.by,
-                old=made.old.model_dump_json(),
-                new=made.new.model_dump_json(),
-            )
+            old, new = made.old.model_dump_json(), made.new.model_dump_json()
+            log.warning("limits_changed", tenant=message.tenant, target=made.target, by=made.by, old=old, new=new)
             return await self._read(message.tenant)
         return Failure.of("busy", "others change this tenant's limits at the same time", "read them, then try again")
 
 
 def _unavailable(error: BusError) -> Failure:
-    return Failure.of(
-        "unavailable",
-        f"the journal does not answer: {error}",
-        "read the limits to see whether the change was made, then make it again",
-    )
+    what = f"the journal does not answer: {error}"
+    return Failure.of("unavailable", what, "read the limits to see whether the change was made, then make it again")
 
 
 def _reply(page: Page, alerts: tuple[Alerted, ...] = ()) -> LimitsReplied:

@@ -33,36 +33,18 @@ class Switches:
             return HaltReplied(failure=refusal)
         who, tenant = body.requester, message.tenant
         called = _called(body)
-        wish = Wish(
-            body.scope,
-            "" if body.scope == "tenant" else tenant,
-            called or body.name,
-            body.active,
-            body.reason,
-            f"{tenant}/{who.person}",
-            self._context.clock(),
-            change_of(message.envelope.id, f"{body.active} {body.reason}"),
-            exact=bool(called),
-        )
+        whose, by, now = "" if body.scope == "tenant" else tenant, f"{tenant}/{who.person}", self._context.clock()
+        change, name = change_of(message.envelope.id, f"{body.active} {body.reason}"), called or body.name
+        wish = Wish(body.scope, whose, name, body.active, body.reason, by, now, change, exact=bool(called))
         try:
             found = await switch(self._context.bus, self._context.publisher, wish)
         except BusError as error:
             log.error("halt_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
-            return HaltReplied(
-                failure=Failure.of(
-                    "unavailable", f"the broker does not answer: {error}", "look at the halts, then try again"
-                )
-            )
+            found = _unavailable(error, "halts")
         if isinstance(found, Failure):
             return HaltReplied(failure=found)
-        log.warning(
-            "halted" if found.active else "resumed",
-            scope=found.scope,
-            name=found.known_as,
-            tenant=tenant,
-            by=found.by,
-            reason=found.reason,
-        )
+        what = found.model_dump(include={"scope", "by", "reason"}) | {"name": found.known_as, "tenant": tenant}
+        log.warning("halted" if found.active else "resumed", **what)
         return HaltReplied(halt=found)
 
     async def reset(self, message: Received) -> ResetReplied:
@@ -75,14 +57,11 @@ class Switches:
             found = await self._reset(body, tenant, change_of(message.envelope.id, body.reason))
         except BusError as error:
             log.error("reset_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
-            found = Failure.of(
-                "unavailable", f"the broker does not answer: {error}", "look at the breakers, then try again"
-            )
+            found = _unavailable(error, "breakers")
         if isinstance(found, Failure):
             return ResetReplied(failure=found)
-        log.warning(
-            "breaker_reset", scope=found.scope, name=found.known_as, tenant=tenant, by=found.by, reason=body.reason
-        )
+        what = {"scope": found.scope, "name": found.known_as, "tenant": tenant, "by": found.by}
+        log.warning("breaker_reset", **what, reason=body.reason)
         return ResetReplied(breaker=found)
 
     async def _reset(self, body: ResetRequested, tenant: str, change: str) -> Breaker | Failure:
@@ -99,16 +78,18 @@ class Switches:
         failure = judge_reset(stands, f"{body.scope}:{called}", person)
         if failure is not None or stands is None:
             return failure or Failure.of("not_open", "it is not there", "")
-        closed = await reset(
-            bus, self._context.publisher, stands, f"{tenant}/{person}", self._context.clock(), body.reason, change
-        )
-        return closed or Failure.of(
-            "busy", f"{body.scope}:{called} has changed meanwhile", "look at `bulkhead breakers`, then try again"
-        )
+        publisher, now = self._context.publisher, self._context.clock()
+        closed = await reset(bus, publisher, stands, f"{tenant}/{person}", now, body.reason, change)
+        what = f"{body.scope}:{called} has changed meanwhile"
+        return closed or Failure.of("busy", what, "look at `bulkhead breakers`, then try again")
 
     async def _entry(self, key: str) -> Breaker | None:
         stored = await self._context.bus.last(subjects.CONTROL_STREAM, key)
         return Breaker.model_validate_json(stored.body) if stored is not None else None
+
+
+def _unavailable(error: BusError, kind: str) -> Failure:
+    return Failure.of("unavailable", f"the broker does not answer: {error}", f"look at the {kind}, then try again")
 
 
 def _called(body: HaltRequested | ResetRequested) -> str:
@@ -122,9 +103,6 @@ def refused(body: HaltRequested | ResetRequested, tenant: str) -> Failure | None
     if who.role not in OPERATORS:
         return Failure.of("forbidden", f"the role {who.role} may not halt, resume or reset", "ask an operator")
     if who.tenant != tenant or (body.scope == "tenant" and body.name != tenant):
-        return Failure.of(
-            "forbidden",
-            f"{who.person} may switch what is {who.tenant}'s, and nothing else",
-            "who operates the mesh may: `bulkhead halt` on their machine",
-        )
+        what = f"{who.person} may switch what is {who.tenant}'s, and nothing else"
+        return Failure.of("forbidden", what, "who operates the mesh may: `bulkhead halt` on their machine")
     return None

@@ -41,7 +41,6 @@ MAX_WAITING = 4
 """Requests of one tenant that may wait."""
 MAX_NAME_CHARS = 200
 TAIL_READS, TAIL_PAUSE_S = 100, 0.05
-NAMED = ("agent", "workflow", "feature", "user")
 _UNITS = tuple(Spent.model_fields)
 
 
@@ -137,26 +136,12 @@ def _spent(settled: Settled, ask: model.Sum) -> Spent:
     usage = settled.usage
     if settled.estimated:
         return _held(ask).model_copy(update={"estimated": 1, "wall_ms": settled.wall_ms})
-    return Spent(
-        calls=1,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        tokens=usage.input_tokens + usage.output_tokens,
-        cost_usd_micros=usage.cost_usd_micros,
-        model_calls=usage.model_calls,
-        tool_calls=usage.tool_calls,
-        wall_ms=settled.wall_ms,
-    )
+    counts = usage.model_dump(include={"input_tokens", "output_tokens", "cost_usd_micros", "model_calls", "tool_calls"})
+    return Spent(calls=1, tokens=usage.input_tokens + usage.output_tokens, wall_ms=settled.wall_ms, **counts)
 
 
 def _held(ask: model.Sum) -> Spent:
-    return Spent(
-        calls=1,
-        tokens=ask.tokens,
-        cost_usd_micros=ask.cost_usd_micros,
-        model_calls=ask.model_calls,
-        tool_calls=ask.tool_calls,
-    )
+    return Spent(calls=1, **ask._replace(wall_ms=0)._asdict())
 
 
 def _sum(parts: Iterable[Spent]) -> Spent:
@@ -172,15 +157,11 @@ def refused(body: SpendRequested, tenant: str) -> Failure | None:
     """Why this person may not."""
     who = body.requester
     if who.tenant != tenant:
-        return Failure.of(
-            "forbidden",
-            f"{who.person} of tenant {who.tenant} may not see what tenant {tenant} spends",
-            "use a key of that tenant",
-        )
+        what = f"{who.person} of tenant {who.tenant} may not see what tenant {tenant} spends"
+        return Failure.of("forbidden", what, "use a key of that tenant")
     if who.role not in MAY_READ:
-        return Failure.of(
-            "forbidden", f"the role {who.role} may not see what others spend", "ask an operator or auditor"
-        )
+        what = f"the role {who.role} may not see what others spend"
+        return Failure.of("forbidden", what, "ask an operator or auditor")
     return None
 
 
@@ -201,31 +182,18 @@ class SpendBook:
         if (failure := refused(body, message.tenant)) is not None:
             return SpendReplied(failure=failure)
         if self._places.waiting(message.tenant) >= MAX_WAITING:
-            return SpendReplied(
-                failure=Failure.of("busy", "others ask what was spent at the same time", "ask again in a moment")
-            )
+            return _no("busy", "others ask what was spent at the same time", "ask again in a moment")
         try:
             # Less than the asker waits, so that it hears why.
             async with asyncio.timeout(SPEND_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
                 return await self._sum(message.tenant, body)
         except (TooMuch, TimeoutError):
-            return SpendReplied(
-                failure=Failure.of(
-                    "too_much",
-                    f"more than {self._most:,} messages lie in that time, or they take too long to read",
-                    "ask for a shorter time",
-                )
-            )
+            what = f"more than {self._most:,} messages lie in that time, or they take too long to read"
+            return _no("too_much", what, "ask for a shorter time")
         except BusError as error:
-            return SpendReplied(
-                failure=Failure.of("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
-            )
+            return _no("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
         except Unreadable as error:
-            return SpendReplied(
-                failure=Failure.of(
-                    "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
-                )
-            )
+            return _no("unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget")
 
     async def _sum(self, tenant: str, body: SpendRequested) -> SpendReplied:
         until = self._clock()
@@ -250,6 +218,10 @@ class SpendBook:
                 raise TooMuch
             after = page[-1].sequence if page else after
             await asyncio.sleep(0 if page else TAIL_PAUSE_S)
+
+
+def _no(code: str, message: str, hint: str) -> SpendReplied:
+    return SpendReplied(failure=Failure.of(code, message, hint))
 
 
 def _readable(page: Iterable[Stored]) -> Iterator[Received]:

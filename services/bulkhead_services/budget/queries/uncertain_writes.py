@@ -104,11 +104,8 @@ class WriteBook:
         except TimeoutError:
             return _no("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
         except TooMuch:
-            return _no(
-                "too_much",
-                f"the task has more than {MAX_MESSAGES:,} messages",
-                f"`bulkhead why {message.task}` looks through all of them",
-            )
+            what = f"the task has more than {MAX_MESSAGES:,} messages"
+            return _no("too_much", what, f"`bulkhead why {message.task}` looks through all of them")
         except BusError as error:
             return _no("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
         except Unreadable as error:

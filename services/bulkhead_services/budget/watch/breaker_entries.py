@@ -74,14 +74,8 @@ class Owner:
 
 def learn(circuits: Circuits, entry: Entry) -> None:
     """What an entry that stands says to the fold. One that is known by its token alone is of the first such name."""
-    known = entry.called or next(
-        (
-            key[2]
-            for key in circuits.found
-            if key[:2] == (entry.scope, entry.tenant) and subjects.as_token(key[2]) == entry.name
-        ),
-        entry.name,
-    )
+    names = (name for scope, tenant, name in circuits.found if (scope, tenant) == (entry.scope, entry.tenant))
+    known = entry.called or next((name for name in names if subjects.as_token(name) == entry.name), entry.name)
     key = (entry.scope, entry.tenant, known)
     found = circuits.found.get(key)
     if found is not None and found.since_unix_ms > entry.since_unix_ms:
@@ -89,21 +83,10 @@ def learn(circuits: Circuits, entry: Entry) -> None:
     if entry.by:
         circuits.reset(key, entry.by, entry.since_unix_ms)
     elif found is None or (found.phase, found.since_unix_ms) != (entry.phase, entry.since_unix_ms):
-        learnt = (found.usual, found.first) if found else (0, 0)
-        fresh = Breaker(entry.scope, key[2], usual=learnt[0], first=learnt[1])
-        circuits.adopt(
-            key,
-            replace(
-                fresh,
-                phase=entry.phase,
-                since_unix_ms=entry.since_unix_ms,
-                reason=entry.reason,
-                until_unix_ms=entry.until_unix_ms,
-                openings=entry.openings,
-            ),
-            entry.evidence,
-            entry.actors,
-        )
+        usual, first = (found.usual, found.first) if found else (0, 0)
+        since, until = entry.since_unix_ms, entry.until_unix_ms
+        fresh = Breaker(entry.scope, key[2], entry.phase, since, until, entry.reason, usual=usual, first=first)
+        circuits.adopt(key, replace(fresh, openings=entry.openings), entry.evidence, entry.actors)
     else:
         circuits.changed.pop(key, None)
 

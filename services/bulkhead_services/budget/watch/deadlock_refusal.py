@@ -46,18 +46,10 @@ def refusal(trip: Finding) -> tuple[str, str, WaitRefused] | None:
     if not all(_TOKEN.fullmatch(one) for one in (tenant, task, wait_id, step)):
         return None  # Whoever said such a name was not understood: there is nobody to refuse anything to.
     reason = f"{words(cycle)}: nobody of them can go on. Your wait was refused, so that the others can"
-    return (
-        tenant,
-        task,
-        WaitRefused(
-            trip=trip.id,
-            wait_id=wait_id,
-            step_id=step,
-            cycle=tuple(shown(one)[: bounds.MAX_SUMMARY_CHARS] for one in cycle[: bounds.MAX_TRIP_AGENTS]),
-            reason=reason[: bounds.MAX_REASON_CHARS],
-            hint=HINT,
-        ),
-    )
+    reason = reason[: bounds.MAX_REASON_CHARS]
+    parties = tuple(shown(name)[: bounds.MAX_SUMMARY_CHARS] for name in cycle[: bounds.MAX_TRIP_AGENTS])
+    told = WaitRefused(trip=trip.id, wait_id=wait_id, step_id=step, cycle=parties, reason=reason, hint=HINT)
+    return tenant, task, told
 
 
 def as_refused(suspected: Suspected, subject: str, body: bytes) -> Suspected:

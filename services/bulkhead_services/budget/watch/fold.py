@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus import wire
 from bulkhead.bus.port import Stored
 from bulkhead.health.breakers.chatter import Row, Talkers
@@ -81,14 +82,9 @@ class Mark:
             if version in (2, 3, 4) and all(isinstance(one, int) for one in numbers):
                 known = Talkers(DEFAULT.breakers)
                 known.recall(talks[0] if version == 4 else ())
-                return cls(
-                    after,
-                    str(subject),
-                    source,
-                    {str(name): Lived(*row) for name, row in living.items()},
-                    {str(name): last for name, last in read.items()},
-                    known.rows(),
-                )
+                tasks = {str(name): Lived(*row) for name, row in living.items()}
+                inboxes = {str(name): last for name, last in read.items()}
+                return cls(after, str(subject), source, tasks, inboxes, known.rows())
         except (ValueError, TypeError, AttributeError, IndexError):
             pass
         return cls()
@@ -109,7 +105,7 @@ class Watching:
         self._early: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """The first message that was read of what has not begun, and how many: the journal has inboxes one before the
         other when it catches up."""
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._told = BoundedDict[str, None](MAX_TOLD)
         self._suspected: OrderedDict[str, Suspected] = OrderedDict()
         self._asked: set[str] = set()
         self._read: dict[str, int] = {}
@@ -265,8 +261,6 @@ class Watching:
         """Its fact stands in the journal."""
         self.due.pop(trip, None)
         self._told[trip] = None
-        while len(self._told) > MAX_TOLD:
-            self._told.popitem(last=False)
 
     def mark(self) -> Mark:
         """From here on a later fold may begin. What is due is found again: it is of tasks that live, or of no use."""

@@ -9,7 +9,9 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.runtime.halts.live import CEILING
 from bulkhead.runtime.halts.operator import HALTS
 from bulkhead_contracts import bounds
@@ -43,18 +45,10 @@ class Notice:
 
     def message(self) -> NoticeRequested:
         """As it is asked to be posted: of no account, so without figures."""
-        return NoticeRequested(
-            notice=self.id,
-            kind=self.kind,
-            account=self.about[:200],
-            unit="",
-            percent=0,
-            spent=0,
-            limit=0,
-            what=self.what[: bounds.MAX_REASON_CHARS],
-            hint=self.hint[: bounds.MAX_REASON_CHARS],
-            told_unix_ms=self.at_unix_ms,
-        )
+        what, hint = (text[: bounds.MAX_REASON_CHARS] for text in (self.what, self.hint))
+        named: dict[str, Any] = {"notice": self.id, "kind": self.kind, "account": self.about[:200]}
+        named |= {"unit": "", "percent": 0, "spent": 0, "limit": 0}
+        return NoticeRequested(**named, what=what, hint=hint, told_unix_ms=self.at_unix_ms)
 
 
 class Notices:
@@ -62,7 +56,7 @@ class Notices:
 
     def __init__(self) -> None:
         self._due: OrderedDict[str, Notice] = OrderedDict()
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._told = BoundedDict[str, None](MAX_TOLD)
 
     def take(self, kind: str, subject: str, body: bytes, at_unix_ms: int) -> None:
         """Fold one message of this type; most are of no concern. What cannot be read is told to nobody."""
@@ -83,20 +77,8 @@ class Notices:
         """A breaker that trials have closed is told by no fact, but by its control entry."""
         whose = entry.name if entry.scope == "tenant" else entry.tenant
         if entry.phase == "closed" and not entry.by and whose:
-            name = _id("closed", entry.scope, whose, entry.known_as, entry.since_unix_ms)
             what = f"the breaker of {entry.scope} {entry.known_as} is closed again: {entry.reason}"
-            self._add(
-                Notice(
-                    name,
-                    "breaker_closed",
-                    whose,
-                    HALTS,
-                    _about(entry.scope, whose, entry.known_as),
-                    what,
-                    "",
-                    entry.since_unix_ms,
-                )
-            )
+            self._add(_of_breaker("closed", entry, whose, what, entry.since_unix_ms))
 
     def _add(self, found: Notice) -> None:
         if found.id not in self._told and len(self._due) < MAX_DUE:
@@ -106,8 +88,6 @@ class Notices:
         """Somebody has asked for it to be posted."""
         self._due.pop(name, None)
         self._told[name] = None
-        while len(self._told) > MAX_TOLD:
-            self._told.popitem(last=False)
 
     def tell(self, now_unix_ms: int) -> list[Notice]:
         """What is to be asked for now; what is late is dropped."""
@@ -135,16 +115,8 @@ def _switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Noti
         what = f"{named} was halted by {halt.by}: {halt.reason}"
         hint = f"`bulkhead resume --{halt.scope} {halt.known_as}{of}` lets it go on"
     name = _id("switched", halt.scope, whose, halt.known_as, halt.at_unix_ms, halt.active)
-    return Notice(
-        name,
-        "halted" if halt.active else "resumed",
-        whose,
-        _under(halt.scope, halt.name),
-        _about(halt.scope, whose, halt.known_as),
-        what,
-        hint,
-        halt.at_unix_ms or at,
-    )
+    kind, under = "halted" if halt.active else "resumed", halt.name if halt.scope == "task" else HALTS
+    return Notice(name, kind, whose, under, _about(halt.scope, whose, halt.known_as), what, hint, halt.at_unix_ms or at)
 
 
 def _task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
@@ -152,16 +124,9 @@ def _task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> N
     halted = TaskHalted.model_validate_json(body)
     if sender != "budget":
         return None
-    return Notice(
-        _id("halted", tenant, task, halted.code),
-        "halted",
-        tenant,
-        task,
-        _about("task", tenant, task),
-        f"task {task} was ended ({halted.code}): {halted.reason}",
-        f"`bulkhead why {task}`",
-        at,
-    )
+    name, about = _id("halted", tenant, task, halted.code), _about("task", tenant, task)
+    what = f"task {task} was ended ({halted.code}): {halted.reason}"
+    return Notice(name, "halted", tenant, task, about, what, f"`bulkhead why {task}`", at)
 
 
 def _reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
@@ -172,16 +137,7 @@ def _reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice 
         return None
     why = f": {reset.reason}" if reset.reason else ""
     what = f"the breaker of {one.scope} {one.known_as} was closed by {one.by}{why}. It had opened because {reset.was}"
-    return Notice(
-        _id("reset", one.scope, whose, one.known_as, one.since_unix_ms),
-        "breaker_reset",
-        whose,
-        HALTS,
-        _about(one.scope, whose, one.known_as),
-        what,
-        "",
-        one.since_unix_ms or at,
-    )
+    return _of_breaker("reset", one, whose, what, one.since_unix_ms or at)
 
 
 def _tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
@@ -191,22 +147,20 @@ def _tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notic
     if sender != "budget" or family not in (BREAKER, STALL):
         return None
     if family == STALL:
-        return Notice(
-            trip.trip,
-            "stalled",
-            tenant,
-            task,
-            _about("task", tenant, task),
-            f"task {task}: {trip.what}",
-            trip.hint,
-            trip.tripped_unix_ms,
-        )
-    about = _about(scope, tenant, trip.agents[0] if trip.agents else "")
-    return Notice(trip.trip, "breaker_opened", tenant, task, about, trip.what, trip.hint, trip.tripped_unix_ms)
+        kind, about, what = "stalled", _about("task", tenant, task), f"task {task}: {trip.what}"
+    else:
+        kind, about, what = "breaker_opened", _about(scope, tenant, trip.agents[0] if trip.agents else ""), trip.what
+    return Notice(trip.trip, kind, tenant, task, about, what, trip.hint, trip.tripped_unix_ms)
 
 
 def _asked(sender: str, tenant: str, task: str, body: bytes, at: int) -> str | None:
     return NoticeRequested.model_validate_json(body).notice if sender == "budget" else None
+
+
+def _of_breaker(what_happened: str, entry: Breaker, whose: str, what: str, at_unix_ms: int) -> Notice:
+    name = _id(what_happened, entry.scope, whose, entry.known_as, entry.since_unix_ms)
+    about = _about(entry.scope, whose, entry.known_as)
+    return Notice(name, f"breaker_{what_happened}", whose, HALTS, about, what, "", at_unix_ms)
 
 
 _READERS: dict[str, Reader] = {
@@ -220,10 +174,6 @@ _READERS: dict[str, Reader] = {
 
 def _about(scope: str, tenant: str, name: str) -> str:
     return f"tenant:{tenant}" if scope == "tenant" else f"{scope}:{tenant}:{name}"
-
-
-def _under(scope: str, name: str) -> str:
-    return name if scope == "task" else HALTS
 
 
 def _id(*parts: object) -> str:

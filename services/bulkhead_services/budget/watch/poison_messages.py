@@ -66,23 +66,11 @@ class Aside:
         tenant, task = (parts[4], parts[5]) if whole else (EVERYBODY, HALTS)
         who = f"{parts[1]} to {parts[2]}" if whole else "no sender of the mesh"
         kind, said = (_header(stored, key) for key in ("ce-type", "ce-id"))
-        what = (
-            f"the watch of coordination health could not take message {said or stored.sequence} ({kind}, {who}): "
-            f"{self._left_out[name]}. It is left out; a loop, a stall or a deadlock of this task that it shows may "
-            "not be found"
-        )
-        return finding_of(
-            "watch.left_out",
-            "warn",
-            tenant,
-            f"{tenant}/{task}",
-            (),
-            what,
-            (said,) if said else (),
-            stored.time_unix_ms,
-            "/".join(map(str, name)),
-            {},
-        )
+        taken = f"the watch of coordination health could not take message {said or stored.sequence} ({kind}, {who})"
+        lost = "a loop, a stall or a deadlock of this task that it shows may not be found"
+        what = f"{taken}: {self._left_out[name]}. It is left out; {lost}"
+        lineage, evidence, key = f"{tenant}/{task}", (said,) if said else (), "/".join(map(str, name))
+        return finding_of("watch.left_out", "warn", tenant, lineage, (), what, evidence, stored.time_unix_ms, key, {})
 
     def untold(self, trip: str) -> bool:
         """Whether this trip is left out: telling it ended the watch twice."""

@@ -237,14 +237,8 @@ class Watcher:
             await self._tell(trip)
             self.aside.telling = ""
         for notice in self.fold.notices.tell(self._clock()):
-            await self._publisher.send(
-                "tool_executor",
-                notice.message(),
-                tenant=notice.tenant,
-                task=notice.task,
-                cause=notice.id,
-                index="notice",
-            )
+            body, tenant, task = notice.message(), notice.tenant, notice.task
+            await self._publisher.send("tool_executor", body, tenant=tenant, task=task, cause=notice.id, index="notice")
             self.fold.notices.told(notice.id)
         if self.fold.folded - self._marked >= MARK_EVERY:
             self._marked = self.fold.folded
@@ -260,14 +254,8 @@ class Watcher:
             log.warning("task_halted", tenant=tenant, task=task, detector=trip.detector, reason=trip.what)
             halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
             await self._halt(halt, f"trip/{trip.id}")
-            await self._publisher.send(
-                "planner",
-                TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}"),
-                tenant=tenant,
-                task=task,
-                cause=trip.id,
-                index="halted",
-            )
+            halted = TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}")
+            await self._publisher.send("planner", halted, tenant=tenant, task=task, cause=trip.id, index="halted")
             if not await self._charged(trip, tenant, task):
                 return
         elif told_to_agents(trip) and not self.fold.watch.ended(trip.lineage):
@@ -301,9 +289,8 @@ class Watcher:
             self._lost(str(error) or type(error).__name__)
             log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
             return False
-        await self._publisher.send(
-            "gateway", facts.charged(balance), tenant=tenant, task=task, cause=trip.id, index="charged"
-        )
+        charged = facts.charged(balance)
+        await self._publisher.send("gateway", charged, tenant=tenant, task=task, cause=trip.id, index="charged")
         return True
 
     async def _warn(self, trip: Finding, tenant: str, task: str) -> None:
@@ -311,9 +298,8 @@ class Watcher:
         steps = dict.fromkeys(agent.partition("/")[0][: bounds.MAX_NAME_CHARS] for agent in trip.agents)
         for step in list(steps)[:MAX_WARNED]:
             warned = AgentWarned(trip=trip.id, step_id=step, what=trip.what[:2000], hint=trip.hint[:2000])
-            await self._publisher.send(
-                "worker", warned, tenant=tenant, task=task, cause=trip.id, index=f"warned/{step}"
-            )
+            index = f"warned/{step}"
+            await self._publisher.send("worker", warned, tenant=tenant, task=task, cause=trip.id, index=index)
 
 
 def told_to_agents(trip: Finding) -> bool:

@@ -55,8 +55,7 @@ class TenantQuotas:
 
     def of(self, tenant: str) -> Quota:
         """The quota of a tenant."""
-        row = self._rows.get(tenant)
-        return row.quota if row is not None else NONE
+        return self._rows[tenant].quota if tenant in self._rows else NONE
 
     def policy(self, tenant: str) -> PolicyDocument | None:
         """The ceilings of a tenant, where the file has them."""
@@ -65,8 +64,7 @@ class TenantQuotas:
 
     def tools(self, tenant: str) -> tuple[str, ...] | None:
         """The tools that its tasks may use, where the file names the tenant."""
-        row = self._rows.get(tenant)
-        return row.tools if row is not None else None
+        return self._rows[tenant].tools if tenant in self._rows else None
 
     def look(self) -> None:
         """Read the file again if it has changed."""

@@ -28,8 +28,7 @@ class Spikes:
     """The buckets of this replica; rates are divided by the number of replicas."""
 
     def __init__(self, quotas: TenantQuotas, replicas: int) -> None:
-        self._quotas = quotas
-        self._replicas = replicas
+        self._quotas, self._replicas = quotas, replicas
         self._buckets = Buckets()
 
     def take(self, way: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int) -> TooFast | None:

@@ -14,7 +14,7 @@ goes first, and of one person's tasks the oldest.
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
@@ -86,11 +86,9 @@ class Book:
         if base is None:
             return cls()
         assert base.running is not None
-        return cls(
-            sequence=max(0, min(base.waiting_from, base.through + 1) - 1),
-            through=base.through,
-            running={(one.tenant, one.task): one for one in base.running},
-        )
+        sequence = max(0, min(base.waiting_from, base.through + 1) - 1)
+        running = {(place.tenant, place.task): place for place in base.running}
+        return cls(sequence=sequence, through=base.through, running=running)
 
     def standing(self, key: Key, request: int) -> Standing:
         """How the task of this request stands; an earlier task under the same id, which was purged, is another."""
@@ -114,11 +112,6 @@ class Book:
         return sum(
             other.sequence < one.sequence for line in self.lines.get(one.tenant, {}).values() for other in line.values()
         )
-
-    @property
-    def any_waits(self) -> bool:
-        """Whether somebody waits."""
-        return bool(self.waiting)
 
     @property
     def waiting_from(self) -> int:
@@ -258,8 +251,7 @@ class _Queue:
     """One tenant's tasks that could begin, and how many more may."""
 
     def __init__(self, room: int, lines: Mapping[str, Iterator[Waiting]], running: dict[str, int]) -> None:
-        self._room = room
-        self._lines = lines
+        self._room, self._lines = room, lines
         self._running = running
         """By person."""
         self._heads = {person: head for person, line in lines.items() if (head := next(line, None)) is not None}
@@ -313,7 +305,7 @@ def _rounds(
     ring = sorted(queues)
     while ring and len(given) < room:
         if turn not in queues or credit <= 0:
-            turn = _after(ring, turn)
+            turn = ring[bisect_right(ring, turn) % len(ring)]  # The next, also when the last one is no longer there.
             credit = quotas.of(turn).weight
         given.append(queues[turn].next())
         credit -= 1
@@ -323,11 +315,6 @@ def _rounds(
             ring.remove(turn)
             credit = 0
     return given, turn, credit
-
-
-def _after(ring: Sequence[str], turn: str) -> str:
-    """The next in the ring, also when the last one is no longer in it."""
-    return ring[bisect_right(ring, turn) % len(ring)]
 
 
 def given_at_once(decision: PlacesGiven, newcomer: Waiting) -> bool:

@@ -46,8 +46,7 @@ class Admission:
     """The book of this replica, and its part in the decisions."""
 
     def __init__(self, context: Context, quotas: TenantQuotas, running: int, look_s: float) -> None:
-        self._context = context
-        self._tenants = quotas
+        self._context, self._tenants = context, quotas
         self.quotas = Quotas(quotas.of, running)
         self._look_s = look_s
         self._lock = asyncio.Lock()
@@ -82,15 +81,7 @@ class Admission:
                 await self._append(book, decision)
             else:
                 raise HandBack(RETRY_S, "others decide about places at the same time")
-        await self._context.publisher.send(
-            "gateway",
-            told,
-            tenant=message.tenant,
-            task=message.task,
-            cause=message.envelope.id,
-            index="queued",
-            actor=person,
-        )
+        await self._context.publisher.send("gateway", told, **message.caused, index="queued", actor=person)
         return "waits"
 
     async def settle(self, at_least: int = 0) -> None:
@@ -139,13 +130,9 @@ class Admission:
     async def _append(self, book: Book, decision: PlacesGiven) -> bool:
         """Append a decision; False when another came first. It counts when it is read, not now."""
         try:
+            index = f"places/{book.last}/{self._context.instance}"
             ack: PubAck = await self._context.publisher.send(
-                "gateway",
-                decision,
-                tenant=TENANT,
-                task=TASK,
-                index=f"places/{book.last}/{self._context.instance}",
-                expect_last_on_subject=book.last,
+                "gateway", decision, tenant=TENANT, task=TASK, index=index, expect_last_on_subject=book.last
             )
         except WrongLastSequence:
             newest = await self._context.bus.last(INBOX, SUBJECT)

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract, Name, Sha256, Token
-from bulkhead_services.gateway.problems import Problem, forbidden, unauthorized, unavailable
+from bulkhead_services.gateway.problems import forbidden, unauthorized, unavailable
 from bulkhead_services.gateway.settings import Settings
 
 log = Log("gateway.auth")
@@ -78,22 +78,18 @@ class ApiKeys:
     def find(self, key: str) -> RequesterClaim | None:
         """The owner of a key. Compares with every row, so that the time reveals nothing."""
         digest = hashlib.sha256(key.encode()).hexdigest()
-        found: ApiKey | None = None
-        for row in self._rows:
-            if hmac.compare_digest(row.sha256, digest):
-                found = row
-        if found is None:
+        owners = [row for row in self._rows if hmac.compare_digest(row.sha256, digest)]
+        if not owners:
             return None
+        found = owners[-1]
         return RequesterClaim(tenant=found.tenant, person=found.person, role=found.role, via="api_key")
 
 
 class Jwks:
     """The keys that sign JWTs, from a file or a URL; an unknown key id makes it look again, not too often."""
 
-    def __init__(self, file: Path | None, url: str, now: Callable[[], float] = time.monotonic) -> None:
-        self._file = file
-        self._url = url
-        self._now = now
+    def __init__(self, file: Path | None, url: str) -> None:
+        self._file, self._url = file, url
         self._keys: dict[str, jwt.PyJWK] = {}
         self._read_at = -JWKS_MAX_AGE_S
 
@@ -104,13 +100,13 @@ class Jwks:
 
     async def key(self, kid: str) -> jwt.PyJWK | None:
         """The key with this id. Raises Problem(503) when the set cannot be had and none is known."""
-        age = self._now() - self._read_at
+        age = time.monotonic() - self._read_at
         if age > JWKS_MAX_AGE_S or (kid not in self._keys and age > JWKS_MIN_AGE_S):
             await self._load()
         return self._keys.get(kid)
 
     async def _load(self) -> None:
-        self._read_at = self._now()
+        self._read_at = time.monotonic()
         try:
             found = json.loads(await self._fetch())
             self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(found).keys if key.key_id}
@@ -118,10 +114,8 @@ class Jwks:
             log.error("jwks_unreadable", reason=str(error))
             if not self._keys:
                 self._read_at = -JWKS_MAX_AGE_S
-                raise unavailable(
-                    "the key set that verifies tokens cannot be read",
-                    "use an API key, or ask the operator to check the JWKS setting",
-                ) from error
+                what = "the key set that verifies tokens cannot be read"
+                raise unavailable(what, "use an API key, or ask the operator to check the JWKS setting") from error
 
     async def _fetch(self) -> bytes:
         if self._file is not None:
@@ -156,10 +150,8 @@ class Authenticator:
         self._keys.load()
         claim = self._keys.find(credential)
         if claim is None:
-            raise unauthorized(
-                "this API key is not known",
-                "check the key; `bulkhead up` writes one to credentials.json in its data directory",
-            )
+            hint = "check the key; `bulkhead up` writes one to credentials.json in its data directory"
+            raise unauthorized("this API key is not known", hint)
         return claim
 
     async def allowed(self, request: Request, roles: frozenset[str], action: str, needed: str) -> RequesterClaim:
@@ -196,10 +188,8 @@ class Authenticator:
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
             claim = "sub" if field == "person" else field
-            raise unauthorized(
-                f"the token's claim {claim} is missing or does not fit",
-                "tokens need tenant, sub and role (submitter, approver, operator, auditor)",
-            ) from error
+            hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor)"
+            raise unauthorized(f"the token's claim {claim} is missing or does not fit", hint) from error
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -210,6 +200,3 @@ def _credential(headers: Mapping[str, str]) -> str:
     if len(credential) > MAX_CREDENTIAL_CHARS:
         raise unauthorized(f"the credential is longer than {MAX_CREDENTIAL_CHARS} characters", HOW)
     return credential
-
-
-__all__ = ["ApiKey", "ApiKeyFile", "ApiKeys", "Authenticator", "Jwks", "Problem"]

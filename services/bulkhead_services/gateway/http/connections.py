@@ -64,13 +64,8 @@ class BoundedProtocol(H11Protocol):
             self.connections.discard(victim)
             victim.transport.abort()
             return
-        self._answer(
-            503,
-            "busy",
-            "Too many connections",
-            "this replica holds as many connections as it may",
-            "reconnect in a moment; another replica may answer",
-        )
+        detail = "this replica holds as many connections as it may"
+        self._answer(503, "busy", "Too many connections", detail, "reconnect in a moment; another replica may answer")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, on either side."""
@@ -103,13 +98,8 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP get problem details, as every other error does."""
-        self._answer(
-            400,
-            "not_http",
-            "This is not an HTTP request",
-            msg,
-            f"send HTTP/1.1 with at most {self.config.h11_max_incomplete_event_size} bytes of headers",
-        )
+        hint = f"send HTTP/1.1 with at most {self.config.h11_max_incomplete_event_size} bytes of headers"
+        self._answer(400, "not_http", "This is not an HTTP request", msg, hint)
 
     def _judge(self) -> None:
         """Run the head's deadline unless a request is being answered."""
@@ -139,13 +129,9 @@ class BoundedProtocol(H11Protocol):
     def _no_head(self) -> None:
         log.info("slow_client_dropped", phase="head", client=str(self.client), after_s=self.sockets.head_timeout_s)
         if self._heard and self.cycle is None and not self.transport.is_closing():
-            self._answer(
-                408,
-                "too_slow",
-                "The request arrived too slowly",
-                f"its headers were not complete within {self.sockets.head_timeout_s:g} s",
-                "send all headers of a request at once",
-            )
+            what = f"its headers were not complete within {self.sockets.head_timeout_s:g} s"
+            hint = "send all headers of a request at once"
+            self._answer(408, "too_slow", "The request arrived too slowly", what, hint)
             return
         # Silent, sending on after its answer, or not taking the end: nothing that is said now would be read.
         self.transport.abort()

@@ -4,17 +4,18 @@ In: nothing. Out: a dictionary, always the same; `make render` writes it to cont
 """
 
 from functools import cache
-from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic.json_schema import models_json_schema
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_services.gateway.http import operator_schemas as operators
+from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.openapi_parts import (
     CHANGE,
     EVENT,
     KEY_SCHEMA,
+    MODELS,
     NAME_SCHEMA,
     TEXT,
     Json,
@@ -25,53 +26,8 @@ from bulkhead_services.gateway.http.openapi_parts import (
     path,
     query,
 )
-from bulkhead_services.gateway.http.operator_schemas import (
-    KINDS,
-    SINCE,
-    BreakerPage,
-    HaltPage,
-    HaltSubmission,
-    LimitPage,
-    LimitSubmission,
-    ResetSubmission,
-    SpendPage,
-    TopUpReceipt,
-    TopUpSubmission,
-)
-from bulkhead_services.gateway.http.schemas import (
-    CancelReceipt,
-    CancelSubmission,
-    DeletionReceipt,
-    DocumentPage,
-    DocumentReceipt,
-    ServerHealth,
-    TaskDocument,
-    TaskPage,
-    TaskReceipt,
-    TaskSubmission,
-)
-from bulkhead_services.gateway.problems import ProblemDetails
 
 API_VERSION = "1.0.0"
-_INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, ResetSubmission, LimitSubmission, TopUpSubmission)
-_OUTPUTS = (
-    TaskReceipt,
-    CancelReceipt,
-    TaskPage,
-    TaskDocument,
-    DocumentReceipt,
-    DocumentPage,
-    DeletionReceipt,
-    Halt,
-    HaltPage,
-    Breaker,
-    BreakerPage,
-    LimitPage,
-    SpendPage,
-    TopUpReceipt,
-    ServerHealth,
-    ProblemDetails,
-)
 
 EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume
 after it.
@@ -84,117 +40,112 @@ characters (Unicode code points) of the step's text and append `text`; `replace`
 shown before. The text is complete before `step.ended` with outcome `accepted`. `task.ended` carries the answer, and
 the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
 
+_READ = (401, 403, 503)
 _TASK = path("task_id", "The task's id")
 _SIZE = query("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
+_CURSOR = query("cursor", "`next` of the previous page", {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"})
+_NAME = query("name", "The document's name", NAME_SCHEMA)
+_LOCATION = {"Location": TEXT}
+_KEY = header(
+    "Idempotency-Key",
+    "A random value, sent again when the request is repeated: a repeat never makes a second task. The key is "
+    "remembered until the task is purged after its retention (30 days after its end, unless the operator chose "
+    "another); after that it makes a new task",
+    required=True,
+    schema=KEY_SCHEMA,
+)
 _ONCE = header(
     "Idempotency-Key",
     "Optional. A repeat under the same key counts once, even if others have made changes since; a repeat with other "
     "content is refused",
     schema=KEY_SCHEMA,
 )
+_FIRST_OUTCOME = "Optional: repeats of one {} get its first outcome"
 
-
-def _tasks() -> Json:
-    key = header(
-        "Idempotency-Key",
-        "A random value, sent again when the request is repeated: a repeat never makes a second task. The key is "
-        "remembered until the task is purged after its retention (30 days after its end, unless the operator chose "
-        "another); after that it makes a new task",
-        required=True,
-        schema=KEY_SCHEMA,
-    )
-    cursor = query("cursor", "`next` of the previous page", {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"})
-    headers = {"Location": TEXT, "Idempotency-Replayed": TEXT}
-    return {
+_TASKS: Json = {
+    "/v1/tasks": {
         "post": operation(
             "submitTask",
             "Submit an objective; it is stored durably before the answer",
-            {"202": answer_of(TaskReceipt, "Stored; the URLs show its progress", headers)},
+            {
+                "202": answer_of(
+                    schemas.TaskReceipt,
+                    "Stored; the URLs show its progress",
+                    _LOCATION | {"Idempotency-Replayed": TEXT},
+                )
+            },
             CHANGE,
-            key,
-            body=body_of(TaskSubmission),
+            _KEY,
+            body=body_of(schemas.TaskSubmission),
         ),
         "get": operation(
             "listTasks",
             "List the tenant's tasks, the newest first",
-            {"200": answer_of(TaskPage, "A page")},
+            {"200": answer_of(schemas.TaskPage, "A page")},
             (401, 403, 422, 503),
             _SIZE,
-            cursor,
+            _CURSOR,
         ),
-    }
-
-
-def _task() -> Json:
-    answer = {"200": answer_of(TaskDocument, "The task")}
-    return {"get": operation("showTask", "Show one task", answer, (401, 403, 404, 503), _TASK)}
-
-
-def _events() -> Json:
-    stream = {
-        "description": "The stream",
-        "content": {"text/event-stream": {"schema": EVENT}},
-        "headers": {"X-Accel-Buffering": TEXT},
-    }
-    return {
+    },
+    "/v1/tasks/{task_id}": {
+        "get": operation(
+            "showTask",
+            "Show one task",
+            {"200": answer_of(schemas.TaskDocument, "The task")},
+            (401, 403, 404, 503),
+            _TASK,
+        )
+    },
+    "/v1/tasks/{task_id}/events": {
         "get": operation(
             "watchTask",
             "Stream the events of a task as they happen",
-            {"200": stream, "204": {"description": "The task has ended and this client has received all events"}},
+            {
+                "200": {
+                    "description": "The stream",
+                    "content": {"text/event-stream": {"schema": EVENT}},
+                    "headers": {"X-Accel-Buffering": TEXT},
+                },
+                "204": {"description": "The task has ended and this client has received all events"},
+            },
             (400, 401, 403, 404, 429, 503),
             _TASK,
             header("Last-Event-ID", "Resume after this event"),
             query("last_event_id", "The same, for clients that cannot set headers", {"type": "string"}),
             description=EVENTS,
         )
-    }
-
-
-def _cancel() -> Json:
-    return {
+    },
+    "/v1/tasks/{task_id}/cancel": {
         "post": operation(
             "cancelTask",
             "Ask for a task to end",
-            {"202": answer_of(CancelReceipt, "Stored; the planner ends the task", {"Location": TEXT})},
+            {"202": answer_of(schemas.CancelReceipt, "Stored; the planner ends the task", _LOCATION)},
             (*CHANGE, 404),
             _TASK,
-            body=body_of(CancelSubmission, required=False),
+            body=body_of(schemas.CancelSubmission, required=False),
         )
-    }
-
-
-def _top_up() -> Json:
-    return {
+    },
+    "/v1/tasks/{task_id}/topup": {
         "post": operation(
             "topUpTask",
             "Let a task spend more than its limits allow; for operators",
-            {"200": answer_of(TopUpReceipt, "The sum of all its top-ups")},
+            {"200": answer_of(operators.TopUpReceipt, "The sum of all its top-ups")},
             (*CHANGE, 404),
             _TASK,
             _ONCE,
             description="A task that is halted at its ceiling goes on at once, and finished work is not repeated. The "
             "operator, the amount and the reason are kept as a fact.",
-            body=body_of(TopUpSubmission),
+            body=body_of(operators.TopUpSubmission),
         )
-    }
+    },
+}
 
-
-def _documents() -> Json:
-    file = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
-    upload = {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {"schema": file},
-        },
-    }
-    headers = {"Location": TEXT}
-    name = query("name", "The document's name", NAME_SCHEMA)
-    return {
+_DOCUMENTS: Json = {
+    "/v1/documents": {
         "get": operation(
             "listDocuments",
             "List the tenant's documents, by name",
-            {"200": answer_of(DocumentPage, "A page")},
+            {"200": answer_of(schemas.DocumentPage, "A page")},
             (401, 403, 422, 503),
             _SIZE,
             query("after", "`next` of the previous page", NAME_SCHEMA),
@@ -203,51 +154,64 @@ def _documents() -> Json:
             "deleteDocument",
             "Erase a document and all its versions from the store; a repeat is harmless",
             {
-                "200": answer_of(DeletionReceipt, "Deleted"),
-                "202": answer_of(DeletionReceipt, "In progress; repeat the request to see the outcome"),
+                "200": answer_of(schemas.DeletionReceipt, "Deleted"),
+                "202": answer_of(schemas.DeletionReceipt, "In progress; repeat the request to see the outcome"),
             },
             (400, 401, 403, 404, 422, 503),
-            name | {"required": True},
-            header("Idempotency-Key", "Optional: repeats of one deletion get its first outcome", schema=KEY_SCHEMA),
+            _NAME | {"required": True},
+            header("Idempotency-Key", _FIRST_OUTCOME.format("deletion"), schema=KEY_SCHEMA),
             description="Tasks no longer find it. Answers that were given keep what they quote from it.",
         ),
         "post": operation(
             "addDocument",
             f"Add a document (at most {bounds.MAX_BLOB_BYTES} bytes) to the tenant's store",
             {
-                "200": answer_of(DocumentReceipt, "Already stored, unchanged", headers),
-                "201": answer_of(DocumentReceipt, "Stored", headers),
-                "202": answer_of(DocumentReceipt, "In progress; status_url shows the outcome", headers),
+                "200": answer_of(schemas.DocumentReceipt, "Already stored, unchanged", _LOCATION),
+                "201": answer_of(schemas.DocumentReceipt, "Stored", _LOCATION),
+                "202": answer_of(schemas.DocumentReceipt, "In progress; status_url shows the outcome", _LOCATION),
             },
             (400, 401, 403, 408, 413, 422, 429, 503),
-            name,
-            header("Idempotency-Key", "Optional: repeats of one ingestion get its first outcome", schema=KEY_SCHEMA),
+            _NAME,
+            header("Idempotency-Key", _FIRST_OUTCOME.format("ingestion"), schema=KEY_SCHEMA),
             description="Raw bytes with `name` in the query (the media type comes from Content-Type or the name), or a "
             "form. A document of the same name is replaced, and `replaced_sha256` in the answer says so.",
-            body=upload,
+            body={
+                "required": True,
+                "content": {
+                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["file"],
+                            "properties": {"file": {"type": "string", "format": "binary"}},
+                        }
+                    },
+                },
+            },
         ),
-    }
-
-
-def _document_receipt() -> Json:
-    return {
+    },
+    "/v1/documents/{ingest_id}": {
         "get": operation(
             "showDocument",
             "Show the outcome of an ingestion",
             {
-                "200": answer_of(DocumentReceipt, "Already stored, unchanged"),
-                "201": answer_of(DocumentReceipt, "Stored"),
+                "200": answer_of(schemas.DocumentReceipt, "Already stored, unchanged"),
+                "201": answer_of(schemas.DocumentReceipt, "Stored"),
             },
             (401, 403, 404, 422, 503),
             path("ingest_id", "The ingestion's id"),
         )
-    }
+    },
+}
 
-
-def _halts() -> Json:
-    answer = {"200": answer_of(HaltPage, "The halts in force")}
-    return {
-        "get": operation("listHalts", "List the halts set by people, the oldest first", answer, (401, 403, 503)),
+_OPERATORS: Json = {
+    "/v1/halts": {
+        "get": operation(
+            "listHalts",
+            "List the halts set by people, the oldest first",
+            {"200": answer_of(operators.HaltPage, "The halts in force")},
+            _READ,
+        ),
         "post": operation(
             "halt",
             "Halt a part of the tenant: its work waits until it is resumed",
@@ -256,13 +220,10 @@ def _halts() -> Json:
             _ONCE,
             description="Streams in progress are cut, and tool calls that have not started are deferred. Deadlines are "
             "not extended. A repeat is harmless.",
-            body=body_of(HaltSubmission),
+            body=body_of(operators.HaltSubmission),
         ),
-    }
-
-
-def _resumes() -> Json:
-    return {
+    },
+    "/v1/resumes": {
         "post": operation(
             "resume",
             "Lift a halt of the tenant",
@@ -270,54 +231,18 @@ def _resumes() -> Json:
             CHANGE,
             _ONCE,
             description="Only halts set by people of the tenant can be lifted. Finished work is not repeated.",
-            body=body_of(HaltSubmission),
+            body=body_of(operators.HaltSubmission),
         )
-    }
-
-
-def _limits() -> Json:
-    return {
+    },
+    "/v1/breakers": {
         "get": operation(
-            "showLimits", "Show the tenant's limits", {"200": answer_of(LimitPage, "The limits")}, (401, 403, 503)
-        ),
-        "put": operation(
-            "changeLimit",
-            "Set, change or remove the limit of one target",
-            {"200": answer_of(LimitPage, "All limits after the change")},
-            CHANGE,
-            _ONCE,
-            description="It holds from the next admission on. The operator, the time and both limits (old and new) are "
-            "kept as a fact.",
-            body=body_of(LimitSubmission),
-        ),
-    }
-
-
-def _spend() -> Json:
-    since = {"type": "string", "pattern": f"^{SINCE}$", "default": "24h"}
-    return {
-        "get": operation(
-            "showSpending",
-            "Show the cost of the tenant's calls, by name; for operators and auditors",
-            {"200": answer_of(SpendPage, "The sums")},
-            (401, 403, 409, 422, 503),
-            query("by", "Key of the sums", {"type": "string", "enum": list(KINDS), "default": "agent"}),
-            query("since", "Age of the oldest call, at most 31d", since),
-            _SIZE | {"description": "Number of rows; the others are added up in one"},
-            description="A call counts at the time of its admission. The sums are the providers' own counts.",
+            "listBreakers",
+            "List breakers that have opened, the open ones first",
+            {"200": answer_of(operators.BreakerPage, "The breakers")},
+            _READ,
         )
-    }
-
-
-def _breakers() -> Json:
-    answer = {"200": answer_of(BreakerPage, "The breakers")}
-    return {
-        "get": operation("listBreakers", "List breakers that have opened, the open ones first", answer, (401, 403, 503))
-    }
-
-
-def _reset() -> Json:
-    return {
+    },
+    "/v1/resets": {
         "post": operation(
             "resetBreaker",
             "Close a breaker of the tenant after its cause is repaired",
@@ -326,21 +251,60 @@ def _reset() -> Json:
             _ONCE,
             description="The breaker of a tool, model or agent. A person whose own calls opened it cannot reset it: it "
             "is probed automatically, or another person resets it. The breaker of the tenant itself is only probed.",
-            body=body_of(ResetSubmission),
+            body=body_of(operators.ResetSubmission),
         )
-    }
+    },
+    "/v1/limits": {
+        "get": operation(
+            "showLimits", "Show the tenant's limits", {"200": answer_of(operators.LimitPage, "The limits")}, _READ
+        ),
+        "put": operation(
+            "changeLimit",
+            "Set, change or remove the limit of one target",
+            {"200": answer_of(operators.LimitPage, "All limits after the change")},
+            CHANGE,
+            _ONCE,
+            description="It holds from the next admission on. The operator, the time and both limits (old and new) are "
+            "kept as a fact.",
+            body=body_of(operators.LimitSubmission),
+        ),
+    },
+    "/v1/spend": {
+        "get": operation(
+            "showSpending",
+            "Show the cost of the tenant's calls, by name; for operators and auditors",
+            {"200": answer_of(operators.SpendPage, "The sums")},
+            (401, 403, 409, 422, 503),
+            query("by", "Key of the sums", {"type": "string", "enum": list(operators.KINDS), "default": "agent"}),
+            query(
+                "since",
+                "Age of the oldest call, at most 31d",
+                {"type": "string", "pattern": f"^{operators.SINCE}$", "default": "24h"},
+            ),
+            _SIZE | {"description": "Number of rows; the others are added up in one"},
+            description="A call counts at the time of its admission. The sums are the providers' own counts.",
+        )
+    },
+}
 
 
 def _probe(name: str, summary: str) -> Json:
-    answers = {"200": answer_of(ServerHealth, "Yes"), "503": answer_of(ServerHealth, "No, with the reason")}
-    return {"get": operation(name, summary, answers, ()) | {"security": []}}
+    """The path of a probe; it needs no credentials."""
+    yes, no = answer_of(schemas.ServerHealth, "Yes"), answer_of(schemas.ServerHealth, "No, with the reason")
+    return {f"/{name}": {"get": operation(name, summary, {"200": yes, "503": no}, ()) | {"security": []}}}
+
+
+_PROBES: Json = (
+    _probe("livez", "Whether the process runs")
+    | _probe("readyz", "Whether it can take requests now")
+    | _probe("startupz", "Whether the start has finished")
+)
 
 
 @cache
-def _document() -> dict[str, Any]:
-    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in _INPUTS]
-    modes += [(model, "serialization") for model in _OUTPUTS]
-    _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+def openapi() -> Json:
+    """The document."""
+    _, definitions = models_json_schema(list(MODELS.items()), ref_template="#/components/schemas/{model}")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -351,34 +315,12 @@ def _document() -> dict[str, Any]:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": {
-            "/v1/tasks": _tasks(),
-            "/v1/tasks/{task_id}": _task(),
-            "/v1/tasks/{task_id}/events": _events(),
-            "/v1/tasks/{task_id}/cancel": _cancel(),
-            "/v1/tasks/{task_id}/topup": _top_up(),
-            "/v1/documents": _documents(),
-            "/v1/documents/{ingest_id}": _document_receipt(),
-            "/v1/halts": _halts(),
-            "/v1/resumes": _resumes(),
-            "/v1/breakers": _breakers(),
-            "/v1/resets": _reset(),
-            "/v1/limits": _limits(),
-            "/v1/spend": _spend(),
-            "/livez": _probe("livez", "Whether the process runs"),
-            "/readyz": _probe("readyz", "Whether it can take requests now"),
-            "/startupz": _probe("startupz", "Whether the start has finished"),
-        },
+        "paths": _TASKS | _DOCUMENTS | _OPERATORS | _PROBES,
         "components": {
-            "schemas": dict(sorted(schemas["$defs"].items())),
+            "schemas": dict(sorted(definitions["$defs"].items())),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (bk_…) or a JWT"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
         },
     }
-
-
-def openapi() -> dict[str, Any]:
-    """The document."""
-    return _document()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
 
 from bulkhead_contracts import bounds
 from bulkhead_services.gateway.problems import MEDIA_TYPE, ProblemDetails
@@ -29,8 +30,13 @@ CHANGE = (400, 401, 403, 408, 409, 413, 422, 429, 503)
 Json = dict[str, Any]
 
 
-def ref(model: type[BaseModel]) -> Json:
+MODELS: dict[type[BaseModel], JsonSchemaMode] = {}
+"""Every model that the document refers to: what clients send is described as it is validated, the rest as written."""
+
+
+def ref(model: type[BaseModel], mode: JsonSchemaMode = "serialization") -> Json:
     """A reference to the schema of a model."""
+    MODELS[model] = mode
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
@@ -42,7 +48,7 @@ def answer_of(model: type[BaseModel], description: str, headers: Json | None = N
 
 def body_of(model: type[BaseModel], *, required: bool = True) -> Json:
     """A request body with a model as its JSON."""
-    return {"required": required, "content": {"application/json": {"schema": ref(model)}}}
+    return {"required": required, "content": {"application/json": {"schema": ref(model, "validation")}}}
 
 
 def operation(
@@ -65,13 +71,8 @@ def operation(
 
 def header(name: str, description: str, *, required: bool = False, schema: Json | None = None) -> Json:
     """A header parameter."""
-    return {
-        "name": name,
-        "in": "header",
-        "required": required,
-        "description": description,
-        "schema": schema or {"type": "string"},
-    }
+    place = {"name": name, "in": "header", "required": required}
+    return place | {"description": description, "schema": schema or {"type": "string"}}
 
 
 def query(name: str, description: str, schema: Json) -> Json:
@@ -89,19 +90,8 @@ KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[
 NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}
 TEXT = {"schema": {"type": "string"}}
 EVENT_NAMES = (
-    "task.queued",
-    "task.released",
-    "task.accepted",
-    "plan.rejected",
-    "plan.adopted",
-    "step.started",
-    "step.ended",
-    "task.paused",
-    "task.resumed",
-    "task.ended",
-    "task.rejected",
-    "budget.alerted",
-    "text",
+    "task.queued task.released task.accepted plan.rejected plan.adopted step.started step.ended task.paused "
+    "task.resumed task.ended task.rejected budget.alerted text"
 )
 EVENT = {
     "description": "Each event of the stream",
@@ -109,7 +99,7 @@ EVENT = {
     "required": ["event", "data"],
     "properties": {
         "id": {"type": "string"},
-        "event": {"type": "string", "enum": EVENT_NAMES},
+        "event": {"type": "string", "enum": EVENT_NAMES.split()},
         "retry": {"type": "integer"},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },

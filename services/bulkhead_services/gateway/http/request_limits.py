@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.problems import Problem, too_large, unavailable
+from bulkhead_services.gateway.problems import Problem, too_large, too_many, unavailable
 from bulkhead_services.gateway.settings import Settings
 
 RETRY_AFTER_S = 5
@@ -21,8 +21,7 @@ class StreamCaps:
     """Open event streams: in all, per tenant, per person."""
 
     def __init__(self, settings: Settings) -> None:
-        self._all = settings.max_streams
-        self._per_tenant = settings.max_streams_per_tenant
+        self._all, self._per_tenant = settings.max_streams, settings.max_streams_per_tenant
         self._per_person = settings.max_streams_per_person
         self._open: Counter[tuple[str, ...]] = Counter()
 
@@ -38,15 +37,11 @@ class StreamCaps:
                 "GET /v1/tasks/{id} for what you do not follow live",
             )
         if self._open[tenant] >= self._per_tenant:
-            raise _too_many(
-                "your tenant has",
-                self._per_tenant,
-                "come back when others of your tenant have closed theirs; GET /v1/tasks/{id} is not bounded by this",
-            )
+            hint = "come back when others of your tenant have closed theirs; GET /v1/tasks/{id} is not bounded by this"
+            raise _too_many("your tenant has", self._per_tenant, hint)
         if self._open[()] >= self._all:
-            raise unavailable(
-                "this replica takes no more event streams", "reconnect in a moment; another replica may answer"
-            )
+            what = "this replica takes no more event streams"
+            raise unavailable(what, "reconnect in a moment; another replica may answer")
         places = (person, tenant, ())
         self._open.update(places)
         return lambda: self._release(places)
@@ -59,14 +54,9 @@ class StreamCaps:
 
 
 def _too_many(whose: str, limit: int, hint: str) -> Problem:
-    return Problem(
-        429,
-        "too_many_streams",
-        "Too many event streams",
-        f"{whose} {limit} open event streams at this replica, as many as are allowed",
-        hint,
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-        limit=limit,
+    detail = f"{whose} {limit} open event streams at this replica, as many as are allowed"
+    return too_many(
+        "too_many_streams", "Too many event streams", detail, hint, retry_after_s=RETRY_AFTER_S, limit=limit
     )
 
 
@@ -112,14 +102,9 @@ class Bodies:
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise Problem(
-                408,
-                "too_slow",
-                "The body arrived too slowly",
-                f"{len(raw)} bytes arrived in {loop.time() - began:.0f} s",
-                f"send it at {self._rate} bytes/s or more",
-                headers={"Connection": "close"},
-            ) from error
+            title, what = "The body arrived too slowly", f"{len(raw)} bytes arrived in {loop.time() - began:.0f} s"
+            todo, headers = f"send it at {self._rate} bytes/s or more", {"Connection": "close"}
+            raise Problem(408, "too_slow", title, what, todo, headers=headers) from error
         finally:
             for place in places:
                 self._held[place] -= len(raw)
@@ -137,12 +122,5 @@ class Bodies:
 
 
 def _too_much(whose: str, limit: int, hint: str) -> Problem:
-    return Problem(
-        429,
-        "too_many_bodies",
-        "Too many large bodies at once",
-        f"{whose} sending more than {limit} bytes to this replica at once",
-        hint,
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-        limit=limit,
-    )
+    title, detail = "Too many large bodies at once", f"{whose} sending more than {limit} bytes to this replica at once"
+    return too_many("too_many_bodies", title, detail, hint, retry_after_s=RETRY_AFTER_S, limit=limit)

@@ -15,9 +15,11 @@ from starlette.responses import Response
 
 from bulkhead.validation_errors import misfits
 from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract
-from bulkhead_services.gateway.problems import FieldError, Problem, not_found, too_large
+from bulkhead_services.gateway.problems import FieldError, Problem, invalid_query, not_found, too_large
 from bulkhead_services.gateway.read_model.events import BadEventId, Position, parse_position
+from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
 MAX_KEY_CHARS = 255
 MAX_PAGE = 100
@@ -59,31 +61,16 @@ def parsed(model: type[M], raw: bytes) -> M:
         problems, found = error.errors(include_url=False, include_input=False), misfits(error, model)
     for problem in problems:
         if problem["type"] == "string_too_long" and problem["loc"] == ("objective",):
-            raise too_large(
-                "the objective",
-                bounds.MAX_OBJECTIVE_CHARS,
-                "characters",
-                "shorten it; long material belongs in documents (POST /v1/documents)",
-            )
+            hint = "shorten it; long material belongs in documents (POST /v1/documents)"
+            raise too_large("the objective", bounds.MAX_OBJECTIVE_CHARS, "characters", hint)
     if problems[0]["type"] == "json_invalid":
-        raise Problem(
-            400,
-            "malformed_json",
-            "The body is not JSON",
-            problems[0]["msg"],
-            "send a JSON object with content-type application/json",
-        )
+        hint = "send a JSON object with content-type application/json"
+        raise Problem(400, "malformed_json", "The body is not JSON", problems[0]["msg"], hint)
     errors = tuple(FieldError(field=one.where or "body", message=one.what) for one in found[:MAX_NAMED_ERRORS])
     named = ", ".join(f"{item.field}{_step(raw, item.field)}: {item.message}" for item in errors[:3])
     fields = ", ".join(next((one.known for one in found if one.known), tuple(model.model_fields)))
-    raise Problem(
-        422,
-        "invalid_body",
-        "The body does not fit",
-        named[:500],
-        f"known fields are {fields}; /openapi.json has the whole schema",
-        errors=errors,
-    )
+    hint = f"known fields are {fields}; /openapi.json has the whole schema"
+    raise Problem(422, "invalid_body", "The body does not fit", named[:500], hint, errors=errors)
 
 
 def _step(raw: bytes, field: str) -> str:
@@ -105,6 +92,15 @@ def token(request: Request, parameter: str, what: str) -> str:
         raise not_found(what, value, "ids are made of A-Z a-z 0-9 _ - only") from error
 
 
+async def existing_task(request: Request, feeds: Feeds, claim: RequesterClaim) -> Feed:
+    """The task in the caller's tenant; another tenant's is not found. Raises Problem 404."""
+    task = token(request, "task_id", "task")
+    feed = await feeds.fresh(claim.tenant, task)
+    if feed.view.status == "unknown":
+        raise not_found("task", task, "check the id; GET /v1/tasks lists your tenant's tasks")
+    return feed
+
+
 def position_of(request: Request) -> Position:
     """The client's position in a stream of events. Raises Problem 400."""
     event_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
@@ -113,27 +109,15 @@ def position_of(request: Request) -> Position:
     try:
         return parse_position(event_id)
     except BadEventId as error:
-        raise Problem(
-            400,
-            "bad_event_id",
-            "Last-Event-ID is not valid",
-            str(error),
-            "send the last `id:` that you received, or none to start at the beginning",
-        ) from error
+        hint = "send the last `id:` that you received, or none to start at the beginning"
+        raise Problem(400, "bad_event_id", "Last-Event-ID is not valid", str(error), hint) from error
 
 
 def size_of(request: Request) -> int:
     """The query's `limit`. Raises Problem 422."""
     text = request.query_params.get("limit", "20")
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_PAGE_DIGITS and 1 <= int(text) <= MAX_PAGE):
-        raise Problem(
-            422,
-            "invalid_query",
-            "limit does not fit",
-            f"limit is {text[:20]!r}",
-            f"send a number from 1 to {MAX_PAGE}",
-            limit=MAX_PAGE,
-        )
+        raise invalid_query("limit", text, f"send a number from 1 to {MAX_PAGE}", MAX_PAGE)
     return int(text)
 
 
@@ -152,10 +136,6 @@ def cursor_of(text: str) -> int:
             raise ValueError("length")
         return int.from_bytes(raw, "big")
     except (ValueError, binascii.Error) as error:
-        raise Problem(
-            422,
-            "invalid_query",
-            "cursor does not fit",
-            "this gateway did not make the cursor",
-            "send the `next` of the previous page, or none for the first page",
-        ) from error
+        what = "this gateway did not make the cursor"
+        hint = "send the `next` of the previous page, or none for the first page"
+        raise Problem(422, "invalid_query", "cursor does not fit", what, hint) from error

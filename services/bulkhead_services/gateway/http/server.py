@@ -41,27 +41,23 @@ class HttpServer:
     """One listening socket and the server behind it."""
 
     def __init__(self, app: Starlette, settings: Settings) -> None:
-        self._host = settings.http_host
-        self._wanted_port = settings.http_port
-        self._file = settings.http_file
-        sockets = Sockets(
-            settings.head_timeout_s, settings.write_timeout_s, connections_bound(settings.max_connections)
+        self._host, self._wanted_port, self._file = settings.http_host, settings.http_port, settings.http_file
+        most = connections_bound(settings.max_connections)
+        sockets = Sockets(settings.head_timeout_s, settings.write_timeout_s, most)
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            http=bounded(sockets),
+            ws="none",
         )
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-                http=bounded(sockets),
-                ws="none",
-            )
-        )
+        self._server = _Server(config)
         self._running: asyncio.Task[None] | None = None
         self.port = 0
 

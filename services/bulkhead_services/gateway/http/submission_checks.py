@@ -6,17 +6,16 @@ In: the submitter; a feed. Out: a Problem, or nothing; how a task waits.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.errors import HandBack
 from bulkhead.validation_errors import meant
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.backpressure import Backlog
 from bulkhead_services.gateway.admission.quotas import PolicyDocument, TenantQuotas
-from bulkhead_services.gateway.admission.rate_limits import Spikes, TooFast
+from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_queue import queued
 from bulkhead_services.gateway.admission.run_slots import Admission
 from bulkhead_services.gateway.http.schemas import QueueDocument
-from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.problems import Problem, too_many
 from bulkhead_services.gateway.read_model.feeds import Feed
 
 QUEUE_FULL_RETRY_S = 30
@@ -26,18 +25,10 @@ class Door:
     """Quotas and the tenant's policy, checked before a request is stored."""
 
     def __init__(
-        self,
-        quotas: TenantQuotas,
-        spikes: Spikes,
-        admission: Admission,
-        backlog: Backlog,
-        clock: Callable[[], int] = unix_ms,
+        self, quotas: TenantQuotas, spikes: Spikes, admission: Admission, backlog: Backlog, clock: Callable[[], int]
     ) -> None:
-        self._quotas = quotas
-        self._spikes = spikes
-        self._admission = admission
-        self._backlog = backlog
-        self._clock = clock
+        self._quotas, self._spikes, self._admission = quotas, spikes, admission
+        self._backlog, self._clock = backlog, clock
 
     def policy(self, tenant: str) -> PolicyDocument | None:
         """The tenant's policy, where it is known here."""
@@ -48,17 +39,19 @@ class Door:
         await self._backlog.room(claim.tenant)
         fast = self._spikes.take("http", claim.tenant, claim.person, self._clock())
         if fast is not None:
-            raise _too_fast(fast)
+            title = "Too many tasks at once"
+            raise too_many(
+                "too_many_tasks", title, fast.message, fast.hint, retry_after_s=fast.wait_s, limit=fast.limit
+            )
         limit, book = self._quotas.of(claim.tenant).waiting, self._admission.book
         if book is not None and book.waiting_of(claim.tenant) >= max(1, limit):
-            raise Problem(
-                429,
+            raise too_many(
                 "queue_full",
                 "Too many tasks are waiting",
                 f"{limit} tasks of your tenant wait for a place to run, which is its limit",
                 "submit it again, with the same key, when some have begun: "
                 "`bulkhead tasks` shows them; or cancel what is no longer wanted",
-                headers={"Retry-After": str(QUEUE_FULL_RETRY_S)},
+                retry_after_s=QUEUE_FULL_RETRY_S,
                 limit=limit,
             )
 
@@ -68,13 +61,9 @@ class Door:
         known = self._quotas.tools(tenant)
         if known is None or not (foreign := sorted(set(wanted) - set(known))):
             return
-        raise Problem(
-            422,
-            "tools_not_granted",
-            "These tools cannot be used",
-            f"tenant {tenant} may not use: {', '.join(foreign)}",
-            f"it may use: {', '.join(known) or 'no tool'}{meant(foreign[0], known)}",
-        )
+        what = f"tenant {tenant} may not use: {', '.join(foreign)}"
+        hint = f"it may use: {', '.join(known) or 'no tool'}{meant(foreign[0], known)}"
+        raise Problem(422, "tools_not_granted", "These tools cannot be used", what, hint)
 
     @contextmanager
     def storing(self, tenant: str, task: str) -> Iterator[Callable[[bool], None]]:
@@ -101,27 +90,15 @@ class Door:
             book = await self._admission.fresh()
         except HandBack:
             return None
-        one = book.waiting.get((feed.tenant, feed.task))
-        if one is None:
+        waiting = book.waiting.get((feed.tenant, feed.task))
+        if waiting is None:
             return None  # Released just now.
-        now = queued(book, self._admission.quotas, one)
+        now = queued(book, self._admission.quotas, waiting)
         return QueueDocument(
             since_unix_ms=feed.view.queued_unix_ms,
-            ahead=book.ahead_of(one),
+            ahead=book.ahead_of(waiting),
             waiting=book.waiting_of(feed.tenant),
             full=now.full,
             running=now.running,
             limit=now.limit,
         )
-
-
-def _too_fast(fast: TooFast) -> Problem:
-    return Problem(
-        429,
-        "too_many_tasks",
-        "Too many tasks at once",
-        fast.message,
-        fast.hint,
-        headers={"Retry-After": str(fast.wait_s)},
-        limit=fast.limit,
-    )

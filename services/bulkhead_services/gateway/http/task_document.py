@@ -6,7 +6,7 @@ In: a feed and the publishers' policy. Out: the JSON shapes of schemas.py.
 from collections.abc import Mapping
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
-from bulkhead_contracts.task import RequesterClaim, TaskRequested
+from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied
 from bulkhead_services.gateway.http.schemas import PauseDocument, QueueDocument, StepDocument, TaskDocument, TaskSummary
 from bulkhead_services.gateway.read_model.feeds import Feed
@@ -51,27 +51,14 @@ async def document(
     """Everything about one task; queue: how it waits for a place, if it does; doubtful: writes that may or may not have
     been done, None where they cannot be told. Raises BusError."""
     view = feed.view
-    request: TaskRequested | None = view.request
+    request = view.request
     answer = None
     if view.result is not None and view.result.content is not None:
         try:
             answer = await blobs.text(feed.tenant, view.result.content)
         except (BlobMissing, BlobCorrupt):
             answer = None  # It may have expired; the result still says what it was.
-    steps = tuple(
-        StepDocument(
-            step_id=step.step_id,
-            title=step.title,
-            status=step.status,
-            attempts=step.attempts,
-            plan_version=step.plan_version,
-            reasons=step.reasons,
-            started_unix_ms=step.started_unix_ms,
-            ended_unix_ms=step.ended_unix_ms,
-            usage=step.usage,
-        )
-        for step in view.steps.values()
-    )
+    steps = tuple(StepDocument.model_validate(step, from_attributes=True) for step in view.steps.values())
     until = view.updated_unix_ms
     return TaskDocument(
         task_id=feed.task,

@@ -234,14 +234,8 @@ def owed_final(sent: Sent, text: str) -> tuple[int, str, bool] | None:
 def text_event(position: Position, step_id: str, attempt: int, call_id: str, owed: tuple[int, str, bool]) -> Event:
     """The `text` event for a piece; the client keeps its first `offset` characters and appends `text`."""
     offset, piece, replace = owed
-    data = {
-        "step_id": step_id,
-        "attempt": attempt,
-        "call_id": call_id,
-        "offset": offset,
-        "text": piece,
-        "replace": replace,
-    }
+    data = {"step_id": step_id, "attempt": attempt, "call_id": call_id}
+    data |= {"offset": offset, "text": piece, "replace": replace}
     return Event(TEXT, to_json(data), position.encode())
 
 

@@ -47,8 +47,7 @@ class Feed:
     """
 
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
-        self.tenant = tenant
-        self.task = task
+        self.tenant, self.task = tenant, task
         self.view = View()
         self.opening: Received | None = None
         self.facts: list[Fact] = []
@@ -155,15 +154,8 @@ class Feed:
         known = self.live.get(delta.step_id)
         if known is None and len(self.live) >= MAX_LIVE_STEPS:
             return
-        heard = hear(
-            known,
-            delta.call_id,
-            delta.attempt,
-            delta.offset,
-            delta.text,
-            epoch=epoch,
-            max_chars=bounds.MAX_ANSWER_CHARS,
-        )
+        place, most = (delta.call_id, delta.attempt, delta.offset), bounds.MAX_ANSWER_CHARS
+        heard = hear(known, *place, delta.text, epoch=epoch, max_chars=most)
         if heard is not None:
             self.live[delta.step_id] = heard
             self.notify()
@@ -202,9 +194,7 @@ class Feeds:
     """The feeds of this replica, bounded: unwatched ones are forgotten, the longest unused first."""
 
     def __init__(self, bus: Bus, *, recent: int, live: int, reread_s: float) -> None:
-        self._bus = bus
-        self._recent = recent
-        self._reread_s = reread_s
+        self._bus, self._recent, self._reread_s = bus, recent, reread_s
         self._feeds: OrderedDict[tuple[str, str], Feed] = OrderedDict()
         self._with_live = BoundedDict[tuple[str, str], None](live, self._silent)
         self._epochs = itertools.count(1)

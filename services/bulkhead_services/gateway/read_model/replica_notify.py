@@ -22,10 +22,7 @@ class Pokes:
     """Sends and receives pokes. handled: called for every task of which any replica has handled a message."""
 
     def __init__(self, bus: Bus, instance: str, feeds: Feeds, handled: Callable[[str, str], None]) -> None:
-        self._bus = bus
-        self._instance = instance
-        self._feeds = feeds
-        self._handled = handled
+        self._bus, self._instance, self._feeds, self._handled = bus, instance, feeds, handled
         self._pending: dict[tuple[str, str], int] = {}
         self._work = asyncio.Event()
         self._subscription: LiveSubscription | None = None

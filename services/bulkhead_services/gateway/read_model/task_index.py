@@ -29,8 +29,7 @@ class Listing:
     """The tenants' indexes of this replica; a restart reads them again."""
 
     def __init__(self, bus: Bus, bound: int) -> None:
-        self._bus = bus
-        self._bound = bound
+        self._bus, self._bound = bus, bound
         self._tenants = BoundedDict[str, _Index](MAX_TENANTS)
 
     async def page(

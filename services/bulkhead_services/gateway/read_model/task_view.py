@@ -127,7 +127,7 @@ def _fold(view: View, message: Received) -> View:
             # A task ends once; what comes later belongs to a race that it won.
             return view
         case TaskRejected():
-            failure = Failure(code=body.code, message=body.message, hint=body.hint)
+            failure = Failure.of(body.code, body.message, body.hint)
             return replace(view, status="rejected", failure=failure)
         case MessageRejected():
             return _message_rejected(view, body)
@@ -150,16 +150,8 @@ def _fold(view: View, message: Received) -> View:
             return _step_ended(view, message, body)
         case TaskEnded():
             why = failed(body.failure) if body.failure is not None else None
-            return replace(
-                view,
-                status=body.status,
-                ended=body,
-                failure=why,
-                result=body.result,
-                usage=body.usage,
-                steps=_stopped(view, message),
-                pause=None,
-            )
+            view = replace(view, steps=_stopped(view, message), pause=None, ended=body)
+            return replace(view, status=body.status, failure=why, result=body.result, usage=body.usage)
         case TaskCancelRequested():
             return view
         case _:
@@ -184,7 +176,7 @@ def _message_rejected(view: View, body: MessageRejected) -> View:
     if view.request is not None and view.request_sequence != body.sequence:
         return view  # A later message was unreadable; the task goes on without it.
     hint = f"send it again, corrected, under a new task id; the original is dead letter {body.dead_letter_id}"
-    return replace(view, status="rejected", failure=Failure(code=body.code, message=body.reason, hint=hint))
+    return replace(view, status="rejected", failure=Failure.of(body.code, body.reason, hint))
 
 
 def _adopted(view: View, body: PlanAdopted) -> View:
@@ -197,28 +189,17 @@ def _adopted(view: View, body: PlanAdopted) -> View:
 
 def _step_started(view: View, message: Received, body: StepStarted) -> View:
     known = view.steps.get(body.step_id, StepView(body.step_id))
-    started = replace(
-        known,
-        title=body.title or known.title,
-        status="running",
-        attempts=known.attempts + 1,
-        plan_version=body.plan_version,
-        started_unix_ms=known.started_unix_ms or message.time_unix_ms,
-        ended_unix_ms=0,
-    )
+    title, since = body.title or known.title, known.started_unix_ms or message.time_unix_ms
+    started = replace(known, title=title, status="running", attempts=known.attempts + 1, plan_version=body.plan_version)
+    started = replace(started, started_unix_ms=since, ended_unix_ms=0)
     return replace(view, status="running", steps={**view.steps, body.step_id: started})
 
 
 def _step_ended(view: View, message: Received, body: StepEnded) -> View:
     known = view.steps.get(body.step_id, StepView(body.step_id))
-    ended = replace(
-        known,
-        status=body.outcome,
-        reasons=body.reasons,
-        plan_version=body.plan_version,
-        ended_unix_ms=message.time_unix_ms,
-        usage=known.usage + body.usage,
-    )
+    usage, at = known.usage + body.usage, message.time_unix_ms
+    ended = replace(known, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
+    ended = replace(ended, ended_unix_ms=at, usage=usage)
     return replace(view, status="running", steps={**view.steps, body.step_id: ended}, usage=view.usage + body.usage)
 
 
@@ -280,47 +261,31 @@ def requester_of(message: Received, policies: Mapping[str, Policy]) -> Requester
     if message.sender == "gateway":
         claim = message.body.requester if isinstance(message.body, TaskRequested) else None
         if claim is None or claim.tenant != message.tenant:
-            return Refusal(
-                "no_requester",
-                "the recorded request names no requester of this tenant",
-                "submit the task again through POST /v1/tasks",
-            )
+            what = "the recorded request names no requester of this tenant"
+            return Refusal("no_requester", what, "submit the task again through POST /v1/tasks")
         return claim
     policy = policies.get(message.sender)
     if policy is None:
-        return Refusal(
-            "unknown_publisher",
-            f"no policy names the publisher {message.sender}",
-            "add it to the gateway's publishers (tenant, person, role), or use a known identity",
-        )
+        hint = "add it to the gateway's publishers (tenant, person, role), or use a known identity"
+        return Refusal("unknown_publisher", f"no policy names the publisher {message.sender}", hint)
     if policy.tenant != message.tenant:
-        return Refusal(
-            "foreign_tenant",
-            f"{message.sender} may not act for tenant {message.tenant}",
-            f"publish under tenant {policy.tenant}",
-        )
+        what = f"{message.sender} may not act for tenant {message.tenant}"
+        return Refusal("foreign_tenant", what, f"publish under tenant {policy.tenant}")
     if message.task.startswith(OWN_IDS):
         # A program chooses its task ids; one that names a fold of the mesh's own would lie in that fold's way.
-        return Refusal(
-            "reserved_id", f"task ids that begin with {OWN_IDS} are the mesh's own", "publish it under another task id"
-        )
+        what = f"task ids that begin with {OWN_IDS} are the mesh's own"
+        return Refusal("reserved_id", what, "publish it under another task id")
     return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
 
 
 def never_begun(one: Dropped, now_unix_ms: int) -> TaskEnded:
     """The end of a task that never had a place to run."""
     if one.code == "cancelled":
-        failure = Failure(
-            code="cancelled",
-            message=one.reason or "it was cancelled while it waited",
-            hint="submit it again if it is wanted after all",
-        )
+        what = one.reason or "it was cancelled while it waited"
+        failure = Failure.of("cancelled", what, "submit it again if it is wanted after all")
         return TaskEnded(status="cancelled", failure=failure, ended_unix_ms=now_unix_ms)
-    failure = Failure(
-        code="queue_timeout",
-        message="it waited for a place as long as its tenant's quota lets it",
-        hint="submit it again when less waits, or have the quota's `running` or `wait_s` raised",
-    )
+    hint = "submit it again when less waits, or have the quota's `running` or `wait_s` raised"
+    failure = Failure.of("queue_timeout", "it waited for a place as long as its tenant's quota lets it", hint)
     return TaskEnded(status="failed", failure=failure, ended_unix_ms=now_unix_ms)
 
 

@@ -137,12 +137,8 @@ class Assembly:
         if self.fault is not None:
             return self.fault
         if not self._finish and not self._overlong:
-            return Fault(
-                "truncated_stream",
-                f"the provider stopped after {self.text_bytes} bytes of text without a finish reason",
-                retryable=True,
-                outage=True,
-            )
+            what = f"the provider stopped after {self.text_bytes} bytes of text without a finish reason"
+            return Fault("truncated_stream", what, retryable=True, outage=True)
         omissions = [*self._text_omissions()]
         calls = self._tool_calls(omissions)
         finish: Finish = "stop" if self._finish in ("stop", "function_call") else ""

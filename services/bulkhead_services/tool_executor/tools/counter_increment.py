@@ -18,13 +18,8 @@ async def increment(arguments: Arguments, call: Call, headers: dict[str, str]) -
     answer = await call.world.post_json(call.counter_url.rstrip("/") + "/increment", body, headers)
     if isinstance(answer, Unanswered):
         effect: Effect = "unknown" if answer.sent else "none"
-        return Failed(
-            "unreachable",
-            f"the counter did not answer: {answer.reason}",
-            "is it running?",
-            transient=True,
-            effect=effect,
-        )
+        what = f"the counter did not answer: {answer.reason}"
+        return Failed("unreachable", what, "is it running?", transient=True, effect=effect)
     if answer.status == 200:
         try:
             value = json.loads(answer.body)["value"]
@@ -32,10 +27,6 @@ async def increment(arguments: Arguments, call: Call, headers: dict[str, str]) -
             return Failed("bad_answer", "the counter answered something else", "look at the counter", effect="unknown")
         return Done(f"counter {arguments['name']} = {value}")
     certain = answer.status in _NOT_DONE
-    return Failed(
-        "http_status",
-        f"the counter answered {answer.status}",
-        "look at the counter",
-        transient=not certain or answer.status == 429,
-        effect="none" if certain else "unknown",
-    )
+    what, again = f"the counter answered {answer.status}", not certain or answer.status == 429
+    effect = "none" if certain else "unknown"
+    return Failed("http_status", what, "look at the counter", transient=again, effect=effect)

@@ -26,12 +26,8 @@ async def run(arguments: Arguments, call: Call) -> Done | Failed:
             return address
         response = await call.world.get(url, address, call.max_output_bytes)
         if isinstance(response, Unanswered):
-            return Failed(
-                "unreachable",
-                f"no answer from {urlsplit(url).hostname}: {response.reason}",
-                "try again later",
-                transient=True,
-            )
+            what = f"no answer from {urlsplit(url).hostname}: {response.reason}"
+            return Failed("unreachable", what, "try again later", transient=True)
         if not (300 <= response.status < 400 and response.location):
             return _read(url, response)
         try:
@@ -62,23 +58,16 @@ async def _allowed_address(url: str, call: Call) -> str | Failed:
     if host not in private and f"{host}:{port}" not in private:
         inside = first_inside(addresses)
         if inside:
-            return Failed(
-                "private_address",
-                f"{host} resolves to {inside}, which is not public",
-                "an operator must allow it by BULKHEAD_HTTP_ALLOW_PRIVATE_HOSTS",
-            )
+            what = f"{host} resolves to {inside}, which is not public"
+            return Failed("private_address", what, "an operator must allow it by BULKHEAD_HTTP_ALLOW_PRIVATE_HOSTS")
     return addresses[0]
 
 
 def _read(url: str, response: Response) -> Done | Failed:
     host = urlsplit(url).hostname
     if response.status >= 300:
-        return Failed(
-            "http_status",
-            f"{host} answered {response.status}",
-            "check the URL, or try again later",
-            transient=response.status in _TRANSIENT,
-        )
+        what = f"{host} answered {response.status}"
+        return Failed("http_status", what, "check the URL, or try again later", transient=response.status in _TRANSIENT)
     if response.media_type and not response.media_type.startswith(_TEXT):
         return Failed("not_text", f"{host} sent {response.media_type[:60]}", "only text is fetched")
     try:

@@ -34,11 +34,7 @@ class Documents:
     def __init__(
         self, auth: Authenticator, intake: DocumentIntake, feeds: Feeds, bodies: Bodies, settings: Settings
     ) -> None:
-        self._auth = auth
-        self._intake = intake
-        self._feeds = feeds
-        self._bodies = bodies
-        self._settings = settings
+        self._auth, self._intake, self._feeds, self._bodies, self._settings = auth, intake, feeds, bodies, settings
 
     async def add(self, request: Request) -> Response:
         """POST /v1/documents"""
@@ -56,11 +52,8 @@ class Documents:
         ingest = token(request, "ingest_id", "ingestion")
         feed = await self._feeds.fresh(claim.tenant, ingest)
         if feed.view.ingested is None:
-            raise not_found(
-                "finished ingestion",
-                ingest,
-                "it may still be under way: ask again in a moment; posting it again is harmless",
-            )
+            hint = "it may still be under way: ask again in a moment; posting it again is harmless"
+            raise not_found("finished ingestion", ingest, hint)
         return _receipt(feed, "", "")
 
     async def list(self, request: Request) -> Response:
@@ -110,25 +103,12 @@ def _receipt(feed: Feed, name: str, sha256: str) -> Response:
         return answered(receipt, 202, {"Location": url, "Retry-After": "1"})
     if ended.outcome == "rejected":
         raise _refused("The document was rejected", ended.failure, ended.detail)
-    receipt = DocumentReceipt(
-        ingest_id=feed.task,
-        name=ended.name,
-        sha256=ended.sha256,
-        outcome=ended.outcome,
-        chunks=ended.chunks,
-        detail=ended.detail,
-        failure=ended.failure,
-        replaced_sha256=ended.replaced_sha256,
-        status_url=url,
-    )
+    same = {name: getattr(ended, name) for name in DocumentReceipt.model_fields.keys() & type(ended).model_fields}
+    receipt = DocumentReceipt(ingest_id=feed.task, status_url=url, **same)
     return answered(receipt, 201 if ended.outcome == "ingested" else 200, {"Location": url})
 
 
 def _refused(title: str, failure: Failure | None, detail: str = "") -> Problem:
-    return Problem(
-        422,
-        failure.code if failure else "rejected",
-        title,
-        failure.message if failure else detail or "the document store rejected it",
-        (failure.hint if failure else "") or "send text, Markdown, HTML or PDF with content",
-    )
+    what = failure.message if failure else detail or "the document store rejected it"
+    hint = (failure.hint if failure else "") or "send text, Markdown, HTML or PDF with content"
+    return Problem(422, failure.code if failure else "rejected", title, what, hint)

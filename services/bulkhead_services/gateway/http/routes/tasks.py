@@ -15,11 +15,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from bulkhead.blobs import Blobs
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
-from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
+from bulkhead_contracts.task import ForkOf, TaskLimits, TaskRequested
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import Authenticator
@@ -28,18 +27,17 @@ from bulkhead_services.gateway.http.request_limits import Bodies, StreamCaps
 from bulkhead_services.gateway.http.request_values import (
     answered,
     cursor_of,
+    existing_task,
     idempotency_key,
     parsed,
     position_of,
     size_of,
     to_cursor,
-    token,
 )
 from bulkhead_services.gateway.http.routes import uncertain_writes
 from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
 from bulkhead_services.gateway.http.routes.spending import Spending
-from bulkhead_services.gateway.http.routes.topups import TopUps
 from bulkhead_services.gateway.http.schemas import (
     CancelReceipt,
     CancelSubmission,
@@ -50,7 +48,7 @@ from bulkhead_services.gateway.http.schemas import (
 )
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
-from bulkhead_services.gateway.problems import Problem, answer, not_found, unavailable
+from bulkhead_services.gateway.problems import Problem, already_ended, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.events import Position
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
@@ -74,26 +72,16 @@ class Http:
         documents: DocumentIntake,
         feeds: Feeds,
         listing: Listing,
-        blobs: Blobs,
         ready: Callable[[], Awaitable[str]],
         context: Context,
         door: Door,
     ) -> None:
-        self._settings = settings
-        self._auth = auth
-        self._intake = intake
-        self._feeds = feeds
-        self._listing = listing
-        self._blobs = blobs
-        self._ready = ready
-        self._context = context
-        self._door = door
-        self._caps = StreamCaps(settings)
-        self._bodies = Bodies(settings)
+        self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
+        self._intake, self._feeds, self._listing, self._door = intake, feeds, listing, door
+        self._caps, self._bodies = StreamCaps(settings), Bodies(settings)
         self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
-        self.spending = Spending(context, auth, self._bodies, door)
-        self.topups = TopUps(context, auth, self._bodies, feeds)
+        self.spending = Spending(context, auth, self._bodies, door, feeds)
         self.started = False
 
     def app(self) -> Starlette:
@@ -110,19 +98,13 @@ class Http:
             Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
             *self.switches.routes(),
             *self.spending.routes(),
-            *self.topups.routes(),
             Route("/openapi.json", self.document, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
             Route("/startupz", self.startupz, methods=["GET"]),
         ]
-        handlers = {
-            Problem: answer,
-            HTTPException: _http_exception,
-            BusError: _bus_error,
-            ClientDisconnect: _client_gone,
-        }
-        return Starlette(routes=routes, exception_handlers=handlers)
+        kinds = (Problem, HTTPException, BusError, ClientDisconnect)
+        return Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, _failed))
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks"""
@@ -176,15 +158,17 @@ class Http:
     async def show(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}"""
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
-        feed = await self._task(request, claim)
+        feed = await existing_task(request, self._feeds, claim)
         place = await self._door.place(feed)
         doubtful = await uncertain_writes.uncertain(self._context, claim, feed)
-        return answered(await task_document.document(feed, self._blobs, self._settings.publishers, place, doubtful))
+        return answered(
+            await task_document.document(feed, self._context.blobs, self._settings.publishers, place, doubtful)
+        )
 
     async def events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""
         claim = await self._auth.allowed(request, task_view.MAY_READ, "watch tasks", "submitter")
-        feed = await self._task(request, claim)
+        feed = await existing_task(request, self._feeds, claim)
         position = position_of(request)
         if feed.ended and position.sequence and not feed.after(position):
             return Response(status_code=204)  # Tells an EventSource not to reconnect: nothing can follow.
@@ -201,7 +185,7 @@ class Http:
 
     async def _sse(self, feed: Feed, position: Position) -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
-        async for event in watch(self._feeds, feed, self._blobs, position):
+        async for event in watch(self._feeds, feed, self._context.blobs, position):
             yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
 
     async def cancel(self, request: Request) -> Response:
@@ -209,15 +193,9 @@ class Http:
         claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "cancel tasks", "submitter or operator")
         async with self._bodies.read(request, claim, MAX_CANCEL_BODY_BYTES) as raw:
             body = parsed(CancelSubmission, raw) if raw.strip() else CancelSubmission()
-        feed = await self._task(request, claim)
+        feed = await existing_task(request, self._feeds, claim)
         if feed.ended:
-            raise Problem(
-                409,
-                "already_ended",
-                "The task has ended",
-                f"the task has ended: {feed.view.status}",
-                f"read its result at /v1/tasks/{feed.task}",
-            )
+            raise already_ended(feed.view.status, f"read its result at /v1/tasks/{feed.task}")
         await self._intake.cancel(claim, feed, body.reason)
         url = f"/v1/tasks/{feed.task}"
         return answered(CancelReceipt(task_id=feed.task, status_url=url), 202, {"Location": url})
@@ -241,14 +219,6 @@ class Http:
         """GET /startupz: whether the start has finished."""
         return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
 
-    async def _task(self, request: Request, claim: RequesterClaim) -> Feed:
-        """The task in the caller's tenant; another tenant's is not found."""
-        task = token(request, "task_id", "task")
-        feed = await self._feeds.fresh(claim.tenant, task)
-        if feed.view.status == "unknown":
-            raise not_found("task", task, "check the id; GET /v1/tasks lists your tenant's tasks")
-        return feed
-
 
 class _EventStream(EventSourceResponse):
     """An event stream that gives its place back however it ends, also if the client leaves before the first event."""
@@ -264,16 +234,14 @@ class _EventStream(EventSourceResponse):
             self._release()
 
 
-async def _http_exception(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    hint = "/openapi.json lists the paths and their methods"
-    code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return Problem(error.status_code, code, error.detail, error.detail, hint, headers=error.headers).response()
-
-
-async def _bus_error(_: Request, error: Exception) -> Response:
-    return unavailable(f"the message broker does not answer: {error}").response()
-
-
-async def _client_gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)
+async def _failed(_: Request, error: Exception) -> Response:
+    """The answer to an expected failure."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)
+    if isinstance(error, HTTPException):
+        hint = "/openapi.json lists the paths and their methods"
+        code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        error = Problem(error.status_code, code, error.detail, error.detail, hint, headers=error.headers)
+    elif not isinstance(error, Problem):
+        error = unavailable(f"the message broker does not answer: {error}")
+    return error.response()

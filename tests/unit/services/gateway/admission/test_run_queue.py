@@ -80,7 +80,7 @@ def test_what_fits_runs_at_once_and_the_rest_waits_for_an_end():
     inbox.end("acme", "a")
     inbox.end("acme", "c")
     inbox.end("acme", "d")
-    assert inbox.order == ["a", "b", "c", "d"] and not inbox.book.running and not inbox.book.any_waits
+    assert inbox.order == ["a", "b", "c", "d"] and not inbox.book.running and not inbox.book.waiting
 
 
 def test_one_tenants_flood_takes_no_place_from_another():
@@ -96,7 +96,7 @@ def test_when_the_mesh_is_full_tenants_take_turns_by_weight():
         inbox.ask("heavy", f"h{number}")
         inbox.ask("light", f"l{number}")
     running = ("other", "first")
-    while inbox.book.any_waits:
+    while inbox.book.waiting:
         inbox.end(*running)
         running = next(iter(inbox.book.running))
     assert "".join(name[0] for name in inbox.order[1:17]) == "hhhl" * 4
