@@ -28,7 +28,6 @@ MAX_PLAN_DRAFTS = 3  # model drafts per generation before the plan is given up
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_STEP_ATTEMPTS = 3
 MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
-MAX_DOCUMENTS_PER_TASK = 64
 MAX_LISTED_DOCUMENTS = 100  # in one page
 
 # Places to run
@@ -53,7 +52,6 @@ MAX_TOOL_OUTPUT_BYTES = 64 * 1024
 MAX_PASSAGES = 20
 MAX_QUERY_CHARS = 2_000
 MAX_PARTS = 256
-MAX_TURN_HISTORY = 2 * MAX_TURNS_PER_STEP * MAX_CALLS_PER_TURN
 MAX_LABELS = 256
 MAX_CITATIONS = 256
 MAX_OMISSIONS = 64

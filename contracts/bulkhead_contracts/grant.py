@@ -3,7 +3,7 @@
 A grant travels as a compact EdDSA JWT in the envelope. A step grant carries its task grant's token as `parent`.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -69,13 +69,11 @@ class StepGrant(Contract):
         return found
 
 
-class GrantRequested(Body):
+class GrantRequested(Body, type="mesh.grant.requested"):
     """The gateway asks the signer for a task grant (rpc); the signer holds it to the tenant's policy.
 
     worker_roles: of the steps of a plan that the requester brings; a grant for a role that nobody plays helps nobody.
     """
-
-    TYPE: ClassVar[str] = "mesh.grant.requested"
 
     requester: RequesterClaim
     purpose: Literal["task", "ingest"] = "task"
@@ -88,10 +86,8 @@ class GrantRequested(Body):
     workflow: Tag = ""
 
 
-class GrantReplied(Body):
+class GrantReplied(Body, type="mesh.grant.replied"):
     """A signed token and the tools that it names, or why not."""
-
-    TYPE: ClassVar[str] = "mesh.grant.replied"
 
     granted: bool
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""

@@ -175,8 +175,3 @@ def _place(tenant: str, name: str) -> tuple[str, ...]:
 def control_key(scope: str, *names: str) -> str:
     """Subject of one control entry: scope `task` with tenant and task id, the others with their name."""
     return ".".join(("$KV.CONTROL", token(scope), *(token(name) for name in names)))
-
-
-def control_live(scope: str, *names: str) -> str:
-    """Where the broker republishes that entry, live."""
-    return ".".join(("control.live", token(scope), *(token(name) for name in names)))

@@ -1,7 +1,7 @@
 """Bounded field types and the base class that every contract stands on."""
 
 from functools import cache
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -33,12 +33,16 @@ TokenCount = Annotated[int, Field(ge=0, le=bounds.MAX_TOKENS)]
 
 
 class Body(Contract):
-    """Body of a message: its type and version are those of `ce-type`."""
+    """Body of a message. type, version: those of `ce-type`. patient: no work waits for it, so it may be said a few
+    milliseconds later, together with others."""
 
     TYPE: ClassVar[str]
-    VERSION: ClassVar[int] = 1
-    PATIENT: ClassVar[bool] = False
-    """Nobody's work waits for it: it may be said a few milliseconds later, together with others."""
+    VERSION: ClassVar[int]
+    PATIENT: ClassVar[bool]
+
+    def __init_subclass__(cls, *, type: str, version: int = 1, patient: bool = False, **config: Any) -> None:
+        super().__init_subclass__(**config)
+        cls.TYPE, cls.VERSION, cls.PATIENT = type, version, patient
 
     @classmethod
     @cache

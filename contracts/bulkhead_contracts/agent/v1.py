@@ -3,7 +3,7 @@
 Its next turn shows it, so that it can act on it.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,14 +12,12 @@ from bulkhead_contracts import bounds
 from ..types import Body, Reason, Summary, Token
 
 
-class WaitRefused(Body):
+class WaitRefused(Body, type="mesh.agent.wait_refused"):
     """This wait closes a circle in which no step can go on; it was chosen to give way. The first of {answer, this}
     wins.
 
     wait_id: the ask or the lease that is waited for. cycle: who waits for whom, in order, as `task/step` and resources.
     """
-
-    TYPE: ClassVar[str] = "mesh.agent.wait_refused"
 
     trip: Token
     wait_id: Token
@@ -29,10 +27,8 @@ class WaitRefused(Body):
     hint: Reason = ""
 
 
-class AgentWarned(Body):
+class AgentWarned(Body, type="mesh.agent.warned"):
     """A detector has found something about this agent that is not yet worth stopping. step_id: "" for all of a task."""
-
-    TYPE: ClassVar[str] = "mesh.agent.warned"
 
     trip: Token
     step_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""

@@ -1,6 +1,6 @@
 """Control messages of the runtime: timers, deferred calls, rejected messages; halts and breakers."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -19,23 +19,19 @@ Called = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 """A name as people and providers write it; "" where only its token is known."""
 
 
-class TimerFired(Body):
+class TimerFired(Body, type="mesh.control.timer_fired"):
     """A time has come. `key` is the one that the decider set; a late timer is ignored by the fold."""
-
-    TYPE: ClassVar[str] = "mesh.control.timer_fired"
 
     key: Token
     due_unix_ms: UnixMs
 
 
-class CallDeferred(Body):
+class CallDeferred(Body, type="mesh.control.call_deferred"):
     """A doer may not act yet: ask again after `after_ms`, under the same call id.
 
     paused: a halt (a person's, or budget's at a ceiling) or an open breaker holds the call back; nothing is wrong with
     it. code: of what holds it. usage: what was spent on it until it was put off (an answer that was cut).
     """
-
-    TYPE: ClassVar[str] = "mesh.control.call_deferred"
 
     call_id: Token
     step_id: str = ""
@@ -46,20 +42,16 @@ class CallDeferred(Body):
     usage: Usage = Usage()
 
 
-class CallResumed(Body):
+class CallResumed(Body, type="mesh.control.call_resumed"):
     """The halt or breaker behind a deferred call is lifted: ask again now, under the same call id. Late or repeated it
     changes nothing."""
-
-    TYPE: ClassVar[str] = "mesh.control.call_resumed"
 
     call_id: Token
     step_id: str = ""
 
 
-class MessageRejected(Body):
+class MessageRejected(Body, type="mesh.control.message_rejected"):
     """The message at `sequence` of this inbox is skipped by every fold; it lies with the dead letters."""
-
-    TYPE: ClassVar[str] = "mesh.control.message_rejected"
 
     sequence: Count
     code: Name
@@ -137,11 +129,9 @@ class Breaker(Contract):
         return self.called or self.name
 
 
-class HaltRequested(Body):
+class HaltRequested(Body, type="mesh.control.halt_requested"):
     """A person of a tenant wants something of this tenant halted, or (`active=False`) to go on (rpc). name, called: as
     in `Halt`."""
-
-    TYPE: ClassVar[str] = "mesh.control.halt_requested"
 
     requester: RequesterClaim
     scope: HaltScope
@@ -151,20 +141,16 @@ class HaltRequested(Body):
     called: Called = ""
 
 
-class HaltReplied(Body):
+class HaltReplied(Body, type="mesh.control.halt_replied"):
     """The halt as it stands now, or why nothing was changed."""
-
-    TYPE: ClassVar[str] = "mesh.control.halt_replied"
 
     halt: Halt | None = None
     failure: Failure | None = None
 
 
-class ResetRequested(Body):
+class ResetRequested(Body, type="mesh.control.reset_requested"):
     """A person of a tenant wants a breaker of this tenant closed, its cause being mended (rpc). name, called: as in
     `Halt`."""
-
-    TYPE: ClassVar[str] = "mesh.control.reset_requested"
 
     requester: RequesterClaim
     scope: BreakerScope
@@ -173,28 +159,22 @@ class ResetRequested(Body):
     called: Called = ""
 
 
-class ResetReplied(Body):
+class ResetReplied(Body, type="mesh.control.reset_replied"):
     """How the breaker stands now, or why nothing was changed."""
-
-    TYPE: ClassVar[str] = "mesh.control.reset_replied"
 
     breaker: Breaker | None = None
     failure: Failure | None = None
 
 
-class BreakerReset(Body):
+class BreakerReset(Body, type="mesh.control.breaker_reset"):
     """Fact: a person closed a breaker. breaker: as it stands since then, with who did it; was: why it was open."""
-
-    TYPE: ClassVar[str] = "mesh.control.breaker_reset"
 
     breaker: Breaker
     was: Reason = ""
     reason: Reason = ""
 
 
-class Switched(Body):
+class Switched(Body, type="mesh.control.switched"):
     """Fact: a halt was set or lifted, with its author and reason."""
-
-    TYPE: ClassVar[str] = "mesh.control.switched"
 
     halt: Halt

@@ -5,7 +5,7 @@ a task; so their order is that of the inbox. Answers go to the inbox of the step
 """
 
 import hashlib
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -26,10 +26,8 @@ def book(resource: str) -> str:
     return "lease-" + hashlib.blake2b(resource.encode(), digest_size=16).hexdigest()
 
 
-class LeaseRequested(Body):
+class LeaseRequested(Body, type="mesh.lease.requested"):
     """A step wants a resource for itself. lease_id names the lease to be; asked again, what is held is prolonged."""
-
-    TYPE: ClassVar[str] = "mesh.lease.requested"
 
     lease_id: Token
     task: Token
@@ -40,10 +38,8 @@ class LeaseRequested(Body):
     ttl_ms: TtlMs = bounds.DEFAULT_LEASE_TTL_MS
 
 
-class LeaseQueued(Body):
+class LeaseQueued(Body, type="mesh.lease.queued"):
     """Another step holds the resource: wait. place: 1 is next."""
-
-    TYPE: ClassVar[str] = "mesh.lease.queued"
 
     lease_id: Token
     step_id: Token
@@ -56,11 +52,9 @@ class LeaseQueued(Body):
     until_unix_ms: UnixMs
 
 
-class LeaseGranted(Body):
+class LeaseGranted(Body, type="mesh.lease.granted"):
     """It is this step's until then. fencing_token grows with every grant of this resource: what guards the resource can
     refuse a lower one than it has seen."""
-
-    TYPE: ClassVar[str] = "mesh.lease.granted"
 
     lease_id: Token
     step_id: Token
@@ -71,10 +65,8 @@ class LeaseGranted(Body):
     expires_unix_ms: UnixMs
 
 
-class LeaseReleaseRequested(Body):
+class LeaseReleaseRequested(Body, type="mesh.lease.release_requested"):
     """A step gives a lease back, or no longer waits for it. call_id: the tool call that asks; "" when nobody waits."""
-
-    TYPE: ClassVar[str] = "mesh.lease.release_requested"
 
     lease_id: Token
     call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
@@ -83,10 +75,8 @@ class LeaseReleaseRequested(Body):
     resource: ResourceName
 
 
-class LeaseEnded(Body):
+class LeaseEnded(Body, type="mesh.lease.ended"):
     """A lease is over: given back (or the wait for it was), or its time was up."""
-
-    TYPE: ClassVar[str] = "mesh.lease.ended"
 
     lease_id: Token
     call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
@@ -95,10 +85,8 @@ class LeaseEnded(Body):
     why: Literal["released", "expired"]
 
 
-class LeaseRefused(Body):
+class LeaseRefused(Body, type="mesh.lease.refused"):
     """No lease, or no release of it. Codes: lease_queue_full, not_lease_holder."""
-
-    TYPE: ClassVar[str] = "mesh.lease.refused"
 
     lease_id: Token
     call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""

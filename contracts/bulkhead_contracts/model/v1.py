@@ -1,6 +1,6 @@
 """A model call: prompt by id, content by reference, and what came back."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -50,10 +50,8 @@ class Turn(Contract):
     answers: Annotated[tuple[ToolAnswer, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
 
 
-class ModelCallRequested(Body):
+class ModelCallRequested(Body, type="mesh.model.call_requested"):
     """Think. `prompt_id` names a versioned prompt file; `response` the structured form wanted."""
-
-    TYPE: ClassVar[str] = "mesh.model.call_requested"
 
     call_id: Token
     step_id: str = ""
@@ -69,15 +67,13 @@ class ModelCallRequested(Body):
     deadline_unix_ms: UnixMs
 
 
-class ModelCallReplied(Body):
+class ModelCallReplied(Body, type="mesh.model.call_replied"):
     """What the model answered, or why there is no answer.
 
     Failure codes: rate_limited, provider_error, timeout, truncated_stream, error_body, malformed_json,
     malformed_arguments, context_overflow, length, refused_by_budget, halted, unknown_price, unknown_model,
     bad_grant, unreachable.
     """
-
-    TYPE: ClassVar[str] = "mesh.model.call_replied"
 
     call_id: Token
     step_id: str = ""

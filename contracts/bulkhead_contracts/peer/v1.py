@@ -4,7 +4,7 @@ Asker -> planner -> asked step; the answer, given or its result, comes back the 
 was asked. Who asks waits until all, or any, have answered.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,13 +16,11 @@ from ..types import Body, Count, Reason, Token, UnixMs
 PeerText = Annotated[str, Field(max_length=bounds.MAX_PEER_ANSWER_CHARS)]
 
 
-class AnswerRequested(Body):
+class AnswerRequested(Body, type="mesh.peer.answer_requested"):
     """A step asks others. question: "" asks for their results alone; otherwise the first of {answer, result} is told.
 
     The planner hands it on to each of `targets` that runs, with that one as its only target.
     """
-
-    TYPE: ClassVar[str] = "mesh.peer.answer_requested"
 
     ask_id: Token
     step_id: Token
@@ -34,13 +32,11 @@ class AnswerRequested(Body):
     deadline_unix_ms: UnixMs
 
 
-class AnswerGiven(Body):
+class AnswerGiven(Body, type="mesh.peer.answer_given"):
     """What `target` answered to the step that asked: an opinion (`text`), its result, or why there will be none.
 
     provenance: what an opinion rests on. It was made by a model out of that, and is to be trusted no more.
     """
-
-    TYPE: ClassVar[str] = "mesh.peer.answer_given"
 
     ask_id: Token
     step_id: Token

@@ -1,6 +1,6 @@
 """Plans: a DAG of steps, its version, its approval, and the checker's notes on it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -48,18 +48,14 @@ class Plan(Contract):
     notes: Annotated[tuple[PlanNote, ...], Field(max_length=bounds.MAX_PLAN_NOTES)] = ()
 
 
-class PlanAdopted(Body):
+class PlanAdopted(Body, type="mesh.plan.adopted"):
     """The planner runs this plan now."""
-
-    TYPE: ClassVar[str] = "mesh.plan.adopted"
 
     plan: Plan
 
 
-class PlanRejected(Body):
+class PlanRejected(Body, type="mesh.plan.rejected"):
     """A draft did not pass the plan checker; the notes went back to the model."""
-
-    TYPE: ClassVar[str] = "mesh.plan.rejected"
 
     draft: Count
     notes: Annotated[tuple[PlanNote, ...], Field(max_length=bounds.MAX_PLAN_NOTES)]

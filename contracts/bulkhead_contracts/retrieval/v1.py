@@ -1,6 +1,6 @@
 """Documents in, passages out."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,10 +10,8 @@ from ..result import Citation, Completeness, ContentRef, Failure, Label, Standin
 from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token, UnixMs
 
 
-class RetrievalRequested(Body):
+class RetrievalRequested(Body, type="mesh.retrieval.requested"):
     """Search the tenant's documents. At most `k` passages and `max_chars` of text come back."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.requested"
 
     call_id: Token
     step_id: Token
@@ -33,10 +31,8 @@ class Passage(Contract):
     score: float = 0.0
 
 
-class RetrievalReplied(Body):
+class RetrievalReplied(Body, type="mesh.retrieval.replied"):
     """The passages, best first; completeness says what was cut."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.replied"
 
     call_id: Token
     step_id: Token
@@ -51,23 +47,19 @@ class RetrievalReplied(Body):
     duration_ms: Count = 0
 
 
-class DocumentIngestRequested(Body):
+class DocumentIngestRequested(Body, type="mesh.retrieval.ingest_requested"):
     """Take a document into the tenant's store. The subject's task token is the ingestion's id."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.ingest_requested"
 
     name: Name
     media_type: Name
     content: ContentRef
 
 
-class DocumentIngested(Body):
+class DocumentIngested(Body, type="mesh.retrieval.ingested"):
     """How an ingestion ended: `unchanged` when the same content under this name was there already.
 
     replaced_sha256: what stood under this name until now, when that was other content.
     """
-
-    TYPE: ClassVar[str] = "mesh.retrieval.ingested"
 
     name: Name
     sha256: Sha256
@@ -78,18 +70,14 @@ class DocumentIngested(Body):
     replaced_sha256: Sha256 | None = None
 
 
-class DocumentDeleteRequested(Body):
+class DocumentDeleteRequested(Body, type="mesh.retrieval.delete_requested"):
     """Erase a document with every version of it. The subject's task token is the deletion's id."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.delete_requested"
 
     name: Name
 
 
-class DocumentDeleted(Body):
+class DocumentDeleted(Body, type="mesh.retrieval.deleted"):
     """How a deletion ended: `absent` when nothing stood under this name."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.deleted"
 
     name: Name
     outcome: Literal["deleted", "absent", "rejected"]
@@ -97,10 +85,8 @@ class DocumentDeleted(Body):
     failure: Failure | None = None
 
 
-class DocumentsRequested(Body):
+class DocumentsRequested(Body, type="mesh.retrieval.documents_requested"):
     """Ask which documents the tenant of the subject has, by name, those after `after`."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.documents_requested"
 
     after: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
     limit: Annotated[int, Field(ge=1, le=bounds.MAX_LISTED_DOCUMENTS)] = 100
@@ -117,10 +103,8 @@ class StoredDocument(Contract):
     ingested_unix_ms: UnixMs
 
 
-class DocumentsReplied(Body):
+class DocumentsReplied(Body, type="mesh.retrieval.documents_replied"):
     """A page of documents; `more` when others follow the last. failure: the store cannot be read."""
-
-    TYPE: ClassVar[str] = "mesh.retrieval.documents_replied"
 
     documents: Annotated[tuple[StoredDocument, ...], Field(max_length=bounds.MAX_LISTED_DOCUMENTS)] = ()
     more: bool = False

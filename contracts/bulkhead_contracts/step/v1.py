@@ -1,6 +1,6 @@
 """Steps: handed to a worker, proposed to the checker or finished, stopped."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -20,10 +20,8 @@ class StepInput(Contract):
     result: Result
 
 
-class StepAssigned(Body):
+class StepAssigned(Body, type="mesh.step.assigned"):
     """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools."""
-
-    TYPE: ClassVar[str] = "mesh.step.assigned"
 
     step: PlanStep
     attempt: Count
@@ -37,10 +35,8 @@ class StepAssigned(Body):
     deadline_unix_ms: UnixMs
 
 
-class StepCancelRequested(Body):
+class StepCancelRequested(Body, type="mesh.step.cancel_requested"):
     """Stop working on a step attempt; its replies are ignored from now on."""
-
-    TYPE: ClassVar[str] = "mesh.step.cancel_requested"
 
     step_id: Token
     attempt: Count
@@ -56,10 +52,8 @@ class Evidence(Contract):
     citation: Citation | None = None
 
 
-class StepProposed(Body):
+class StepProposed(Body, type="mesh.step.proposed"):
     """A result for the checker to judge, with all that it was made from."""
-
-    TYPE: ClassVar[str] = "mesh.step.proposed"
 
     step: PlanStep
     attempt: Count
@@ -72,10 +66,8 @@ class StepProposed(Body):
     deadline_unix_ms: UnixMs
 
 
-class StepFinished(Body):
+class StepFinished(Body, type="mesh.step.finished"):
     """A step is over without the checker: checks are off, or there is no result to check."""
-
-    TYPE: ClassVar[str] = "mesh.step.finished"
 
     step_id: Token
     attempt: Count
@@ -85,13 +77,11 @@ class StepFinished(Body):
     usage: Usage = Usage()
 
 
-class StepPaused(Body):
+class StepPaused(Body, type="mesh.step.paused"):
     """A call of a step is held back by a halt or a breaker, or (`active=False`) no longer: who works on it says so.
 
     While it lasts the step's own time stands still; its task's deadline goes on. code: of what holds it.
     """
-
-    TYPE: ClassVar[str] = "mesh.step.paused"
 
     step_id: Token
     attempt: Count
@@ -101,10 +91,8 @@ class StepPaused(Body):
     reason: Reason = ""
 
 
-class StepExtended(Body):
+class StepExtended(Body, type="mesh.step.extended"):
     """A step that is held back has time until then, and a grant that lasts as long."""
-
-    TYPE: ClassVar[str] = "mesh.step.extended"
 
     step_id: Token
     attempt: Count

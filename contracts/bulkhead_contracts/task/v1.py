@@ -1,6 +1,6 @@
 """Tasks: asked for at the edge, submitted with authority, ended always."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,23 +24,19 @@ class TaskLimits(Contract):
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_TASK_DEADLINE_MS
 
 
-class TaskRequestedV1(Body):
+class TaskRequestedV1(Body, type="mesh.task.requested"):
     """First form of a request: one money limit in dollars. Still accepted, upcast to v2."""
-
-    TYPE: ClassVar[str] = "mesh.task.requested"
 
     objective: Objective
     limit_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     deadline_s: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS // 1000)] | None = None
 
 
-class TaskSubmitted(Body):
+class TaskSubmitted(Body, type="mesh.task.submitted"):
     """Authority is signed (the envelope's grant); the planner begins.
 
     given: results of steps of `plan` that are there already (of a task that this one forks); `title` says where from.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.submitted"
 
     objective: ContentRef
     limits: TaskLimits
@@ -51,26 +47,20 @@ class TaskSubmitted(Body):
     given: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
-class TaskCancelRequested(Body):
+class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
     """A person or program wants the task to end."""
-
-    TYPE: ClassVar[str] = "mesh.task.cancel_requested"
 
     reason: Reason = ""
 
 
-class TaskAccepted(Body):
+class TaskAccepted(Body, type="mesh.task.accepted"):
     """The planner has the task and drafts a plan."""
-
-    TYPE: ClassVar[str] = "mesh.task.accepted"
 
     deadline_unix_ms: UnixMs
 
 
-class StepStarted(Body):
+class StepStarted(Body, type="mesh.task.step_started"):
     """Progress: a step was handed to a worker."""
-
-    TYPE: ClassVar[str] = "mesh.task.step_started"
 
     step_id: Token
     title: Title
@@ -78,10 +68,8 @@ class StepStarted(Body):
     plan_version: Count
 
 
-class StepEnded(Body):
+class StepEnded(Body, type="mesh.task.step_ended"):
     """Progress: a step is over; `final` marks the step whose result is the task's answer."""
-
-    TYPE: ClassVar[str] = "mesh.task.step_ended"
 
     step_id: Token
     attempt: Count
@@ -93,14 +81,11 @@ class StepEnded(Body):
     usage: Usage = Usage()
 
 
-class Progressed(Body):
+class Progressed(Body, type="mesh.task.progressed", patient=True):
     """Progress: what one decision has to tell of it, in one message; each part means what it means alone.
 
     In this order: `rejected`, `adopted`, `ended`, `started`, after `accepted`. Read it by `facts`.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.progressed"
-    PATIENT: ClassVar[bool] = True
 
     accepted: TaskAccepted | None = None
     rejected: PlanRejected | None = None
@@ -120,13 +105,11 @@ def facts(body: Body) -> tuple[Body, ...]:
     return (*(one for one in alone if one is not None), *body.ended, *body.started)
 
 
-class TaskPaused(Body):
+class TaskPaused(Body, type="mesh.task.paused"):
     """Progress: the task is held back where it stands, or (`active=False`) goes on; nothing of it is lost or repeated.
 
     code and reason: of what holds it, with what to do. step_id: the step that it is seen in, "" for the plan's draft.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.paused"
 
     active: bool = True
     code: Tag = ""
@@ -134,13 +117,11 @@ class TaskPaused(Body):
     step_id: str = ""
 
 
-class TaskEnded(Body):
+class TaskEnded(Body, type="mesh.task.ended"):
     """The task is over: always said, exactly once, with a reason that a person can act on.
 
     ended_steps: attempts that ended with it, told in the same message; they come before the end.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.ended"
 
     status: TaskStatus
     failure: Failure | None = None
@@ -153,23 +134,19 @@ class TaskEnded(Body):
     ended_steps: Annotated[tuple[StepEnded, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
-class TaskStopped(Body):
+class TaskStopped(Body, type="mesh.task.stopped"):
     """The task ended before its time: budget halts its calls that are still in flight, live."""
-
-    TYPE: ClassVar[str] = "mesh.task.stopped"
 
     code: Name
     reason: Reason = ""
 
 
-class TaskQueued(Body):
+class TaskQueued(Body, type="mesh.task.queued"):
     """All places are taken: the task waits for one, durably, until it is released, cancelled or `until`.
 
     request: sequence of its request in the gateway's inbox. ahead: how many of its tenant waited before it. running of
     limit: of the tenant, or of the whole mesh when that is what is full.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.queued"
 
     request: Count
     person: Name
@@ -180,10 +157,8 @@ class TaskQueued(Body):
     until_unix_ms: UnixMs
 
 
-class TaskReleased(Body):
+class TaskReleased(Body, type="mesh.task.released"):
     """A task that waited has a place now, and begins; its time counts from here."""
-
-    TYPE: ClassVar[str] = "mesh.task.released"
 
     request: Count
 
@@ -208,7 +183,7 @@ class Dropped(Contract):
     reason: Reason = ""
 
 
-class PlacesGiven(Body):
+class PlacesGiven(Body, type="mesh.task.places_given"):
     """The next tasks to run: one decision about all tenants, each made in the knowledge of the one before it.
 
     turn, credit: where the round of the tenants stands, and how many more tasks that tenant may begin in its turn.
@@ -217,8 +192,6 @@ class PlacesGiven(Body):
 
     Lies in the gateway's inbox under tenant and task `places`: nobody outside can name that subject.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.places_given"
 
     given: Annotated[tuple[Place, ...], Field(max_length=bounds.MAX_PLACES_AT_ONCE)] = ()
     dropped: Annotated[tuple[Dropped, ...], Field(max_length=bounds.MAX_PLACES_AT_ONCE)] = ()

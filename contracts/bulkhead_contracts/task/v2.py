@@ -1,6 +1,6 @@
 """Changes of tasks since v1: a request carries limits in integers, documents, an own plan, and a check switch."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -11,16 +11,13 @@ from ..types import Body, Name, Sha256, Tag
 from .v1 import ForkOf, Objective, RequesterClaim, TaskLimits, TaskRequestedV1
 
 
-class TaskRequested(Body):
+class TaskRequested(Body, type="mesh.task.requested", version=2):
     """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
 
     payload_sha256 is of the HTTP body, so that a repeated Idempotency-Key with another body is found.
     `tools`: names the task may use; empty means all that the tenant's policy grants. `feature`, `workflow`: of the
     product that asks; its spending is counted, and can be limited, under these names.
     """
-
-    TYPE: ClassVar[str] = "mesh.task.requested"
-    VERSION: ClassVar[int] = 2
 
     objective: Objective
     limits: TaskLimits = TaskLimits()
@@ -34,10 +31,8 @@ class TaskRequested(Body):
     workflow: Tag = ""
 
 
-class TaskRejected(Body):
+class TaskRejected(Body, type="mesh.task.rejected"):
     """The gateway refused a request (who asked, limits, authority); kept so that the asker can read why."""
-
-    TYPE: ClassVar[str] = "mesh.task.rejected"
 
     code: Name
     message: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)]

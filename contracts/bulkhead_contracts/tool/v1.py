@@ -1,6 +1,6 @@
 """Tools: their declared shape and effect, a call, its outcome."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,10 +28,8 @@ class ToolSpec(Contract):
     timeout_ms: Count = bounds.DEFAULT_TOOL_TIMEOUT_MS
 
 
-class ToolCallRequested(Body):
+class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     """Call a tool. `call_id` is the idempotency key: the same id is done at most once."""
-
-    TYPE: ClassVar[str] = "mesh.tool.call_requested"
 
     call_id: Token
     step_id: Token
@@ -41,14 +39,12 @@ class ToolCallRequested(Body):
     deadline_unix_ms: UnixMs
 
 
-class ToolCallReplied(Body):
+class ToolCallReplied(Body, type="mesh.tool.call_replied"):
     """Outcome of a call.
 
     `uncertain`: a write may or may not have happened (the doer died in the middle, or the tool's answer
     was lost, and the tool honours no key); it is never repeated, a person is asked.
     """
-
-    TYPE: ClassVar[str] = "mesh.tool.call_replied"
 
     call_id: Token
     step_id: Token
@@ -63,10 +59,8 @@ class ToolCallReplied(Body):
     duration_ms: Count = 0
 
 
-class WritesRequested(Body):
+class WritesRequested(Body, type="mesh.tool.writes_requested"):
     """Which writes of the task that the subject names may or may not have been done (rpc)? The asker may read it."""
-
-    TYPE: ClassVar[str] = "mesh.tool.writes_requested"
 
 
 class UncertainWrite(Contract):
@@ -87,10 +81,8 @@ class UncertainWrite(Contract):
     message: str
 
 
-class WritesReplied(Body):
+class WritesReplied(Body, type="mesh.tool.writes_replied"):
     """In the order in which they were asked for; `more` others are left out for want of room."""
-
-    TYPE: ClassVar[str] = "mesh.tool.writes_replied"
 
     writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] = ()
     more: Count = 0

@@ -1,6 +1,6 @@
 """Verdicts: the checker's findings on a proposed result."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -16,13 +16,11 @@ class CheckNote(Contract):
     blocking: bool = True
 
 
-class VerdictReached(Body):
+class VerdictReached(Body, type="mesh.verdict.reached"):
     """A proposed result is accepted or not; the reasons go back to the worker's next attempt.
 
     score: the judge's, how well the answer does; None when no judge gave one.
     """
-
-    TYPE: ClassVar[str] = "mesh.verdict.reached"
 
     step_id: Token
     attempt: Count

@@ -109,29 +109,24 @@ class Delivery(Protocol):
     @property
     def stored(self) -> Stored:
         """The message."""
-        ...
 
     @property
     def stream(self) -> str:
         """Where it lies."""
-        ...
 
     @property
     def consumer_sequence(self) -> int:
         """Number of this delivery in its durable; consecutive numbers of one run mean that nothing was handed
         elsewhere."""
-        ...
 
     @property
     def attempts(self) -> int:
         """1 on the first delivery."""
-        ...
 
     @property
     def run(self) -> int:
         """Another one where a broker may have been restarted, or another one lead, since the delivery before: it may
         have forgotten the last numbers that it gave, and give them again."""
-        ...
 
     async def ack(self) -> None: ...
     async def nak(self, delay_s: float = 0.0) -> None: ...
@@ -145,16 +140,13 @@ class Consumer(Protocol):
     @property
     def ack_wait_s(self) -> float:
         """After so long without a word of it, the broker hands a delivery out again."""
-        ...
 
     async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> Sequence[Delivery]:
         """Up to `max_messages` as soon as there is one; [] after the timeout. Never prefetches beyond it."""
-        ...
 
     async def hand_over(self, max_messages: int, take: Callable[[Delivery], None], timeout_s: float = 5.0) -> None:
         """As fetch, but each delivery goes to `take` at once, which must return quickly and not raise. Returns after
         some deliveries, so that the caller can count its free slots again."""
-        ...
 
     async def close(self) -> None: ...
 
@@ -174,7 +166,6 @@ class LiveSubscription(Protocol):
     @property
     def dropped(self) -> int:
         """How many messages did not fit."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[Live]: ...
     async def close(self) -> None: ...
@@ -213,55 +204,42 @@ class Bus(Protocol):
         this filter, its own message of an earlier try included; what was stored so says it (`wire.was_first`). Raises
         BusUnavailable, PublishRefused, WrongLastSequence.
         """
-        ...
 
     async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
         """Store a schedule in the service's timers stream."""
-        ...
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Publish to the current listeners, without storing."""
-        ...
 
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> LiveSubscription:
         """Listen to a subject (wildcards allowed)."""
-        ...
 
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> Live:
         """Send a request and wait for one reply. Raises BusUnavailable without a reply in time."""
-        ...
 
     async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
         """Answer requests, shared among a queue group; returns a function that stops."""
-        ...
 
     async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
         """Attach to a durable that the provisioner made. rank: of those that have room, the lowest is served, where the
         durable heeds ranks (0 to 9); a hint that nothing may rely on."""
-        ...
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
         """Stored messages of a subject filter with sequence > after, in order; [] when there are none (yet)."""
-        ...
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The newest message of a subject (wildcards allowed)."""
-        ...
 
     async def last_sequence(self, stream: str) -> int:
         """The last sequence of a stream, 0 when it is empty; read from its leader, not from a lagging follower."""
-        ...
 
     async def ready(self) -> bool:
         """Whether the broker answers now."""
-        ...
 
     async def wait_closed(self) -> str:
         """Return the reason when the connection is closed for good; the process must end then."""
-        ...
 
     async def close(self) -> None:
         """Drain and close."""
-        ...

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bulkhead.health.events import Act
+
 Level = Literal["warn", "stop"]
 MAX_EVIDENCE = 64
 """Ids that a finding names; of a longer chain the first and the last half."""
@@ -83,3 +85,17 @@ def finding_of(
     name = hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
     hint = HINTS.get(detector) or HINTS[detector.partition(".")[0]]
     return Finding(name, detector, level, tenant, lineage, agents, what, hint, evidence, time_unix_ms, facts)
+
+
+def shown_by(
+    act: Act,
+    detector: str,
+    level: Level,
+    agents: tuple[str, ...],
+    what: str,
+    evidence: tuple[str, ...],
+    facts: Mapping[str, object],
+) -> Finding:
+    """A finding that an act has shown, in its lineage and at its time."""
+    scope = (act.tenant, act.lineage)
+    return finding_of(detector, level, *scope, agents, what, evidence, act.time_unix_ms, act.id, facts)

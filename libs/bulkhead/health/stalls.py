@@ -90,20 +90,9 @@ class Stalls:
             if quiet_ms < self._named.after_ms:
                 continue  # A later entry stands for it.
             one.told = True
-            found.append(
-                finding_of(
-                    "stall",
-                    "stop",
-                    one.tenant,
-                    name,
-                    (),
-                    f"nothing has been outstanding for {quiet_ms / 1000:.0f} s, and the task has not ended",
-                    (one.last_id,),
-                    now_unix_ms,
-                    one.last_id,
-                    {"quiet_ms": quiet_ms},
-                )
-            )
+            what = f"nothing has been outstanding for {quiet_ms / 1000:.0f} s, and the task has not ended"
+            last, facts = one.last_id, {"quiet_ms": quiet_ms}
+            found.append(finding_of("stall", "stop", one.tenant, name, (), what, (last,), now_unix_ms, last, facts))
         return found
 
     def outstanding(self, lineage: str) -> tuple[str, ...]:

@@ -107,7 +107,6 @@ class BreakerThresholds:
     open_ms: int = 30_000
     max_open_ms: int = 600_000
     trials: int = 3
-    trial_timeout_ms: int = 120_000
     chatter_tasks: int = 3
     chatter_people: int = 2
     chatter_window_ms: int = 600_000

@@ -116,22 +116,13 @@ class Watch:
             "circle": list(suspected.circle),
             "victim": victim,
             "refuse": suspected.refuse,
-            "waits": [one.key for one in suspected.waits],
+            "waits": [wait.key for wait in suspected.waits],
             "tasks": list(suspected.tasks),
         }
-        lineage = next((one.task for one in suspected.waits if one.key == suspected.refuse), suspected.tasks[0])
-        finding = finding_of(
-            "deadlock",
-            "stop",
-            self._tenants.get(lineage, ""),
-            lineage,
-            suspected.circle,
-            what,
-            tuple(one.said or one.key for one in suspected.waits),
-            self.now_unix_ms,
-            suspected.trip,
-            facts,
-        )
+        lineage = next((wait.task for wait in suspected.waits if wait.key == suspected.refuse), suspected.tasks[0])
+        tenant, circle, trip = self._tenants.get(lineage, ""), suspected.circle, suspected.trip
+        said = tuple(wait.said or wait.key for wait in suspected.waits)
+        finding = finding_of("deadlock", "stop", tenant, lineage, circle, what, said, self.now_unix_ms, trip, facts)
         return replace(finding, id=suspected.trip)
 
     def _wait(self, event: WaitOpened) -> list[Suspected]:

@@ -63,15 +63,12 @@ class World(Protocol):
 
     async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
         """GET from this very address, following nothing."""
-        ...
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
-        ...
 
     async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
         """POST to an address that the operator configured."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ async def test_control_entries_are_read_and_heard(world: World) -> None:
     await bus.publish(key, b'{"active": true}', {}, "1")
     await bus.publish(key, b'{"active": false}', {}, "2")
     heard = await hear(live, 2)
-    assert {word.subject for word in heard} == {subjects.control_live("task", TASK)}
+    assert {word.subject for word in heard} == {f"control.live.task.{TASK}"}
     assert [word.body for word in heard] == [b'{"active": true}', b'{"active": false}']
     assert [one.body for one in await watcher.read("KV_CONTROL", "$KV.CONTROL.>")] == [b'{"active": false}']
 

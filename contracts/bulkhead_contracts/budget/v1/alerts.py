@@ -1,6 +1,6 @@
 """Alerts on the wire: accounts near their limits, notices for webhooks, findings of the watcher."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -8,15 +8,13 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Body, Count, Name, Reason, Summary, Tag, Token, UnixMs
 
 
-class Alerted(Body):
+class Alerted(Body, type="mesh.budget.alerted"):
     """Fact: an account comes near its limit; nothing is stopped. About a task, it is told to who shows it, too.
 
     alert derives from the account, the limit and the threshold: told again, it is the same. kind `share`: so many
     percent are spent; `rate`: as fast as it was spent lately, the limit is reached at `reached_unix_ms`, before the
     account's period ends.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.alerted"
 
     alert: Token
     kind: Literal["share", "rate"]
@@ -31,7 +29,7 @@ class Alerted(Body):
     alerted_unix_ms: UnixMs
 
 
-class NoticeRequested(Body):
+class NoticeRequested(Body, type="mesh.budget.notice_requested"):
     """Ask: tell the people outside who pay for a tenant, by its webhook; without one nothing is told.
 
     notice: the event's id, the same when it is told again: at least once, and whoever gets it drops doubles. kind:
@@ -39,8 +37,6 @@ class NoticeRequested(Body):
     `stalled`; more may come. account: as `Alerted.scope`, or what else it is about (`tool:acme:http_get`, without
     figures then); never one of several tenants.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.notice_requested"
 
     notice: Token
     kind: Tag
@@ -55,13 +51,11 @@ class NoticeRequested(Body):
     told_unix_ms: UnixMs
 
 
-class Tripped(Body):
+class Tripped(Body, type="mesh.budget.tripped"):
     """Fact: a finding of a detector of coordination health; `evidence` are the ids of the messages that show it.
 
     trip derives from the evidence: whoever finds the same again names it the same. halted: the task was stopped for it.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.tripped"
 
     trip: Token
     detector: Name

@@ -1,6 +1,6 @@
 """The ledger on the wire: reservations, settlements, charges, marks and checkpoints."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,14 +31,12 @@ class Amount(Contract):
     tool_calls: Count = 0
 
 
-class ReserveRequested(Body):
+class ReserveRequested(Body, type="mesh.budget.reserve_requested"):
     """Ask for admission before an outward call (rpc). The envelope carries the grants that bound it.
 
     reservation_id derives from the call and its provider attempt: a repeated id gets the first answer.
     agent: on whose behalf, `worker.researcher`; what it spends is counted under that name.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.reserve_requested"
 
     reservation_id: Token
     call_id: Token
@@ -50,15 +48,13 @@ class ReserveRequested(Body):
     agent: Tag = ""
 
 
-class ReserveReplied(Body):
+class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
     """`refused` is final (the ceiling); `wait` means ask again after `retry_after_ms`.
 
     pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
     is asked again, under another reservation, when the halt is lifted. doubtful: `wait`, and it may be held all the
     same: who asks no more settles it with nothing.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.reserve_replied"
 
     reservation_id: Token
     decision: Literal["reserved", "refused", "wait"]
@@ -86,13 +82,11 @@ class ScopeLimit(Contract):
     until_unix_ms: UnixMs = 0
 
 
-class Reserved(Body):
+class Reserved(Body, type="mesh.budget.reserved"):
     """Fact, appended to the journal before the answer: from these the ledger is rebuilt.
 
     more_scopes: further accounts that it is charged to, after those of `scopes`.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.reserved"
 
     reservation_id: Token
     call_id: Token
@@ -117,25 +111,21 @@ class ReservedRow(Contract):
     reserved: Reserved
 
 
-class ReservedTogether(Body):
+class ReservedTogether(Body, type="mesh.ledger.reserved_together"):
     """Fact: reservations of one tenant that waited for the journal at the same moment, stored at once.
 
     It lies under tenant `ledger` and the tenant's name. A row counts as a `Reserved` of that id in that task.
     """
 
-    TYPE: ClassVar[str] = "mesh.ledger.reserved_together"
-
     rows: Annotated[tuple[ReservedRow, ...], Field(min_length=1, max_length=bounds.MAX_RESERVED_TOGETHER)]
 
 
-class Settled(Body):
+class Settled(Body, type="mesh.budget.settled"):
     """The doer says what the call really used; idempotent by reservation id.
 
     estimated: the provider gave no usage, so the reservation itself is charged. wall_ms: from admission to settlement,
     by the doer's clock.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.settled"
 
     reservation_id: Token
     call_id: Token
@@ -144,24 +134,20 @@ class Settled(Body):
     wall_ms: Count = 0
 
 
-class TaskCharged(Body):
+class TaskCharged(Body, type="mesh.budget.task_charged"):
     """What a task that was ended early has cost, all of it: said when it stops, and again with every late settlement.
 
     charged: what its calls used. held: what is reserved for calls that have not settled yet; with nothing held the sum
     is final. settled_calls grows with every settlement: of two, the one with more is the later.
     """
 
-    TYPE: ClassVar[str] = "mesh.budget.task_charged"
-
     charged: Amount
     held: Amount
     settled_calls: Count = 0
 
 
-class Overran(Body):
+class Overran(Body, type="mesh.budget.overran"):
     """Fact: a call used more than was reserved for it. It is charged in full; for a model it counts as a failure."""
-
-    TYPE: ClassVar[str] = "mesh.budget.overran"
 
     reservation_id: Token
     call_id: Token
@@ -174,10 +160,8 @@ class Overran(Body):
     overran_unix_ms: UnixMs
 
 
-class LedgerMarked(Body):
+class LedgerMarked(Body, type="mesh.budget.ledger_marked"):
     """Budget is about to read this inbox to rebuild its ledger: it has read enough when it has read this."""
-
-    TYPE: ClassVar[str] = "mesh.budget.ledger_marked"
 
     epoch: Token
 
@@ -215,13 +199,11 @@ class LedgerSettled(Contract):
     reserved_unix_ms: UnixMs
 
 
-class LedgerPart(Body):
+class LedgerPart(Body, type="mesh.budget.ledger_part"):
     """Fact: a part of the ledger as it stood at a checkpoint.
 
     settled: a second copy of these reservations' facts may be stored after the checkpoint, and opens nothing.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.ledger_part"
 
     checkpoint: Token
     balances: Annotated[tuple[LedgerBalance, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
@@ -229,13 +211,11 @@ class LedgerPart(Body):
     settled: Annotated[tuple[LedgerSettled, ...], Field(max_length=bounds.MAX_CHECKPOINT_SETTLED)] = ()
 
 
-class LedgerCheckpointed(Body):
+class LedgerCheckpointed(Body, type="mesh.budget.ledger_checkpointed"):
     """Fact: the ledger as it follows from the journal's inbox up to one sequence and budget's up to another.
 
     parts: where its parts lie, by sequence. What lies below these sequences may be removed: it is in here.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.ledger_checkpointed"
 
     checkpoint: Token
     journal_sequence: Count

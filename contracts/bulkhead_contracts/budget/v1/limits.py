@@ -1,6 +1,6 @@
 """Limits on the wire: a tenant's limits, top-ups, and tasks halted at a ceiling."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -46,13 +46,11 @@ class TopUp(Contract):
     changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_TOP_UP_CHANGES)] = ()
 
 
-class TopUpRequested(Body):
+class TopUpRequested(Body, type="mesh.budget.top_up_requested"):
     """An operator lets a task spend more than its limits say (rpc); halted at its ceiling, it goes on.
 
     add: by unit, at least one. until_unix_ms: when the task ends at the latest.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.top_up_requested"
 
     requester: RequesterClaim
     task: Token
@@ -61,10 +59,8 @@ class TopUpRequested(Body):
     reason: Annotated[Reason, Field(min_length=1)]
 
 
-class TopUpReplied(Body):
+class TopUpReplied(Body, type="mesh.budget.top_up_replied"):
     """What all top-ups of the task come to, and whether it was halted and goes on; or why nothing was changed."""
-
-    TYPE: ClassVar[str] = "mesh.budget.top_up_replied"
 
     added: Limit = Limit()
     revision: Count = 0
@@ -72,13 +68,11 @@ class TopUpReplied(Body):
     failure: Failure | None = None
 
 
-class LimitsRequested(Body):
+class LimitsRequested(Body, type="mesh.budget.limits_requested"):
     """An operator reads or changes a tenant's limits (rpc). No `target`: they are read. An empty `limit` removes one.
 
     expect_revision: the change is made only to this revision; null to any.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.limits_requested"
 
     requester: RequesterClaim
     target: LimitTarget | None = None
@@ -86,13 +80,11 @@ class LimitsRequested(Body):
     expect_revision: Count | None = None
 
 
-class LimitsReplied(Body):
+class LimitsReplied(Body, type="mesh.budget.limits_replied"):
     """The limits as they stand now, or why they were not read or changed.
 
     alerts: the tenant's latest, the newest first, as far as they are remembered beside the ledger.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.limits_replied"
 
     revision: Count = 0
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
@@ -101,15 +93,13 @@ class LimitsReplied(Body):
     alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
 
 
-class LimitsChanged(Body):
+class LimitsChanged(Body, type="mesh.budget.limits_changed"):
     """Fact: a tenant's limit was changed, by whom and from what to what, with all limits as they stand since then.
 
     Lies in the journal under tenant `limits`, task = the tenant that it is about: nobody outside can name that subject.
     topped_up: a task was given more; `target` names it, and `old` and `new` are what all its top-ups came to. changes:
     ids of the tenant's last ones, this one last, by which one that is asked for again is known.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.limits_changed"
 
     tenant: Token
     revision: Count
@@ -126,10 +116,8 @@ class LimitsChanged(Body):
     changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_LIMIT_CHANGES)] = ()
 
 
-class TaskHalted(Body):
+class TaskHalted(Body, type="mesh.budget.task_halted"):
     """Budget stopped the task; the planner ends it. Live halts travel beside this, by KV_CONTROL."""
-
-    TYPE: ClassVar[str] = "mesh.budget.task_halted"
 
     code: Name
     reason: Reason

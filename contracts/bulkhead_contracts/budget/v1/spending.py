@@ -1,6 +1,6 @@
 """Spending on the wire: requests of operators and their replies."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,13 +12,11 @@ from bulkhead_contracts.types import Body, Contract, Count, UnixMs
 SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
 
 
-class SpendRequested(Body):
+class SpendRequested(Body, type="mesh.budget.spend_requested"):
     """An operator or auditor asks what the calls of a tenant cost that were admitted since then (rpc).
 
     top: so many rows, the dearest; the others come as one sum.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.spend_requested"
 
     requester: RequesterClaim
     by: SpendBy
@@ -51,14 +49,12 @@ class SpendRow(Contract):
     held: Spent = Spent()
 
 
-class SpendReplied(Body):
+class SpendReplied(Body, type="mesh.budget.spend_replied"):
     """Rows, the dearest first; `rest` sums the other rest_rows; `total` is all of them.
 
     late: settled since then, of calls that were admitted before: in no row, for their time is another. kept_unix_ms:
     tasks that ended before it may have been purged, and what they spent is kept by day and month, not by name.
     """
-
-    TYPE: ClassVar[str] = "mesh.budget.spend_replied"
 
     by: SpendBy = "tenant"
     since_unix_ms: UnixMs = 0

@@ -41,7 +41,6 @@ class Puller(Protocol):
 
     def take(self, stored: Stored, durable: Durable, consumer_sequence: int, attempts: int) -> None:
         """A delivery arrives."""
-        ...
 
 
 @dataclass(eq=False, slots=True)

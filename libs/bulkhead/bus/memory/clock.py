@@ -17,11 +17,9 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Unix milliseconds."""
-        ...
 
     def call_at(self, when_ms: int, callback: Callable[[], None]) -> Cancel:
         """Run `callback` at a time (a past one: as soon as possible); returns what cancels it."""
-        ...
 
 
 class MachineClock:

@@ -14,7 +14,7 @@ MAX_AGENTS, MAX_TASKS, MAX_USERS, MAX_EVIDENCE = 10_000, 64, 64, 16
 
 Key = tuple[str, str, str]
 """As of a breaker: "agent", tenant, name."""
-Row = tuple[Key, dict[str, tuple[int, tuple[str, ...], str]], dict[str, int]]
+Row = tuple[Key, Mapping[str, tuple[int, tuple[str, ...], str]], Mapping[str, int]]
 
 
 class Talked(NamedTuple):
@@ -35,9 +35,8 @@ class Talkers:
 
     def uses(self, key: Key, actor: str, at_unix_ms: int) -> None:
         """A call of this agent, for this person."""
-        users = self._users.use(key) or BoundedDict[str, int](MAX_USERS)
+        users = self._users[key] = self._users.get(key) or BoundedDict[str, int](MAX_USERS)
         users[actor] = max(at_unix_ms, users.get(actor, 0))
-        self._users[key] = users
 
     def add(self, key: Key, lineage: str, talked: Talked) -> dict[str, Talked]:
         """One more task; all that count by now."""
@@ -60,25 +59,13 @@ class Talkers:
 
     def forget(self, key: Key, before_unix_ms: int | None = None) -> None:
         """It was held back, or let go on: what was before counts no more; None: nothing does."""
-        tasks = self._tasks.pop(key, None)
-        if tasks is None or before_unix_ms is None:
-            return
-        for name in [name for name, task in tasks.items() if task.at_unix_ms < before_unix_ms]:
-            del tasks[name]
-        if tasks:
-            self._tasks[key] = tasks
+        for name, task in self._tasks.pop(key, BoundedDict[str, Talked](MAX_TASKS)).items():
+            if before_unix_ms is not None and task.at_unix_ms >= before_unix_ms:
+                self._tasks.setdefault(key, BoundedDict(MAX_TASKS))[name] = task
 
     def rows(self) -> tuple[Row, ...]:
         """Rows of the agents in whose tasks there was chatter, as JSON, for `recall`."""
-        return tuple(
-            (
-                key,
-                {name: (talked.at_unix_ms, talked.evidence, talked.actor) for name, talked in tasks.items()},
-                dict(self._users.get(key, {})),
-            )
-            for key, tasks in self._tasks.items()
-            if tasks
-        )
+        return tuple((key, dict(tasks), dict(self._users.get(key, {}))) for key, tasks in self._tasks.items() if tasks)
 
     def recall(self, rows: Iterable[Row]) -> None:
         """Take back rows. Raises ValueError, TypeError for anything else."""

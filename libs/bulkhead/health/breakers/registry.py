@@ -8,12 +8,12 @@ talked.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.breakers.chatter import Talked, Talkers
-from bulkhead.health.breakers.state_machine import Asked, Breaker, Called, Changed, Reset, Tripped, step
+from bulkhead.health.breakers.state_machine import Breaker, Called, Phase, closed, half_open, opened, step
 from bulkhead.health.events import Served
 from bulkhead.health.findings import Finding, finding_of
 from bulkhead.health.thresholds import BreakerThresholds
@@ -60,24 +60,20 @@ class Circuits:
         self.changed: dict[Key, Breaker] = {}
         self._shown: dict[Key, tuple[Shown, Shown]] = {}
         """All calls, and the faults."""
-        self._opened_by: dict[Key, tuple[str, ...]] = {}
-        self._opened_for: dict[Key, tuple[str, ...]] = {}
+        self._opened: dict[Key, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        """What opened each breaker, and for whom that was done."""
         self.talkers = Talkers(self._patient)
         self.from_unix_ms = self.talk_from_unix_ms = 0
 
     def take(self, event: Served) -> list[Finding]:
         """One call that ended; a trip for each breaker that it opens."""
-        trips: list[Finding] = []
         if event.role and event.tenant and event.time_unix_ms >= self.talk_from_unix_ms:
             self.talkers.uses(("agent", event.tenant, event.role), event.actor, event.time_unix_ms)
         if event.time_unix_ms < self.from_unix_ms:
-            return trips
-        for key, call in _calls(event):
-            named = self._patient if key[0] == "agent" else self._named
-            opened = self._feed(key, call, named, event)
-            if opened is not None:
-                trips.append(self._trip(key, opened, event.tenant, event.lineage, event.time_unix_ms))
-        return trips
+            return []
+        return [
+            self._trip(key, breaker, event) for key, call in _calls(event) if (breaker := self._feed(key, call, event))
+        ]
 
     def talked(self, trip: Finding, actor: str = "") -> list[Finding]:
         """A trip of chatter in a task that runs for `actor`; a trip for each agent that by now has only talked in too
@@ -85,19 +81,16 @@ class Circuits:
         roles = trip.facts.get("roles")
         if trip.level != "stop" or trip.time_unix_ms < self.talk_from_unix_ms or not isinstance(roles, list):
             return []
-        found = []
-        for role in roles:
-            key = ("agent", trip.tenant, str(role))
-            opened = self._chatters(key, trip, actor)
-            if opened is not None:
-                found.append(self._trip(key, opened, trip.tenant, trip.lineage, trip.time_unix_ms))
-        return found
+        keys = [("agent", trip.tenant, str(role)) for role in roles]
+        return [self._trip(key, breaker, trip) for key in keys if (breaker := self._chatters(key, trip, actor))]
 
     def reset(self, key: Key, by: str, at_unix_ms: int) -> None:
         """A person has closed it."""
         breaker = self.found.get(key)
         if breaker is not None:
-            self.found[key], _ = step(breaker, Reset(at_unix_ms, by), self._named)
+            # The one who tripped it does not close it.
+            if breaker.phase != "closed" and by != breaker.name:
+                self.found[key] = closed(breaker, at_unix_ms, f"reset by {by}")
             self._shown.pop(key, None)
         self.talkers.forget(key, at_unix_ms)
         self.changed.pop(key, None)
@@ -105,43 +98,44 @@ class Circuits:
     def adopt(self, key: Key, breaker: Breaker, evidence: tuple[str, ...] = (), actors: tuple[str, ...] = ()) -> None:
         """Take over what the previous owner decided, which this one did not see or saw a little differently."""
         self._keep(key, breaker)
-        self._opened_by[key], self._opened_for[key] = evidence, actors
+        self._opened[key] = evidence, actors
         self.talkers.forget(key, breaker.since_unix_ms if breaker.phase == "closed" else None)
         self.changed.pop(key, None)
 
     def evidence(self, key: Key) -> tuple[str, ...]:
         """Ids of the calls that opened it; () while it is closed."""
-        return self._opened_by.get(key, ()) if self.found[key].phase != "closed" else ()
+        return self._opened.get(key, ((), ()))[0] if self.found[key].phase != "closed" else ()
 
     def actors(self, key: Key) -> tuple[str, ...]:
         """For whom the calls were made that opened it, since it was closed; () while it is closed."""
-        return self._opened_for.get(key, ()) if self.found[key].phase != "closed" else ()
+        return self._opened.get(key, ((), ()))[1] if self.found[key].phase != "closed" else ()
 
-    def _feed(self, key: Key, call: Called, named: BreakerThresholds, event: Served) -> Breaker | None:
+    def _feed(self, key: Key, call: Called, event: Served) -> Breaker | None:
+        """The breaker, if this call opens it."""
+        named = self._patient if key[0] == "agent" else self._named
         breaker = self.found.get(key) or Breaker(key[0], key[2])
         phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
         if phase != "closed" and began >= breaker.until_unix_ms:
             # It went out after the time of the open breaker was over: a trial, whether or not its doer says so.
             if phase == "open":
-                breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
+                breaker = half_open(breaker)
             call = replace(call, trial=True)
         calls, faults = self._shown.get(key) or self._shown.setdefault(key, (Shown(), Shown()))
         if call.trial if phase != "closed" else began >= breaker.since_unix_ms:
             calls.add(event)
             if call.failed or call.latency_ms >= named.slow_ms:
                 faults.add(event)
-        breaker, answer = step(breaker, call, named)
+        openings = breaker.openings
+        breaker = step(breaker, call, named)
         self._keep(key, breaker)
-        if breaker.phase != phase or isinstance(answer, Changed):
+        opens = breaker.openings > openings
+        if breaker.phase != phase or opens:
             self.changed[key] = breaker
-        if not isinstance(answer, Changed) or answer.phase != "open":
+        if not opens:
             return None
-        since, shown = call.at_unix_ms - named.window_ms, calls if answer.flooded else faults
-        before = self._opened_for.get(key, ()) if phase != "closed" else ()
-        self._opened_by[key] = tuple(name for at, name in shown.calls if at > since)
-        people = (who for who, at in shown.people.items() if at > since)
-        self._opened_for[key] = tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
-        del self._shown[key]
+        since, shown = call.at_unix_ms - named.window_ms, calls if breaker.flooded else faults
+        evidence = tuple(name for at, name in shown.calls if at > since)
+        self._shows(key, evidence, (who for who, at in shown.people.items() if at > since), phase)
         return breaker
 
     def _chatters(self, key: Key, trip: Finding, actor: str) -> Breaker | None:
@@ -157,49 +151,37 @@ class Circuits:
             return None
         minutes = named.chatter_window_ms // 60_000
         reason = f"{_named(tasks)} stopped within {minutes} min because the agents only talked"
-        if breaker.phase == "open":
-            breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
-        opened, _ = step(breaker, Tripped(at, reason), named)
-        before = self._opened_for.get(key, ()) if tried else ()
         share = max(1, MAX_EVIDENCE // len(tasks))
-        self._opened_by[key] = tuple(name for one in tasks.values() for name in one.evidence[-share:])
-        self._opened_for[key] = tuple(dict.fromkeys([*before, *(one.actor for one in tasks.values() if one.actor)]))[
-            :MAX_ACTORS
-        ]
-        self.changed[key] = opened
-        self._keep(key, opened)
+        evidence = tuple(name for task in tasks.values() for name in task.evidence[-share:])
+        self._shows(key, evidence, (task.actor for task in tasks.values() if task.actor), breaker.phase)
+        self.changed[key] = breaker = opened(breaker, at, reason, named)
+        self._keep(key, breaker)
         self.talkers.forget(key)
-        self._shown.pop(key, None)
-        return opened
+        return breaker
 
-    def _trip(self, key: Key, breaker: Breaker, of: str, lineage: str, at_unix_ms: int) -> Finding:
-        """`of`: the tenant of who opened it, in the task `lineage`."""
+    def _shows(self, key: Key, evidence: tuple[str, ...], people: Iterable[str], phase: Phase) -> None:
+        """Remember what opens a breaker. One that is tried keeps those for whom it was opened before."""
+        before = self._opened.get(key, ((), ()))[1] if phase != "closed" else ()
+        self._opened[key] = evidence, tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
+        self._shown.pop(key, None)
+
+    def _trip(self, key: Key, breaker: Breaker, by: Served | Finding) -> Finding:
+        """`by`: what opened it, in whichever task."""
         scope, tenant, name = key
-        return finding_of(
-            f"breaker.{scope}",
-            "stop",
-            tenant or of,
-            lineage,
-            (name,),
-            f"{scope} {name}: {breaker.reason}",
-            self._opened_by[key],
-            at_unix_ms,
-            str(breaker.since_unix_ms),
-            {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings},
-        )
+        where, what = (tenant or by.tenant, by.lineage), f"{scope} {name}: {breaker.reason}"
+        evidence, cause = self._opened[key][0], str(breaker.since_unix_ms)
+        facts = {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings}
+        return finding_of(f"breaker.{scope}", "stop", *where, (name,), what, evidence, by.time_unix_ms, cause, facts)
 
     def _keep(self, key: Key, breaker: Breaker) -> None:
         self.found[key] = breaker
         self.found.move_to_end(key)
         while len(self.found) > MAX_BREAKERS:
             # One that is not closed is forgotten last: its entry would never be closed.
-            gone = next((one for one, found in self.found.items() if found.phase == "closed"), next(iter(self.found)))
-            del self.found[gone]
-            self._shown.pop(gone, None)
+            gone = next((name for name, row in self.found.items() if row.phase == "closed"), next(iter(self.found)))
             self.talkers.forget(gone)
-            self._opened_by.pop(gone, None)
-            self._opened_for.pop(gone, None)
-            self.changed.pop(gone, None)
+            for table in (self.found, self.changed, self._shown, self._opened):
+                table.pop(gone, None)
 
 
 def _calls(event: Served) -> Iterator[tuple[Key, Called]]:

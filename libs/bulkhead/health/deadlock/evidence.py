@@ -12,6 +12,7 @@ from bulkhead.health.deadlock.scc import components
 from bulkhead.health.deadlock.waits import Party, Wait
 
 Obstacles = Callable[[str], list[tuple[Wait, tuple[str, ...]]]]
+"""The unmet waits of a party, each with the targets that stand in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ class Suspected:
     @property
     def closers(self) -> frozenset[str]:
         """The parties whose edges close the circle."""
-        return frozenset(one.waiter for one in self.waits)
+        return frozenset(wait.waiter for wait in self.waits)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Every task that is held up by its own edge."""
-        return tuple(sorted({one.task for one in self.waits}))
+        return tuple(sorted({wait.task for wait in self.waits}))
 
 
 def circles(names: Iterable[str], obstacles: Obstacles) -> list[tuple[str, set[str]]]:
@@ -53,11 +54,10 @@ def circles(names: Iterable[str], obstacles: Obstacles) -> list[tuple[str, set[s
     while groups:
         group = groups.pop()
         left = _held_up(group, obstacles)
-        if left != group:
-            groups += components(sorted(left), _successors(within(left, obstacles)))
-            continue
-        first = next((name for name in names if name in group), None)
-        if first is not None:
+        parts = components(sorted(left), _successors(within(left, obstacles)))
+        if parts != [group]:
+            groups += parts  # An edge that only counts beside the way out may have joined them.
+        elif first := next((name for name in names if name in group), ""):
             found.append((first, group))
     return found
 
@@ -72,19 +72,24 @@ def within(parts: set[str], obstacles: Obstacles) -> Obstacles:
     def inside(name: str) -> list[tuple[Wait, tuple[str, ...]]]:
         if name not in parts:
             return []
-        found = [(wait, tuple(one for one in blocked if one in parts)) for wait, blocked in obstacles(name)]
+        found = [(wait, tuple(target for target in blocked if target in parts)) for wait, blocked in obstacles(name)]
         return [(wait, held) for wait, held in found if held and (wait.mode == "all" or len(held) == len(wait.targets))]
 
     return inside
 
 
+def _behind(parts: Iterable[str], obstacles: Obstacles) -> dict[str, list[str]]:
+    """The parties that each party of `parts` holds up."""
+    behind: dict[str, list[str]] = {}
+    for name in parts:
+        for target in _successors(obstacles)(name):
+            behind.setdefault(target, []).append(name)
+    return behind
+
+
 def _held_up(group: set[str], obstacles: Obstacles) -> set[str]:
     """The members of a group that stay stuck when every party outside of it can go on."""
-    behind: dict[str, set[str]] = {}
-    for one in group:
-        for _, blocked in obstacles(one):
-            for target in blocked:
-                behind.setdefault(target, set()).add(one)
+    behind = _behind(group, obstacles)
     left, front = set(group), list(group)
     while front:
         name = front.pop()
@@ -98,83 +103,52 @@ def suspect(name: str, parts: set[str], obstacles: Obstacles, parties: Mapping[s
     """The suspicion of the circle `parts`, through `name`. The root is chosen by name, so that every watcher reports
     the same."""
     obstacles = within(parts, obstacles)
-    root = min(parts)
-    if _conjunctive(parts, obstacles):
-        # Several cycles may share a node: the one that `name` closed is the news.
-        root = name
-    distance = _distances(root, parts, obstacles)
-    waits = _closing(root, parts, obstacles, distance)
-    victim, refuse = _victim(waits, parties)
+    # Where several cycles share a node, the one that `name` closed is the news.
+    conjunctive = all(wait.mode == "all" or len(wait.targets) == 1 for party in parts for wait, _ in obstacles(party))
+    root = name if conjunctive else min(parts)
+    distance = _distances(root, _behind(sorted(parts), obstacles))
+    waits: dict[str, Wait] = {}
+    seen, front = {root}, [root]
+    while front:
+        wait, targets = _next(front.pop(), obstacles, distance)
+        waits[wait.key] = wait
+        front += (new := [target for target in targets if target not in seen])
+        seen.update(new)
+    cycle = [root]
+    while (nearest := _next(cycle[-1], obstacles, distance)[1][0]) != root:
+        cycle.append(nearest)
+    closing = tuple(waits[key] for key in sorted(waits))
     digest = hashlib.blake2b(digest_size=16)
-    for wait in waits:
+    for wait in closing:
         digest.update(repr((wait.key, wait.waiter, wait.targets, wait.mode)).encode())
-    return Suspected(
-        digest.hexdigest(), _round(root, parts, obstacles, distance), tuple(sorted(parts)), waits, victim, refuse
-    )
+    return Suspected(digest.hexdigest(), tuple(cycle), tuple(sorted(parts)), closing, *_victim(closing, parties))
 
 
-def _conjunctive(parts: set[str], obstacles: Obstacles) -> bool:
-    return all(wait.mode == "all" or len(wait.targets) == 1 for one in parts for wait, _ in obstacles(one))
-
-
-def _distances(root: str, parts: set[str], obstacles: Obstacles) -> dict[str, int]:
+def _distances(root: str, behind: Mapping[str, list[str]]) -> dict[str, int]:
     """Steps from each party to the root, by edges inside the circle."""
-    behind: dict[str, list[str]] = {}
-    for one in sorted(parts):
-        for _, blocked in obstacles(one):
-            for target in blocked:
-                behind.setdefault(target, []).append(one)
-    found = {root: 0}
+    steps = {root: 0}
     front = deque([root])
     while front:
         name = front.popleft()
-        for one in behind.get(name, ()):
-            if one in parts and one not in found:
-                found[one] = found[name] + 1
-                front.append(one)
-    return found
+        for waiter in behind.get(name, ()):
+            if waiter not in steps:
+                steps[waiter] = steps[name] + 1
+                front.append(waiter)
+    return steps
 
 
-def _next(
-    name: str, parts: set[str], obstacles: Obstacles, distance: Mapping[str, int]
-) -> tuple[Wait, tuple[str, ...]]:
-    """The wait of a party that holds it in the circle, and the targets that matter: one of `all`, each of `any`."""
-    best: tuple[tuple[int, int, str, str], Wait, tuple[str, ...]] | None = None
+def _next(name: str, obstacles: Obstacles, distance: Mapping[str, int]) -> tuple[Wait, list[str]]:
+    """The wait of a party that holds it in the circle, and the targets that matter, the nearest first: one of `all`,
+    each of `any`."""
+    ranked = []
     for wait, blocked in obstacles(name):
-        inside = sorted((distance[one], one) for one in blocked if one in parts)
-        if not inside:
-            continue
+        inside = sorted((distance[target], target) for target in blocked)
         whole = wait.mode == "any" and len(wait.targets) > 1
         # Nearer first: so every step of a round comes nearer to the root, and the round ends.
-        rank = (inside[0][0], int(whole), inside[0][1], wait.key)
-        if best is None or rank < best[0]:
-            best = (rank, wait, tuple(one for _, one in inside) if whole else (inside[0][1],))
-    assert best is not None, "a party of a circle waits for one of it"
-    return best[1], best[2]
-
-
-def _closing(root: str, parts: set[str], obstacles: Obstacles, distance: Mapping[str, int]) -> tuple[Wait, ...]:
-    found: dict[str, Wait] = {}
-    seen, front = {root}, [root]
-    while front:
-        wait, targets = _next(front.pop(), parts, obstacles, distance)
-        found[wait.key] = wait
-        for one in targets:
-            if one not in seen:
-                seen.add(one)
-                front.append(one)
-    return tuple(found[key] for key in sorted(found))
-
-
-def _round(root: str, parts: set[str], obstacles: Obstacles, distance: Mapping[str, int]) -> tuple[str, ...]:
-    """One shortest round from the root back to it; the root stands at its beginning only."""
-    path = [root]
-    while True:
-        _, targets = _next(path[-1], parts, obstacles, distance)
-        nearest = min(targets, key=lambda one: (distance[one], one))
-        if nearest == root:
-            return tuple(path)
-        path.append(nearest)
+        rank = (inside[0][0], whole, inside[0][1], wait.key)
+        ranked.append((rank, wait, [target for _, target in (inside if whole else inside[:1])]))
+    _, wait, targets = min(ranked, key=lambda entry: entry[0])
+    return wait, targets
 
 
 def chosen(suspected: Suspected, parties: Mapping[str, Party]) -> Suspected:
@@ -187,11 +161,8 @@ def _victim(waits: tuple[Wait, ...], parties: Mapping[str, Party]) -> tuple[str,
     """Least sunk cost, then youngest, then by name; among its edges the first by name."""
 
     def rank(wait: Wait) -> tuple[int, int, str, str]:
-        known = parties.get(wait.waiter)
-        return (known.sunk_cost, -known.born, wait.waiter, wait.key) if known else (0, 0, wait.waiter, wait.key)
+        known = parties.get(wait.waiter, Party())
+        return known.sunk_cost, -known.born, wait.waiter, wait.key
 
-    able = [one for one in waits if not one.firm and (one.waiter not in parties or not parties[one.waiter].resource)]
-    if not able:
-        return "", ""
-    chosen = min(able, key=rank)
-    return chosen.waiter, chosen.key
+    gives_way = min((wait for wait in waits if not wait.firm), key=rank, default=None)
+    return (gives_way.waiter, gives_way.key) if gives_way else ("", "")

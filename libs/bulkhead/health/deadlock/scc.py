@@ -4,7 +4,11 @@ Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Computing 1972
 thousand waits is no deeper than one.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
+
+_DONE = sys.maxsize
+"""The number of a node whose group is complete: it lowers no other's."""
 
 
 def components(nodes: Iterable[str], successors: Callable[[str], Iterable[str]]) -> list[set[str]]:
@@ -12,52 +16,34 @@ def components(nodes: Iterable[str], successors: Callable[[str], Iterable[str]])
 
     Time and space are linear in what can be reached from `nodes`. The order derives from that of `nodes`.
     """
-    found: list[set[str]] = []
+    groups: list[set[str]] = []
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    waiting: set[str] = set()
+
+    def enter(name: str) -> tuple[str, Iterator[str]]:
+        number[name] = low[name] = len(number)
+        stack.append(name)
+        return name, iter(successors(name))
+
     for root in nodes:
-        if root in number:
-            continue
-        work: list[tuple[str, Iterator[str]]] = [_enter(root, number, low, stack, waiting, successors)]
+        work = [enter(root)] if root not in number else []
         while work:
             name, rest = work[-1]
-            for one in rest:
-                if one not in number:
-                    work.append(_enter(one, number, low, stack, waiting, successors))
+            for target in rest:
+                if target not in number:
+                    work.append(enter(target))
                     break
-                if one in waiting:
-                    low[name] = min(low[name], number[one])
+                low[name] = min(low[name], number[target])
             else:
                 work.pop()
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[name])
                 if low[name] == number[name]:
-                    group = _leave(name, stack, waiting)
+                    group = set[str]()
+                    while name not in group:
+                        group.add(stack.pop())
+                    number.update(dict.fromkeys(group, _DONE))
                     if len(group) > 1 or name in successors(name):
-                        found.append(group)
-    return found
-
-
-def _enter(
-    name: str,
-    number: dict[str, int],
-    low: dict[str, int],
-    stack: list[str],
-    waiting: set[str],
-    successors: Callable[[str], Iterable[str]],
-) -> tuple[str, Iterator[str]]:
-    number[name] = low[name] = len(number)
-    stack.append(name)
-    waiting.add(name)
-    return name, iter(successors(name))
-
-
-def _leave(name: str, stack: list[str], waiting: set[str]) -> set[str]:
-    group: set[str] = set()
-    while name not in group:
-        one = stack.pop()
-        waiting.discard(one)
-        group.add(one)
-    return group
+                        groups.append(group)
+    return groups

@@ -5,16 +5,14 @@ closes a deadlock. A suspicion is not yet a deadlock: see deadlock/confirmation.
 
 A party goes on when every one of its waits is met; an `all` wait is met when all its targets can go on, an `any` wait
 when one can. What can never go on under this rule is stuck (the largest such set: for `all` alone a cycle and its
-tails, for `any` alone a knot and its tails). The graph keeps a proof that everybody else can go on: ranks, so that each
-party stands above what its proof needs (for an `any` wait one target, its witness). A new edge that fits under the
-ranks costs nothing; one that does not is sorted in as in Pearce and Kelly, "A dynamic topological sort algorithm for
-directed acyclic graphs" (JEA 2006); only where that fails the exact reduction runs, over those whose proof needs the
-waiter.
+tails, for `any` alone a knot and its tails). A new edge can only close a circle where one of its targets is stuck, or
+leads back to the waiter; that is looked for from both ends in turn, because most edges lie at the end of a chain. Only
+then the exact reduction runs, over those who wait for the waiter.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import cache
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock import evidence
@@ -40,30 +38,20 @@ class WaitGraph:
         """Waits that were not taken because their task has too many."""
         self._of: dict[str, dict[str, Wait]] = {}
         self._on: dict[str, dict[str, Wait]] = {}
-        self._rank: dict[str, int] = {}
-        self._witness: dict[str, str] = {}
-        self._low = self._high = 0
         self._tasks: dict[str, OwnedWaits] = {}
         self._ended = BoundedDict[str, None](MAX_ENDED_TASKS)
         self._told: dict[str, Suspected] = {}
 
     # What comes in
 
-    def party(self, name: str, *, task: str = "", sunk_cost: int = 0, born: int = 0, resource: bool = False) -> None:
-        """Record what is known of a party, until its task ends."""
-        if task in self._ended:
-            return
-        self.parties[name] = Party(task, sunk_cost, born, resource)
-        if task:
-            self._task(task).parties.add(name)
-
     def know(self, name: str, task: str, born: int, spent: int = 0) -> None:
-        """Add to what is known of a party: its start (the first value counts) and further tokens spent."""
+        """Add to what is known of a party until its task ends: its start (the first value counts), tokens spent."""
         before = self.parties.get(name)
-        if before is None:
-            self.party(name, task=task, born=born, sunk_cost=spent)
-        elif spent:
+        if before is not None:
             self.parties[name] = replace(before, sunk_cost=before.sunk_cost + spent)
+        elif task not in self._ended:
+            self.parties[name] = Party(spent, born)
+            self._task(task).parties.add(name)
 
     def open(self, wait: Wait) -> list[Suspected]:
         """Open a wait. One that is known, closed or of an ended task changes nothing."""
@@ -81,10 +69,7 @@ class WaitGraph:
         if wait.waiter in self.stuck:
             # A met wait blocks no party, and one suspicion per circle is enough.
             return self._suspect([wait.waiter]) if self._unmet(wait) and not self._is_told(wait.waiter) else []
-        if self._fits(wait):
-            return []
-        self._settle(wait.waiter)
-        return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
+        return self._settle(wait)
 
     def lasts(self, key: str, until_unix_ms: int) -> None:
         """Set when an open wait ends by itself, unless it is prolonged."""
@@ -110,11 +95,8 @@ class WaitGraph:
             return []
         if wait.mode == "any" or len(wait.targets) == 1:
             return self.close(key)
-        frozen, unmet = wait.waiter in self.stuck, self._unmet(wait)
-        self._unlink(wait)
-        self._link(replace(wait, targets=tuple(one for one in wait.targets if one != target)))
-        if frozen:
-            self.stuck.add(wait.waiter)
+        unmet = self._unmet(wait)
+        self._without(wait, target)
         return self._thaw() if unmet else []
 
     def lose(self, key: str, target: str) -> list[Suspected]:
@@ -124,17 +106,17 @@ class WaitGraph:
             return self.answer(key, target)
         if target not in wait.targets:
             return []
-        frozen = wait.waiter in self.stuck
+        fewer = self._without(wait, target)
+        return self._thaw() if wait.waiter in self.stuck else self._settle(fewer)
+
+    def _without(self, wait: Wait, target: str) -> Wait:
+        """Link a wait anew with a target less."""
+        frozen = {wait.waiter} & self.stuck
         self._unlink(wait)
-        fewer = replace(wait, targets=tuple(one for one in wait.targets if one != target))
+        fewer = replace(wait, targets=tuple(name for name in wait.targets if name != target))
         self._link(fewer)
-        if frozen:
-            self.stuck.add(wait.waiter)
-            return self._thaw()
-        if self._fits(fewer):
-            return []
-        self._settle(wait.waiter)
-        return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
+        self.stuck |= frozen
+        return fewer
 
     def end_task(self, task: str) -> list[Suspected]:
         """End a task: its waits close, and only its name is kept, for a while."""
@@ -156,14 +138,10 @@ class WaitGraph:
 
     def _unmet(self, wait: Wait) -> bool:
         """Whether a wait is what holds its waiter up, as far as is known; any other may come and go."""
-        if wait.waiter not in self.stuck:
-            return False
-        held = (one in self.stuck for one in wait.targets)
-        return any(held) if wait.mode == "all" else all(held)
+        return wait.waiter in self.stuck and _blocked(wait, self.stuck)
 
     def _is_told(self, name: str) -> bool:
-        """Whether the party closes a circle that was reported and still stands: another circle through it is the same
-        one."""
+        """Whether the party closes a reported circle that still stands: another one through it is the same one."""
         return any(name in one.closers and self.holds(one) for one in self._told.values())
 
     # What is asked
@@ -173,10 +151,6 @@ class WaitGraph:
         return all(self.waits.get(one.key) == one for one in suspected.waits) and all(
             one.waiter in self.stuck for one in suspected.waits
         )
-
-    def waiting(self, name: str) -> tuple[Wait, ...]:
-        """The open waits of a party."""
-        return tuple(self._of.get(name, {}).values())
 
     def edges(self) -> int:
         """How many open edges there are."""
@@ -197,153 +171,77 @@ class WaitGraph:
         self.waits[wait.key] = wait
         self._tasks[wait.task].waits.add(wait.key)
         self._of.setdefault(wait.waiter, {})[wait.key] = wait
-        if wait.waiter not in self._rank:
-            self._high += 1
-            self._rank[wait.waiter] = self._high
         for target in wait.targets:
             self._on.setdefault(target, {})[wait.key] = wait
-            if target not in self._rank:
-                self._low -= 1
-                self._rank[target] = self._low
-        if wait.mode == "any" and self._witness.get(wait.key) not in wait.targets:
-            self._witness[wait.key] = min(wait.targets, key=self._ease)
 
     def _unlink(self, wait: Wait) -> None:
         del self.waits[wait.key]
         self.until.pop(wait.key, None)
-        self._witness.pop(wait.key, None)
-        owner = self._tasks.get(wait.task)
-        if owner is not None:
+        if (owner := self._tasks.get(wait.task)) is not None:
             owner.waits.discard(wait.key)
         for table, names in ((self._of, (wait.waiter,)), (self._on, wait.targets)):
             for name in names:
                 table[name].pop(wait.key)
                 if not table[name]:
                     del table[name]
-        for name in (wait.waiter, *wait.targets):
-            if name not in self._of and name not in self._on:
-                self._rank.pop(name, None)
-                self.stuck.discard(name)
+        self.stuck -= {name for name in (wait.waiter, *wait.targets) if name not in self._of and name not in self._on}
 
-    def _ease(self, name: str) -> tuple[bool, bool, int, str]:
-        """How readily a target goes on: the lowest is the best witness."""
-        return name in self.stuck, name in self._of, self._rank[name], name
+    def _ahead(self, name: str) -> set[str]:
+        """The parties that a party waits for."""
+        return {target for wait in self._of.get(name, {}).values() for target in wait.targets}
 
-    def _needs(self, name: str) -> Iterator[str]:
-        """What the proof that `name` can go on rests on."""
-        for wait in self._of.get(name, {}).values():
-            if wait.mode == "all":
-                yield from wait.targets
-            else:
-                yield self._witness[wait.key]
+    def _behind(self, name: str) -> set[str]:
+        """The parties that wait for a party."""
+        return {wait.waiter for wait in self._on.get(name, {}).values()}
 
-    def _needed_by(self, name: str) -> Iterator[str]:
-        """Whose proof rests on `name`."""
-        for wait in self._on.get(name, {}).values():
-            if wait.waiter not in self.stuck and (wait.mode == "all" or self._witness[wait.key] == name):
-                yield wait.waiter
+    # The reduction
 
-    # The proof
+    def _settle(self, wait: Wait) -> list[Suspected]:
+        """Find what a new edge has made stuck: nothing but its waiter, and those who wait for it."""
+        if self.stuck.isdisjoint(wait.targets) and not self._leads_back(wait):
+            return []
+        doubtful, front = {wait.waiter}, [wait.waiter]
+        while front:
+            new = self._behind(front.pop()) - doubtful - self.stuck
+            doubtful |= new
+            front += new
+        self._reduce(doubtful)
+        return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
 
-    def _fits(self, wait: Wait) -> bool:
-        """Make the ranks carry one wait more; False when they cannot, and the reduction has to say why."""
-        waiter = wait.waiter
-        needed = wait.targets if wait.mode == "all" else (self._witness[wait.key],)
-        if waiter in wait.targets or any(one in self.stuck for one in needed):
-            return False
-        if waiter not in self._on:
-            # No party waits for it: it may rank above everything.
-            self._high += 1
-            self._rank[waiter] = self._high
+    def _leads_back(self, wait: Wait) -> bool:
+        """Whether a target waits for the waiter, directly or through others."""
+        if wait.waiter in wait.targets:
             return True
-        for target in needed:
-            if self._rank[target] < self._rank[waiter]:
-                continue
-            if target not in self._of:
-                # It waits for no party: it may rank below everything.
-                self._low -= 1
-                self._rank[target] = self._low
-            elif not self._sort(waiter, target):
-                return False
-        return True
+        here = (set(wait.targets), list(wait.targets), self._ahead)
+        there = ({wait.waiter}, [wait.waiter], self._behind)
+        while here[1] and there[1]:
+            seen, front, step = here
+            new = step(front.pop()) - seen
+            if not new.isdisjoint(there[0]):
+                return True
+            seen |= new
+            front += new
+            here, there = there, here
+        return False
 
-    def _sort(self, waiter: str, target: str) -> bool:
-        """Pearce and Kelly: move what lies between, and no more. False: the target's proof needs the waiter."""
-        rank = self._rank
-        low, high = rank[waiter], rank[target]
-        below, front = {target}, [target]
+    def _reduce(self, doubtful: Iterable[str]) -> None:
+        """Take out, again and again, the doubtful parties that can go on; what remains is stuck."""
+        front = list(doubtful)
+        unknown = set(front)
+        held = self.stuck | unknown
         while front:
-            for one in self._needs(front.pop()):
-                if one == waiter:
-                    return False
-                if rank[one] > low and one not in below:
-                    below.add(one)
-                    front.append(one)
-        above, front = {waiter}, [waiter]
-        while front:
-            for one in self._needed_by(front.pop()):
-                if rank[one] < high and one not in above:
-                    above.add(one)
-                    front.append(one)
-        order = sorted(below, key=rank.__getitem__) + sorted(above, key=rank.__getitem__)
-        for name, place in zip(order, sorted(rank[name] for name in order), strict=True):
-            rank[name] = place
-        return True
-
-    def _settle(self, waiter: str) -> None:
-        """Prove anew all whose proof needs `waiter`; what cannot be proven is stuck."""
-        doubtful, front = {waiter}, [waiter]
-        while front:
-            for one in self._needed_by(front.pop()):
-                if one not in doubtful:
-                    doubtful.add(one)
-                    front.append(one)
-        self._prove(doubtful)
+            name = front.pop()
+            waits = self._of.get(name, {}).values()
+            if name in held and name in unknown and not any(_blocked(wait, held) for wait in waits):
+                held.discard(name)
+                front += self._behind(name)
+        self.stuck = held
 
     def _thaw(self) -> list[Suspected]:
         """A stuck party waits for less: free the parties that can go on now, and report the circles that remain."""
-        self._prove(set(self.stuck))
-        self._told = {trip: one for trip, one in self._told.items() if self.holds(one)}
+        self._reduce(self.stuck)
+        self._told = {trip: told for trip, told in self._told.items() if self.holds(told)}
         return self._suspect(sorted(self.stuck)) if self.stuck else []
-
-    def _prove(self, doubtful: set[str]) -> None:
-        """The reduction: repeatedly take out the parties that can go on, and rank them in that order."""
-        others = self.stuck - doubtful
-        missing: dict[str, int] = {}
-        unmet: dict[str, int] = {}
-        free: deque[str] = deque()
-        for name in doubtful:
-            waits = self._of.get(name, {}).values()
-            for wait in waits:
-                if wait.mode == "all":
-                    missing[wait.key] = sum(one in doubtful or one in others for one in wait.targets)
-                else:
-                    good = [one for one in wait.targets if one not in doubtful and one not in others]
-                    missing[wait.key] = 0 if good else 1
-                    if good:
-                        self._witness[wait.key] = min(good, key=self._ease)
-            unmet[name] = sum(missing[wait.key] > 0 for wait in waits)
-            if not unmet[name]:
-                free.append(name)
-        # Not the order of a set: two watchers must come to the same ranks.
-        free = deque(sorted(free))
-        while free:
-            name = free.popleft()
-            doubtful.discard(name)
-            self.stuck.discard(name)
-            self._high += 1
-            self._rank[name] = self._high
-            for wait in self._on.get(name, {}).values():
-                if wait.waiter not in doubtful or missing[wait.key] == 0:
-                    continue
-                if wait.mode == "any":
-                    self._witness[wait.key] = name
-                missing[wait.key] -= 1
-                if missing[wait.key] == 0:
-                    unmet[wait.waiter] -= 1
-                    if not unmet[wait.waiter]:
-                        free.append(wait.waiter)
-        self.stuck |= doubtful
 
     # Suspicions
 
@@ -354,13 +252,7 @@ class WaitGraph:
         where cycles share an edge.
         """
         found: list[Suspected] = []
-        known: dict[str, list[tuple[Wait, tuple[str, ...]]]] = {}
-
-        def obstacles(name: str) -> list[tuple[Wait, tuple[str, ...]]]:
-            if name not in known:
-                known[name] = self._obstacles(name)
-            return known[name]
-
+        obstacles = cache(self._obstacles)
         for name, circle in evidence.circles(names, obstacles):
             if any(circle.issuperset(one.closers) and self.holds(one) for one in self._told.values()):
                 continue
@@ -371,9 +263,15 @@ class WaitGraph:
 
     def _obstacles(self, name: str) -> list[tuple[Wait, tuple[str, ...]]]:
         """The waits of a stuck party that cannot be met, each with the targets that stand in the way."""
-        found = []
-        for wait in self._of.get(name, {}).values() if name in self.stuck else ():
-            blocked = tuple(one for one in wait.targets if one in self.stuck)
-            if blocked and (wait.mode == "all" or len(blocked) == len(wait.targets)):
-                found.append((wait, blocked))
-        return found
+        waits = self._of.get(name, {}).values() if name in self.stuck else ()
+        return [
+            (wait, tuple(target for target in wait.targets if target in self.stuck))
+            for wait in waits
+            if _blocked(wait, self.stuck)
+        ]
+
+
+def _blocked(wait: Wait, held: Collection[str]) -> bool:
+    """Whether a wait cannot be met while the parties of `held` cannot go on."""
+    inside = (target in held for target in wait.targets)
+    return any(inside) if wait.mode == "all" else all(inside)

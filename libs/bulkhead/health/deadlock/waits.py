@@ -1,6 +1,7 @@
 """Values of the wait-for graph: waits and parties."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from bulkhead.bounded_dict import BoundedDict
@@ -31,20 +32,16 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """What the choice of a victim knows. resource: a lease, whose wait cannot be refused."""
+    """What the choice of a victim knows: tokens spent, and when it began."""
 
-    task: str = ""
     sunk_cost: int = 0
     born: int = 0
-    resource: bool = False
 
 
+@dataclass(slots=True)
 class OwnedWaits:
-    """Waits and parties of a living task."""
+    """Waits and parties of a living task, by their names."""
 
-    __slots__ = ("closed", "parties", "waits")
-
-    def __init__(self) -> None:
-        self.waits: set[str] = set()
-        self.closed = BoundedDict[str, None](MAX_CLOSED_PER_TASK)
-        self.parties: set[str] = set()
+    waits: set[str] = field(default_factory=set)
+    closed: BoundedDict[str, None] = field(default_factory=partial(BoundedDict, MAX_CLOSED_PER_TASK))
+    parties: set[str] = field(default_factory=set)

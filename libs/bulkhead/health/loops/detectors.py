@@ -7,8 +7,9 @@ result. The result counts as much as the call: the same call with another result
 
 from itertools import pairwise
 
+from bulkhead.health.findings import Level
 from bulkhead.health.loops.polling import patience, polling
-from bulkhead.health.loops.steps import Level, Loop, Window, loop_of
+from bulkhead.health.loops.steps import Loop, Window
 from bulkhead.health.text import result_status
 from bulkhead.health.text.normalize import phrases
 from bulkhead.health.thresholds import LoopThresholds
@@ -43,12 +44,12 @@ def _cycle_found(part: Window, period: int, rounds: int, level: Level) -> Loop:
     if period == 1:
         verb = "said the same" if last.says else f"called {last.action} with the same arguments and got the same result"
         family = "error" if last.error else "repeat"
-        return loop_of(family, level, 1, rounds, part, f"{last.agent} {verb} {rounds} times in a row")
+        return Loop(family, level, 1, rounds, part, f"{last.agent} {verb} {rounds} times in a row")
     who = agents[0] if len(agents) == 1 else " -> ".join((*agents[:8], agents[0]))
     acts = ", ".join(dict.fromkeys(step.action for step in part[:period]))
     family = "ring" if len(agents) > 2 else "alternation" if period == 2 else "cycle"
     what = f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times"
-    return loop_of(family, level, period, rounds, part, what)
+    return Loop(family, level, period, rounds, part, what)
 
 
 def stagnation(window: Window, named: LoopThresholds) -> Loop | None:
@@ -66,7 +67,7 @@ def stagnation(window: Window, named: LoopThresholds) -> Loop | None:
     if polling([part[at : at + kinds] for at in range(len(part) % kinds, len(part), kinds)], named):
         return None
     what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
-    return loop_of("stagnation", "stop", kinds, len(part) // kinds, part, what)
+    return Loop("stagnation", "stop", kinds, len(part) // kinds, part, what)
 
 
 def repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
@@ -87,7 +88,7 @@ def repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
         level: Level = "stop" if calls >= named.repeat_stop else "warn"
         what = f"{last.agent} called {last.action} with the same arguments, and it failed, {calls} times in a row"
         if level == "stop" or count < named.error_stop:
-            return loop_of("error", level, 1, calls, window[-calls:], what)
+            return Loop("error", level, 1, calls, window[-calls:], what)
     part = window[-count:]
     if count < (named.error_warn_passing if last.state == "passing" else named.error_warn):
         return None
@@ -96,7 +97,7 @@ def repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
     listed = last.state != "lasting" and result_status.absent(last.answer) and _is_list(part)
     level = "stop" if count >= (named.list_error_stop if listed else named.error_stop) else "warn"
     what = f"{last.agent} got the same error of {last.action} {count} times in a row"
-    return loop_of("error", level, 1, count, part, what)
+    return Loop("error", level, 1, count, part, what)
 
 
 def _is_list(part: Window) -> bool:
@@ -129,4 +130,4 @@ def monologue(window: Window, named: LoopThresholds) -> Loop | None:
     else:
         return None
     what = f"{part[-1].agent} wrote {count} texts in a row without acting, the last {stale} with little that is new"
-    return loop_of("monologue", level, 1, count, part, what)
+    return Loop("monologue", level, 1, count, part, what)

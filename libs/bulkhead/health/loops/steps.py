@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from bulkhead.health.findings import Level
 from bulkhead.health.text import result_status
 
-Level = Literal["warn", "stop"]
 MAX_STEP_CHARS = 800
 """Length to which the text and the answer of a step are kept."""
 
@@ -45,23 +44,21 @@ class Step:
     work: bool = False
 
 
+Window = Sequence[Step]
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A loop. period: acts per round; rounds: how many were seen; evidence: ids of acts, oldest first."""
+    """A loop. period: acts per round; rounds: how many were seen; part: its acts, oldest first."""
 
     family: str
     level: Level
     period: int
     rounds: int
-    evidence: tuple[str, ...]
-    agents: tuple[str, ...]
+    part: Window
     what: str
 
-
-Window = Sequence[Step]
-
-
-def loop_of(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Loop:
-    """A loop in a part of a window."""
-    agents = tuple(dict.fromkeys(step.agent for step in part))
-    return Loop(family, level, period, rounds, tuple(step.id for step in part), agents, what)
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The agents that take part, in the order of their first acts."""
+        return tuple(dict.fromkeys(step.agent for step in self.part))

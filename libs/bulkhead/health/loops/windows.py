@@ -6,20 +6,21 @@ end of the lineage frees it.
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Finding, finding_of
+from bulkhead.health.findings import Finding, shown_by
 from bulkhead.health.loops import detectors as loops_detectors
 from bulkhead.health.loops.steps import MAX_STEP_CHARS, Loop, Step, Window
+from bulkhead.health.per_lineage import PerLineage
 from bulkhead.health.text import normalize, result_status
 from bulkhead.health.thresholds import LoopThresholds
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
-MAX_LINEAGES = 100_000
 MAX_ADDRESSES = 2_048
 """Ids that results of one lineage gave; beyond it the oldest are forgotten."""
 MAX_SEEN = 1_024
@@ -31,70 +32,31 @@ ALL = "lineage"
 """The view beside those of the agents."""
 
 
-class Lineages:
-    """Every living lineage."""
-
-    def __init__(self, named: LoopThresholds) -> None:
-        self._named = named
-        self._lineages = BoundedDict[str, _Lineage](MAX_LINEAGES)
-
-    def take(self, act: Act) -> list[Finding]:
-        """The findings of an act: the agent's own loops, then the lineage's."""
-        lineage = self._lineages.use(act.lineage)
-        if lineage is None:
-            lineage = self._lineages[act.lineage] = _Lineage(self._named)
-        return lineage.take(act)
-
-    def end(self, name: str) -> None:
-        """Forget a lineage."""
-        self._lineages.pop(name, None)
-
-    def held(self, name: str) -> int:
-        """Number of acts that are held of a lineage, at most."""
-        lineage = self._lineages.get(name)
-        return 0 if lineage is None else lineage.held()
-
-    def __len__(self) -> int:
-        return len(self._lineages)
-
-
+@dataclass(slots=True)
 class _Lineage:
-    """The windows of one lineage."""
+    """The windows of one lineage. seen: acts with their results, by digest: when last, and how often. news: when each
+    agent last did something new; changes: when that was more than a look, and its words. addresses: ids that results
+    gave. shown: results of each call, by their form without numbers."""
 
-    __slots__ = (
-        "_addresses",
-        "_agents",
-        "_all",
-        "_changes",
-        "_count",
-        "_named",
-        "_news",
-        "_seen",
-        "_shown",
-        "_told",
-        "_waited",
-    )
+    named: LoopThresholds
+    count: int = 0
+    waited: set[str] = field(default_factory=set)
+    told: set[tuple[str, str, str]] = field(default_factory=set)
+    seen: BoundedDict[int, tuple[int, int]] = field(default_factory=partial(BoundedDict, MAX_SEEN))
+    shown: BoundedDict[int, set[int]] = field(default_factory=partial(BoundedDict, MAX_SEEN))
+    addresses: BoundedDict[str, None] = field(default_factory=partial(BoundedDict, MAX_ADDRESSES))
+    all: deque[Step] = field(init=False)
+    agents: BoundedDict[str, deque[Step]] = field(init=False)
+    news: BoundedDict[str, int] = field(init=False)
+    changes: BoundedDict[str, tuple[int, frozenset[str]]] = field(init=False)
 
-    def __init__(self, named: LoopThresholds) -> None:
-        self._named = named
-        self._count = 0
-        self._all: deque[Step] = deque(maxlen=named.window_acts)
-        self._agents = BoundedDict[str, deque[Step]](named.max_agents)
-        self._seen = BoundedDict[int, tuple[int, int]](MAX_SEEN)
-        """Acts with their results, by digest: when last, and how often."""
-        self._news = BoundedDict[str, int](named.max_agents)
-        """When each agent last did something new."""
-        self._changes = BoundedDict[str, tuple[int, frozenset[str]]](named.max_agents)
-        """When it was more than a look, and the words of it."""
-        self._addresses = BoundedDict[str, None](MAX_ADDRESSES)
-        self._shown = BoundedDict[int, set[int]](MAX_SEEN)
-        """Results of each call, by their form without numbers."""
-        self._waited: set[str] = set()
-        self._told: set[tuple[str, str, str]] = set()
+    def __post_init__(self) -> None:
+        self.all, most = deque(maxlen=self.named.window_acts), self.named.max_agents
+        self.agents, self.news, self.changes = BoundedDict(most), BoundedDict(most), BoundedDict(most)
 
     def held(self) -> int:
         """Number of acts that are held, at most: each agent's, and all, as many as a window has."""
-        return min(self._count, (1 + len(self._agents)) * self._named.window_acts)
+        return min(self.count, (1 + len(self.agents)) * self.named.window_acts)
 
     def take(self, act: Act) -> list[Finding]:
         """Fold one act."""
@@ -103,30 +65,30 @@ class _Lineage:
         step = self._step(act)
         if not act.says:
             if result_status.waits(act.action, step.text) == "only" and step.state != "over":
-                self._waited.add(act.agent)
+                self.waited.add(act.agent)
                 return []
             if result_status.lives(act.action) and not act.error:
                 return []
-        self._waited.discard(act.agent)
+        self.waited.discard(act.agent)
         if act.since_unix_ms and self._beside(step, act.since_unix_ms):
             return []
         new = self._is_new(step)
         self._window(act.agent).append(step)
-        self._all.append(step)
+        self.all.append(step)
         if act.to and act.to != act.agent:
             # A message to an agent may be the answer to its own question.
             self._window(act.to).append(step)
         if new and not step.says:
             # Earlier findings are over; an error in new words is the same error.
             keep = {"error"} if step.error else set[str]()
-            self._told = {told for told in self._told if told[0] not in (act.agent, ALL) or told[1] in keep}
+            self.told = {told for told in self.told if told[0] not in (act.agent, ALL) or told[1] in keep}
         findings = [self._tell(act, view, loop) for view, loop in self._loops(step, new)]
         return [finding for finding in findings if finding is not None]
 
     def _loops(self, step: Step, new: bool) -> Iterator[tuple[str, Loop]]:
-        own = list(self._agents[step.agent])
+        own = list(self.agents[step.agent])
         if step.says:
-            if not step.to and (loop := loops_detectors.monologue(own, self._named)) is not None:
+            if not step.to and (loop := loops_detectors.monologue(own, self.named)) is not None:
                 yield step.agent, loop
         else:
             # An agent's own words change nothing between its calls.
@@ -134,15 +96,15 @@ class _Lineage:
             calls = [one for one in own if not one.says]
             if step.error and (loop := self._repeated_error(step, calls)) is not None:
                 yield step.agent, loop
-            if len(step.text) >= self._named.product_chars and not step.reads:
+            if len(step.text) >= self.named.product_chars and not step.reads:
                 own = calls  # The same work handed in again, whatever the answers were.
         if new:
             return
         views: list[tuple[str, Window]] = [(step.agent, own)]
-        if len(self._agents) > 1:
+        if len(self.agents) > 1:
             # A ring that talks is a loop even beside an agent that works, and the other way round.
-            kind = [one for one in self._all if one.says is step.says]
-            views += [(ALL, list(self._all)), (ALL, kind)]
+            kind = [one for one in self.all if one.says is step.says]
+            views += [(ALL, list(self.all)), (ALL, kind)]
         for view, window in views:
             loop = self._exact(window)
             # Loops of several agents are reported for all of them together, not for the last one.
@@ -150,53 +112,40 @@ class _Lineage:
                 yield view, loop
 
     def _repeated_error(self, step: Step, calls: Window) -> Loop | None:
-        loop = loops_detectors.repeated_error(calls, self._named)
-        if loop is None or loop.rounds >= self._named.error_stop:
+        loop = loops_detectors.repeated_error(calls, self.named)
+        if loop is None or loop.rounds >= self.named.error_stop:
             return loop
         # Where another agent mends the checked thing, the agent may try as long as with other arguments.
         return None if self._prompted(step, calls[-2].index) else loop
 
     def _exact(self, window: Window) -> Loop | None:
         """A loop that stops, or else one that warns: a warning must not hide a stop."""
-        detectors: tuple[Callable[[Window, LoopThresholds], Loop | None], ...] = (
-            loops_detectors.cycle,
-            loops_detectors.stagnation,
-        )
-        loops = [loop for detector in detectors if (loop := detector(window, self._named)) is not None]
+        found = loops_detectors.cycle(window, self.named), loops_detectors.stagnation(window, self.named)
+        loops = [loop for loop in found if loop is not None]
         return next((loop for loop in loops if loop.level == "stop"), loops[0] if loops else None)
 
     def _tell(self, act: Act, view: str, loop: Loop) -> Finding | None:
         """A finding, unless this view already has one of this family at this level."""
         kind = loop.family if loop.family in ("error", "monologue") else "exact"
-        if (view, kind, loop.level) in self._told or (view, kind, "stop") in self._told:
+        if (view, kind, loop.level) in self.told or (view, kind, "stop") in self.told:
             return None
-        self._told.add((view, kind, loop.level))
+        self.told.add((view, kind, loop.level))
         shown = view if view == ALL else f"agent {view}"
         facts = {"view": shown, "period": loop.period, "rounds": loop.rounds}
-        return finding_of(
-            f"loop.{loop.family}",
-            loop.level,
-            act.tenant,
-            act.lineage,
-            loop.agents,
-            loop.what,
-            loop.evidence,
-            act.time_unix_ms,
-            act.id,
-            facts,
-        )
+        evidence = tuple(step.id for step in loop.part)
+        return shown_by(act, f"loop.{loop.family}", loop.level, loop.agents, loop.what, evidence, facts)
 
     # News
 
     def _is_new(self, step: Step) -> bool:
         """Whether the act with its result is new to the lineage, or others have changed something relevant since it was
         last seen."""
-        last, times = self._seen.get(step.same, (0, 0))
-        self._seen[step.same] = (step.index, times + 1)
+        last, times = self.seen.get(step.same, (0, 0))
+        self.seen[step.same] = (step.index, times + 1)
         if not last and not (step.says or step.error):
-            self._news[step.agent] = step.index
+            self.news[step.agent] = step.index
             if not step.reads:
-                self._changes[step.agent] = (step.index, _words(step))
+                self.changes[step.agent] = (step.index, _words(step))
         # The second time proves nothing, for in the first round of a loop everything is new.
         if times > 1 and self._prompted(step, last, times):
             step.same ^= normalize.digest(str(step.index))
@@ -210,37 +159,37 @@ class _Lineage:
         other call, and not for ever: a change, where its agent only looks, or a change of something that it names.
         """
         if step.says:
-            return self._news.get(step.to, 0) > last
-        bare = step.text in ("", "{}") and step.length < self._named.informative_chars and not step.error
+            return self.news.get(step.to, 0) > last
+        bare = step.text in ("", "{}") and step.length < self.named.informative_chars and not step.error
         if bare or result_status.follows(step.action, step.text):
-            return any(at > last for agent, at in self._news.items() if agent != step.agent)
-        if step.error or times >= self._named.prompted_most:
+            return any(at > last for agent, at in self.news.items() if agent != step.agent)
+        if step.error or times >= self.named.prompted_most:
             return False
-        own = [one.call for one in self._agents.get(step.agent, ()) if one.index > last and one.agent == step.agent]
+        own = [one.call for one in self.agents.get(step.agent, ()) if one.index > last and one.agent == step.agent]
         looking = step.reads or not (result_status.mutates(step.action) or set(own) - {step.call})
-        changes = [words for agent, (at, words) in self._changes.items() if at > last and agent != step.agent]
+        changes = [words for agent, (at, words) in self.changes.items() if at > last and agent != step.agent]
         return any(looking or words & _words(step) for words in changes)
 
     def _beside(self, step: Step, since_unix_ms: int) -> bool:
         """Whether the same was asked before, and not yet answered when this was asked: calls of one turn."""
-        lately = list(self._agents.get(step.agent, ()))[-PARALLEL:]
+        lately = list(self.agents.get(step.agent, ()))[-PARALLEL:]
         return any(one.same == step.same and one.time_unix_ms > since_unix_ms for one in lately)
 
     # Steps
 
     def _window(self, agent: str) -> deque[Step]:
-        window = self._agents.use(agent)
+        window = self.agents.use(agent)
         if window is None:
-            window = self._agents[agent] = deque(maxlen=self._named.window_acts)
+            window = self.agents[agent] = deque(maxlen=self.named.window_acts)
         return window
 
     def _step(self, act: Act) -> Step:
-        self._count += 1
-        answer = "" if act.result is None else normalize.result(act.result, self._give)
+        self.count += 1
+        answer = "" if act.result is None else normalize.result(act.result, self.addresses)
         text = (
             normalize.said(act.arguments)
             if act.says and isinstance(act.arguments, str)
-            else normalize.call(act.arguments, self._addresses, hands_over=result_status.hands_over(act.action))
+            else normalize.call(act.arguments, self.addresses, hands_over=result_status.hands_over(act.action))
         )
         call = normalize.digest(f"{act.agent}\0{act.action}\0{act.to}\0{text}")
         # An error with another number in it is the same error.
@@ -253,7 +202,7 @@ class _Lineage:
             call ^ (result >> 1),
             call,
             result,
-            self._count,
+            self.count,
             act.time_unix_ms,
             error=act.error,
             says=act.says,
@@ -261,7 +210,7 @@ class _Lineage:
             text=text[:MAX_STEP_CHARS],
             answer=answer[:MAX_STEP_CHARS],
             length=len(answer),
-            waited=act.agent in self._waited,
+            waited=act.agent in self.waited,
             work=act.says and act.productive is True,
         )
         if not act.says:
@@ -270,28 +219,25 @@ class _Lineage:
             step.waited = step.waited or bool(result_status.waits(act.action, text)) or self._polled(act, text)
             step.shown = self._figures_shown(step)
             screen = isinstance(act.result, str) and "\n" in act.result.strip()
-            short = len(answer) <= self._named.blind_chars and not act.error and not screen
+            short = len(answer) <= self.named.blind_chars and not act.error and not screen
             step.blind = (short and result_status.moves(act.action, text)) or (
-                len(answer) < self._named.informative_chars and result_status.did_many(answer)
+                len(answer) < self.named.informative_chars and result_status.did_many(answer)
             )
         return step
 
     def _polled(self, act: Act, text: str) -> bool:
         """Whether the call itself waited, as its arguments asked it to: a long poll."""
-        wait_ms, window = result_status.asked_to_wait_ms(text), self._agents.get(act.agent)
+        wait_ms, window = result_status.asked_to_wait_ms(text), self.agents.get(act.agent)
         before_ms = act.since_unix_ms or (window[-1].time_unix_ms if window else 0)
-        least_ms = max(POLLED_PART * wait_ms, self._named.poll_gap_ms)
+        least_ms = max(POLLED_PART * wait_ms, self.named.poll_gap_ms)
         return wait_ms > 0 and before_ms > 0 and act.time_unix_ms - before_ms >= least_ms
-
-    def _give(self, name: str) -> None:
-        self._addresses[name] = None
 
     def _figures_shown(self, step: Step) -> int:
         """Number of results of a look, up to `lively`, that differ in numbers alone: of a gauge several."""
-        if step.error or step.length >= self._named.informative_chars or result_status.follows(step.action, step.text):
+        if step.error or step.length >= self.named.informative_chars or result_status.follows(step.action, step.text):
             return 0
-        results = self._shown.setdefault(step.call ^ normalize.digest(_NUMBER.sub("#", step.answer)), set())
-        if len(results) < self._named.lively:
+        results = self.shown.setdefault(step.call ^ normalize.digest(_NUMBER.sub("#", step.answer)), set())
+        if len(results) < self.named.lively:
             results.add(step.result)
         return len(results)
 
@@ -299,3 +245,15 @@ class _Lineage:
 def _words(step: Step) -> frozenset[str]:
     """Values that a call names."""
     return frozenset(word for word in step.text.replace(":", " ").split('"') if len(word) > 2 and word.strip(" ,{}[]"))
+
+
+class Lineages(PerLineage[_Lineage]):
+    """Every living lineage: the agent's own loops, then the lineage's."""
+
+    def __init__(self, named: LoopThresholds) -> None:
+        super().__init__(partial(_Lineage, named))
+
+    def held(self, name: str) -> int:
+        """Number of acts that are held of a lineage, at most."""
+        lineage = self._lineages.get(name)
+        return 0 if lineage is None else lineage.held()

@@ -9,31 +9,14 @@ from collections.abc import Mapping
 
 from bulkhead_contracts import bounds
 
+_NAMES = ("call_id", "step_id", "id", "ask_id", "wait_id", "lease_id", "task", "target", "tool", "role", "code")
 _TEXTS = {
-    **dict.fromkeys(
-        (
-            "call_id",
-            "step_id",
-            "id",
-            "ask_id",
-            "wait_id",
-            "lease_id",
-            "task",
-            "target",
-            "tool",
-            "role",
-            "code",
-            "outcome",
-            "mode",
-        ),
-        bounds.MAX_NAME_CHARS,
-    ),
+    **dict.fromkeys((*_NAMES, "outcome", "mode"), bounds.MAX_NAME_CHARS),
     "model": bounds.MAX_SUMMARY_CHARS,
     "resource": bounds.MAX_RESOURCE_NAME_CHARS,
     "arguments_json": bounds.MAX_ARGUMENTS_BYTES,
     "query": bounds.MAX_QUERY_CHARS,
-    "question": bounds.MAX_REASON_CHARS,
-    "message": bounds.MAX_REASON_CHARS,
+    **dict.fromkeys(("question", "message"), bounds.MAX_REASON_CHARS),
     "text": bounds.MAX_PEER_ANSWER_CHARS,
 }
 _LISTS = {
@@ -60,9 +43,9 @@ def within(body: Mapping[str, object]) -> bool:
     return True
 
 
-def _list_within(name: str, found: list[object]) -> bool:
-    if len(found) > _LISTS[name]:
+def _list_within(field: str, value: list[object]) -> bool:
+    if len(value) > _LISTS[field]:
         return False
-    if name in _PARTS:
-        return all(within(one) for one in found if isinstance(one, dict))
-    return all(len(one) <= bounds.MAX_NAME_CHARS for one in found if isinstance(one, str))
+    if field in _PARTS:
+        return all(within(part) for part in value if isinstance(part, dict))
+    return all(len(name) <= bounds.MAX_NAME_CHARS for name in value if isinstance(name, str))

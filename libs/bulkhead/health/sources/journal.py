@@ -91,17 +91,9 @@ class Journal:
             found = from_json(body)
             if not isinstance(found, dict) or not within(found):
                 raise ValueError("no message of the mesh")
-            message = Message(
-                parts[2],
-                parts[4],
-                f"{parts[4]}/{parts[5]}",
-                kind,
-                parts[1],
-                header(headers, "ce-id"),
-                time_unix_ms,
-                found,
-                header(headers, "ce-actor"),
-            )
+            name, actor = header(headers, "ce-id"), header(headers, "ce-actor")
+            head = (parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1], name)
+            message = Message(*head, time_unix_ms, found, actor)
             events = list(handler(self, message)) if handler is not None else []
             if waits is not None:
                 events += waits(self._waits, message)
@@ -185,20 +177,7 @@ class Journal:
         (one, role), (other, _) = (steps.get(str(name), (f"{name}/1", "")) for name in (by, to))
         # The receiver counts: one question to four siblings is no repetition.
         said = {"to": other, "text": str(text or "")}
-        return Act(
-            message.id,
-            message.lineage,
-            one,
-            "say",
-            said,
-            says=True,
-            to=other,
-            tenant=message.tenant,
-            time_unix_ms=message.time_unix_ms,
-            productive=False,
-            role=role,
-            actor=message.actor,
-        )
+        return message.act(one, "say", said, says=True, to=other, productive=False, role=role, actor=message.actor)
 
     def _deferred(self, message: Message) -> Iterator[Event]:
         body = message.body
@@ -215,7 +194,7 @@ class Journal:
         calls = self._calls.get(message.lineage)
         if calls is None:
             calls = self._calls[message.lineage] = BoundedDict(MAX_CALLS)
-        call_id = str(message.body["call_id"])
+        call_id = late[1]
         asks = message.kind.endswith("requested")
         other = calls.get(call_id)
         if other is _DONE:
@@ -250,20 +229,9 @@ class Journal:
         yield from self._served(message, request, reply, self._role(message.lineage, request))
         usage = reply.get("usage")
         spent = _int(usage.get("input_tokens")) + _int(usage.get("output_tokens")) if isinstance(usage, dict) else 0
-        yield Act(
-            message.id,
-            message.lineage,
-            _agent(request),
-            _action(request),
-            arguments,
-            result,
-            error,
-            tokens=spent,
-            time_unix_ms=message.time_unix_ms,
-            since_unix_ms=_int(request.get(_READ)),
-            tenant=message.tenant,
-            productive=not error,
-        )
+        since, productive = _int(request.get(_READ)), not error
+        more = {"error": error, "tokens": spent, "since_unix_ms": since, "productive": productive}
+        yield message.act(_agent(request), _action(request), arguments, result=result, **more)
 
     def _served(self, message: Message, request: Body, reply: Body, role: str) -> Iterator[Event]:
         code, refused = _code(reply), reply["outcome"] == "refused"

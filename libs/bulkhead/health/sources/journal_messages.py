@@ -4,10 +4,11 @@ In: subjects, headers, bodies. Out: messages and what they open and close.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from bulkhead.health.events import Closed, Opened, Outstanding, Served, WaitClosed, WaitOpened
+from bulkhead.health.events import Act, Closed, Json, Opened, Outstanding, Served, WaitClosed, WaitOpened
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import BreakerReset, Switched
 
@@ -33,25 +34,19 @@ def speaks(subject: str, kind: str) -> bool:
         return False
 
 
+@dataclass(slots=True)
 class Message:
     """One message, with the fields that the detectors read."""
 
-    __slots__ = ("actor", "body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
-
-    def __init__(
-        self,
-        receiver: str,
-        tenant: str,
-        lineage: str,
-        kind: str,
-        sender: str,
-        name: str,
-        time_unix_ms: int,
-        body: Body,
-        actor: str = "",
-    ) -> None:
-        self.receiver, self.tenant, self.lineage, self.kind = receiver, tenant, lineage, kind
-        self.sender, self.id, self.time_unix_ms, self.body, self.actor = sender, name, time_unix_ms, body, actor
+    receiver: str
+    tenant: str
+    lineage: str
+    kind: str
+    sender: str
+    id: str
+    time_unix_ms: int
+    body: Body
+    actor: str = ""
 
     def opened(self, key: str, kind: Outstanding) -> Opened:
         """Something is outstanding from now on."""
@@ -70,6 +65,11 @@ class Message:
     def answers(self, key: str, target: str = "", *, gone: bool = False) -> WaitClosed:
         """A wait is over; with `target` only for that one."""
         return WaitClosed(self.id, self.lineage, key, target, self.time_unix_ms, gone)
+
+    def act(self, agent: str, action: str, arguments: Json, **more: Any) -> Act:
+        """An agent did something. more: further fields of `Act`."""
+        fields = (self.id, self.lineage, agent, action, arguments)
+        return Act(*fields, tenant=self.tenant, time_unix_ms=self.time_unix_ms, **more)
 
     def served(self, agent: str, kind: Literal["tool", "model"], name: str, failed: bool, **more: Any) -> Served:
         """A call ended. more: further fields of `Served`."""

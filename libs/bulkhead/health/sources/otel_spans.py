@@ -119,24 +119,15 @@ def _row(span: dict[str, object], spans: Mapping[str, dict[str, object]]) -> Row
     if span["failed"]:
         row["error"] = str(attributes.get("error.type") or "error")
     if operation == "execute_tool":
-        row |= {
-            "action": _tool(span, attributes),
-            "arguments": attributes.get("gen_ai.tool.call.arguments", ""),
-            "result": attributes.get("gen_ai.tool.call.result"),
-        }
+        tool = str(attributes.get("gen_ai.tool.name") or str(span["name"]).partition(" ")[2] or "tool")
+        arguments, result = attributes.get("gen_ai.tool.call.arguments", ""), attributes.get("gen_ai.tool.call.result")
+        row |= {"action": tool[:MAX_NAME_CHARS], "arguments": arguments, "result": result}
     elif operation == "retrieval":
-        row |= {
-            "action": "retrieval",
-            "arguments": attributes.get("gen_ai.retrieval.query.text", ""),
-            "result": attributes.get("gen_ai.retrieval.documents"),
-        }
+        query, hits = attributes.get("gen_ai.retrieval.query.text", ""), attributes.get("gen_ai.retrieval.documents")
+        row |= {"action": "retrieval", "arguments": query, "result": hits}
     elif operation == "invoke_agent" and parent is not None:
-        row |= {
-            "agent": _agent(parent, spans),
-            "action": "invoke_agent",
-            "to": _agent(span, spans),
-            "text": str(attributes.get("gen_ai.input.messages", "")),
-        }
+        asked = str(attributes.get("gen_ai.input.messages", ""))
+        row |= {"agent": _agent(parent, spans), "action": "invoke_agent", "to": row["agent"], "text": asked}
     elif operation in _TEXT and span["failed"]:
         row |= {"action": operation, "arguments": attributes.get("gen_ai.request.model", "")}
     elif operation in _TEXT and (text := attributes.get("gen_ai.output.messages")) and "tool_call" not in str(text):
@@ -144,10 +135,6 @@ def _row(span: dict[str, object], spans: Mapping[str, dict[str, object]]) -> Row
     else:
         return None
     return row
-
-
-def _tool(span: dict[str, object], attributes: Mapping[str, object]) -> str:
-    return str(attributes.get("gen_ai.tool.name") or str(span["name"]).partition(" ")[2] or "tool")[:MAX_NAME_CHARS]
 
 
 def _agent(span: dict[str, object], spans: Mapping[str, dict[str, object]]) -> str:

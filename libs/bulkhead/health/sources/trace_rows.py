@@ -7,6 +7,7 @@ not fit raises `RowError`, which says which field is wrong and what to write ins
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock.waits import MAX_TARGETS
@@ -79,14 +80,9 @@ class Rows:
             yield replace(act, to=one, tokens=0)
 
     def _act(self, row: Row, name: str, task: str, agent: str, time: int, to: str) -> Act:
-        text, error = row.get("text"), row.get("error")
-        if text is not None and not isinstance(text, str):
-            raise RowError(self.count, "text is no text", 'write "text": "..."')
-        if error is not None and not isinstance(error, bool | str | dict):
-            raise RowError(self.count, "error is neither a text nor true or false", 'write "error": "no such file"')
-        productive = row.get("productive")
-        if productive is not None and not isinstance(productive, bool):
-            raise RowError(self.count, "productive is neither true nor false", 'write "productive": true')
+        text: str | None = self._of(row, "text", str, "no text", '"..."')
+        error = self._of(row, "error", (bool, str, dict), "neither a text nor true or false", '"no such file"')
+        productive: bool | None = self._of(row, "productive", bool, "neither true nor false", "true")
         result = row.get("result")
         if isinstance(error, str | dict) and result is None:
             result = error
@@ -127,17 +123,16 @@ class Rows:
         if mode not in ("all", "any"):
             raise RowError(self.count, "waits is neither all nor any", 'write "waits": "any"')
         self._waits[task, agent] = name
-        return WaitOpened(
-            name,
-            task,
-            _party(task, agent),
-            tuple(_party(task, one) for one in targets),
-            mode,
-            time,
-            resource=agent.startswith(LEASE),
-        )
+        parties = tuple(_party(task, target) for target in targets)
+        return WaitOpened(name, task, _party(task, agent), parties, mode, time, resource=agent.startswith(LEASE))
 
     # Fields
+
+    def _of(self, row: Row, key: str, kinds: type | tuple[type, ...], what: str, example: str) -> Any:
+        value = row.get(key)
+        if value is not None and not isinstance(value, kinds):
+            raise RowError(self.count, f"{key} is {what}", f'write "{key}": {example}')
+        return value
 
     def _name(self, row: Row, key: str, default: str | None = None) -> str:
         value = row.get(key, default)
@@ -146,11 +141,8 @@ class Rows:
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or (not value and default is None):
-            raise RowError(
-                self.count,
-                f"{key} is missing, or is no text of at most {MAX_NAME_CHARS} characters",
-                f'write "{key}": "..."',
-            )
+            what = f"{key} is missing, or is no text of at most {MAX_NAME_CHARS} characters"
+            raise RowError(self.count, what, f'write "{key}": "..."')
         return value
 
     def _time(self, row: Row, key: str = "time") -> int:

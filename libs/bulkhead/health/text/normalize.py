@@ -10,8 +10,8 @@ call is about) and stays when it is the whole argument, or when an earlier resul
 import hashlib
 import json
 import re
-from collections.abc import Callable, Container
-from functools import lru_cache
+from collections.abc import Callable, Container, MutableMapping
+from functools import lru_cache, partial
 
 from bulkhead.flow import bounded
 from bulkhead.health.events import Json
@@ -39,7 +39,9 @@ _RESULT_NOISE = re.compile(
 )
 _HIT_NOISE = re.compile(rf"{_RESULT_NOISE.pattern}|score|distance|similarity|relevance|rank")
 """Keys in a list of hits: how near a hit is to the question is no part of it."""
-_CONTENT = re.compile("sha|hash|digest|checksum|screenshot|image|photo|picture|blob|artifact|snapshot|capture|thumb")
+_CONTENT = re.compile(
+    ".*(?:sha|hash|digest|checksum|screenshot|image|photo|picture|blob|artifact|snapshot|capture|thumb).*", re.DOTALL
+)
 """Keys whose value names a content: another value is another result."""
 _TOKENS = frozenset({"key", "token", "ref", "reference"})
 """Keys under which an id that no result gave is as likely to be made up for the call."""
@@ -85,10 +87,7 @@ def digest(text: str) -> int:
 
 def call(arguments: Json, known: Container[str] = (), *, hands_over: bool = False) -> str:
     """Canonical text of a call's arguments. known: ids that are addresses; hands_over: it hands the task on."""
-
-    def masked(text: str) -> str:
-        return _masked_call(text, known)
-
+    masked = partial(_masked_call, known=known)
     parsed = parsed_json(arguments)
     if isinstance(parsed, dict) and not any(value or value is False or value == 0 for value in parsed.values()):
         return "{}"  # An empty argument is none.
@@ -96,13 +95,10 @@ def call(arguments: Json, known: Container[str] = (), *, hands_over: bool = Fals
     return masked(parsed) if isinstance(parsed, str) else _dumps(_clean(parsed, noise, masked))
 
 
-def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
-    """Canonical text of a result. `seen` is called with every id in it, and with every short text around one: they are
+def result(value: Json, known: MutableMapping[str, None] | None = None) -> str:
+    """Canonical text of a result. Every id in it, and every short text around one, becomes a key of `known`: they are
     addresses from now on."""
-
-    def masked(text: str) -> str:
-        return _masked_result(text, seen)
-
+    masked = partial(_masked_result, known={} if known is None else known)
     parsed = parsed_json(value)
     if isinstance(parsed, str):
         short = len(parsed) < _MAX_READING_CHARS and _DIGIT.search(parsed)
@@ -114,7 +110,7 @@ def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
 @lru_cache(maxsize=64)  # The detectors of loops and of chatter ask for the same text.
 def said(text: str) -> str:
     """Canonical text of what an agent says: ids, times and counters in it are noise."""
-    return _masked_result(text, None)
+    return _masked_result(text, {})
 
 
 def thought(arguments: Json) -> Json:
@@ -166,7 +162,7 @@ def _clean(value: Json, noise: "re.Pattern[str]", masked: Callable[[str], str], 
 def _clean_field(key: str, value: Json, noise: "re.Pattern[str]", masked: Callable[[str], str], depth: int) -> Json:
     if isinstance(value, str):
         of_result = noise is _RESULT_NOISE or noise is _HIT_NOISE
-        if of_result and _names_content(key):
+        if of_result and _matches(key, _CONTENT):
             return value
         if not of_result and key.lower() in _TOKENS and _IDS.fullmatch(value):
             return masked(f"{key} {value}")
@@ -176,11 +172,6 @@ def _clean_field(key: str, value: Json, noise: "re.Pattern[str]", masked: Callab
 @lru_cache(maxsize=4_096)
 def _matches(key: str, noise: "re.Pattern[str]") -> bool:
     return noise.fullmatch(key[:64].translate(_SEPARATORS).lower()) is not None
-
-
-@lru_cache(maxsize=4_096)
-def _names_content(key: str) -> bool:
-    return _CONTENT.search(key[:64].translate(_SEPARATORS).lower()) is not None
 
 
 def _folded(text: str) -> tuple[str, str]:
@@ -200,36 +191,31 @@ def _masked_call(text: str, known: Container[str]) -> str:
         return name if name in known or len(name) == len(text) or name.startswith("0x") else "<id>"
 
     text = _uncounted(text)
-    if _may_hold_id(text):
+    if any(map(_may_be_id, text.split())):
         text = _TIMES.sub(lambda match: match.group() if len(match.group()) == len(text) else "<time>", text)
         text = _without_ids(text, id_of)
     return text + rest
 
 
-def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
+def _masked_result(text: str, known: MutableMapping[str, None]) -> str:
     text, rest = _folded(text)
     if not _DIGIT.search(text):
         return text + rest
 
     def id_of(match: "re.Match[str]") -> str:
-        if seen is not None:
-            seen(match.group())
+        known[match.group()] = None
         return match.group() if len(match.group()) in _DIGESTS else "<id>"
 
     masked = _uncounted(text)
-    if _may_hold_id(masked):
+    if any(map(_may_be_id, masked.split())):
         masked = _without_ids(_TIMES.sub("<time>", masked), id_of)
-        if seen is not None and "<id>" in masked and len(text) <= MAX_VALUE_CHARS:
-            seen(text)
+        if "<id>" in masked and len(text) <= MAX_VALUE_CHARS:
+            known[text] = None
     return _DURATIONS.sub("<span>", masked) + rest
 
 
-def _may_hold_id(text: str) -> bool:
-    """Whether there may be an id or a time in it: a word that is long enough and has a digit, or as long as a UUID."""
-    return any(map(_may_be_id, text.split()))
-
-
 def _may_be_id(word: str) -> bool:
+    """Whether a word may be an id or a time: it is long enough and has a digit, or is as long as a UUID."""
     return len(word) >= _SHORTEST_ID and (len(word) >= _UUID or _DIGIT.search(word) is not None)
 
 

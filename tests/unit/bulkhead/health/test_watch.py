@@ -1,17 +1,10 @@
 """Playbooks of chatter, breakers and stalls, and of the whole watch over one stream."""
 
-from bulkhead.health.breakers.state_machine import (
-    Asked,
-    Breaker,
-    Called,
-    Changed,
-    Held,
-    Permit,
-    Reset,
-    ResetRefused,
-    Tripped,
-    step,
-)
+from itertools import accumulate
+
+from bulkhead.health.breakers.registry import Circuits
+from bulkhead.health.breakers.state_machine import Breaker, Called, half_open, step
+from bulkhead.health.breakers.state_machine import opened as open_breaker
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.deadlock.confirmation import Confirmed
 from bulkhead.health.deadlock.evidence import Suspected
@@ -83,65 +76,53 @@ def test_tokens_count_too() -> None:
     assert len(chatter) == 0
 
 
-def drive(breaker: Breaker, *events):
-    answers = []
-    for event in events:
-        breaker, answer = step(breaker, event, DEFAULT.breakers)
-        answers.append(answer)
-    return breaker, answers
+def drive(breaker: Breaker, *calls: Called) -> list[Breaker]:
+    """The breaker after each call."""
+    return list(accumulate(calls, lambda state, call: step(state, call, DEFAULT.breakers), initial=breaker))[1:]
 
 
 def test_errors_open_a_breaker_and_trials_close_it() -> None:
     named = DEFAULT.breakers
-    breaker, answers = drive(Breaker("tool", "search"), *[Called(NOW + n, failed=n % 2 == 0) for n in range(10)])
-    assert answers[:-1] == [None] * 9 and isinstance(answers[-1], Changed) and answers[-1].phase == "open"
-    assert "5 of 10 calls failed" in answers[-1].reason
+    states = drive(Breaker("tool", "search"), *[Called(NOW + n, failed=n % 2 == 0) for n in range(10)])
+    assert [state.phase for state in states] == ["closed"] * 9 + ["open"]
+    assert "5 of 10 calls failed" in states[-1].reason
     later = NOW + 9 + named.open_ms
-    breaker, answers = drive(breaker, Asked(later - 1), *[Asked(later)] * 4)
-    assert answers[0] == Held(breaker.reason, 1)
-    assert answers[1:4] == [Permit(trial=True)] * 3 and isinstance(answers[4], Held)
-    breaker, answers = drive(breaker, Called(later), *[Called(later + 1, trial=True)] * 3)
-    assert answers[:3] == [None] * 3 and answers[3] == Changed("closed", "3 trials succeeded")
-    assert drive(breaker, Asked(later + 2))[1] == [Permit()]
+    assert states[-1].until_unix_ms == later
+    states = drive(half_open(states[-1]), Called(later), *[Called(later + 1, trial=True)] * 3)
+    assert [state.phase for state in states] == ["half_open"] * 3 + ["closed"]
+    assert states[-1].reason == "3 trials succeeded"
 
 
 def test_a_failed_trial_opens_it_for_twice_as_long() -> None:
     named = DEFAULT.breakers
-    breaker, _ = drive(Breaker("model", "m"), Tripped(NOW, "chatter"))
+    breaker = open_breaker(Breaker("model", "m"), NOW, "chatter", named)
     assert breaker.until_unix_ms == NOW + named.open_ms
     at = breaker.until_unix_ms
-    breaker, _ = drive(breaker, Asked(at), Called(at + 5, failed=True, trial=True))
+    [breaker] = drive(half_open(breaker), Called(at + 5, failed=True, trial=True))
     assert breaker.phase == "open" and breaker.until_unix_ms == at + 5 + 2 * named.open_ms
-
-
-def test_a_trial_that_never_ended_gives_its_place_back() -> None:
-    named = DEFAULT.breakers
-    breaker, _ = drive(Breaker("tool", "x"), Tripped(NOW, "y"))
-    at = breaker.until_unix_ms
-    breaker, answers = drive(breaker, *[Asked(at)] * 4, Asked(at + named.trial_timeout_ms))
-    assert isinstance(answers[3], Held) and answers[4] == Permit(trial=True)
 
 
 def test_slowness_and_spikes_open_it_and_old_calls_are_forgotten() -> None:
     named = DEFAULT.breakers
-    _, answers = drive(Breaker("tool", "slow"), *[Called(NOW, latency_ms=named.slow_ms)] * 10)
-    assert isinstance(answers[-1], Changed) and "took 60 s or more" in answers[-1].reason
+    slow = drive(Breaker("tool", "slow"), *[Called(NOW, latency_ms=named.slow_ms)] * 10)
+    assert slow[-1].phase == "open" and "took 60 s or more" in slow[-1].reason and not slow[-1].flooded
     steady = [Called(NOW + 1_000 * number) for number in range(600)]
     burst = [Called(NOW + 600_000 + number) for number in range(2_000)]
-    breaker, answers = drive(Breaker("tenant", "acme"), *steady)
-    assert not any(answers)
-    breaker, answers = drive(breaker, *burst)
-    opened = [answer for answer in answers if answer]
-    assert len(opened) == 1 and "usual" in opened[0].reason
-    _, answers = drive(Breaker("tool", "x"), *[Called(NOW, failed=True)] * 9, Called(NOW + 70_000, failed=True))
-    assert not any(answers)
+    states = drive(Breaker("tenant", "acme"), *steady)
+    assert not any(state.openings for state in states)
+    flood = drive(states[-1], *burst)[-1]
+    assert flood.openings == 1 and "usual" in flood.reason and flood.flooded
+    states = drive(Breaker("tool", "x"), *[Called(NOW, failed=True)] * 9, Called(NOW + 70_000, failed=True))
+    assert not any(state.openings for state in states)
 
 
-def test_only_a_person_resets_it_and_not_who_was_tripped() -> None:
-    breaker, _ = drive(Breaker("agent", "alice"), Tripped(NOW, "chatter"))
-    breaker, answers = drive(breaker, Reset(NOW, "alice"), Reset(NOW, "planner", person=False), Reset(NOW, "bob"))
-    assert [type(answer) for answer in answers] == [ResetRefused, ResetRefused, Changed]
-    assert breaker.phase == "closed"
+def test_who_tripped_a_breaker_does_not_reset_it() -> None:
+    circuits, key = Circuits(DEFAULT.breakers), ("agent", "acme", "alice")
+    circuits.adopt(key, open_breaker(Breaker("agent", "alice"), NOW, "chatter", DEFAULT.breakers))
+    circuits.reset(key, "alice", NOW)
+    assert circuits.found[key].phase == "open"
+    circuits.reset(key, "bob", NOW)
+    assert circuits.found[key].phase == "closed" and circuits.found[key].reason == "reset by bob"
 
 
 def opened(key: str, at: int = NOW, kind="call", until: int = 0) -> Opened:

@@ -251,7 +251,7 @@ def test_memory_is_freed_with_the_lineage() -> None:
     for number in range(2_000):
         run.say(f"a{number}", f"text {number}", to=f"a{number + 1}")
     (lineage,) = run.watch._lineages.values()
-    assert len(lineage._agents) <= DEFAULT.loops.max_agents and len(lineage._seen) <= 1_025
+    assert len(lineage.agents) <= DEFAULT.loops.max_agents and len(lineage.seen) <= 1_025
     run.watch.end("t")
     assert len(run.watch) == 0
 
