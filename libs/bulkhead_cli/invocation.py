@@ -7,14 +7,19 @@ import errno
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import fields
+from functools import partial, wraps
+from inspect import Parameter
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
+from typer.models import CommandFunctionType
 
-from bulkhead_cli.output import Exit, Speech, Stop, say, wants_json
+from bulkhead_cli.options import Options, SubData
+from bulkhead_cli.output import EXIT_CODES, Exit, Speech, Stop, run, say, wants_json
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer is built on; typer exports only this subclass."""
@@ -92,6 +97,76 @@ class Commands(TyperGroup):
             say(Stop(Exit.FAILED, "stopped by a signal", name="interrupted"))
             code = int(Exit.FAILED)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class Group(typer.Typer):
+    """Commands whose parameters may be `Options`, and whose expected errors end them with a line and an exit code.
+
+    The callback of a group runs when no subcommand is named; its options hold for subcommands, too.
+    """
+
+    shares = False
+    """Whether the callback has options that subcommands inherit."""
+
+    def command(self, name: str | None = None, **more: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """See Typer."""
+
+        def add(work: CommandFunctionType) -> CommandFunctionType:
+            super(Group, self).command(name, epilog=EXIT_CODES, **more)(_prepared(work, below=self.shares))
+            return work
+
+        return add
+
+    def callback(self, **more: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """See Typer."""
+
+        def add(work: CommandFunctionType) -> CommandFunctionType:
+            kinds = inspect.signature(work, eval_str=True).parameters.values()
+            self.shares = any(_is_options(own.annotation) for own in kinds)
+            super(Group, self).callback(**more)(_prepared(work))
+            return work
+
+        return add
+
+
+def _prepared(work: Callable[..., Any], *, below: bool = False) -> Callable[..., None]:
+    """The command as typer takes it. below: it belongs to a group, whose options it inherits."""
+    parameters: list[Parameter] = []
+    groups: dict[str, type[Options]] = {}
+    names = inspect.signature(work, eval_str=True).parameters
+    for own in names.values():
+        if not _is_options(own.annotation):
+            parameters += [own] if own.name != "context" else []
+            continue
+        groups[own.name] = own.annotation
+        hints = get_type_hints(own.annotation, include_extras=True)
+        for option in fields(own.annotation):
+            inherited = below and option.name == "data"
+            hint, default = (SubData, None) if inherited else (hints[option.name], option.default)
+            parameters.append(Parameter(option.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint))
+
+    @wraps(work)
+    def call(context: typer.Context, **given: Any) -> None:
+        for name, kind in groups.items():
+            values = {option.name: given.pop(option.name) for option in fields(kind)}
+            if below and context.obj is not None:
+                values = {option: value or getattr(context.obj, option, value) for option, value in values.items()}
+            given[name] = kind(**values)
+            if context.invoked_subcommand is not None:
+                context.obj = given[name]
+        given |= {"context": context} if "context" in names else {}
+        if context.invoked_subcommand is None:
+            run(partial(work, **given))
+
+    parameters = [own.replace(kind=Parameter.KEYWORD_ONLY) for own in parameters]
+    above = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    call.__annotations__ = {own.name: own.annotation for own in (above, *parameters)}
+    call.__signature__ = inspect.Signature([above, *parameters])  # type: ignore[attr-defined]
+    return call
+
+
+def _is_options(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Options)
 
 
 def flow_helps(app: typer.Typer) -> None:

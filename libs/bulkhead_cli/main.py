@@ -8,15 +8,15 @@ import typer
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.halts import commands as halts_commands
 from bulkhead_cli.inspect import commands as inspect_commands
-from bulkhead_cli.invocation import Commands, flow_helps, show_version
+from bulkhead_cli.invocation import Commands, Group, flow_helps, show_version
 from bulkhead_cli.limits import commands as limits_commands
 from bulkhead_cli.operate import commands as operate_commands
-from bulkhead_cli.output import EXIT_CODES
+from bulkhead_cli.output import EXIT_CODES, Work
 from bulkhead_cli.replay import commands as replay_commands
 from bulkhead_cli.tasks import commands as tasks_commands
 from bulkhead_cli.tasks import documents
 
-app = typer.Typer(
+app = Group(
     name="bulkhead",
     cls=Commands,
     add_completion=False,
@@ -41,7 +41,7 @@ def top(version: Version = False) -> None:
     """
 
 
-PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
     "Run a mesh": (operate_commands.up, inspect_commands.doctor),
     "Tasks": (
         tasks_commands.submit,
@@ -56,12 +56,12 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Operate": (operate_commands.backup, operate_commands.restore),
 }
 """Commands by what people do, in the order in which `bulkhead --help` shows them."""
-HELPS: dict[Callable[..., None], str] = {tasks_commands.submit: tasks_commands.SUBMIT_HELP}
+HELPS: dict[Callable[..., Work], str] = {tasks_commands.submit: tasks_commands.SUBMIT_HELP}
 """Texts that name figures, in place of docstrings."""
 
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(epilog=EXIT_CODES, rich_help_panel=panel, help=HELPS.get(command))(command)
+        app.command(rich_help_panel=panel, help=HELPS.get(command))(command)
 
 app.add_typer(documents.documents_app, name="documents", rich_help_panel="Tasks")
 app.add_typer(limits_commands.limits_app, name="limits", rich_help_panel="Limits and halts")

@@ -2,12 +2,14 @@
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bulkhead_cli.target import DEFAULT_DATA
+from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.target import DEFAULT_DATA, Target, find
 from bulkhead_contracts import subjects
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -33,35 +35,6 @@ Data = Annotated[
 SubData = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Directory of a local mesh.", rich_help_panel=MESH)
 ]
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url",
-        envvar="BULKHEAD_URL",
-        help="Address of a gateway.",
-        show_default="the gateway of the mesh in DIR",
-        rich_help_panel=MESH,
-    ),
-]
-ApiKey = Annotated[
-    str,
-    typer.Option(
-        "--api-key",
-        envvar="BULKHEAD_API_KEY",
-        help="API key or JWT.",
-        rich_help_panel=MESH,
-        show_default="the key in DIR/credentials.json",
-    ),
-]
-Tenant = Annotated[
-    str,
-    typer.Option(
-        "--tenant",
-        metavar="T",
-        help="Tenant whose key in DIR/credentials.json is used. The tenant's first submission creates the key.",
-        rich_help_panel=MESH,
-    ),
-]
 Json = Annotated[
     bool,
     typer.Option(
@@ -70,6 +43,73 @@ Json = Annotated[
         "print one per line.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Base of options that several commands share: a parameter of such a type stands for its fields.
+
+    An option of a group of commands may stand before the subcommand as well as after it, which counts more.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Broker(Options):
+    """A mesh of this machine, whose broker the command asks under the operator's key."""
+
+    data: Data = DEFAULT_DATA
+    as_json: Json = False
+
+
+@dataclass(frozen=True, slots=True)
+class Either(Broker):
+    """A mesh of this machine, or a gateway."""
+
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            envvar="BULKHEAD_URL",
+            help="Address of a gateway.",
+            show_default="the gateway of the mesh in DIR",
+            rich_help_panel=MESH,
+        ),
+    ] = ""
+    api_key: Annotated[
+        str,
+        typer.Option(
+            "--api-key",
+            envvar="BULKHEAD_API_KEY",
+            help="API key or JWT.",
+            rich_help_panel=MESH,
+            show_default="the key in DIR/credentials.json",
+        ),
+    ] = ""
+
+    def remote(self) -> Target | None:
+        """The gateway, when it is named; otherwise the operator's key is used. Raises Stop."""
+        return find(self.data, self.url, self.api_key) if self.url or self.api_key else None
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway(Either):
+    """A gateway, and a tenant there."""
+
+    tenant: Annotated[
+        str,
+        typer.Option(
+            "--tenant",
+            metavar="T",
+            help="Tenant whose key in DIR/credentials.json is used. The tenant's first submission creates the key.",
+            rich_help_panel=MESH,
+        ),
+    ] = ""
+
+    def target(self, *, may_make_key: bool = False) -> Target:
+        """The gateway that is meant. Raises Stop when something is missing."""
+        return find(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
+
+
 TaskTenant = Annotated[
     str, typer.Option("--tenant", metavar="T", help="Tenant of the task, when several tenants have a task of this id.")
 ]
@@ -138,6 +178,13 @@ def amount(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text[:40]!r} is no amount of dollars; write it as 0.50") from None
+
+
+def reason_of(text: str, most: int = 1_000) -> str:
+    """The text of --reason on one line. Raises Stop for none at all and for a long one."""
+    if not text.strip() or len(text) > most:
+        raise Stop(Exit.USAGE, f"--reason has {len(text.strip())} characters", f"say why in 1 to {most:,}")
+    return " ".join(text.split())
 
 
 def dollars(value: float | None) -> float | None:

@@ -5,9 +5,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -16,8 +16,6 @@ from rich.segment import ControlType, Segment
 
 if TYPE_CHECKING:
     from bulkhead.client.errors import Refused
-
-T = TypeVar("T")
 
 
 class Exit(IntEnum):
@@ -34,6 +32,11 @@ EXIT_CODES = (
     "Exit codes: 0 ok · 1 the task failed, or a check or replay found something · 2 wrong usage or an unknown id · "
     "3 the mesh cannot be reached · 4 the mesh refused"
 )
+
+
+Done = Exit | None
+Work = Coroutine[Any, Any, Done] | Done
+"""The work of a command, and the exit code that it ends with."""
 
 
 class Stop(Exception):
@@ -128,46 +131,49 @@ def say(error: Stop) -> None:
     err.print(str(error), markup=False, end=f" — {error.hint}\n" if error.hint else "\n")
 
 
-def stop(error: Stop) -> NoReturn:
-    """Say the error and exit."""
-    say(error)
-    raise typer.Exit(int(error.code))
-
-
-def exit_with(code: Exit) -> None:
-    """End the command with this exit code; 0 lets it return."""
-    if code is not Exit.OK:
+def run(work: Callable[[], Work]) -> None:
+    """Do a command's work and end with its exit code; errors that are expected become one line and an exit code."""
+    try:
+        done = work()
+        code = _awaited(done) if isinstance(done, Coroutine) else done
+    except Exception as error:
+        if (told := _told(error)) is None:
+            raise
+        say(told)
+        code = told.code
+    if code:
         raise typer.Exit(int(code))
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; errors that are expected become one line and an exit code."""
-    from bulkhead.bus.port import BusError
-    from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
-    from bulkhead.journal.history import UnknownTask
-
+def _awaited(work: Coroutine[Any, Any, Done]) -> Done:
     try:
         return asyncio.run(work)
-    except Stop as error:
-        stop(error)
-    except UnknownTask as error:
-        stop(Stop(Exit.USAGE, str(error), error.hint))
-    except Unreachable as error:
-        stop(Stop(Exit.UNREACHABLE, str(error), error.hint))
-    except Refused as error:
-        stop(refusal(error))
-    except Unfit as error:
-        stop(Stop(Exit.USAGE, str(error), error.hint))
-    except MeshError as error:
-        stop(Stop(Exit.REFUSED, str(error), error.hint))
-    except BusError as error:
-        stop(Stop(Exit.UNREACHABLE, f"the broker: {error}", "`bulkhead doctor` looks at it"))
     except KeyboardInterrupt:
         if Speech.as_json:
             say(Stop(Exit.FAILED, "stopped by a signal", "the mesh goes on", name="interrupted"))
         else:
             err.print("stopped watching; the mesh continues", style="dim")
         raise typer.Exit(130) from None
+
+
+def _told(error: Exception) -> Stop | None:
+    """An expected error, for people at a command line; None for any other."""
+    from bulkhead.bus.port import BusError
+    from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
+    from bulkhead.journal.history import UnknownTask
+
+    match error:
+        case Stop():
+            return error
+        case Refused():
+            return refusal(error)
+        case UnknownTask() | Unfit():
+            return Stop(Exit.USAGE, str(error), error.hint)
+        case MeshError():
+            return Stop(Exit.UNREACHABLE if isinstance(error, Unreachable) else Exit.REFUSED, str(error), error.hint)
+        case BusError():
+            return Stop(Exit.UNREACHABLE, f"the broker: {error}", "`bulkhead doctor` looks at it")
+    return None
 
 
 HINTS = {

@@ -7,6 +7,7 @@ where (no secrets); credentials.json, mode 0600, holds the API keys that `up` ma
 import hashlib
 import json
 import os
+import pwd
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bulkhead.validation_errors import meant
-from bulkhead_cli.output import Exit, Stop, stop
+from bulkhead_cli.output import Exit, Stop
 
 if TYPE_CHECKING:
     from bulkhead.bus.jetstream.bus import JetStreamBus
@@ -91,14 +92,6 @@ def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: 
     return Target(found_url, key, data if found_url == gateway_url(mesh) else None)
 
 
-def required(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: bool = False) -> Target:
-    """The mesh that the options name, as `find`; ends the command when something is missing."""
-    try:
-        return find(data, url, api_key, tenant, may_make_key=may_make_key)
-    except Stop as error:
-        stop(error)
-
-
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
@@ -167,6 +160,14 @@ def _new_key(data: Path, tenant: str) -> str:
     rows = [*read_json(data / API_KEYS_FILE).get("keys", ()), row]
     replace(data / API_KEYS_FILE, json.dumps({"keys": rows}, indent=1))
     return key
+
+
+def person() -> str:
+    """The user at this machine: everybody who may read the operator's key is an operator."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
 
 
 @asynccontextmanager

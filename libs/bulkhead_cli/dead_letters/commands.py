@@ -3,8 +3,6 @@
 In: the data directory, under the operator's key. Out: text or JSON on standard output, and an exit code.
 """
 
-import os
-import pwd
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +10,12 @@ import typer
 from rich.markup import escape
 
 from bulkhead import amounts
-from bulkhead.bus.port import PubAck
-from bulkhead_cli import target
 from bulkhead_cli.dead_letters import dead_letters as letters
 from bulkhead_cli.dead_letters.dead_letters import Letter, Mark
-from bulkhead_cli.options import Data, Json, SubData
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
-from bulkhead_cli.target import operator_bus
+from bulkhead_cli.invocation import Group
+from bulkhead_cli.options import Broker, reason_of
+from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json
+from bulkhead_cli.target import operator_bus, person
 from bulkhead_contracts import catalog
 
 MIN_ID_CHARS = 4
@@ -28,35 +25,29 @@ LetterId = Annotated[str, typer.Argument(metavar="ID", help="Id of the letter, o
 Again = Annotated[bool, typer.Option("--again", help="Send it even if it was sent again or dismissed before.")]
 All = Annotated[bool, typer.Option("--all", help="Include letters that were sent again or dismissed.")]
 
-letters_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+letters_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @letters_app.callback()
-def dead_letters(
-    context: typer.Context, data: Data = target.DEFAULT_DATA, everything: All = False, as_json: Json = False
-) -> None:
+async def dead_letters(at: Broker, everything: All = False) -> None:
     """List, send again or dismiss messages that a service could not handle.
 
     Without a subcommand, the open letters are listed. Uses the operator's key in DIR.
     """
-    context.obj = (data, as_json)
-    if context.invoked_subcommand is None:
-        _list(data, everything, as_json)
+    await _list(at, everything)
 
 
-@letters_app.command("list", epilog=EXIT_CODES)
-def list_letters(context: typer.Context, data: SubData = None, everything: All = False, as_json: Json = False) -> None:
+@letters_app.command("list")
+async def list_letters(at: Broker, everything: All = False) -> None:
     """List open dead letters, oldest first."""
-    above, above_json = context.obj
-    _list(data or above, everything, as_json or above_json)
+    await _list(at, everything)
 
 
-@letters_app.command("show", epilog=EXIT_CODES)
-def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
+@letters_app.command("show")
+async def show_letter(letter: LetterId, at: Broker) -> None:
     """Show a dead letter: its reason, the actions taken on it, and the original message with its headers."""
-    above, above_json = context.obj
-    values: dict[str, Any] = run(_one(data or above, letter)).as_json()
-    if as_json or above_json:
+    values: dict[str, Any] = _pick(await _all(at.data), letter).as_json()
+    if at.as_json:
         print_json(values)
         return
     body, headers, marks = values.pop("body"), values.pop("headers"), values.pop("marks")
@@ -73,17 +64,24 @@ def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, 
     out.print(body, markup=False)
 
 
-@letters_app.command("redrive", epilog=EXIT_CODES)
-def redrive_letter(
-    context: typer.Context, letter: LetterId, data: SubData = None, again: Again = False, as_json: Json = False
-) -> None:
+@letters_app.command("redrive")
+async def redrive_letter(letter: LetterId, at: Broker, again: Again = False) -> None:
     """Send the original message again, after the cause was repaired.
 
     The letter is no longer open then. If the message fails again, a new letter appears.
     """
-    above, above_json = context.obj
-    found, ack = run(_redrive(data or above, letter, again))
-    if as_json or above_json:
+    async with operator_bus(at.data) as bus:
+        found = _pick(await letters.read_letters(bus), letter)
+        if not found.subject.startswith("mesh."):
+            raise Stop(
+                Exit.REFUSED,
+                f"{found.subject or 'an unknown subject'} is no inbox subject",
+                "look at the letter; what was not addressed to an inbox cannot be sent again",
+            )
+        if found.marks and not again:
+            raise _done(found)
+        ack = await letters.redrive(bus, found, person())
+    if at.as_json:
         print_json({"id": found.id, "subject": found.subject, "stream": ack.stream, "sequence": ack.sequence})
         return
     out.print(f"sent again: {found.subject} is number {ack.sequence} of {ack.stream}", markup=False)
@@ -96,21 +94,24 @@ def redrive_letter(
         )
 
 
-@letters_app.command("dismiss", epilog=EXIT_CODES)
-def dismiss_letter(
-    context: typer.Context,
+@letters_app.command("dismiss")
+async def dismiss_letter(
     letter: LetterId,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the letter.")],
-    data: SubData = None,
-    as_json: Json = False,
+    at: Broker,
 ) -> None:
     """Dismiss a letter that needs no action.
 
     The letter is no longer open, but remains stored.
     """
-    above, above_json = context.obj
-    found, mark = run(_dismiss(data or above, letter, reason))
-    if as_json or above_json:
+    why = reason_of(reason, letters.MAX_REASON_CHARS)
+    async with operator_bus(at.data) as bus:
+        found = _pick(await letters.read_letters(bus), letter)
+        if found.standing == "dismissed":
+            raise _done(found)
+        mark = Mark("dismissed", person(), why)
+        await letters.mark(bus, found, mark)
+    if at.as_json:
         print_json({"id": found.id, "dismissed_by": mark.by, "reason": mark.reason})
     else:
         out.print(f"dismissed by {mark.by}: {found.id[:ID_CHARS]} ({mark.reason})", markup=False)
@@ -121,52 +122,10 @@ async def _all(data: Path) -> list[Letter]:
         return await letters.read_letters(bus)
 
 
-async def _one(data: Path, letter: str) -> Letter:
-    return _pick(await _all(data), letter)
-
-
-async def _redrive(data: Path, letter: str, again: bool) -> tuple[Letter, PubAck]:
-    async with operator_bus(data) as bus:
-        found = _pick(await letters.read_letters(bus), letter)
-        if not found.subject.startswith("mesh."):
-            raise Stop(
-                Exit.REFUSED,
-                f"{found.subject or 'an unknown subject'} is no inbox subject",
-                "look at the letter; what was not addressed to an inbox cannot be sent again",
-            )
-        if found.marks and not again:
-            raise _done(found)
-        return found, await letters.redrive(bus, found, _person())
-
-
-async def _dismiss(data: Path, letter: str, reason: str) -> tuple[Letter, Mark]:
-    if not reason.strip() or len(reason) > letters.MAX_REASON_CHARS:
-        raise Stop(
-            Exit.USAGE,
-            f"--reason has {len(reason.strip())} characters",
-            f"say in 1 to {letters.MAX_REASON_CHARS} why the letter needs nothing",
-        )
-    async with operator_bus(data) as bus:
-        found = _pick(await letters.read_letters(bus), letter)
-        if found.standing == "dismissed":
-            raise _done(found)
-        mark = Mark("dismissed", _person(), " ".join(reason.split()))
-        await letters.mark(bus, found, mark)
-        return found, mark
-
-
 def _done(found: Letter) -> Stop:
     last = found.marks[-1]
     what = f"the letter was {last.what} by {last.by} at {amounts.clock(last.at_unix_ms)}: {last.reason}"
     return Stop(Exit.REFUSED, what, "to send it all the same: `bulkhead dead-letters redrive ID --again`")
-
-
-def _person() -> str:
-    """The user at this machine: everybody who may read the operator's key is an operator."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"user {os.getuid()}"
 
 
 def _pick(found: list[Letter], letter: str) -> Letter:
@@ -177,9 +136,9 @@ def _pick(found: list[Letter], letter: str) -> Letter:
     return matching[-1]
 
 
-def _list(data: Path, everything: bool, as_json: bool) -> None:
-    found = [one for one in run(_all(data)) if everything or not one.marks]
-    if as_json:
+async def _list(at: Broker, everything: bool) -> None:
+    found = [one for one in await _all(at.data) if everything or not one.marks]
+    if at.as_json:
         print_json([one.as_json() for one in found])
         return
     if not found:

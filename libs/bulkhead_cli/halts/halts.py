@@ -4,8 +4,6 @@ In: what is meant and why. Out: the entry as it stands now, text or JSON. With t
 broker: a mesh whose budget or gateway is down can be halted all the same.
 """
 
-import os
-import pwd
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Collection
@@ -25,7 +23,7 @@ from bulkhead.validation_errors import meant
 from bulkhead_cli.halts.target_of_halt import Named
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import Exit, Stop, out, print_json
-from bulkhead_cli.target import Target, operator_bus, read_json
+from bulkhead_cli.target import Target, operator_bus, person, read_json
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Failure
@@ -33,14 +31,6 @@ from bulkhead_contracts.task import TaskEnded
 
 LOOKED_AT = 64
 NOT_HALTED = "not_halted"
-
-
-def person() -> str:
-    """The user at this machine: everybody who may read the operator's key is an operator."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"user {os.getuid()}"
 
 
 @asynccontextmanager

@@ -1,22 +1,21 @@
 """`bulkhead timeline`, `why` and `doctor`: the arguments of each. `main` adds them to `bulkhead`."""
 
-from bulkhead_cli import target
 from bulkhead_cli.operate import commands
-from bulkhead_cli.options import Data, Json, TaskId, TaskTenant
-from bulkhead_cli.output import exit_with, run
+from bulkhead_cli.options import Broker, TaskId, TaskTenant
+from bulkhead_cli.output import Work
 
 
-def timeline(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+def timeline(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
     """Show the messages of a task by step: sender, receiver, time, duration and cost.
 
     Reads the journal with the operator's key, and the trace files. Both are in DIR.
     """
     from bulkhead_cli.inspect.read import show_timeline
 
-    run(show_timeline(data, task, tenant, as_json=as_json))
+    return show_timeline(at.data, task, tenant, as_json=at.as_json)
 
 
-def why(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+def why(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
     """Explain why a task waits, failed, was refused or was halted, and how to go on.
 
     The explanation covers how the task ended, gaps and doubts in its answer, halts, loops, chatter and stalls that the
@@ -25,12 +24,10 @@ def why(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA,
     """
     from bulkhead_cli.inspect.why import show_why
 
-    exit_with(run(show_why(data, task, tenant, as_json=as_json)))
+    return show_why(at.data, task, tenant, as_json=at.as_json)
 
 
-def doctor(
-    data: Data = target.DEFAULT_DATA, redis: commands.DoctorRedis = "", otlp: commands.Otlp = "", as_json: Json = False
-) -> None:
+def doctor(at: Broker, redis: commands.DoctorRedis = "", otlp: commands.Otlp = "") -> Work:
     """Check everything that a mesh depends on.
 
     Checks programs and their versions, disk, clock, keys, the broker and its durability, streams and their settings,
@@ -39,4 +36,4 @@ def doctor(
     """
     from bulkhead_cli.inspect.read import show_doctor
 
-    exit_with(run(show_doctor(data, redis, otlp, as_json=as_json)))
+    return show_doctor(at.data, redis, otlp, as_json=at.as_json)

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli import target
-from bulkhead_cli.options import Data, Json
-from bulkhead_cli.output import EXIT_CODES, run
+from bulkhead_cli.invocation import Group
+from bulkhead_cli.options import Broker, Data
+from bulkhead_cli.output import Work
+from bulkhead_cli.target import DEFAULT_DATA
 
 Nats = Annotated[
     str, typer.Option("--nats", metavar="URL", help="Address of a broker, instead of --data; needs --identity.")
@@ -127,7 +128,7 @@ Otlp = Annotated[
     ),
 ]
 
-render_app = typer.Typer(no_args_is_help=True)
+render_app = Group(no_args_is_help=True)
 
 
 @render_app.callback()
@@ -136,7 +137,7 @@ def render() -> None:
 
 
 def up(
-    data: Data = target.DEFAULT_DATA,
+    data: Data = DEFAULT_DATA,
     scale: Scale = None,
     durability: Durability = "power",
     port: Port = 8080,
@@ -147,7 +148,7 @@ def up(
     store_gib: StoreGib = 0,
     shards: Shards = None,
     tenants: UpTenants = None,
-) -> None:
+) -> Work:
     """Start a mesh and keep it running in the foreground.
 
     Ctrl-C drains the mesh and stops it; a second Ctrl-C stops it at once. The state in DIR survives restarts and kills.
@@ -163,17 +164,16 @@ def up(
         "replicas": replicas,
         "store_gib": store_gib,
     }
-    run(keep_running(data, scale or [], durability, port, given, shards or [], tenants))
+    return keep_running(data, scale or [], durability, port, given, shards or [], tenants)
 
 
-@render_app.command("accounts", epilog=EXIT_CODES)
+@render_app.command("accounts")
 def render_accounts(
-    data: Data = target.DEFAULT_DATA,
+    at: Broker,
     to: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; without it, standard output.")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Work:
     """Write the accounts of a nats-server for this mesh: rights by public key.
 
     Creates the mesh's keys in DIR/identity when there are none; the output contains public keys only. Put the output
@@ -182,7 +182,7 @@ def render_accounts(
     """
     from bulkhead_cli.operate import render as rendering
 
-    run(rendering.accounts(data, to, as_json=as_json))
+    return rendering.accounts(at.data, to, as_json=at.as_json)
 
 
 def backup(
@@ -193,14 +193,13 @@ def backup(
             help="New file, with a dot in its name; or an existing folder, in which the file is named by the time.",
         ),
     ],
-    data: Data = target.DEFAULT_DATA,
+    at: Broker,
     nats: Nats = "",
     identity: Identity = None,
     documents: Documents = None,
     callers: Callers = None,
     keys_passphrase: Passphrase = None,
-    as_json: Json = False,
-) -> None:
+) -> Work:
     """Back up a running or stopped mesh to one file.
 
     The file contains every stream with its sequences, the positions of all consumers, timers, documents and the digests
@@ -212,13 +211,13 @@ def backup(
     """
     from bulkhead_cli.operate import backup as backing
 
-    where = backing.Where(data, nats, identity, documents, callers=callers)
-    run(backing.back_up(where, to, keys_passphrase, as_json=as_json))
+    where = backing.Where(at.data, nats, identity, documents, callers=callers)
+    return backing.back_up(where, to, keys_passphrase, as_json=at.as_json)
 
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="File written by `bulkhead backup`.")],
-    data: Data = target.DEFAULT_DATA,
+    at: Broker,
     nats: Nats = "",
     identity: Identity = None,
     documents: Documents = None,
@@ -227,8 +226,7 @@ def restore(
     shards: RestoreShards = None,
     keys_passphrase: Passphrase = None,
     check: CheckOnly = False,
-    as_json: Json = False,
-) -> None:
+) -> Work:
     """Restore a mesh from a backup.
 
     The target is an empty directory (--data) or a broker without streams (--nats). The whole file is checked before
@@ -239,10 +237,6 @@ def restore(
     from bulkhead_cli.operate import backup as backing
     from bulkhead_cli.operate.up import parse_shards
 
-    async def do() -> None:
-        where = backing.Where(data, nats, identity, documents, replicas, callers)
-        await backing.restore(
-            where, source, keys_passphrase, check=check, as_json=as_json, shards=parse_shards(shards or [])
-        )
-
-    run(do())
+    where = backing.Where(at.data, nats, identity, documents, replicas, callers)
+    divided = parse_shards(shards or [])
+    return backing.restore(where, source, keys_passphrase, check=check, as_json=at.as_json, shards=divided)

@@ -1,13 +1,12 @@
 """`bulkhead replay`, `export` and `analyze`: the arguments of each. `main` adds them to `bulkhead`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from bulkhead_cli import output, target
-from bulkhead_cli.options import ApiKey, Data, Form, Json, RequireComplete, TaskId, TaskTenant, Url
-from bulkhead_cli.output import Exit, Stop, exit_with, run
+from bulkhead_cli.options import Broker, Either, Form, Json, RequireComplete, TaskId, TaskTenant
+from bulkhead_cli.output import Exit, Stop, Work
 from bulkhead_contracts import subjects
 
 TaskOrFile = Annotated[
@@ -63,6 +62,7 @@ RowsOnly = Annotated[bool, typer.Option("--rows", help="Print the converted rows
 
 def replay(
     context: typer.Context,
+    at: Either,
     task: TaskOrFile = "",
     every: Every = False,
     from_step: FromStep = None,
@@ -71,11 +71,7 @@ def replay(
     watch: Watch = False,
     require_complete: RequireComplete = False,
     tenant: TaskTenant = "",
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    as_json: Json = False,
-) -> None:
+) -> Work:
     """Replay a task's decisions and compare them with the record, or fork the task.
 
     A replay runs every decider of the task again on the recorded messages and compares each decision byte for byte.
@@ -91,46 +87,39 @@ def replay(
     from bulkhead_cli.replay import replay as replaying
 
     if every == bool(task):
-        output.stop(Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`"))
+        raise Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`")
     if from_step == "":  # An empty variable of a script: the caller meant a fork, not a comparison.
-        output.stop(Stop(Exit.USAGE, "--from-step names no step", "say its id, or its number in the plan, from 1"))
+        raise Stop(Exit.USAGE, "--from-step names no step", "say its id, or its number in the plan, from 1")
     if from_step:
-        more = {"tenant": tenant, "url": url, "api_key": api_key, "watch": watch, "dry_run": dry_run}
-        _fork(task, from_step, edit, data, more | {"as_json": as_json, "complete": require_complete})
-        return
+        from bulkhead_cli.replay.fork import Edit, fork_task, read_edit
+
+        if not task or _is_file(task):
+            raise Stop(Exit.USAGE, "--from-step needs a task of a running mesh", "`bulkhead tasks` lists the ids")
+        changes = read_edit(edit) if edit else Edit()
+        options = {"watch": watch, "dry_run": dry_run, "complete": require_complete}
+        return fork_task(at, _token(task), from_step, changes, tenant=tenant, **options)
     if edit or dry_run or watch or require_complete:
-        output.stop(
-            Stop(
-                Exit.USAGE,
-                "--edit, --dry-run, --watch and --require-complete belong to --from-step",
-                "name the step from which on the task is to run again",
-            )
+        raise Stop(
+            Exit.USAGE,
+            "--edit, --dry-run, --watch and --require-complete belong to --from-step",
+            "name the step from which on the task is to run again",
         )
     if any(str(context.get_parameter_source(name)).endswith("COMMANDLINE") for name in ("url", "api_key")):
-        output.stop(
-            Stop(
-                Exit.USAGE,
-                "--url and --api-key belong to --from-step: the record is read from the broker, on the mesh's machine",
-                "name its folder with --data; a file of `export` needs neither",
-            )
+        raise Stop(
+            Exit.USAGE,
+            "--url and --api-key belong to --from-step: the record is read from the broker, on the mesh's machine",
+            "name its folder with --data; a file of `export` needs neither",
         )
     if tenant and (every or _is_file(task)):
-        output.stop(Stop(Exit.USAGE, "--tenant belongs to a task's id", "leave it out"))
+        raise Stop(Exit.USAGE, "--tenant belongs to a task's id", "leave it out")
     if every:
-        exit_with(run(replaying.show_all(data, as_json=as_json)))
-    elif _is_file(task):
-        exit_with(run(replaying.show_file(Path(task), as_json=as_json)))
-    else:
-        exit_with(run(replaying.show_task(data, _token(task), tenant, as_json=as_json)))
+        return replaying.show_all(at.data, as_json=at.as_json)
+    if _is_file(task):
+        return replaying.show_file(Path(task), as_json=at.as_json)
+    return replaying.show_task(at.data, _token(task), tenant, as_json=at.as_json)
 
 
-def export(
-    task: TaskId,
-    to: OutputFile = None,
-    tenant: TaskTenant = "",
-    data: Data = target.DEFAULT_DATA,
-    as_json: Json = False,
-) -> None:
+def export(task: TaskId, at: Broker, to: OutputFile = None, tenant: TaskTenant = "") -> Work:
     """Export a task's whole history to one file that can be replayed on any machine.
 
     The file contains every message of the task with its headers, and all content that they refer to: the objective,
@@ -140,10 +129,10 @@ def export(
     """
     from bulkhead_cli.replay.export import show_export
 
-    run(show_export(data, task, to, tenant, as_json=as_json))
+    return show_export(at.data, task, to, tenant, as_json=at.as_json)
 
 
-def analyze(file: RunFile, form: FormOption = "auto", rows: RowsOnly = False, as_json: Json = False) -> None:
+def analyze(file: RunFile, form: FormOption = "auto", rows: RowsOnly = False, as_json: Json = False) -> Work:
     """Find loops, deadlocks, chatter and stalls in a recorded run of any system.
 
     The detectors are those that watch a running mesh. A row of the plain format: {"task": "t1", "agent": "a",
@@ -157,24 +146,7 @@ def analyze(file: RunFile, form: FormOption = "auto", rows: RowsOnly = False, as
     """
     from bulkhead_cli.inspect.analyze import show_analysis
 
-    try:
-        code = show_analysis(file, form, as_rows=rows, as_json=as_json)
-    except Stop as error:
-        output.stop(error)
-    exit_with(code)
-
-
-def _fork(task: str, from_step: str, edit: str, data: Path, more: dict[str, Any]) -> None:
-    from bulkhead_cli.replay import fork
-
-    if not task or _is_file(task):
-        output.stop(Stop(Exit.USAGE, "--from-step needs a task of a running mesh", "`bulkhead tasks` lists the ids"))
-
-    async def work() -> Exit:
-        changes = fork.read_edit(edit) if edit else fork.Edit()
-        return await fork.fork_task(data, _token(task), from_step, changes, **more)
-
-    exit_with(run(work()))
+    return show_analysis(file, form, as_rows=rows, as_json=as_json)
 
 
 def _is_file(name: str) -> bool:
@@ -186,4 +158,4 @@ def _token(task: str) -> str:
     try:
         return subjects.token(task)
     except subjects.SubjectError as error:
-        output.stop(Stop(Exit.USAGE, str(error), "`bulkhead tasks` lists the ids"))
+        raise Stop(Exit.USAGE, str(error), "`bulkhead tasks` lists the ids") from error

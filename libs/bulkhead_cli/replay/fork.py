@@ -16,6 +16,7 @@ from bulkhead.bus.port import Stored
 from bulkhead.journal.history import each_fact, entries, one_task
 from bulkhead.validation_errors import misfits
 from bulkhead_cli import target
+from bulkhead_cli.options import Either
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus
 from bulkhead_cli.tasks import follow
@@ -216,28 +217,25 @@ def _bad_edit(error: ValidationError, model: type[BaseModel] = Edit) -> Stop:
 
 
 async def fork_task(
-    data: Path,
+    at: Either,
     task: str,
     from_step: str,
     edit: Edit,
     *,
     tenant: str = "",
-    url: str = "",
-    api_key: str = "",
     watch: bool = False,
     dry_run: bool = False,
-    as_json: bool = False,
     complete: bool = False,
 ) -> Exit:
     """Fork, say what that means, and with `watch` follow. Raises Stop, MeshError, BusError.
 
     The new task is that of whoever's key this is; the gateway lets a person fork tasks of the own tenant only.
     """
-    async with operator_bus(data) as bus:
+    async with operator_bus(at.data) as bus:
         journal = await one_task(bus, task, tenant, reservations=False)
     past = read_past(journal)
     fork = plan_fork(task, past, from_step, edit)
-    if not as_json:
+    if not at.as_json:
         _tell(fork, edit)
     refuse_repeats(fork)
     told = {
@@ -247,18 +245,18 @@ async def fork_task(
         "writes": [_write(one) for one in fork.writes],
     }
     if dry_run:
-        if as_json:
+        if at.as_json:
             print_json({"forks": task, **told, "submission": fork.body})
         return Exit.OK
-    found = target.find(data, url, api_key, past.tenant, may_make_key=True)
-    async with found.mesh() as mesh:
+    gateway = target.find(at.data, at.url, at.api_key, past.tenant, may_make_key=True)
+    async with gateway.mesh() as mesh:
         new = await mesh.submit(**fork.body)
-        if as_json:
+        if at.as_json:
             print_json({"event": "submitted", "task_id": new.id, "forks": task, **told})
         else:
             out.print(new.id, markup=False)
         if watch:
-            return await follow.watch(new, out, as_json=as_json, complete=complete)
+            return await follow.watch(new, out, as_json=at.as_json, complete=complete)
         rejection = await rejected_at_once(new)
     if rejection is not None:
         raise Stop(
@@ -267,7 +265,7 @@ async def fork_task(
             str(rejection.get("hint") or ""),
             name=str(rejection["code"]),
         )
-    if not as_json:
+    if not at.as_json:
         err.print(f"follow it: bulkhead watch {new.id}", style="dim", markup=False)
     return Exit.OK
 

@@ -6,23 +6,18 @@ from typing import Annotated
 import typer
 
 from bulkhead import amounts
-from bulkhead_cli import output, target
 from bulkhead_cli.options import (
-    ApiKey,
-    Data,
+    Gateway,
     IdempotencyKey,
-    Json,
     PlanFile,
     RequireComplete,
     TaskId,
-    Tenant,
     ToolNames,
-    Url,
     amount,
     dollars,
     duration_s,
 )
-from bulkhead_cli.output import Exit, Stop, exit_with, run
+from bulkhead_cli.output import Exit, Stop, Work
 from bulkhead_contracts import bounds
 
 DEADLINE = f"{bounds.DEFAULT_TASK_DEADLINE_MS // 1000} s"
@@ -97,9 +92,9 @@ CancelReason = Annotated[str, typer.Option("--reason", help="Reason, stored with
 
 def submit(
     objective: Objective,
+    at: Gateway,
     docs: Docs = None,
     skip_unreadable: SkipUnreadable = False,
-    tenant: Tenant = "",
     limit_usd: LimitUsd = None,
     limit_tokens: LimitTokens = None,
     deadline: Deadline = "",
@@ -111,18 +106,12 @@ def submit(
     tool: ToolNames = None,
     idempotency_key: IdempotencyKey = "",
     no_check: NoCheck = False,
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    as_json: Json = False,
-) -> None:
+) -> Work:
     """See SUBMIT_HELP, which states the defaults."""
     from bulkhead_cli.tasks.tasks import submit_task
 
     if require_complete and not watch:
-        output.stop(
-            Stop(Exit.USAGE, "--require-complete needs the answer, and submit does not wait for it", "add --watch")
-        )
+        raise Stop(Exit.USAGE, "--require-complete needs the answer, and submit does not wait for it", "add --watch")
     wanted = {
         "plan": plan,
         "tools": tuple(tool or ()),
@@ -134,35 +123,18 @@ def submit(
         "feature": feature,
         "workflow": workflow,
     }
-    mesh = target.required(data, url, api_key, tenant, may_make_key=True)
-    options = {"watch": watch, "as_json": as_json, "complete": require_complete, "skip_unreadable": skip_unreadable}
-    exit_with(run(submit_task(mesh, objective, docs or [], wanted, **options)))
+    options = {"watch": watch, "as_json": at.as_json, "complete": require_complete, "skip_unreadable": skip_unreadable}
+    return submit_task(at.target(may_make_key=True), objective, docs or [], wanted, **options)
 
 
-def watch(
-    task: TaskId,
-    require_complete: RequireComplete = False,
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+def watch(task: TaskId, at: Gateway, require_complete: RequireComplete = False) -> Work:
     """Follow a task from its start to its end and print its answer."""
     from bulkhead_cli.tasks.tasks import watch_task
 
-    mesh = target.required(data, url, api_key, tenant)
-    exit_with(run(watch_task(mesh, task, as_json=as_json, complete=require_complete)))
+    return watch_task(at.target(), task, as_json=at.as_json, complete=require_complete)
 
 
-def tasks(
-    limit: Limit = 20,
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+def tasks(at: Gateway, limit: Limit = 20) -> Work:
     """List the tenant's tasks, newest first.
 
     A status is followed by the state of the answer: "degraded" (a part came from a fallback, or a call failed) or
@@ -170,36 +142,21 @@ def tasks(
     """
     from bulkhead_cli.tasks.tasks import list_tasks
 
-    run(list_tasks(target.required(data, url, api_key, tenant), limit, as_json=as_json))
+    return list_tasks(at.target(), limit, as_json=at.as_json)
 
 
-def show(
-    task: TaskId,
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+def show(task: TaskId, at: Gateway) -> Work:
     """Show a task: its steps, its answer and its cost."""
     from bulkhead_cli.tasks.tasks import show_task
 
-    run(show_task(target.required(data, url, api_key, tenant), task, as_json=as_json))
+    return show_task(at.target(), task, as_json=at.as_json)
 
 
-def cancel(
-    task: TaskId,
-    reason: CancelReason = "",
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+def cancel(task: TaskId, at: Gateway, reason: CancelReason = "") -> Work:
     """Cancel a task.
 
     The task ends soon after the request; [bold]bulkhead watch TASK[/bold] shows when.
     """
     from bulkhead_cli.tasks.tasks import cancel_task
 
-    run(cancel_task(target.required(data, url, api_key, tenant), task, reason, as_json=as_json))
+    return cancel_task(at.target(), task, reason, as_json=at.as_json)

@@ -3,7 +3,6 @@
 In: a target, files, names. Out: text or JSON on standard output, and an exit code.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,47 +13,20 @@ from rich.table import Table
 from bulkhead.amounts import clock, counted
 from bulkhead.client.errors import Refused
 from bulkhead.validation_errors import meant
-from bulkhead_cli import target
-from bulkhead_cli.options import ApiKey, Data, Json, SubData, Tenant, Url
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json, print_whole, refusal, run
+from bulkhead_cli.invocation import Group
+from bulkhead_cli.options import Gateway
+from bulkhead_cli.output import EXIT_CODES, Exit, Stop, Work, out, print_json, print_whole, refusal
+from bulkhead_cli.target import Target
 from bulkhead_cli.tasks import document_files
 
 DIGEST_CHARS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """The options, which may stand before a subcommand as well as after it."""
-
-    data: Path
-    url: str
-    api_key: str
-    tenant: str
-    as_json: bool
-
-    def with_(self, data: Path | None, url: str, api_key: str, tenant: str, as_json: bool) -> "Said":
-        """Options after the subcommand override those before it."""
-        return Said(
-            data or self.data, url or self.url, api_key or self.api_key, tenant or self.tenant, as_json or self.as_json
-        )
-
-    def target(self, *, may_make_key: bool = False) -> target.Target:
-        """The mesh that is meant; ends the command when it cannot be told."""
-        return target.required(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
-
-
-documents_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+documents_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @documents_app.callback()
-def top(
-    context: typer.Context,
-    data: Data = target.DEFAULT_DATA,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+def top(at: Gateway) -> Work:
     """List, add or delete the documents that the tenant's tasks search.
 
     Without a subcommand, the documents are listed. A name stands for one document: another document of the same name
@@ -62,61 +34,39 @@ def top(
 
     Examples: bulkhead documents · bulkhead documents add ./notes · bulkhead documents delete fares.md
     """
-    context.obj = Said(data, url, api_key, tenant, as_json)
-    if context.invoked_subcommand is None:
-        run(_list(context.obj.target(), as_json=as_json))
+    return _list(at.target(), as_json=at.as_json)
 
 
-@documents_app.command("list", epilog=EXIT_CODES)
-def show(
-    context: typer.Context,
-    data: SubData = None,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+@documents_app.command("list")
+def show(at: Gateway) -> Work:
     """List the tenant's documents by name, each with its number of passages and versions and its date."""
-    said = context.obj.with_(data, url, api_key, tenant, as_json)
-    run(_list(said.target(), as_json=said.as_json))
+    return _list(at.target(), as_json=at.as_json)
 
 
-@documents_app.command("add", epilog=EXIT_CODES)
+@documents_app.command("add")
 def add(
-    context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or directories of documents.")],
-    data: SubData = None,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+    at: Gateway,
+) -> Work:
     """Add documents: text, Markdown, HTML, CSV or PDF.
 
     A document of the same name is replaced, unless its content is the same. Unreadable files of a directory are
     reported and left out.
     """
-    said = context.obj.with_(data, url, api_key, tenant, as_json)
-    run(_add(said.target(may_make_key=True), paths, as_json=said.as_json))
+    return _add(at.target(may_make_key=True), paths, as_json=at.as_json)
 
 
-@documents_app.command("delete", epilog=EXIT_CODES)
+@documents_app.command("delete")
 def delete(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name in the output of `bulkhead documents list`.")],
-    data: SubData = None,
-    url: Url = "",
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
-    as_json: Json = False,
-) -> None:
+    at: Gateway,
+) -> Work:
     """Delete a document and all of its versions. It can only be added again, not restored."""
-    said = context.obj.with_(data, url, api_key, tenant, as_json)
-    run(_delete(said.target(), name, as_json=said.as_json))
+    return _delete(at.target(), name, as_json=at.as_json)
 
 
-async def _list(found: target.Target, *, as_json: bool) -> None:
-    async with found.mesh() as mesh:
+async def _list(gateway: Target, *, as_json: bool) -> None:
+    async with gateway.mesh() as mesh:
         rows = await mesh.documents()
     if as_json:
         print_json(rows)
@@ -139,9 +89,9 @@ async def _list(found: target.Target, *, as_json: bool) -> None:
     print_whole(table)
 
 
-async def _add(found: target.Target, paths: list[Path], *, as_json: bool) -> None:
+async def _add(gateway: Target, paths: list[Path], *, as_json: bool) -> None:
     uploads = document_files.find(paths)
-    async with found.mesh() as mesh:
+    async with gateway.mesh() as mesh:
         fates = await document_files.add(mesh, uploads, told=not as_json)
     if as_json:
         print_json(document_files.as_json(uploads, fates, paths))
@@ -149,10 +99,10 @@ async def _add(found: target.Target, paths: list[Path], *, as_json: bool) -> Non
         document_files.tell_passed_over(paths)
 
 
-async def _delete(found: target.Target, name: str, *, as_json: bool) -> None:
+async def _delete(gateway: Target, name: str, *, as_json: bool) -> None:
     if not name.strip():
         raise Stop(Exit.USAGE, "the name is empty", "`bulkhead documents` lists the names")
-    async with found.mesh() as mesh:
+    async with gateway.mesh() as mesh:
         try:
             gone = await mesh.delete_document(name)
         except Refused as error:

@@ -1,13 +1,11 @@
 """What the options of `halt` and `resume` mean, and how a breaker is shown."""
 
 import pytest
-import typer
 
-from bulkhead_cli.halts.commands import Named, named
+from bulkhead_cli.halts.commands import Named, Names
 from bulkhead_cli.halts.halts import state_of
+from bulkhead_cli.output import Exit, Stop
 from bulkhead_contracts.control import Breaker
-
-NONE = {"task": "", "agent": "", "tool": "", "model": "", "feature": ""}
 
 
 @pytest.mark.parametrize(
@@ -20,15 +18,15 @@ NONE = {"task": "", "agent": "", "tool": "", "model": "", "feature": ""}
     ],
 )
 def test_options_name_one_thing(options: dict, tenant: str, meant: Named, words: str) -> None:
-    found = named(NONE | options, tenant)
+    found = Names(**options, tenant=tenant).named()
     assert found == meant and str(found) == words
 
 
 @pytest.mark.parametrize("options", [{}, {"tool": "a", "model": "b"}])
-def test_nothing_and_two_things_are_wrong_usage(options: dict, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as ended:
-        named(NONE | options, "")
-    assert ended.value.exit_code == 2 and "name one thing" in capsys.readouterr().err
+def test_nothing_and_two_things_are_wrong_usage(options: dict) -> None:
+    with pytest.raises(Stop, match="name one thing") as ended:
+        Names(**options).named()
+    assert ended.value.code is Exit.USAGE
 
 
 def test_an_open_breaker_whose_time_is_over_lets_trials_through() -> None:
