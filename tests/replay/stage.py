@@ -44,6 +44,7 @@ from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
 from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
+from tests.eventually import until
 from tests.unit.services.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
 
 TENANT, OTHER = "demo", "acme"
@@ -177,9 +178,7 @@ class Stage:
         """Where the gateway listens now."""
         component = self.mesh.running["gateway", "0"].service.component
         assert isinstance(component, gateway.Gateway)
-        async with asyncio.timeout(FACT_TIMEOUT_S):
-            while not component.port:
-                await asyncio.sleep(0.005)
+        await until(lambda: component.port, timeout_s=FACT_TIMEOUT_S)
         self.url = f"http://127.0.0.1:{component.port}"
 
     async def history(self, task: str, tenant: str = TENANT) -> History:

@@ -21,6 +21,7 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.budget.ledger import journal_writer, model
+from tests.samples import sample
 from tests.simulation import world
 from tests.simulation.laws import reading, record
 from tests.simulation.mesh.chaos import Chaos
@@ -117,17 +118,7 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
     doer = make_context(SERVICE, who, MemoryBus(Link(mesh, who), who), identity, clock=mesh._clock.now_ms)
     limit, later_ms = fit * WORST + WORST - 1, mesh._clock.now_ms() + 3_600_000
     grant = Signer("signer", world.seeds()["signer"]).grant(
-        TaskGrant(
-            tenant=TENANT,
-            task=TASK,
-            actor="ann",
-            tools=(),
-            document_scopes=(),
-            day_cost_usd_micros=10**9,
-            day_tokens=10**9,
-            limits=TaskLimits(cost_usd_micros=limit),
-            expires_unix_ms=later_ms,
-        )
+        sample(TaskGrant, tenant=TENANT, task=TASK, limits=TaskLimits(cost_usd_micros=limit), expires_unix_ms=later_ms)
     )
     race = Race(doer.publisher, grant, limit, random.Random(f"race/{seed}"))
     loop.call_later(CALM_AFTER_S, mesh._calm)

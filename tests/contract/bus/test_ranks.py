@@ -17,6 +17,7 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.nats.streams import PRIORITY_GROUP, Layout, durables
 from tests.contract.bus.server import NatsServer
 from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
+from tests.eventually import until
 
 SUBJECT = subjects.mesh("planner", "worker", "acme", "Task-1")
 DEADLINE_S = 20.0
@@ -85,9 +86,7 @@ async def asking(world: JetStreamWorld, count: int) -> None:
 
 
 async def had(names: list[str], *replicas: Replica) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not set(names) <= {name for one in replicas for name in one.names()}:
-            await asyncio.sleep(0.02)
+    await until(lambda: set(names) <= {name for one in replicas for name in one.names()})
 
 
 async def test_a_shard_stays_with_the_nearest_replica_and_goes_to_another_when_that_is_gone(world) -> None:

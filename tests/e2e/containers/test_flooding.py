@@ -11,6 +11,7 @@ import pytest
 
 from bulkhead.client import Mesh
 from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, Count, Field, finished
+from tests.eventually import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,9 +27,7 @@ async def test_a_flood_waits_for_its_places_and_another_tenant_goes_on(field: Fi
         async with field.counter.held():
             before = field.counter.arrived
             flood = [await Count(field, crowd).submit() for _ in range(CROWD_PLACES)]
-            async with asyncio.timeout(WITHIN_S):
-                while field.counter.arrived < before + CROWD_PLACES:
-                    await asyncio.sleep(0.05)
+            await until(lambda: field.counter.arrived >= before + CROWD_PLACES, timeout_s=WITHIN_S)
             # All its places are taken and nothing in them can end: who comes now waits.
             flood += await asyncio.gather(*(Count(field, crowd).submit() for _ in range(CROWD_WAITING)))
             async with asyncio.timeout(WITHIN_S):

@@ -15,6 +15,7 @@ from bulkhead_infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count, Field
 from tests.e2e.containers.test_operating import examined
 from tests.e2e.fixtures.gate import GatedCounter
+from tests.eventually import until
 
 WITHIN_S = 150.0
 LOOK = """
@@ -75,9 +76,7 @@ class Three(Field):
 async def another_ends(tasks: list[Count]) -> None:
     """Load goes on: since now a task went in, and ended."""
     before = len(tasks)
-    async with asyncio.timeout(WITHIN_S):
-        while len(tasks) <= before:
-            await asyncio.sleep(0.05)
+    await until(lambda: len(tasks) > before, timeout_s=WITHIN_S)
     await tasks[before].ends_rightly()
 
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import time
 from typing import Any
 
-import httpx
 import pytest
 
 from bulkhead.bus.port import PublishRefused
@@ -18,7 +16,6 @@ from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.outsider import headers, raw
-from tests.e2e.fixtures.tokens import Issuer
 from tests.e2e.fixtures.world import World, until, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,81 +36,6 @@ def step(name: str, instruction: str, *inputs: str, tools: tuple[str, ...] = ())
         "acceptance": "Says something.",
         "kind": "agent",
     }
-
-
-async def post(world: World, body: bytes | dict, token: str = "") -> httpx.Response:
-    token = token or world.mesh.credentials["submitter"]
-    head = {"Authorization": f"Bearer {token}", "Idempotency-Key": f"k-{time.time_ns()}"}
-    async with httpx.AsyncClient(base_url=world.mesh.url, timeout=30) as http:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await http.post("/v1/tasks", content=content, headers=head)
-
-
-def refused(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
-    """Problem details that say what happened and what to do."""
-    assert answer.status_code in statuses, (answer.status_code, answer.text[:500])
-    assert answer.headers["content-type"].startswith("application/problem+json")
-    problem: dict[str, Any] = answer.json()
-    assert problem["status"] == answer.status_code and problem["title"] and problem["detail"] and problem["hint"]
-    return problem
-
-
-@pytest.mark.parametrize(
-    "body, statuses, told",
-    [
-        (b"", (400,), "JSON"),
-        (b"\xff\xfe not json", (400,), "JSON"),
-        (b"[1, 2]", (422,), "body"),
-        ({}, (422,), "objective"),
-        ({"objective": ""}, (422,), "objective"),
-        ({"objective": "x" * 100_000}, (413,), "16384 characters"),
-        ({"objective": "x" * 1_048_576}, (413,), "documents"),
-        ({"objective": "x", "objektive": "y"}, (422,), "unknown field"),
-        ({"objective": "x", "limits": {"tokens": -1}}, (422,), "limits.tokens"),
-        ({"objective": "x", "limits": {"cost_usd_micros": "1"}}, (422,), "limits.cost_usd_micros"),
-        ({"objective": "x", "limits": {"deadline_ms": 10**18}}, (422,), "limits.deadline_ms"),
-        (b'{"objective": "x", "limits": {"tokens": NaN}}', (400, 422), ""),
-        (b'{"objective": "x", "limits": {"tokens": 1e400}}', (400, 422), ""),
-        ({"objective": "x", "plan": {"steps": []}}, (422,), "plan.steps"),
-        ({"objective": "x", "plan": {"steps": [step(f"s{i}", "x") for i in range(10_000)]}}, (413, 422), ""),
-        (b'{"objective": ' * 50_000, (400, 413), ""),
-    ],
-)
-async def test_a_body_that_does_not_fit_is_refused_with_a_hint(world: World, body, statuses, told) -> None:
-    problem = refused(await post(world, body), *statuses)
-    assert told in json.dumps(problem), problem
-
-
-async def test_who_may_not_is_told_so(world: World, issuer: Issuer) -> None:
-    good = {"objective": "Say something."}
-    wrong = {
-        "expired": issuer.token("t0", "submitter", exp=int(time.time()) - 3600),
-        "another issuer": issuer.token("t0", "submitter", iss="https://evil.test"),
-        "another audience": issuer.token("t0", "submitter", aud="somebody"),
-        "another key": Issuer().token("t0", "submitter"),
-        "no tenant": issuer.token("t0", "submitter", tenant=None),
-        "no such role": issuer.token("t0", "emperor"),
-        "an unknown key": "bk_unknown",
-        "garbage": "a.b.c",
-    }
-    for name, token in wrong.items():
-        problem = refused(await post(world, good, token), 401)
-        assert token not in json.dumps(problem), f"{name}: the credential is not repeated"
-    assert "expired" in refused(await post(world, good, wrong["expired"]), 401)["detail"]
-    async with httpx.AsyncClient(base_url=world.mesh.url) as http:
-        refused(await http.get("/v1/tasks"), 401)
-    refused(await post(world, good, issuer.token("t0", "auditor")), 403)
-    assert (await post(world, good, issuer.token("t0", "submitter"))).status_code == 202
-
-
-async def test_another_tenants_task_is_not_there(world: World, issuer: Issuer) -> None:
-    task = await world.submit("t1", "Mine alone.")
-    async with httpx.AsyncClient(base_url=world.mesh.url) as http:
-        head = {"Authorization": f"Bearer {issuer.token('t2', 'operator')}"}
-        for path in (f"/v1/tasks/{task.id}", f"/v1/tasks/{task.id}/events", "/v1/tasks/no.such"):
-            refused(await http.get(path, headers=head), 404)
-        refused(await http.post(f"/v1/tasks/{task.id}/cancel", headers=head), 404)
-    await world.finish(task)
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,15 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
-import venv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from bulkhead.client import Mesh
 from bulkhead_infra.demo.corpus import generate
-from bulkhead_infra.nats.server import binary
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.e2e.fixtures.world import MEDIA, until, verdict
 
@@ -131,63 +126,3 @@ async def test_everything_killed_at_once_goes_on_where_it_was_and_ctrl_c_drains(
 
 async def _none(found: list[int]) -> bool:
     return not found
-
-
-def _up_fails(data: Path, *words: str, python: str = sys.executable, code: int = 1, **environ: str) -> str:
-    done = subprocess.run(
-        [python, "-m", "bulkhead_cli.main", "up", "--data", str(data), *words],
-        capture_output=True,
-        text=True,
-        env=_environ(COLUMNS="400", **environ),
-        timeout=60,
-    )
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr
-
-
-def test_a_port_in_use(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        said = _up_fails(tmp_path, "--port", str(port))
-    assert f"port {port}" in said and "in use" in said and "--port 0" in said
-
-
-def test_a_missing_broker(tmp_path: Path) -> None:
-    """A Python that has our packages and no nats-server beside it, nor on its PATH."""
-    assert binary().is_file(), "it is there otherwise"
-    venv.create(tmp_path / "bare", symlinks=True)
-    packages = os.pathsep.join(one for one in sys.path if one)
-    (tmp_path / "empty").mkdir()
-    said = _up_fails(
-        tmp_path / "data",
-        "--port",
-        "0",
-        python=str(tmp_path / "bare" / "bin" / "python"),
-        PYTHONPATH=packages,
-        PATH=str(tmp_path / "empty"),
-    )
-    assert "nats-server is not installed" in said and "make setup" in said
-
-
-@pytest.mark.parametrize(
-    "spoil, told, code",
-    [
-        (lambda data: data.write_text("a file"), "cannot be used", 2),
-        (lambda data: _garbage(data / "identity" / "planner.nkey"), "planner.nkey", 1),
-        (lambda data: _garbage(data / "nats"), "nats", 2),
-    ],
-    ids=["a-file", "a-broken-key", "a-broken-store"],
-)
-def test_a_directory_that_is_no_good(tmp_path: Path, spoil, told: str, code: int) -> None:
-    data = tmp_path / "data"
-    spoil(data)
-    assert told in _up_fails(data, "--port", "0", code=code)
-
-
-def _garbage(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True)
-    path.write_text("garbage")
-    path.chmod(0o600)

@@ -8,32 +8,8 @@ from tests.health_set.runs.traces import Trace
 from tests.health_set.sets import DAILY
 
 # Said by hand, because sentences out of a form resemble each other more than those of a real discussion do.
-DEBATE = (
-    "We should decide today whether the {thing} moves to the new store. I lean towards yes, mostly for {place}.",
-    "Before we do: what happens to readers who still hold the old address? Nobody has told me.",
-    "They get redirected for 90 days. {person} tested that with {n} clients and two of them ignored the redirect.",
-    "Two of {n} is a lot if they belong to a hospital. Do we know whose they were?",
-    "One was a cron script of our own; the other belongs to the branch in {place2}. I can phone them.",
-    "Then my worry shrinks to cost. Double storage for three months is around {n2} euros.",
-    "You counted the archive twice, I believe. Without it I arrive at a third of that.",
-    "Right, my sheet summed a subtotal. So money is no argument either way any more.",
-    "There is still the audit. {person2} wants evidence that nothing was altered on the way.",
-    "Checksums per file, signed once before and once after. It takes an evening to write.",
-    "Who runs it? The night shift may not log in to the new store before the contract is signed.",
-    "Legal signs on Thursday, so Friday night is the earliest. Monday is a holiday in {place}.",
-    "Friday it is, provided that somebody can roll back on Saturday. I am away.",
-    "{person} offered to stay. The way back is a switch of one alias; we rehearsed it in May.",
-    "Good. Let me restate: move on Friday, checksums before and after, alias as the way back, {place2} gets a call.",
-    "Agreed, and I would add that the two odd clients are fixed first. Otherwise I have nothing left.",
-    "Done then. I write it down and send it round; objections until noon.",
-)
-REVIEWS = (
-    "The second paragraph promises a refund that the terms exclude; take it out.",
-    "Better. Now the tone: three exclamation marks in a letter about a death in the family.",
-    "The amount has no currency, and {place} pays in crowns.",
-    "Please name the person to call. 'Our team' helps nobody.",
-    "The date format is American, the reader is not.",
-)
+DEBATE = words.TEXTS["debate"]
+REVIEWS = words.TEXTS["reviews"]
 SUMMARIES = ("Part {n} is done: {text}", "Finished {n}. {text}", "{text} That closes item {n}.")
 
 

@@ -12,22 +12,7 @@ from tests.health_set.sets import DAILY
 
 ROUNDS = 14
 LOOSE = 3
-THOUGHTS = (
-    "Let me check that once more.",
-    "I should verify this before I go on.",
-    "Hmm, that is odd. I will look again.",
-    "The result was not what I expected, so I try the same thing.",
-    "Perhaps it works now.",
-    "I need this information to answer the question.",
-    "To be sure, I repeat the query.",
-    "Let me retry that call.",
-    "First I have to find out what the file says.",
-    "I will now look it up.",
-    "OK, next step: look it up.",
-    "It seems that I do not have the data yet; fetching it.",
-    "Going back to the source.",
-    "One more attempt.",
-)
+THOUGHTS = words.TEXTS["thoughts"]
 
 
 def before(trace: Trace, rng: Random, most: int = 8) -> None:

@@ -13,48 +13,9 @@ from tests.health_set.sets import DAILY
 
 ROUNDS = 14
 TALK = 10
-THANKS = (
-    "Thank you so much, that was very helpful!",
-    "You are most welcome! Anything else?",
-    "No, that is all. Thanks again!",
-    "My pleasure, have a wonderful day!",
-    "You too, it was great working with you.",
-    "Likewise! Let me know if you need me.",
-    "Will do, and the same to you. Cheers!",
-    "Cheers! Looking forward to the next one.",
-    "Me too! Take care.",
-    "Take care, and thanks for the kind words.",
-    "Thank you for yours! All the best.",
-    "All the best to you as well!",
-)
-PASSES = (
-    "I think this is one for you, could you take it?",
-    "This is outside my remit, passing it on.",
-    "Over to you.",
-    "Please handle this request.",
-    "You are the better one for that, go ahead.",
-    "I have no access to it; can you?",
-    "Forwarding, as agreed.",
-    "Could you have a look, please?",
-    "That belongs to your team, I believe.",
-    "Yours, I guess.",
-    "Kindly take care of the attached.",
-    "Nothing that I can do here, but you might.",
-)
-VAGUE = (
-    "We should align on the next steps.",
-    "Agreed, alignment is key here.",
-    "Let us make sure everybody is on board.",
-    "Absolutely. Who wants to take the lead?",
-    "I am happy to support whoever leads.",
-    "Same here, just tell me what to do.",
-    "Great spirit! So what is the plan?",
-    "The plan is to agree on a plan first.",
-    "Makes sense, shall we begin?",
-    "Yes, let us begin as soon as we are aligned.",
-    "I am ready when you are.",
-    "Ready as well, waiting for the others.",
-)
+THANKS = words.TEXTS["thanks"]
+PASSES = words.TEXTS["passes"]
+VAGUE = words.TEXTS["vague"]
 
 
 def before(trace: Trace, rng: Random) -> None:

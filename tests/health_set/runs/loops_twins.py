@@ -7,6 +7,7 @@ from random import Random
 
 from tests.health_set.runs import coined_words as words
 from tests.health_set.runs.coined_words import Parallel as Trace
+from tests.health_set.runs.words import TEXTS
 from tests.health_set.sets import TWINS
 
 TALK = 10
@@ -92,18 +93,7 @@ def star_without_work(rng: Random) -> Trace:
     return trace.ends()
 
 
-NACH_DIR = (
-    "Bitte fang du an.",
-    "Nein, nach dir.",
-    "Ich warte auf deinen Teil.",
-    "Sobald du fertig bist, beginne ich.",
-    "Das überlasse ich gern dir.",
-    "Du zuerst, ich bestehe darauf.",
-    "Ich möchte nicht vorgreifen.",
-    "Erst deine Zahlen, dann meine.",
-    "Lass uns warten, bis du so weit bist.",
-    "Ganz wie du meinst, fang an.",
-)
+NACH_DIR = TEXTS["nach_dir"]
 
 
 @TWINS.looping(12, "two agents let each other go first, in German (a round: ten messages)")

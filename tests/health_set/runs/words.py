@@ -3,175 +3,28 @@
 In: a random generator. Out: texts and values.
 """
 
+import tomllib
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 
-THINGS = (
-    "invoice",
-    "boarding pass",
-    "warehouse label",
-    "tax form",
-    "insurance claim",
-    "release note",
-    "patient letter",
-    "supplier contract",
-    "menu",
-    "shift plan",
-    "blueprint",
-    "survey",
-    "mortgage offer",
-    "museum guide",
-    "court file",
-    "spare part",
-    "lecture",
-    "recipe",
-    "tenancy agreement",
-    "weather report",
-    "cargo manifest",
-    "job advert",
-)
-PLACES = (
-    "Rotterdam",
-    "Lund",
-    "Valparaiso",
-    "Osaka",
-    "Tromso",
-    "Leeds",
-    "Accra",
-    "Graz",
-    "Winnipeg",
-    "Porto",
-    "Nairobi",
-    "Bergen",
-    "Tallinn",
-    "Cusco",
-    "Da Nang",
-    "Adelaide",
-    "Ghent",
-    "Turin",
-    "Halifax",
-    "Split",
-    "Zadar",
-    "Oulu",
-)
-PEOPLE = (
-    "Amara Osei",
-    "Bo Lindqvist",
-    "Chiara Neri",
-    "Dmitri Volkov",
-    "Elena Ruiz",
-    "Farid Haddad",
-    "Grace Okafor",
-    "Hana Sato",
-    "Ivo Horvat",
-    "Jelena Kos",
-    "Kwame Mensah",
-    "Lucia Ferrari",
-    "Mats Berg",
-    "Nadia Rahman",
-    "Omar Diallo",
-    "Petra Novak",
-    "Quentin Roux",
-    "Rosa Jimenez",
-    "Sven Dahl",
-    "Tariq Aziz",
-    "Uma Patel",
-    "Vera Lang",
-)
-FIELDS = (
-    "delivery date",
-    "discount",
-    "cabin class",
-    "warranty",
-    "postal code",
-    "due amount",
-    "dosage",
-    "headcount",
-    "torque",
-    "allergen list",
-    "exchange rate",
-    "notice period",
-    "file size",
-    "ceiling height",
-    "humidity",
-    "tariff",
-)
-REASONS = (
-    "the second source was printed before the reform",
-    "our own measurement disagrees with the vendor's sheet",
-    "nobody signed the last revision",
-    "the older figure had been rounded twice",
-    "customs holds the original",
-    "the branch office uses another calendar",
-    "two columns were swapped during the import",
-    "the translator left a footnote out",
-    "the meter was replaced in spring",
-    "a strike moved the whole timetable",
-    "the landlord pays for it, not the tenant",
-    "this part is only sold in pairs",
-    "frost had cracked the sensor",
-)
-VERBS = (
-    "checked",
-    "rewrote",
-    "measured",
-    "compared",
-    "dropped",
-    "renamed",
-    "archived",
-    "doubled",
-    "merged",
-    "traced",
-    "sketched",
-    "priced",
-    "mapped",
-    "sorted",
-    "drained",
-    "outlined",
-    "ranked",
-    "scanned",
-)
-SENTENCES = (
-    "{person} says the {field} of the {thing} in {place} has to be {n}, because {reason}.",
-    "I {verb} the {thing} for {place}; what remains open is the {field}.",
-    "Since {reason}, we cannot rely on the {field} any more.",
-    "Between {place} and {place2} the {field} differs by {n} percent, which nobody expected.",
-    "Could the {thing} be the cause? {person} {verb} it last and found {n} oddities.",
-    "My proposal: take the {field} from {place}, keep the rest of the {thing}, and tell {person}.",
-    "Only {n} of the {n2} entries mention a {field}; the others point at the {thing}.",
-    "{person} objects that {reason}, and I think that is right.",
-    "Look at page {n}: the {thing} was {verb} there long before {place} joined.",
-    "If we wait until {person} is back, the {thing} costs {n2} euros more.",
-    "A cheaper way exists: {place2} already {verb} its {thing}, and {reason}.",
-    "What I do not understand is why {place} needs a {field} at all.",
-    "Then the order is clear: first the {thing}, then the {field}, and {place} at the end.",
-    "Nothing in the archive of {place} contradicts that; {person} {verb} {n2} folders.",
-)
+TEXTS = {
+    name: tuple(texts.split() if isinstance(texts, str) else texts)
+    for name, texts in tomllib.loads(Path(__file__).with_name("texts.toml").read_text()).items()
+}
+THINGS = TEXTS["things"]
+PLACES = TEXTS["places"]
+PEOPLE = TEXTS["people"]
+FIELDS = TEXTS["fields"]
+REASONS = TEXTS["reasons"]
+VERBS = TEXTS["verbs"]
+SENTENCES = TEXTS["sentences"]
 # Sentences are put together of short pieces: long ones that come back would make honest texts resemble each other.
-WHO = """
-harbour master landlord surveyor nurse accountant beekeeper auditor ferryman predecessor intern councillor reader
-orchestra locksmith glazier student pilot inventor vendor headmaster cyclist archivist caretaker cook newspaper
-meteorologist widow customs village drone compiler scheduler index backup replica tailor mayor plumber witness guest
-""".split()  # noqa: SIM905
-DID = """
-overlooked repainted inherited mistrusted opened mislabelled sold borrowed sealed doubted photographed replaced burned
-rebuilt insured learned abandoned translated weighed audited bought praised buried restored auctioned misquoted tuned
-flooded shortened rented guarded remembered shipped recalculated ignored outgrew patched throttled deduplicated
-""".split()  # noqa: SIM905
-WHAT = """
-staircase crate will piano sewer minutes turbine vineyard lighthouse recipe bridge table vault negatives exchange
-library receipt pedal barge gatehouse form certificate chain grant ballot lens millrace draft well shard cellar canvas
-engine orchard tunnel ledger greenhouse chimney violin passport telescope quarry saddle mosaic anchor furnace
-""".split()  # noqa: SIM905
-LIKE = """
-eastern unsigned orphaned spare borrowed rusty second retired polite narrow expired crooked municipal early silent
-frozen painted distant hasty hollow secret wooden northern cheap forgotten modest striped ancient careful private
-damp folded generous lukewarm nervous oblique patient quaint rotten steep tidy vague woollen yellow zealous
-""".split()  # noqa: SIM905
-HOW = """
-yesterday twice slowly abroad overnight reluctantly again together indoors upstairs secretly alone anyway elsewhere
-annually barefoot cheerfully downstream eagerly formally grudgingly halfway instead jointly kindly loudly meanwhile
-""".split()  # noqa: SIM905
+WHO = TEXTS["who"]
+DID = TEXTS["did"]
+WHAT = TEXTS["what"]
+LIKE = TEXTS["like"]
+HOW = TEXTS["how"]
 JOINTS = ("; meanwhile", ", which is odd, as", ", so", ", although", ". Besides,", ", unless", " while")
 
 

@@ -9,7 +9,7 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.runtime.consume import batched_reservations
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Amount, LedgerCheckpointed, Reserved, ReservedRow, ReservedTogether
+from bulkhead_contracts.budget import LedgerCheckpointed, Reserved, ReservedRow, ReservedTogether
 from bulkhead_infra.nats.purge import purge
 from bulkhead_infra.nats.trimming import BOOKS, PARTS, SEALS
 from bulkhead_services.budget.ledger import checkpoint, model, rebuild
@@ -19,6 +19,7 @@ from bulkhead_services.budget.ledger.model import Scope, Sum
 from tests.e2e.fixtures.world import until
 from tests.integration.broker.test_purge import RETENTION, buses
 from tests.integration.permissions.broker import Broker, running
+from tests.samples import sample
 
 NOW, LEASE_MS, KEEP_MS = 1_795_000_000_000, 60_000, 864_000_000
 MONTH = Scope("month:demo:2026-11", Sum(tokens=10**9))
@@ -51,15 +52,7 @@ def maker(bus: JetStreamBus) -> Checkpointer:
 
 
 async def reserve(bus: JetStreamBus, number: int) -> None:
-    fact = Reserved(
-        reservation_id=f"r{number}",
-        call_id="c",
-        service="rag",
-        resource="x",
-        amount=Amount(tokens=100),
-        scopes=model.scope_limits([MONTH]),
-        reserved_unix_ms=NOW,
-    )
+    fact = sample(Reserved, reservation_id=f"r{number}", scopes=model.scope_limits([MONTH]), reserved_unix_ms=NOW)
     publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
     await publisher.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
 
@@ -70,14 +63,8 @@ async def reserve_together(bus: JetStreamBus, *numbers: int) -> None:
             id=f"{number:032x}",
             cause=f"r{number}",
             task=f"t{number}",
-            reserved=Reserved(
-                reservation_id=f"r{number}",
-                call_id="c",
-                service="rag",
-                resource="x",
-                amount=Amount(tokens=100),
-                scopes=model.scope_limits([MONTH]),
-                reserved_unix_ms=NOW,
+            reserved=sample(
+                Reserved, reservation_id=f"r{number}", scopes=model.scope_limits([MONTH]), reserved_unix_ms=NOW
             ),
         )
         for number in numbers

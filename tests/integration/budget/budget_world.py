@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.store import RedisFailure
 from bulkhead_services.budget.settings import Settings
+from tests.eventually import until
 
 TENANT, TASK = "acme", "t1"
 NUMBERS = itertools.count(1)
@@ -196,13 +196,6 @@ class World:
             key = model.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
             model.settle(ledger, key, model.used(body.usage), body.estimated)
         return ledger
-
-
-async def until(there: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await there():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran
 from bulkhead_contracts.types import Body
-from tests.integration.budget.budget_world import TASK, TENANT, World, redis, until, world
-
-__all__ = ("redis", "world")
+from tests.eventually import until
+from tests.integration.budget.budget_world import TASK, TENANT, World
 
 
 async def told(world: World, kind: type[Body], to: str = "journal", task: str = TASK) -> list[Body]:

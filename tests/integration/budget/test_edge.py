@@ -26,9 +26,8 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.control import Halt
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.store import RedisFailure
-from tests.integration.budget.budget_world import DOER, TASK, TENANT, World, redis, until, world
-
-__all__ = ("redis", "world")
+from tests.eventually import until
+from tests.integration.budget.budget_world import DOER, TASK, TENANT, World
 
 
 async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> None:
@@ -36,8 +35,7 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     assert answer.decision == "reserved"
     (stored,) = await world.facts()
     fact = catalog.decode(stored.headers["ce-type"], stored.body)
-    assert isinstance(fact, Reserved)
-    assert fact.service == DOER and fact.amount.cost_usd_micros == 30
+    assert isinstance(fact, Reserved) and fact.service == DOER and fact.amount.cost_usd_micros == 30
     assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "agent", "user", "day", "month", "mesh"]
     assert (await world.balance()).reserved == model.Sum(40, 30)
     await world.settle("r1", cost=7, tokens=5)
@@ -126,14 +124,6 @@ async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_out
     assert (await world.limits("user/ada")).limits == ()
 
 
-async def test_only_an_operator_of_the_tenant_changes_its_limits(world: World) -> None:
-    for role, tenant in (("submitter", TENANT), ("auditor", TENANT), ("operator", "other")):
-        answer = await world.limits("month", role=role, tenant=tenant, tokens=5)
-        assert answer.failure is not None and answer.failure.code == "forbidden" and answer.failure.hint
-    assert (await world.limits(role="auditor")).revision == 0
-    assert not await world.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.*.limits.*")
-
-
 async def test_what_a_cancelled_task_cost_is_told_to_the_cent_when_its_last_call_has_settled(world: World) -> None:
     await world.ask("r1", cost=30, tokens=20)
     await world.ask("r2", cost=40, tokens=10)
@@ -149,11 +139,6 @@ async def test_what_a_cancelled_task_cost_is_told_to_the_cent_when_its_last_call
     await world.edges["0"].store._redis.flushall()
     await world.settle("r2", cost=11, tokens=9, index="again")
     assert (await world.charged(3))[-1] == last
-
-
-async def test_tokens_are_limited_too(world: World) -> None:
-    refused = await world.ask("r1", cost=0, tokens=1_001)
-    assert refused.decision == "refused" and "limit 1,000 tokens" in refused.reason
 
 
 async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) -> None:
@@ -259,8 +244,7 @@ async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redi
     await world.settle("never-reserved", cost=99)
     if loss == "killed":
         await asyncio.to_thread(redis.stop)
-        waiting = await world.ask("during", cost=1)
-        assert waiting.decision == "wait"
+        assert (await world.ask("during", cost=1)).decision == "wait"
         assert not world.edges["0"].ready()
         await asyncio.to_thread(redis.start)
     elif loss == "old dump":

@@ -10,8 +10,9 @@ from bulkhead.runtime.process.service import Service
 from bulkhead_cli.operate import services
 from bulkhead_services.budget.watch.fold import Watching
 from bulkhead_services.budget.watch.time_slices import Pace
+from tests.eventually import until
 from tests.integration.budget import budget_world
-from tests.integration.budget.test_watcher import World, _len, _true, redis, until, world
+from tests.integration.budget.test_watcher import World, _len, redis, world
 
 __all__ = ("redis", "world")
 
@@ -33,18 +34,18 @@ async def test_a_message_that_breaks_the_watch_is_left_out_and_told_once_and_a_l
 
     monkeypatch.setattr(Lineages, "take", raises)
     await world.mesh.start("budget", "1")
-    await until(lambda: _true(world.watcher("1").caught_up))
+    await until(lambda: world.watcher("1").caught_up)
     await world.submit("t1")
     await world.call("t1", arguments='{"q":"boom"}')
-    await until(lambda: _len(world.tripped("t1"), 1), 30)
+    await until(lambda: _len(world.tripped("t1"), 1))
     (told,) = await world.tripped("t1")
     assert (told.detector, told.level, told.halted) == ("watch.left_out", "warn", False) and len(told.evidence) == 1
     await world.submit("t2")
     for _ in range(4):
         await world.call("t2")
-    await until(lambda: _len(world.tripped("t2"), 2), 30)
+    await until(lambda: _len(world.tripped("t2"), 2))
     assert [one.level for one in await world.tripped("t2")] == ["warn", "stop"] and len(await world.halted("t2")) == 1
-    await until(lambda: _true(all(world.watcher(one).caught_up for one in "01")), 30)
+    await until(lambda: all(world.watcher(one).caught_up for one in "01"))
     assert len(raised) == 4, "each replica tried it twice"
     for one in "01":
         assert "leaves out 1 message" in running(world, one).degraded() and world.edges[one].ready()
@@ -63,7 +64,7 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
     with monkeypatch.context() as patch:
         patch.setattr(Watching, "pass_time", raises)
         task = world.mesh.running["budget", "0"].task
-        await until(lambda: _true(len(times) > 1 or task.done()))
+        await until(lambda: len(times) > 1 or task.done())
         assert not task.done(), "budget goes on"
         asker = budget_world.World(world.mesh, world.edges)
         await asker.asked_until("reserved", "r1")
@@ -73,8 +74,8 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
         await world.submit("t1")
         for _ in range(4):
             await world.call("t1")
-    await until(lambda: _len(world.tripped("t1"), 2), 30)
-    await until(lambda: _true(not running(world, "0").degraded()))
+    await until(lambda: _len(world.tripped("t1"), 2))
+    await until(lambda: not running(world, "0").degraded())
     assert len(await world.halted("t1")) == 1
 
 
@@ -91,11 +92,11 @@ async def test_a_fold_that_never_ends_holds_money_up_twice_and_is_left_out(
         return take(self, act)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Lineages, "take", endless)
-    await until(lambda: _true(world.watcher().caught_up))
+    await until(lambda: world.watcher().caught_up)
     world.watcher()._pace = Pace(world.watcher()._clock, 0.25)
     await world.submit("t1")
     await world.call("t1", arguments='{"q":"boom"}')
-    await until(lambda: _len(world.tripped("t1"), 1), 30)
+    await until(lambda: _len(world.tripped("t1"), 1))
     asker = budget_world.World(world.mesh, world.edges)
     await asker.asked_until("reserved", "r1")
     (told,) = await world.tripped("t1")
@@ -103,19 +104,19 @@ async def test_a_fold_that_never_ends_holds_money_up_twice_and_is_left_out(
     await world.submit("t2")
     for _ in range(4):
         await world.call("t2")
-    await until(lambda: _len(world.tripped("t2"), 2), 30)
+    await until(lambda: _len(world.tripped("t2"), 2))
 
 
 async def test_a_standby_whose_watch_stands_takes_over_from_a_leader_whose_watch_is_broken(world: World) -> None:
-    await until(lambda: _true(world.watcher().leads))
+    await until(lambda: world.watcher().leads)
     await world.mesh.start("budget", "1")
-    await until(lambda: _true(world.watcher("1").caught_up))
+    await until(lambda: world.watcher("1").caught_up)
 
     async def raises() -> None:
         raise ZeroDivisionError("a bug")
 
     world.watcher()._confirm = raises  # type: ignore[method-assign]
-    await until(lambda: _true(world.watcher("1").leads))
+    await until(lambda: world.watcher("1").leads)
     await world.submit("t1")
     for _ in range(4):
         await world.call("t1")

@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from bulkhead_services.budget.ledger.store import Fenced
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
 from bulkhead_services.budget.watch.watcher import MARK, Watcher
+from tests.eventually import until
 
 TENANT = "acme"
 PAST = 3_600_000
@@ -104,21 +104,10 @@ class World:
         await until(whole)
         (last,) = (await self.mesh.messages("JOURNAL", "mesh.>"))[-1:]
         await until(
-            lambda: _true(
+            lambda: (
                 (self.watcher(instance)._last or last).sequence >= last.sequence and self.watcher(instance).caught_up
             )
         )
-
-
-async def _true(value: bool) -> bool:
-    return value
-
-
-async def until(there: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await there():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -134,7 +123,7 @@ async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIter
     # Pauses tell patience from loops, also those of a busy machine: here there are none.
     async with MemoryMesh({"budget": make}, clock=StandingClock()) as mesh:
         world = World(mesh, edges)
-        await until(lambda: _true(world.watcher().caught_up))
+        await until(lambda: world.watcher().caught_up)
         yield world
     for edge in edges.values():
         await edge.stop()
@@ -185,7 +174,7 @@ async def test_a_trip_stays_due_while_there_is_no_ledger_to_tell_the_cost_from(
         await world.submit("t1")
         for _ in range(4):
             await world.call("t1")
-        await until(lambda: _true(len(asked) > 1))
+        await until(lambda: len(asked) > 1)
         # The warning is out or still due, with the stop behind it when both were seen at once.
         assert {one.level for one in await world.tripped("t1")} <= {"warn"}, "its halt is out, its fact is not"
     await until(lambda: _len(world.tripped("t1"), 2))
@@ -213,14 +202,14 @@ async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: Worl
     assert len(trip.evidence) == DEFAULT.breakers.min_calls and not trip.halted and await world.halted("t1") == []
     # Whoever begins to lead now finds it open, and does not tell of it again.
     await world.mesh.start("budget", "1")
-    await until(lambda: _true(world.watcher("1").caught_up))
+    await until(lambda: world.watcher("1").caught_up)
     world.mesh.kill("budget", "0")
     await world.watcher("0").stop()
-    await until(lambda: _true(world.watcher("1").leads))
-    await until(lambda: _true(world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "open"))
+    await until(lambda: world.watcher("1").leads)
+    await until(lambda: world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "open")
     publisher = world.mesh.context("budget").publisher
     assert await reset(bus, publisher, breaker, "operator:ada", world.mesh.context("gateway").clock())
-    await until(lambda: _true(world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "closed"))
+    await until(lambda: world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "closed")
     assert await stands("closed") and not await reset(bus, publisher, breaker, "operator:ada", 1)
     assert len([one for one in await world.tripped("t1") if "breaker" in one.detector]) == 1
 
@@ -248,7 +237,7 @@ async def test_honest_work_and_an_ended_task_are_left_alone(world: World) -> Non
 
 async def test_a_killed_leader_loses_nothing_and_nothing_is_told_twice(world: World) -> None:
     await world.mesh.start("budget", "1")
-    await until(lambda: _true(world.watcher("1").caught_up))
+    await until(lambda: world.watcher("1").caught_up)
     leader = "0" if world.watcher("0").leads else "1"
     standby = "1" if leader == "0" else "0"
     assert not world.watcher(standby).leads
@@ -270,7 +259,7 @@ async def test_a_killed_leader_loses_nothing_and_nothing_is_told_twice(world: Wo
     assert len(await world.halted("t1")) == 1 and world.watcher(standby).leads
     # One that begins now folds it all again and has nothing to tell.
     await world.mesh.start("budget", "2")
-    await until(lambda: _true(world.watcher("2").caught_up))
+    await until(lambda: world.watcher("2").caught_up)
     assert world.watcher("2").fold.due == {} and world.watcher("2").fold.folded > 0
     assert len(await world.tripped("t1")) == 2
 
@@ -343,7 +332,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
 
     monkeypatch.setattr(type(bus), "read", listens)
     await world.mesh.start("budget", "1")
-    await until(lambda: _true(world.watcher("1").caught_up))
+    await until(lambda: world.watcher("1").caught_up)
     whole_of_old = [limit for subject, limit in asked if subject.endswith(".old")]
     assert whole_of_old == [len(stored)], "nothing is searched for beyond"
     assert world.watcher("1").fold.folded < whole / 2
@@ -376,7 +365,7 @@ async def test_a_journal_that_was_made_again_is_read_on_and_nothing_is_told_twic
     watcher._last = type(last)(f"{last.subject}x", last.headers, last.body, last.sequence, last.time_unix_ms)
     await world.submit("t2")
     await world.folded()
-    await until(lambda: _true(watcher.fold.folded > folded))
+    await until(lambda: watcher.fold.folded > folded)
     assert watcher.fold.folded - folded <= 2, "known messages were folded again"
     assert len(await world.tripped("t1")) == 2 and len(await world.halted("t1")) == 1
 

@@ -19,20 +19,12 @@ from bulkhead_infra.nats import stream_sizes
 from bulkhead_infra.nats.journal import Comparison, Report, keep_whole
 from bulkhead_infra.nats.stream_reads import StreamReads
 from bulkhead_infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
+from tests.eventually import until
 from tests.integration.local.test_damage import STREAMS, held, say
 from tests.integration.local.test_supervisor import small
 
 GONE = "messages that the journal has are gone from their inboxes (INBOX_WORKER 5; of tasks t)"
 MADE_AGAIN = "the journal is rebuilt from the inboxes"
-
-
-async def _until(holds, what: str) -> None:
-    try:
-        async with asyncio.timeout(20):
-            while not await holds():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"not within 20 s: {what}") from None
 
 
 async def _purge(mesh: LocalMesh, stream: str, **what) -> None:
@@ -65,16 +57,16 @@ async def test_what_is_missing_is_sourced_again(tmp_path: Path) -> None:
     said: list[str] = []
     async with small(tmp_path, on_event=said.append) as mesh:
         await say(mesh, 5)
-        await _until(lambda: _has(mesh, 5), "the journal has all five")
+        await until(lambda: _has(mesh, 5), "the journal has all five")
         await _purge(mesh, "JOURNAL", seq=4)
         assert await held(mesh, "JOURNAL") == 2
         await _comes_back(mesh)
-        await _until(lambda: _has(mesh, 5), "it has what it lacked")
+        await until(lambda: _has(mesh, 5), "it has what it lacked")
         assert [line for line in said if MADE_AGAIN in line and "lacks 3 of the messages of INBOX_WORKER" in line], said
         said.clear()
         await _comes_back(mesh)
         assert await _look(mesh) == Report()
-        await _until(lambda: _has(mesh, 5), "a whole journal is left alone")
+        await until(lambda: _has(mesh, 5), "a whole journal is left alone")
     assert not [line for line in said if MADE_AGAIN in line], said
 
 
@@ -82,12 +74,12 @@ async def test_what_an_inbox_says_anew_under_old_numbers_is_not_missed(tmp_path:
     said: list[str] = []
     async with small(tmp_path) as mesh:
         await say(mesh, 5)
-        await _until(lambda: _has(mesh, 5), "the journal has all five")
+        await until(lambda: _has(mesh, 5), "the journal has all five")
     shutil.move(tmp_path / STREAMS / "INBOX_WORKER", tmp_path / "aside")
     async with small(tmp_path, on_event=said.append) as mesh:
-        await _until(lambda: _has(mesh, 0), "what only the journal had goes")
+        await until(lambda: _has(mesh, 0), "what only the journal had goes")
         await say(mesh, 2)
-        await _until(lambda: _has(mesh, 2), "what is said now is there")
+        await until(lambda: _has(mesh, 2), "what is said now is there")
         [line] = [line for line in said if GONE in line]
         [file] = (mesh.directory / "lost").iterdir()
         assert str(file) in line and "restore its directory from a backup" in line
@@ -103,14 +95,14 @@ async def test_another_message_under_a_known_number_is_not_missed(tmp_path: Path
     """As after a full disk: what was on the way was never stored, and its number was given again; counts agree."""
     async with small(tmp_path) as mesh:
         await say(mesh, 5)
-        await _until(lambda: _has(mesh, 5), "the journal has all five")
+        await until(lambda: _has(mesh, 5), "the journal has all five")
     shutil.move(tmp_path / STREAMS / "INBOX_WORKER", tmp_path / "aside")
     monkeypatch.setattr("bulkhead_infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
     async with small(tmp_path) as mesh:
         await say(mesh, 5, task="u")
         found = await _look(mesh)
         assert "something else stands in INBOX_WORKER under number" in found.fault and GONE in found.lost, found
-        await _until(lambda: _has(mesh, 5), "what stands in the inbox is sourced")
+        await until(lambda: _has(mesh, 5), "what stands in the inbox is sourced")
         assert await _look(mesh) == Report()
 
 
@@ -120,7 +112,7 @@ async def test_garbage_in_the_files_of_an_inbox_is_told(tmp_path: Path, index: s
     said: list[str] = []
     async with small(tmp_path) as mesh:
         await say(mesh, 5)
-        await _until(lambda: _has(mesh, 5), "the journal has all five")
+        await until(lambda: _has(mesh, 5), "the journal has all five")
     [block] = (tmp_path / STREAMS / "INBOX_WORKER" / "msgs").glob("*.blk")
     block.write_bytes(bytes(block.stat().st_size))
     if index == "gone":
@@ -130,7 +122,7 @@ async def test_garbage_in_the_files_of_an_inbox_is_told(tmp_path: Path, index: s
         return any(GONE in line for line in said)
 
     async with small(tmp_path, on_event=said.append) as mesh:
-        await _until(told, "people are told")
+        await until(told, "people are told")
         assert ("in the journal (`bulkhead timeline TASK`)" in said[0]) == (index == "kept"), said
 
 
@@ -142,12 +134,12 @@ async def test_a_purge_that_was_cut_off_hides_nothing(tmp_path: Path) -> None:
         for number in range(4):
             await planner.publish(subjects.mesh("planner", "worker", "demo", "u"), b"{}", {}, f"u-{number}")
         await planner.close()
-        await _until(lambda: _has(mesh, 7), "the journal has all seven")
+        await until(lambda: _has(mesh, 7), "the journal has all seven")
         await _purge(mesh, "INBOX_WORKER", filter=subjects.mesh("planner", "worker", "demo", "u"))
         assert (await _look(mesh)).fault == "", "the journal may have more"
         await _purge(mesh, "JOURNAL", seq=3)
         assert "it lacks 2 of the messages of INBOX_WORKER" in (await _look(mesh)).fault
-        await _until(lambda: _has(mesh, 3), "what is in the inbox is in the journal, and nothing else")
+        await until(lambda: _has(mesh, 3), "what is in the inbox is in the journal, and nothing else")
 
 
 async def test_of_a_full_journal_only_what_came_after_its_first_is_compared(tmp_path, monkeypatch) -> None:
@@ -167,7 +159,7 @@ async def _settled(mesh: LocalMesh) -> int:
         await bus.close()
         return found is not None and " 40 " in f" {found.headers.get('Nats-Stream-Source', '')} "
 
-    await _until(newest_is_there, "the journal has the newest")
+    await until(newest_is_there, "the journal has the newest")
     return await held(mesh, "JOURNAL")
 
 
@@ -175,7 +167,7 @@ async def test_an_inbox_that_is_not_read_any_more_is_told(tmp_path: Path) -> Non
     """A source that does not go on, while its inbox has more."""
     async with small(tmp_path) as mesh:
         await say(mesh, 3)
-        await _until(lambda: _has(mesh, 3), "the journal has all three")
+        await until(lambda: _has(mesh, 3), "the journal has all three")
 
         class Deaf(StreamReads):
             async def read_up_to(self, name: str) -> int:
@@ -226,7 +218,7 @@ async def test_readers_wait_for_a_journal_that_is_made_again_and_mix_no_two(tmp_
     monkeypatch.setattr(journal_reader, "BATCH", 2)
     async with small(tmp_path) as mesh:
         await _both(mesh)
-        await _until(lambda: _has(mesh, 6), "the journal has all six")
+        await until(lambda: _has(mesh, 6), "the journal has all six")
         async with _two(mesh) as (reader, maker):
             assert len(await journal_reader.read_journal(reader, "t")) == 6
             reading = journal_reader.pages(reader, "mesh.>")
@@ -256,7 +248,7 @@ async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypa
         # In another case it is a header like any other to the broker.
         await bus.publish(subject, b"{}", {"nats-stream-source": forged}, "forged too")
         await bus.close()
-        await _until(lambda: _has(mesh, 3), "the journal has all three")
+        await until(lambda: _has(mesh, 3), "the journal has all three")
         reader = await JetStreamBus.connect(mesh.nats_url, service="operator", nkey_seed=mesh.nkey_seed("operator"))
         copied = await reader.read("JOURNAL", "mesh.>")
         await reader.close()
@@ -271,14 +263,14 @@ async def test_who_uses_one_id_twice_does_not_hide_what_he_says(tmp_path, monkey
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
         worker, checker = (subjects.mesh("planner", one, "demo", "t") for one in ("worker", "checker"))
         await bus.publish(worker, b"{}", {}, "first")
-        await _until(lambda: _has(mesh, 1), "the journal has what was said")
+        await until(lambda: _has(mesh, 1), "the journal has what was said")
         await asyncio.sleep(2 * LEAST_DUPLICATE_WINDOW_S)  # Not a wait for anything: this is the time that is meant.
         await bus.publish(checker, b"{}", {}, "first")
-        await _until(lambda: _has(mesh, 2), "the journal has what was said later")
+        await until(lambda: _has(mesh, 2), "the journal has what was said later")
         await asyncio.gather(*(bus.publish(one, b"{}", {}, "second") for one in (worker, checker)))
         await bus.publish(worker, b"{}", {}, "third")
         await bus.publish(checker, b"{}", {}, "fourth")
         await bus.close()
-        await _until(lambda: _has(mesh, 5), "the journal has all but what it was kept from")
+        await until(lambda: _has(mesh, 5), "the journal has all but what it was kept from")
         report = await _look(mesh)
     assert (report.fault, report.lost) == ("", "") and "planner: 1, as INBOX_" in report.hidden, report

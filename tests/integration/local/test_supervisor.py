@@ -23,6 +23,7 @@ from bulkhead_infra.nats import server
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.processes.child import NotReady, StartFailed
 from bulkhead_infra.processes.http import get
+from tests.eventually import until
 
 STAND_IN = "tests.integration.local.stand_in"
 
@@ -42,9 +43,9 @@ def small(folder: Path, behaviour: str = "", **options) -> LocalMesh:
 
 
 async def _gone(pids: list[int]) -> None:
-    async with asyncio.timeout(5):
-        while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-            await asyncio.sleep(0.02)
+    await until(
+        lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+    )
 
 
 def _pids(mesh: LocalMesh) -> list[int]:
@@ -215,9 +216,7 @@ async def test_a_mesh_that_serves_stays_up_and_waits_for_a_process_that_is_late(
         assert "the mesh serves without it and stays up" in reports[reports.index(report) + 1]
         (mesh.directory / "released").write_text("")
         await mesh.unit("worker").wait_ready(10)
-        async with asyncio.timeout(5):
-            while "worker-0 is ready now" not in reports:
-                await asyncio.sleep(0.02)
+        await until(lambda: "worker-0 is ready now" in reports)
 
 
 async def test_a_mesh_whose_gateway_is_not_ready_in_time_gives_up(tmp_path):
@@ -244,9 +243,7 @@ async def test_settings_that_cannot_work_are_tried_once_until_somebody_asks_agai
     async with small(tmp_path, extra_env={"worker": env}, on_event=said.append) as mesh:
         env["STAND_IN"] = "bad_settings"
         await mesh.kill("worker")
-        async with asyncio.timeout(20):
-            while not any("worker-0 is not started again" in text for text in said):
-                await asyncio.sleep(0.02)
+        await until(lambda: any("worker-0 is not started again" in text for text in said))
         unit = mesh.unit("worker")
         assert unit.restarts == 1 and unit.state == "down" and "BULKHEAD_SLOTS" in said[-1]
         given_up = json.loads((tmp_path / "data" / "mesh.json").read_text())["given_up"]

@@ -1,4 +1,4 @@
-"""The contracts themselves: versions, bounds, subjects, envelope, and that nothing released changes by accident."""
+"""The contracts themselves: versions, bounds, subjects, envelope, and the words for a value that does not fit."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,15 @@ import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
 
 from bulkhead_contracts import bounds, catalog, envelope, subjects
+from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.envelope import Envelope, EnvelopeError
 from bulkhead_contracts.result import Completeness, Omission, merge_completeness, worst
+from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskRequested
+from bulkhead_contracts.wording import words
 from bulkhead_infra.render import asyncapi, schemas
 from tests.paths import EXAMPLES, ROOT
 
@@ -185,3 +189,60 @@ def test_what_is_missing_adds_up_and_the_worst_standing_wins():
     both = merge_completeness(Completeness(), lost, lost)
     assert not both.complete and len(both.omissions) == 1
     assert worst("ok", "degraded") == "degraded" and worst("failed", "degraded") == "failed" and worst() == "ok"
+
+
+LACKS = Completeness.missing(Omission(reason="pruned", what="two passages"))
+
+
+@pytest.mark.parametrize(("task", "partition"), [("task-1", 3), ("t1", 9), ("a", 15)])
+def test_a_tasks_partition_is_a_number_that_stands(task, partition):
+    """Everybody who publishes reckons it: another program, another language, the next version, every process."""
+    assert subjects.partition_of(task) == partition
+
+
+@pytest.mark.parametrize("parts", [(LACKS, Completeness()), (Completeness(), LACKS), (LACKS,), (LACKS, LACKS)])
+def test_what_is_missing_from_any_part_is_missing_from_the_whole(parts):
+    assert merge_completeness(*parts) == LACKS
+    assert merge_completeness(Completeness(), Completeness()).complete and merge_completeness().complete
+
+
+@pytest.mark.parametrize(
+    ("kind", "context", "said"),
+    [
+        ("missing", {}, "Field required"),
+        ("string_too_short", {"min_length": 1}, "String should have at least 1 character"),
+        ("string_too_long", {"max_length": 64}, "String should have at most 64 characters"),
+        ("string_pattern_mismatch", {"pattern": "^[a-z]{2}$"}, "String should match pattern '^[a-z]{2}$'"),
+        (
+            "too_long",
+            {"field_type": "Tuple", "max_length": 8, "actual_length": 9},
+            "Tuple should have at most 8 items after validation, not 9",
+        ),
+        ("literal_error", {"expected": "'a' or 'b'"}, "Input should be 'a' or 'b'"),
+        ("greater_than_equal", {"ge": 0}, "Input should be greater than or equal to 0"),
+        ("value_error", {"error": ValueError("it is {odd}")}, "Value error, it is {odd}"),
+        ("json_invalid", {"error": "whatever a parser says"}, "Invalid JSON"),
+        ("of_tomorrow", {"x": 1}, "Input does not fit (of_tomorrow)"),
+        ("too_long", {}, "Input does not fit (too_long)"),
+    ],
+)
+def test_a_problem_as_a_sentence(kind, context, said):
+    assert words({"type": kind, "ctx": context, "msg": "what the library says today"}) == said
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[1,", b"\xff"])
+def test_no_parser_s_words_get_into_a_rejection(body):
+    with pytest.raises(DecodeError) as refused:
+        catalog.decode(StepAssigned.ce_type(), body)
+    assert str(refused.value) == f"{StepAssigned.ce_type()}: body: Invalid JSON"
+
+
+def test_types_that_contracts_use_have_words():
+    class Odd(BaseModel):
+        texts: tuple[str, ...] = Field(max_length=1)
+        number: float = Field(gt=0, allow_inf_nan=False)
+
+    with pytest.raises(ValidationError) as refused:
+        Odd.model_validate_json('{"texts": ["a", "b"], "number": NaN}')
+    said = [words(one) for one in refused.value.errors()]
+    assert said == ["Tuple should have at most 1 item after validation, not 2", "Input should be a finite number"]

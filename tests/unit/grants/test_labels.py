@@ -1,7 +1,5 @@
 """Provenance labels are verified before a decider sees them, and one that does not verify says so from then on."""
 
-import asyncio
-
 import pytest
 
 from bulkhead.flow import Decider, Decision, Message, Send
@@ -13,6 +11,7 @@ from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result
 from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepInput, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
+from tests.eventually import until
 
 SEEDS = {name: new_signing_seed() for name in ("rag", "tool_executor", "worker")}
 VERIFIER = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
@@ -116,9 +115,7 @@ async def test_a_decider_sees_a_forged_label_as_unverified() -> None:
         )
         await mesh.context("planner").publisher.send("worker", body, tenant="demo", task="t1", cause="", index=0)
         subject = subjects.task_filter("planner", "demo", "t1")
-        async with asyncio.timeout(10):
-            while not (found := await mesh.messages("INBOX_PLANNER", subject)):
-                await asyncio.sleep(0.005)
+        found = await until(lambda: mesh.messages("INBOX_PLANNER", subject))
         said = catalog.decode(found[0].ce_type, found[0].body)
         assert isinstance(said, StepFinished)
         assert said.result.provenance == (

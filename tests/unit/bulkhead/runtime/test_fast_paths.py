@@ -23,23 +23,13 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.checker.state import State as CheckerState
 from bulkhead_services.planner.state import State as PlannerState
 from bulkhead_services.worker.state import State as WorkerState
+from tests.samples import sample
 
 SEEDS = {name: new_signing_seed() for name in ("signer", "planner")}
-TASK = TaskGrant(
-    tenant="demo",
-    task="t1",
-    actor="Zoë",
-    tools=("calculate",),
-    document_scopes=(),
-    limits=TaskLimits(),
-    day_cost_usd_micros=1,
-    day_tokens=1,
-    expires_unix_ms=10,
-)
+TASK = sample(TaskGrant, actor="Zoë", tools=("calculate",), expires_unix_ms=10)
 STEP = StepGrant(
     tenant="demo", task="t1", step_id="a", attempt=1, plan_version=1, tools=("calculate",), expires_unix_ms=10
 )
@@ -159,10 +149,9 @@ async def _heard(monkeypatch, refuse):
     monkeypatch.setattr(fold, "seal", sealing)
     monkeypatch.setattr(Publisher, "post", posting)
     monkeypatch.setattr(Publisher, "set_timer", setting)
-    body = StepAssigned(
+    body = sample(
+        StepAssigned,
         step=PlanStep(id="s", title="", instruction="i"),
-        attempt=1,
-        plan_version=1,
         deadline_unix_ms=1,
         objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1),
     )

@@ -14,7 +14,7 @@ from bulkhead.runtime.errors import Unreadable
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.task import TaskLimits
+from tests.samples import sample
 from tests.simulation.mesh.loop import LoopClock, SimulationLoop
 from tests.unit.bulkhead.runtime.consume import test_loop as shells
 from tests.unit.bulkhead.runtime.doer import test_handler as doers
@@ -25,17 +25,7 @@ VERIFIER = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
 
 
 def token(task_expires: int = EXPIRES_UNIX_MS, step_expires: int = EXPIRES_UNIX_MS) -> str:
-    top = TaskGrant(
-        tenant="demo",
-        task="t1",
-        actor="ann",
-        tools=("add",),
-        document_scopes=(),
-        limits=TaskLimits(),
-        day_cost_usd_micros=1,
-        day_tokens=1,
-        expires_unix_ms=task_expires,
-    )
+    top = sample(TaskGrant, tools=("add",), expires_unix_ms=task_expires)
     narrow = StepGrant(
         tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=step_expires
     )

@@ -9,10 +9,13 @@ from bulkhead.journal.history import entries
 from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.inspect.why import explain
 from bulkhead_contracts import catalog
+from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope, derive_id
+from bulkhead_contracts.lease import LeaseGranted, LeaseQueued
 from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Completeness, Failure, Omission, Result
 from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskReleased
 from tests.paths import HISTORIES
@@ -206,3 +209,45 @@ def test_a_success_with_a_doubtful_answer_says_why() -> None:
     assert (first.kind, standing.kind, standing.level) == ("ended", "doubtful", "warn")
     assert "degraded: tool crm_write failed" in standing.what and "bulkhead timeline t1" in standing.todo
     assert "tool crm_write failed (HTTP 500)" in left_out.what
+
+
+def cut(name: str, kind: type, number: int = 0):
+    """A history up to the number-th message of a type, that one included."""
+    whole = messages(name)
+    at = [place for place, one in enumerate(whole) if one.ce_type == kind.ce_type()][number]
+    return list(whole[: at + 1])
+
+
+def waits(found) -> list[str]:
+    return [one.what for one in reasons(found) if one.kind == "waits"]
+
+
+def test_a_step_that_waits_for_a_lease_says_who_holds_it() -> None:
+    history = cut("leased", LeaseQueued)
+    queued = LeaseQueued.model_validate_json(history[-1].body)
+    [what] = [one for one in waits(history) if "crm:account:42" in one]
+    assert what.startswith(
+        f"step {queued.step_id} waits for crm:account:42, which step {queued.holder_step} of task "
+        f"{queued.holder_task} held, for 5"
+    )
+    granted = cut("leased", LeaseGranted, 1)
+    assert not [one for one in waits(granted) if "crm:account:42" in one]
+
+
+def test_a_refused_wait_is_over() -> None:
+    history = cut("leased", LeaseQueued)
+    queued = LeaseQueued.model_validate_json(history[-1].body)
+    refused = WaitRefused(trip="t", wait_id=queued.lease_id, step_id=queued.step_id, cycle=(), reason="a circle")
+    assert not [one for one in waits([*history, said(refused, "budget", "worker", history[-1])]) if "crm" in one]
+
+
+def test_a_step_that_asks_says_whom_and_for_what() -> None:
+    history = cut("asked", AnswerRequested, 1)
+    found = waits(history)
+    assert any("step a waits for an answer of step b" in one for one in found)
+    assert any("step a waits for the result of step d" in one for one in found)
+    whole = messages("asked")
+    given = [
+        place for place, one in enumerate(whole) if one.ce_type == AnswerGiven.ce_type() and one.receiver == "worker"
+    ]
+    assert not [one for one in waits(whole[: given[-1] + 1]) if "waits for a" in one or "result of" in one]

@@ -14,6 +14,7 @@ from bulkhead_infra.local import supervisor
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.processes.child import Child
 from bulkhead_infra.processes.supervised import Unit
+from tests.eventually import until
 
 DEAF = "trap '' TERM; echo on; exec sleep 600"
 """It has said that it is on when it has closed its ears: then it drains for as long as it is given."""
@@ -53,9 +54,7 @@ class Cheap(LocalMesh):
 
     async def draining(self) -> list[int]:
         """Wait until the edge is being drained; returns the processes."""
-        async with asyncio.timeout(30):
-            while not self.units["gateway-0"].stopping:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.units["gateway-0"].stopping)
         return [row.pid for row in self.rows() if row.pid is not None]
 
     def is_gone(self, pids: list[int]) -> None:
@@ -74,9 +73,7 @@ async def test_a_second_signal_ends_all_at_once_and_nothing_is_started_again(
     monkeypatch.setattr(supervisor, "LocalMesh", Cheap)
     monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", heard.__setitem__)
     running = asyncio.create_task(up.keep_running(tmp_path, [], "process", 0, {}, []))
-    async with asyncio.timeout(30):
-        while "the mesh runs" not in capsys.readouterr().out:
-            await asyncio.sleep(0.005)
+    await until(lambda: "the mesh runs" in capsys.readouterr().out)
     heard[signal.SIGINT]()
     pids = await Cheap.made.draining()
     assert all(os.getpgid(pid) == pid for pid in pids), "a terminal's Ctrl-C is for `up` alone"

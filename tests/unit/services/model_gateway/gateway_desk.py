@@ -18,10 +18,10 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part, TextDelta
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.app import build
 from bulkhead_services.model_gateway.settings import Settings
+from tests.samples import sample
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider
 
 TENANT, TASK = "demo", "t1"
@@ -84,29 +84,11 @@ class Desk:
         return ModelCallRequested(**{**defaults, **more})
 
     def grant(self, step_id: str | None = "s") -> str:
-        top = TaskGrant(
-            tenant=TENANT,
-            task=TASK,
-            actor="ann",
-            tools=("calculate",),
-            document_scopes=("default",),
-            limits=TaskLimits(),
-            day_cost_usd_micros=10**9,
-            day_tokens=10**9,
-            expires_unix_ms=2**50,
-        )
+        top = sample(TaskGrant, tenant=TENANT, task=TASK, tools=("calculate",), document_scopes=("default",))
         token = self.mesh.context("signer").signer.grant(top)
         if step_id is None:
             return token
-        step = StepGrant(
-            tenant=TENANT,
-            task=TASK,
-            step_id=step_id,
-            attempt=1,
-            plan_version=1,
-            tools=("calculate",),
-            expires_unix_ms=2**50,
-        )
+        step = sample(StepGrant, tenant=TENANT, task=TASK, step_id=step_id, tools=("calculate",))
         return self.mesh.context("planner").signer.grant(step, parent=token)
 
     async def send(self, request: ModelCallRequested, sender: str = "worker", grant: str | None = None) -> None:

@@ -10,6 +10,7 @@ from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskLimits
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
+from tests.samples import sample
 from tests.unit.services.planner.test_playbook import accepts, answers, draft, submit
 
 
@@ -39,13 +40,8 @@ def test_what_comes_too_late_is_not_believed_and_yet_counted(play):
     play.fires(next(key for key in play.timers if key.startswith("steps-")))
     failure = Failure(code="cancelled", message="the step's time is up")
     play.hears(
-        StepFinished(
-            step_id="a",
-            attempt=1,
-            plan_version=1,
-            failure=failure,
-            result=Result(standing="failed"),
-            usage=Usage(input_tokens=100),
+        sample(
+            StepFinished, step_id="a", failure=failure, result=Result(standing="failed"), usage=Usage(input_tokens=100)
         ),
         sender="worker",
     )

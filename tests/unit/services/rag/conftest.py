@@ -18,10 +18,10 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import DocumentIngestRequested, RetrievalRequested
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.rag.core import Knobs, Rag
 from bulkhead_services.rag.effects import FileLibrary
 from bulkhead_services.rag.settings import Settings
+from tests.samples import sample
 
 NOW = 1_800_000_000_000
 
@@ -108,16 +108,8 @@ class Desk:
         step="s1",
         deliveries: int = 1,
     ) -> Job:
-        grant = TaskGrant(
-            tenant=tenant,
-            task=task,
-            actor="ann",
-            tools=tools,
-            document_scopes=scopes,
-            limits=TaskLimits(),
-            day_cost_usd_micros=1,
-            day_tokens=1,
-            expires_unix_ms=NOW + 10**6,
+        grant = sample(
+            TaskGrant, tenant=tenant, task=task, tools=tools, document_scopes=scopes, expires_unix_ms=NOW + 10**6
         )
         narrow = step and StepGrant(
             tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6

@@ -15,26 +15,16 @@ from bulkhead_contracts.retrieval import (
     RetrievalReplied,
     RetrievalRequested,
 )
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.rag.app import build
 from bulkhead_services.rag.settings import Settings
+from tests.samples import sample
 
 LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collected: long before this one runs.
 TOOL = "search_documents"
 
 
 def task_grant(task: str, tools: tuple[str, ...] = ()) -> TaskGrant:
-    return TaskGrant(
-        tenant="acme",
-        task=task,
-        actor="ann",
-        tools=tools,
-        document_scopes=("default",),
-        limits=TaskLimits(),
-        day_cost_usd_micros=1,
-        day_tokens=1,
-        expires_unix_ms=LATER,
-    )
+    return sample(TaskGrant, tenant="acme", task=task, tools=tools, document_scopes=("default",), expires_unix_ms=LATER)
 
 
 async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.tool_executor.core import ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
+from tests.samples import sample
 
 NOW = 1_800_000_000_000
 
@@ -110,15 +110,11 @@ class Desk:
             deadline_unix_ms=NOW + deadline_ms,
             arguments_json=arguments if isinstance(arguments, str) else json.dumps(arguments or {}),
         )
-        grant = TaskGrant(
+        grant = sample(
+            TaskGrant,
             tenant=tenant,
             task=task,
-            actor="ann",
             tools=tools if task_tools is None else task_tools,
-            document_scopes=(),
-            limits=TaskLimits(),
-            day_cost_usd_micros=1,
-            day_tokens=1,
             expires_unix_ms=NOW + 10**6,
         )
         narrow = step and StepGrant(

@@ -14,10 +14,11 @@ from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
+from tests.eventually import until
+from tests.samples import sample
 
 TOOLS = ("calculate", "counter_increment", "counter_increment_unkeyed")
 LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collected: long before this one runs.
@@ -43,17 +44,7 @@ class Purse(Edge):
 
 
 def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
-    task = TaskGrant(
-        tenant="acme",
-        task="t1",
-        actor="ann",
-        tools=TOOLS,
-        document_scopes=("default",),
-        limits=TaskLimits(),
-        day_cost_usd_micros=1,
-        day_tokens=1,
-        expires_unix_ms=LATER,
-    )
+    task = sample(TaskGrant, tenant="acme", tools=TOOLS, document_scopes=("default",), expires_unix_ms=LATER)
     step = StepGrant(
         tenant="acme", task="t1", step_id="s1", attempt=1, plan_version=1, tools=tools, expires_unix_ms=LATER
     )
@@ -61,13 +52,8 @@ def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
 
 
 async def send(mesh: MemoryMesh, call_id: str, tool: str, arguments: dict, *, cause: str, grant: str = "") -> None:
-    body = ToolCallRequested(
-        call_id=call_id,
-        step_id="s1",
-        attempt=1,
-        tool=tool,
-        arguments_json=json.dumps(arguments),
-        deadline_unix_ms=LATER,
+    body = sample(
+        ToolCallRequested, call_id=call_id, tool=tool, arguments_json=json.dumps(arguments), deadline_unix_ms=LATER
     )
     publisher = mesh.context("worker").publisher
     token = grant or step_token(mesh)
@@ -131,17 +117,7 @@ async def test_a_token_that_names_fewer_tools_gives_fewer_tools(mesh, counter) -
 
 
 async def test_a_task_token_alone_gives_no_tool(mesh) -> None:
-    task = TaskGrant(
-        tenant="acme",
-        task="t1",
-        actor="ann",
-        tools=TOOLS,
-        document_scopes=(),
-        limits=TaskLimits(),
-        day_cost_usd_micros=1,
-        day_tokens=1,
-        expires_unix_ms=LATER,
-    )
+    task = sample(TaskGrant, tenant="acme", tools=TOOLS, expires_unix_ms=LATER)
     token = mesh.context("signer").signer.grant(task)
     await send(mesh, "c1", "calculate", {"expression": "1"}, cause="a", grant=token)
     assert (await replies(mesh, 1))[0].failure.code == "not_granted"
@@ -152,11 +128,8 @@ async def test_a_killed_executor_does_keyed_writes_again_and_asks_about_the_othe
     counter.misbehave("stall", 2)
     await send(mesh, "keyed", "counter_increment", {"name": "n"}, cause="a")
     await send(mesh, "unkeyed", "counter_increment_unkeyed", {"name": "n"}, cause="b")
-    import asyncio
 
-    async with asyncio.timeout(10):
-        while counter.faults_left():
-            await asyncio.sleep(0.005)
+    await until(lambda: not counter.faults_left())
     mesh.kill("tool_executor")
     await mesh.start("tool_executor", "1")
     found = {reply.call_id: reply for reply in await replies(mesh, 2)}

@@ -21,6 +21,7 @@ from bulkhead.tools.packs import Done, Failed
 from bulkhead_services.tool_executor.effects import Workbench
 from bulkhead_services.tool_executor.registry import Registry, load
 from bulkhead_services.tool_executor.settings import Settings
+from tests.eventually import until
 
 PR_CAPBSET_DROP = 24
 ROW = """
@@ -164,16 +165,12 @@ async def desk(pack: str) -> AsyncIterator[Desk]:
 
 
 async def _told(file: Path) -> int:
-    async with asyncio.timeout(60):
-        while not (file.exists() and file.read_text()):
-            await asyncio.sleep(0.01)
+    await until(lambda: file.exists() and file.read_text(), timeout_s=60)
     return int(file.read_text())
 
 
 async def _gone(pid: int) -> bool:
-    async with asyncio.timeout(15):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.01)
+    await until(lambda: not (psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE))
     return True
 
 

@@ -14,10 +14,10 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import CallDeferred, Halt
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.quota import Quota
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
+from tests.samples import sample
 from tests.simulation.mesh.loop import LoopClock, SimulationLoop
 from tests.unit.services.tool_executor.test_in_mesh import Purse
 
@@ -57,17 +57,7 @@ class Play:
     async def asks(self, tenant: str, name: str, tool: str = KEYED, in_s: float = 3_600) -> None:
         """A call of a task of its own, to be done in so many seconds."""
         due = BEGINS_MS + int((self._loop.time() + in_s) * 1000)
-        task = TaskGrant(
-            tenant=tenant,
-            task=name,
-            actor="ann",
-            tools=(tool,),
-            document_scopes=(),
-            limits=TaskLimits(),
-            day_cost_usd_micros=1,
-            day_tokens=1,
-            expires_unix_ms=2**50,
-        )
+        task = sample(TaskGrant, tenant=tenant, task=name, tools=(tool,))
         step = StepGrant(
             tenant=tenant, task=name, step_id="s", attempt=1, plan_version=1, tools=(tool,), expires_unix_ms=2**50
         )

@@ -24,6 +24,7 @@ from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Re
 from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
+from tests.samples import sample
 from tests.unit.services.worker.test_playbook import assign, current_call, thinks
 
 CRM, ERP = "crm:account:42", "erp:order:7"
@@ -52,14 +53,8 @@ def acquires(play: Playbook, *resources: str) -> list[str]:
 
 def grants(play: Playbook, lease: str, resource: str = CRM, token: int = 7) -> None:
     play.hears(
-        LeaseGranted(
-            lease_id=lease,
-            step_id="s1",
-            attempt=1,
-            plan_version=1,
-            resource=resource,
-            fencing_token=token,
-            expires_unix_ms=START_UNIX_MS + 60_000,
+        sample(
+            LeaseGranted, lease_id=lease, resource=resource, fencing_token=token, expires_unix_ms=START_UNIX_MS + 60_000
         ),
         sender="planner",
     )
@@ -97,11 +92,9 @@ def test_a_lease_is_asked_for_in_the_resources_own_fold_and_the_step_waits_as_st
     send = play.send_of(LeaseRequested)
     assert send.to == "planner" and send.task == book(CRM) and send.body.task == "t1"
     play.hears(
-        LeaseQueued(
+        sample(
+            LeaseQueued,
             lease_id=lease,
-            step_id="s1",
-            attempt=1,
-            plan_version=1,
             resource=CRM,
             holder_task="t2",
             holder_step="s9",
@@ -298,14 +291,8 @@ def test_nobody_answered_is_an_error(play):
 
 def test_a_question_is_shown_as_data_and_answered_while_others_are_waited_for(play):
     asks(play, "b")
-    asked = AnswerRequested(
-        ask_id="q7",
-        step_id="b",
-        attempt=1,
-        plan_version=1,
-        targets=("s1",),
-        question="Is it so?",
-        deadline_unix_ms=START_UNIX_MS,
+    asked = sample(
+        AnswerRequested, ask_id="q7", step_id="b", targets=("s1",), question="Is it so?", deadline_unix_ms=START_UNIX_MS
     )
     play.hears(asked, sender="planner")
     play.hears(asked, sender="planner")
@@ -323,11 +310,10 @@ def test_a_question_is_shown_as_data_and_answered_while_others_are_waited_for(pl
 def test_questions_are_bounded(play):
     for number in range(bounds.MAX_OPEN_QUESTIONS + 5):
         play.hears(
-            AnswerRequested(
+            sample(
+                AnswerRequested,
                 ask_id=f"q{number}",
                 step_id="b",
-                attempt=1,
-                plan_version=1,
                 targets=("s1",),
                 question="x",
                 deadline_unix_ms=START_UNIX_MS,

@@ -1,11 +1,15 @@
-"""What belongs to an answer, and what came after it."""
+"""Requests: what belongs to an answer, and how many are served at once, wait, or are not heard."""
 
 import asyncio
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from bulkhead.bus.jetstream import bus
+from bulkhead.bus.jetstream.client import RawMessage
 from bulkhead.bus.jetstream.request_reply import _Question
+from bulkhead.bus.port import Live
 
 
 def message(body: bytes, status: str = "") -> Msg:
@@ -27,3 +31,37 @@ async def test_an_answer_of_many_ends_with_its_status() -> None:
     for part in [*parts, message(b"late")]:
         question.take(part)
     assert await question.done == parts
+
+
+class _Connection:
+    """Stands for a connection; keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def send(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.sent.append(subject)
+
+
+async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: Any) -> None:
+    monkeypatch.setattr(bus, "MAX_RPC_AT_ONCE", 2)
+    monkeypatch.setattr(bus, "MAX_RPC_WAITING", 3)
+    connection, gate, running, most = _Connection(), asyncio.Event(), 0, 0
+
+    async def handler(request: Live) -> tuple[dict[str, str], bytes]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+        return {}, b""
+
+    server = bus._Server(connection, handler)  # type: ignore[arg-type]
+    for number in range(7):
+        server.take(RawMessage("rpc.a", f"re.{number}", b"", None))
+    await asyncio.sleep(0)
+    assert running == 2
+    gate.set()
+    await server.stop()
+    assert connection.sent == [f"re.{number}" for number in range(5)]
+    assert most == 2

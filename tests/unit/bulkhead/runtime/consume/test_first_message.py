@@ -10,6 +10,7 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepProposed
+from tests.eventually import until
 from tests.unit.bulkhead.runtime.consume import test_loop as shells
 
 pytestmark = pytest.mark.virtual_time
@@ -51,9 +52,7 @@ async def test_a_task_that_a_newer_version_began_waits_unread_for_it_and_the_log
         await mesh.start("worker", "1")
         with caplog.at_level("WARNING", logger="bulkhead"):
             await shells.say(mesh, shells.cancel("m1"), index=1, logic=2)
-            async with asyncio.timeout(10):
-                while not (said := [one for one in caplog.records if one.message == "waits_for_upgrade"]):
-                    await asyncio.sleep(0.005)
+            said = await until(lambda: [one for one in caplog.records if one.message == "waits_for_upgrade"])
         assert "logic version 2 is not on this replica" in said[0].__dict__["values"]["reason"]
         assert await shells.summaries(mesh, 1) == ["open"]
         mesh.kill("worker", "1")

@@ -14,6 +14,7 @@ from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from tests.samples import sample
 
 pytestmark = pytest.mark.virtual_time
 
@@ -56,13 +57,7 @@ class Counting(Decider[Count]):
 
 
 def assigned() -> StepAssigned:
-    return StepAssigned(
-        step=PlanStep(id="s", title="", instruction="i"),
-        attempt=1,
-        plan_version=1,
-        objective=REF,
-        deadline_unix_ms=2**50,
-    )
+    return sample(StepAssigned, step=PlanStep(id="s", title="", instruction="i"), objective=REF, deadline_unix_ms=2**50)
 
 
 def cancel(reason: str) -> StepCancelRequested:

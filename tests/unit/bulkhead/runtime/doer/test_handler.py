@@ -15,8 +15,8 @@ from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, 
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import Failure, Usage
-from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from tests.samples import sample
 
 pytestmark = pytest.mark.virtual_time
 
@@ -72,17 +72,7 @@ class Purse(Edge):
 
 
 def grant(mesh: MemoryMesh, task: str = "t1", expires: int = 2**50) -> str:
-    top = TaskGrant(
-        tenant="demo",
-        task=task,
-        actor="ann",
-        tools=("add",),
-        document_scopes=("default",),
-        limits=TaskLimits(),
-        day_cost_usd_micros=10**9,
-        day_tokens=10**9,
-        expires_unix_ms=expires,
-    )
+    top = sample(TaskGrant, task=task, tools=("add",), document_scopes=("default",), expires_unix_ms=expires)
     step = StepGrant(
         tenant="demo", task=task, step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=expires
     )
@@ -208,17 +198,7 @@ async def test_no_valid_grant_no_call(token):
         if token == "foreign":
             token = grant(mesh, task="t2")
         elif token == "widened":
-            top = TaskGrant(
-                tenant="demo",
-                task="t1",
-                actor="a",
-                tools=(),
-                document_scopes=(),
-                limits=TaskLimits(),
-                day_cost_usd_micros=1,
-                day_tokens=1,
-                expires_unix_ms=2**50,
-            )
+            top = sample(TaskGrant)
             wide = StepGrant(
                 tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=2**50
             )
@@ -231,17 +211,7 @@ async def test_no_valid_grant_no_call(token):
 async def test_a_worker_cannot_sign_its_own_grant():
     doer = Recording()
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
-        top = TaskGrant(
-            tenant="demo",
-            task="t1",
-            actor="a",
-            tools=("add",),
-            document_scopes=(),
-            limits=TaskLimits(),
-            day_cost_usd_micros=1,
-            day_tokens=1,
-            expires_unix_ms=2**50,
-        )
+        top = sample(TaskGrant, tools=("add",))
         await call(mesh, mesh.context("worker").signer.grant(top))
         assert (await replies(mesh, 1))[0][1]["failure"]["code"] == "wrong_issuer"
 

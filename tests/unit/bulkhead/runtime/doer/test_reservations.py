@@ -13,15 +13,14 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import parse
 from bulkhead_contracts.result import Usage
+from tests.eventually import until
 from tests.unit.bulkhead.runtime.doer.test_handler import Purse, Recording, call, grant, replies
 
 pytestmark = pytest.mark.virtual_time
 
 
 async def _settled(purse: Purse, count: int) -> None:
-    async with asyncio.timeout(15):
-        while len(purse.settled) < count:
-            await asyncio.sleep(0.005)
+    await until(lambda: len(purse.settled) >= count)
 
 
 class Vague(Purse):
@@ -182,9 +181,7 @@ async def test_two_handlings_of_one_delivery_never_share_a_claim(monkeypatch):
         await mesh.start("tool_executor", "1")
         lagging.append(True)
         mesh.broker.wait_for_ack(durable, 1, 0)
-        async with asyncio.timeout(10):
-            while len(claims) < 2:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(claims) >= 2)
         doer.may_end.set()
         await replies(mesh, 1)
         assert doer.done == 1

@@ -1,11 +1,11 @@
 """How long a supervised process that ends by itself stays down."""
 
-import asyncio
 from pathlib import Path
 
 from bulkhead_infra.processes import supervised
 from bulkhead_infra.processes.child import Child
 from bulkhead_infra.processes.supervised import Unit
+from tests.eventually import until
 
 
 async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: Path, monkeypatch) -> None:
@@ -22,9 +22,7 @@ async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: 
     it = Unit("it", spawn, probe, said.append, stop_timeout_s=1.0)
 
     async def heard(count: int) -> list[str]:
-        async with asyncio.timeout(10):
-            while len(said) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(said) >= count)
         return [line.rpartition(" in ")[2] for line in said]
 
     it.start()

@@ -18,6 +18,7 @@ from bulkhead_services.budget.ledger import checkpoint, model, rebuild
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer, parts_of, prune, reopen, take_part
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import Ledger, Scope, Sum
+from tests.samples import sample
 
 LEASE_MS, DAY_MS, NOW = 60_000, 86_400_000, 1_795_231_204_272
 SCOPES = tuple(
@@ -108,15 +109,7 @@ async def said(broker: MemoryBroker, first: int, last: int) -> None:
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
     doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: NOW)
     for number in range(first, last):
-        fact = Reserved(
-            reservation_id=f"r{number}",
-            call_id="c",
-            service="rag",
-            resource="x",
-            amount=Amount(tokens=100),
-            scopes=model.scope_limits(SCOPES[0]),
-            reserved_unix_ms=NOW,
-        )
+        fact = sample(Reserved, reservation_id=f"r{number}", scopes=model.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)
         await budget.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
         if number % 3:
             used = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(input_tokens=7))
@@ -245,15 +238,7 @@ async def test_what_was_given_up_before_a_checkpoint_is_not_held_behind_it(age_m
         await doer.send("budget", one, tenant="demo", task="t1", cause=one.reservation_id)
     clock.advance(age_ms)
     assert await checkpointer.make(at_once=True) and await checkpointer.make(at_once=True)
-    fact = Reserved(
-        reservation_id="r0",
-        call_id="c",
-        service="rag",
-        resource="x",
-        amount=Amount(tokens=100),
-        scopes=model.scope_limits(SCOPES[0]),
-        reserved_unix_ms=NOW,
-    )
+    fact = sample(Reserved, reservation_id="r0", scopes=model.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)
     await budget.send("journal", fact, tenant="demo", task="t1", cause="r0")
     keeper.start(Background())
     await keeper.wait_built()
@@ -268,11 +253,9 @@ async def test_what_has_lapsed_and_may_still_be_settled_is_held_in_a_checkpoint(
     broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
     for name, age_ms, tokens in (("old", 11 * DAY_MS, 30), ("late", DAY_MS, 5)):
-        fact = Reserved(
+        fact = sample(
+            Reserved,
             reservation_id=name,
-            call_id="c",
-            service="rag",
-            resource="x",
             amount=Amount(tokens=tokens),
             scopes=model.scope_limits(SCOPES[0]),
             reserved_unix_ms=NOW - age_ms,

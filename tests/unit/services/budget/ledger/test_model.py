@@ -26,6 +26,7 @@ from bulkhead_services.budget.ledger.model import (
     Waiting,
 )
 from bulkhead_services.budget.limits import messages as limit_messages
+from tests.samples import sample
 
 LEASE_MS = 1_000
 SCOPES = (Scope("task:acme:t1", Sum(1_000, 100)), Scope("day:acme:2026-11-21", Sum(10_000, 150)))
@@ -158,12 +159,9 @@ def test_estimated_charges_the_reservation_and_more_than_reserved_is_charged_and
     assert again == replace(settlement, kind="repeated", over=False)
 
 
-GRANT = TaskGrant(
+GRANT = sample(
+    TaskGrant,
     tenant="acme",
-    task="t1",
-    actor="ada",
-    tools=(),
-    document_scopes=(),
     feature="search",
     workflow="nightly",
     limits=TaskLimits(cost_usd_micros=7, tokens=8),
@@ -202,16 +200,7 @@ def test_every_account_of_a_call_is_in_its_fact_and_comes_back_from_it() -> None
         "mesh",
     ]
     first, more = fact_scopes(scopes)
-    fact = Reserved(
-        reservation_id="r",
-        call_id="c",
-        service="rag",
-        resource="x",
-        amount=Amount(),
-        scopes=first,
-        more_scopes=more,
-        reserved_unix_ms=0,
-    )
+    fact = sample(Reserved, reservation_id="r", amount=Amount(), scopes=first, more_scopes=more)
     # What a fact cannot hold is as good as no ceiling.
     unlimited = scopes[6]._replace(limit=scopes[6].limit._replace(cost_usd_micros=UNLIMITED))
     assert model.scopes_from((*fact.scopes, *fact.more_scopes)) == (*scopes[:6], unlimited, *scopes[7:])

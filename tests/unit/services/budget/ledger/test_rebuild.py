@@ -1,19 +1,28 @@
-"""What planted bugs showed to be untested: a rebuild whose streams are longer than one page, one that is stopped."""
+"""A rebuild of the ledger: streams of several pages, one that is stopped, facts that only a newer version can read."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.bus.port import Stored
 from bulkhead.runtime.background import Background
+from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead_contracts.budget import Amount, Reserved, Settled
+from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts.budget import Reserved, Settled
+from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import TaskStopped
 from bulkhead_services.budget.ledger import model, rebuild
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.model import Balance, Scope, Sum
+from bulkhead_services.budget.ledger.model import Balance, Ledger, Scope, Sum
+from tests.samples import sample
 
 SCOPES = (Scope("task:demo:t1", Sum(10**6, 10**6)),)
 RESERVED, SETTLED = 5, 9
@@ -36,15 +45,7 @@ async def say(broker: MemoryBroker) -> None:
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: 1)
     doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: 1)
     for number in range(RESERVED):
-        fact = Reserved(
-            reservation_id=f"r{number}",
-            call_id="c",
-            service="rag",
-            resource="x",
-            amount=Amount(tokens=100),
-            scopes=model.scope_limits(SCOPES),
-            reserved_unix_ms=1,
-        )
+        fact = sample(Reserved, reservation_id=f"r{number}", scopes=model.scope_limits(SCOPES))
         await budget.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
     for number in range(SETTLED):
         used = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(input_tokens=7))
@@ -126,3 +127,70 @@ async def test_a_keeper_that_is_stopped_stops_also_when_redis_fails():
     stopping.cancel()
     await asyncio.gather(stopping, again, return_exceptions=True)
     assert stopped and store.begun == 1, "it was told to stop, and began to build again"
+
+
+async def test_a_mark_that_comes_late_when_another_rebuild_has_marked_is_refused() -> None:
+    """Its writer stood still behind the lock, and the lock ran out: no fact of the ledger that stands came too late."""
+    broker = MemoryBroker.mesh()
+    slow, other = [keeper_of(broker, MemoryStore(lease_ms=60_000)) for _ in range(2)]
+    lock = slow._store.lock
+
+    async def stands_still(token: str, lock_ms: int) -> bool:
+        held = await lock(token, lock_ms)
+        other.start(Background())
+        await other.wait_built()
+        return held
+
+    slow._store.lock = stands_still
+    assert "sequence" in await slow._try()
+    marks = broker.stream("INBOX_JOURNAL").read("mesh.budget.journal.*.ledger.ledger", 0, 10)
+    assert [json.loads(one.body)["epoch"] for one in marks] == [other.epoch.partition(" ")[0]]
+    await other.stop()
+
+
+LEASE_MS, NOW = 60_000, 1_795_231_204_272
+EXAMPLES = Path(catalog.__file__).parents[1] / "examples"
+
+
+def told(kind: str, sender: str = "budget", receiver: str = "journal") -> Stored:
+    head = Envelope(id="a" * 32, type=kind, source=sender, time_unix_ms=NOW, cause="c", actor="p")
+    return Stored(subjects.mesh(sender, receiver, "demo", "t1"), head.headers(), b"{}", 7, NOW)
+
+
+@pytest.mark.parametrize("kind", ["mesh.budget.forecast.v1", "mesh.control.rehearsed.v3"])
+def test_a_later_fact_that_moves_no_money_is_left_out(kind: str) -> None:
+    ledger = Ledger(LEASE_MS)
+    rebuild.take(ledger, told(kind))
+    assert ledger == Ledger(LEASE_MS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sender", "receiver"),
+    [
+        (f"{Reserved.TYPE}.v99", "budget", "journal"),
+        (f"{Settled.TYPE}.v99", "rag", "budget"),
+        (f"{TaskStopped.TYPE}.v99", "planner", "budget"),
+        ("mesh.ledger.refunded.v1", "budget", "journal"),
+    ],
+)
+def test_a_later_fact_that_moves_money_leaves_no_ledger(kind: str, sender: str, receiver: str) -> None:
+    with pytest.raises(Unreadable, match="start the newer version of budget"):
+        rebuild.take(Ledger(LEASE_MS), told(kind, sender, receiver))
+
+
+def test_whatever_changes_a_ledger_is_known_by_its_name() -> None:
+    """Else the version before would leave it out: give it another name, or the version before a way to read it."""
+    moved = set()
+    for row in catalog.ROWS:
+        for sender, receiver in row.edges:
+            if row.plane != "mesh" or not (receiver == "budget" or (sender, receiver) == ("budget", "journal")):
+                continue
+            kind = f"{row.body.TYPE}.v{row.body.VERSION}"
+            body = catalog.decode(kind, (EXAMPLES / f"{kind}.json").read_bytes())
+            ledger = Ledger(LEASE_MS)
+            head = envelope.parse(told(kind, sender, receiver).headers)
+            rebuild.fold(ledger, Received(head, body, "demo", "t1", sender, 7, NOW, receiver=receiver))
+            if ledger != Ledger(LEASE_MS):
+                moved.add(row.body.TYPE)
+    assert {Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE} <= moved
+    assert all(name in rebuild.FOLDED or name.startswith(rebuild.MONEY) for name in moved)

@@ -221,3 +221,24 @@ def test_a_checkpoint_between_a_give_back_and_its_late_fact_leaves_it_held_until
     assert budget.parted == {"a"} and budget.held().reserved.cost_usd_micros == ASKS["a"]
     model.sweep(budget.ledger, budget.now() + LEASE_MS)
     assert budget.held().spent.cost_usd_micros == ASKS["a"]
+
+
+def test_a_fact_that_came_too_late_does_not_count_and_its_call_waits_for_room() -> None:
+    late = [("ask", "a", 0), ("rebuild", "", 0), ("ask", "b", 0), ("land", "", 1), ("land", "", 0)]
+    budget = play([*late, ("rebuild", "", 0), ("ask", "a", 0)])
+    assert (budget.told, budget.under_way) == ({"b"}, []) and budget.held().reserved.cost_usd_micros == ASKS["b"]
+    budget.settle("b", 10)
+    budget.hear(0)
+    budget.ask("a")
+    budget.land(0)
+    budget.rebuild()
+    assert budget.told == {"a", "b"} and budget.held().reserved.cost_usd_micros == ASKS["a"]
+
+
+def test_a_fact_of_which_nobody_was_told_but_which_a_rebuild_found_counts() -> None:
+    """Its writer died before it answered: whoever asks again is told, and the room was kept."""
+    budget = play([("ask", "a", 0), ("answer lost", "", 0), ("rebuild", "", 0), ("ask", "b", 0)])
+    assert budget.under_way == [] and budget.held().reserved.cost_usd_micros == ASKS["a"]
+    budget.ask("a")
+    budget.land(0)
+    assert budget.told == {"a"}

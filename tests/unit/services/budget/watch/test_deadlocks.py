@@ -20,6 +20,7 @@ from bulkhead_contracts.step import StepCancelRequested, StepFinished
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.fold import Mark, Watching
+from tests.samples import sample
 
 NOW = 1_700_000_000_000
 CRM, ERP = "crm:account:42", "erp:order:7"
@@ -162,15 +163,7 @@ def test_other_tenants_resources_of_the_same_name_are_others(mesh):
     mesh.say(
         "planner",
         "worker",
-        LeaseGranted(
-            lease_id="x",
-            step_id="s",
-            attempt=1,
-            plan_version=1,
-            resource="r:1",
-            fencing_token=1,
-            expires_unix_ms=NOW + 60_000,
-        ),
+        sample(LeaseGranted, lease_id="x", step_id="s", resource="r:1", fencing_token=1, expires_unix_ms=NOW + 60_000),
         "t9",
         "acme",
     )

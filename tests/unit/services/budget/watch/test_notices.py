@@ -1,4 +1,4 @@
-"""Which halts, breakers and stalls a tenant's webhook is told, once each, whoever folds and in whatever order."""
+"""Which halts, breakers and stalls a tenant's webhook is told, once each; and which warnings agents hear of."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bulkhead.bus.port import Stored
+from bulkhead.health.findings import finding_of
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.halts.live import CEILING
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
@@ -13,6 +14,7 @@ from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.watch.fold import Watching
 from bulkhead_services.budget.watch.notices import LATE_MS, Notice
+from bulkhead_services.budget.watch.watcher import told_to_agents
 from bulkhead_services.tool_executor import webhook_payload
 
 NOW = 1_795_000_000_000
@@ -183,3 +185,17 @@ def test_what_was_asked_for_is_not_asked_for_again_by_whoever_folds_it_in_whatev
     early.say(halt())
     assert early.due() == []
     assert later.due(NOW + LATE_MS + 2) == [], "it is no news any more"
+
+
+@pytest.mark.parametrize(
+    ("detector", "level", "told"),
+    [
+        ("loop.repeat", "warn", True),
+        ("chatter.group", "warn", True),
+        ("loop.repeat", "stop", False),  # It is halted, and told why.
+        ("stall", "warn", False),  # There is nobody at work to tell.
+    ],
+)
+def test_agents_hear_of_what_they_can_stop_doing(detector: str, level, told: bool) -> None:
+    trip = finding_of(detector, level, "demo", "demo/t", ("a",), "what", ("m1",), 1, "m1", {})
+    assert told_to_agents(trip) is told

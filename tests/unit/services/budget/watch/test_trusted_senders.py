@@ -30,6 +30,7 @@ from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.fold import Watching
+from tests.eventually import until
 
 OUTSIDE = "pub_demo.gateway"
 WORKER, TOOLS = "worker.tool_executor", "tool_executor.worker"
@@ -161,9 +162,7 @@ async def test_a_trip_that_cannot_be_told_is_left_out_and_those_behind_it_are_to
         await asyncio.wait_for(mesh.until("mesh.budget.journal.*.demo.t2", Tripped), 30)
         watcher = edges[0].watcher
         assert watcher is not None
-        async with asyncio.timeout(30):
-            while not watcher.aside.degraded.startswith("the watcher leaves out 2"):
-                await asyncio.sleep(0.01)
+        await until(lambda: watcher.aside.degraded.startswith("the watcher leaves out 2"))
         assert edges[0].ready()
     for edge in edges:
         await edge.stop()

@@ -21,6 +21,7 @@ from bulkhead_contracts.task import (
     TaskSubmitted,
 )
 from bulkhead_contracts.tool import UncertainWrite, WritesReplied
+from tests.samples import sample
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN
 
 
@@ -113,6 +114,10 @@ async def test_a_large_objective_is_413_with_the_limit(http):
         ('{"objective": "x", "limits": {"tokenz": 1}}', "limits.tokenz"),
         ('{"objective": "x", "limits": {"tokens": -1}}', "limits.tokens"),
         ('{"objective": "x", "limits": {"tokens": NaN}}', "limits.tokens"),
+        ('{"objective": "x", "limits": {"tokens": 1e400}}', "limits.tokens"),
+        ('{"objective": "x", "limits": {"cost_usd_micros": "1"}}', "limits.cost_usd_micros"),
+        ('{"objective": "x", "limits": {"deadline_ms": 1000000000000000000}}', "limits.deadline_ms"),
+        ('{"objective": "x", "plan": {"steps": []}}', "plan.steps"),
         ('{"objective": "x", "limits": {"deadline_ms": 0}}', "limits.deadline_ms"),
         (
             '{"objective": "x", "plan": {"steps": [{"id": "a", "title": "t", "instruction": "i", "imputs": []}]}}',
@@ -130,8 +135,9 @@ async def test_what_does_not_fit_is_422_and_named(http, mesh, raw, field):
     assert not mesh.sent("gateway")
 
 
-async def test_a_body_that_is_not_json_is_400(http):
-    answer = await http.post("/v1/tasks", content=b"{oops", headers={**AUTH, "Idempotency-Key": "k"})
+@pytest.mark.parametrize("content", [b"{oops", b"", b"\xff\xfe not json", b'{"objective": ' * 20_000])
+async def test_a_body_that_is_not_json_is_400(http, content):
+    answer = await http.post("/v1/tasks", content=content, headers={**AUTH, "Idempotency-Key": "k"})
     problem(answer, 400, "malformed_json")
 
 
@@ -183,15 +189,7 @@ async def test_the_view_follows_the_inbox(mesh, http):
     assert (before["status"], before["steps"][0]["status"], before["answer"]) == ("running", "running", None)
     await mesh.say(
         "planner",
-        StepEnded(
-            step_id="s1",
-            attempt=1,
-            plan_version=1,
-            outcome="accepted",
-            result=result,
-            final=True,
-            usage=Usage(cost_usd_micros=7),
-        ),
+        sample(StepEnded, outcome="accepted", result=result, final=True, usage=Usage(cost_usd_micros=7)),
         task,
     )
     await mesh.say(
@@ -401,11 +399,10 @@ async def test_a_task_that_was_accepted_is_never_said_not_to_be_there(mesh, http
 
 
 async def test_writes_that_may_have_been_done_are_told_of_a_task_that_did_not_succeed(mesh, http):
-    doubtful = UncertainWrite(
+    doubtful = sample(
+        UncertainWrite,
         step_id="pay",
-        attempt=1,
         tool="refund",
-        arguments_json="{}",
         key="acme.t.c",
         asked_unix_ms=1,
         outcome="uncertain",
