@@ -21,7 +21,8 @@ from bulkhead_infra.services import SERVICES, Setting
 
 PREFIX = "BULKHEAD_"
 SYSTEM = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
-PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
+PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
+"""Variables that name a provider, as the vendors' own clients read them."""
 MODEL_KNOBS = ("model", "judge_model", "fallback_model", "routes", "providers", "context_tokens")
 """With the offline model these are not passed on: they name models that it is not."""
 
@@ -114,6 +115,11 @@ def _reading(settings: type[ServiceSettings], environ: Mapping[str, str]) -> typ
             return found  # type: ignore[no-any-return]
 
     return Given
+
+
+def names_provider(environ: Mapping[str, str]) -> bool:
+    """Whether the environment names a provider of models; without one the offline model answers."""
+    return any(environ.get(name) for name in (*PROVIDER, PREFIX + "PROVIDERS"))
 
 
 def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from bulkhead.tcp_ports import PortInUse, claim, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local import starts
-from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
+from bulkhead_infra.local.environment import RunFacts, environ_of, names_provider, resolved
 from bulkhead_infra.local.external_services import Given
 from bulkhead_infra.local.journal import JournalKeeper
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit, MeshFile, RunDir
@@ -315,8 +315,8 @@ class LocalMesh:
             drain_timeout_s=self._drain_timeout_s,
             shards=self._shards,
         )
-        if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
-            raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
+        if not self._offline and not names_provider(self._environ):
+            raise StartFailed("no provider: set the key of one, e.g. OPENAI_API_KEY, or run with the offline model")
 
     async def _start_infrastructure(self) -> Layout:
         cure = Cure(UNHEALTHY_S, lambda: disk_problem(self._run.path))

@@ -16,6 +16,7 @@ from bulkhead_cli.demo.conversation import converse, introduce, verdict
 from bulkhead_cli.inspect import read
 from bulkhead_cli.output import Exit, err, out
 from bulkhead_infra.demo.corpus import Demo, generate
+from bulkhead_infra.local.environment import names_provider
 from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 
 
@@ -48,7 +49,7 @@ def main() -> int:
 async def run(demo: Demo, data: Path) -> int:
     """Start, add documents, ask, print the timeline and last the answer, compare, stop."""
     began = time.monotonic()
-    offline = not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
+    offline = not names_provider(os.environ)
     introduce(demo, offline=offline)
     async with LocalMesh(data, offline_model=offline, on_event=_say) as mesh:
         out.print(f"  {len(mesh.units)} processes are up after {time.monotonic() - began:.1f} s", style="dim")

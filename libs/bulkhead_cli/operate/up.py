@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bulkhead_infra.local.supervisor import LocalMesh
 
 DURABILITIES = ("power", "process")
-PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET = ("nats-server", "redis", "offline-model")
 """Only their warnings and errors are shown; the rest is in DIR/logs."""
@@ -79,14 +78,15 @@ async def keep_running(
     """Start, show, drain. Raises Stop when it cannot start, or was ended at once."""
     if durability not in DURABILITIES:
         raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
-    replicas, wanted = parse_scale(scale), parse_shards(shards)
-    offline = not any(os.environ.get(name) for name in PROVIDER)
-    _announce(data, durability, offline)
-    _tell_of_tenants(data, tenants)
-    _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
+    from bulkhead_infra.local.environment import names_provider
     from bulkhead_infra.local.status import Screen
     from bulkhead_infra.local.supervisor import DRAIN_TIMEOUT_S
 
+    replicas, wanted = parse_scale(scale), parse_shards(shards)
+    offline = not names_provider(os.environ)
+    _announce(data, durability, offline)
+    _tell_of_tenants(data, tenants)
+    _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
     screen = Screen(out, quiet=QUIET)
     async with _mesh(data, replicas, durability, port, offline, screen, given, wanted, tenants) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
@@ -111,10 +111,12 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
         )
     if offline:
         out.print(
-            "models: the offline model (rule-based). For a real one set OPENAI_API_KEY and start again.", style="dim"
+            "models: the offline model (rule-based). For a real one set a provider's key, e.g. OPENAI_API_KEY or "
+            "ANTHROPIC_API_KEY, and start again.",
+            style="dim",
         )
     else:
-        out.print("models: the provider that OPENAI_BASE_URL or OPENAI_API_KEY names; calls cost money", style="yellow")
+        out.print("models: those of the provider whose key is set; calls cost money", style="yellow")
 
 
 def _tell_of_tenants(data: Path, given: Path | None) -> None:

@@ -11,6 +11,7 @@ from bulkhead_services.model_gateway.core import SERVICE, ModelGateway, Route
 from bulkhead_services.model_gateway.effects import HttpProvider, LiveText, Network, read_contents
 from bulkhead_services.model_gateway.prices import Prices
 from bulkhead_services.model_gateway.prompts import Prompts
+from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.settings import ModelSettings, ProviderSettings, Settings, keyless
 
 __all__ = ["SERVICE", "build"]
@@ -33,8 +34,9 @@ def build(
     for name in sorted(used):
         if keyless(known[name]):
             raise ValueError(
-                f"provider {name} ({known[name].base_url}) has no key: set OPENAI_API_KEY (or its api_key in "
-                "BULKHEAD_PROVIDERS), or point OPENAI_BASE_URL at the offline model"
+                f"provider {name} ({known[name].base_url}) has no key: set {FORMS[known[name].api].key_variable} (or "
+                "its api_key in BULKHEAD_PROVIDERS), name another provider's model (BULKHEAD_MODEL=PROVIDER:MODEL), or "
+                "point OPENAI_BASE_URL at the offline model"
             )
     timeouts = settings.connect_timeout_s, settings.stall_timeout_s
     network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)

@@ -15,7 +15,7 @@ from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.prices import Price
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText, Provider
+from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, OnText, Outgoing, Provider
 from bulkhead_services.model_gateway.render import Rendered, Source, estimate_tokens, fit
 
 SHRINK = 0.6
@@ -162,8 +162,8 @@ class Attempts:
     async def _attempt(self, model: Model, rendered: Rendered, output: int, until_unix_ms: int) -> Answer | Fault:
         left_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
         async with model.provider.place(self._job.tenant, min(self._policy.slot_wait_s, left_s)):
-            body = model.provider.body(model.name, rendered.payload, output, model.temperature)
-            worst = _worst(model, estimate_tokens(len(body)), output)
+            outgoing = model.provider.request(Chat(model.name, rendered.payload, output, model.temperature))
+            worst = _worst(model, estimate_tokens(len(outgoing.body)), output)
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             held = await self._hands.reserve(
                 self._job,
@@ -178,14 +178,14 @@ class Attempts:
             if self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS:
                 held.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return LATE
-            return await self._call(model, body, held, worst, until_unix_ms)
+            return await self._call(model, outgoing, held, worst, until_unix_ms)
 
     async def _call(
-        self, model: Model, body: bytes, held: Reservation, worst: Usage, until_unix_ms: int
+        self, model: Model, outgoing: Outgoing, held: Reservation, worst: Usage, until_unix_ms: int
     ) -> Answer | Fault:
         self.spent.attempts += 1
         timeout_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
-        call = asyncio.create_task(model.provider.chat(body, self._live(), timeout_s=timeout_s))
+        call = asyncio.create_task(model.provider.call(outgoing, self._live(), timeout_s=timeout_s))
         halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
         try:
             await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
@@ -207,23 +207,25 @@ class Attempts:
 
     def _charge(self, model: Model, held: Reservation, said: Answer | Fault, worst: Usage) -> None:
         if said.usage is not None:
-            self._settle(model, held, said.usage, estimated=False)
+            self._settle(model, held, said.usage, said.cache_write_tokens, estimated=False)
         elif isinstance(said, Fault) and not said.consumed:
             self._settle(model, held, Usage(), estimated=False)
         else:
             # No usage was told: the reservation is charged. Never zero.
             self._settle(model, held, worst, estimated=True)
 
-    def _settle(self, model: Model, held: Reservation, usage: Usage, *, estimated: bool) -> None:
+    def _settle(
+        self, model: Model, held: Reservation, usage: Usage, cache_write_tokens: int = 0, *, estimated: bool
+    ) -> None:
         assert model.price is not None
-        usage = replace_cost(usage, model.price)
+        usage = replace_cost(usage, model.price, cache_write_tokens)
         held.settle(usage, estimated=estimated)
         self.spent.usage = self.spent.usage + usage
 
 
-def replace_cost(usage: Usage, price: Price) -> Usage:
+def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usage:
     """The same usage with its cost, rounded up."""
-    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage)})
+    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage, cache_write_tokens)})
 
 
 def _worst(model: Model, input_tokens: int, output_tokens: int) -> Usage:

@@ -6,11 +6,10 @@ One HTTP/1.1 client per provider, kept alive. There are no retries here: they st
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -23,9 +22,11 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, TextDelta
 from bulkhead_contracts.result import ContentRef
-from bulkhead_services.model_gateway.providers.openai import Assembly, EventTooLarge, SseDecoder, error_of_status
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
-from bulkhead_services.model_gateway.render import encode
+from bulkhead_services.model_gateway.providers import errors
+from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.forms import FORMS
+from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, OnText, Outgoing
+from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.settings import ProviderSettings
 
 log = Log("model_gateway")
@@ -50,10 +51,11 @@ class Network:
 
 
 class HttpProvider:
-    """An endpoint that speaks OpenAI's chat format: its connections, its key, its places."""
+    """An endpoint: its connections, its key, its places, and the wire form that it speaks."""
 
     def __init__(self, name: str, settings: ProviderSettings, network: Network) -> None:
         self.name, self._settings, self._network = name, settings, network
+        self._form = FORMS[settings.api]
         # Long answers that began together end late: an eighth of the places stays free for calls of other tenants.
         self.places = FairSemaphore(settings.concurrency, kept=settings.concurrency // 8)
         self._client: httpx.AsyncClient | None = None
@@ -65,7 +67,7 @@ class HttpProvider:
         self._client = httpx.AsyncClient(
             base_url=self._settings.base_url.rstrip("/") + "/",
             # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
-            headers={"authorization": f"Bearer {key}", "accept-encoding": "identity", "user-agent": "bulkhead"},
+            headers={**self._form.headers(key), "accept-encoding": "identity", "user-agent": "bulkhead"},
             limits=httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEEPALIVE_S),
             verify=ssl.create_default_context(cafile=self._network.ca_file) if self._network.ca_file else True,
             proxy=self._network.proxy or None,
@@ -90,26 +92,22 @@ class HttpProvider:
         finally:
             self.places.leave(tenant)
 
-    def body(self, model: str, chat: Mapping[str, Any], output_tokens: int, temperature: float | None) -> bytes:
-        """One chat completion, streamed, with its usage at the end."""
-        payload = {"model": model, **chat, self._settings.limit_field: output_tokens, "stream": True}
-        payload["stream_options"] = {"include_usage": True}
-        if temperature is not None:
-            payload["temperature"] = temperature
-        return encode(payload)
+    def request(self, chat: Chat) -> Outgoing:
+        """One call in this provider's wire form."""
+        return self._form.request(replace(chat, limit_field=self._settings.limit_field))
 
-    async def chat(self, body: bytes, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
-        """Send one chat completion; a Fault when HTTP failed, or when what it brought is no answer."""
-        assembly = Assembly()
-        fault = await self._chat(body, assembly, on_text, timeout_s)
+    async def call(self, outgoing: Outgoing, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
+        """Send one call; a Fault when HTTP failed, or when what it brought is no answer."""
+        assembly = self._form.assembly()
+        fault = await self._call(outgoing, assembly, on_text, timeout_s)
         if fault is None:
             said = assembly.result()
-            return replace(said, usage=assembly.usage) if isinstance(said, Fault) else said
+            return _told(said, assembly) if isinstance(said, Fault) else said
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        return replace(fault, message=self.scrub(fault.message), usage=assembly.usage)
+        return _told(replace(fault, message=self.scrub(fault.message)), assembly)
 
-    async def _chat(self, body: bytes, assembly: Assembly, on_text: OnText, timeout_s: float) -> Fault | None:
+    async def _call(self, outgoing: Outgoing, assembly: Assembly, on_text: OnText, timeout_s: float) -> Fault | None:
         assert self._client is not None, "open() comes first"
         started = False
         quiet_s = min(self._network.stall_timeout_s, timeout_s)
@@ -119,14 +117,14 @@ class HttpProvider:
                 asyncio.timeout(timeout_s),
                 self._client.stream(
                     "POST",
-                    "chat/completions",
-                    content=body,
+                    outgoing.path,
+                    content=outgoing.body,
                     headers={"content-type": "application/json"},
                     timeout=timeout,
                 ) as response,
             ):
                 started = True
-                return await _receive(response, assembly, on_text)
+                return await _receive(response, assembly, on_text, self._form.key_variable)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return self._fault("unreachable", f"no connection: {error or type(error).__name__}", consumed=False)
         except TimeoutError:
@@ -138,7 +136,7 @@ class HttpProvider:
             return self._fault(code, f"the connection broke: {error or type(error).__name__}")
 
     def _fault(self, code: str, message: str, *, consumed: bool = True) -> Fault:
-        hint = "is the provider up, and OPENAI_BASE_URL right?" if code == "unreachable" else ""
+        hint = "is the provider up, and its base URL right?" if code == "unreachable" else ""
         return Fault(code, f"{self.name}: {message}", hint, retryable=True, outage=True, consumed=consumed)
 
     def scrub(self, text: str) -> str:
@@ -149,15 +147,19 @@ class HttpProvider:
         return _KEYS.sub("[redacted]", text)[: bounds.MAX_REASON_CHARS]
 
 
-async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText) -> Fault | None:
+def _told(fault: Fault, assembly: Assembly) -> Fault:
+    return replace(fault, usage=assembly.usage, cache_write_tokens=assembly.cache_write_tokens)
+
+
+async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText, key_variable: str) -> Fault | None:
     if response.status_code != 200:
         body = b""
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) >= bounds.MAX_PROVIDER_ERROR_BYTES:
                 break
-        retry_after = response.headers.get("retry-after", "")
-        return error_of_status(response.status_code, retry_after, body[: bounds.MAX_PROVIDER_ERROR_BYTES])
+        body = body[: bounds.MAX_PROVIDER_ERROR_BYTES]
+        return errors.of_status(response.status_code, response.headers, body, key_variable)
     if response.headers.get("content-encoding", "identity") not in ("", "identity"):
         return Fault("malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True)
     kind = response.headers.get("content-type", "")

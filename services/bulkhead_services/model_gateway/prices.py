@@ -41,12 +41,15 @@ class Price:
     public: Any = None
     """genai-prices' own price, which also knows tiers by length."""
 
-    def cost_usd_micros(self, usage: Usage) -> int:
+    def cost_usd_micros(self, usage: Usage, cache_write_tokens: int = 0) -> int:
         """Cost of these tokens, rounded up: money is never rounded away."""
         cached = min(usage.cached_input_tokens, usage.input_tokens)
         if self.public is not None:
             counted = PricedUsage(
-                input_tokens=usage.input_tokens, cache_read_tokens=cached, output_tokens=usage.output_tokens
+                input_tokens=usage.input_tokens,
+                cache_read_tokens=cached,
+                cache_write_tokens=min(cache_write_tokens, usage.input_tokens - cached),
+                output_tokens=usage.output_tokens,
             )
             usd = Decimal(self.public.calc_price(counted)["total_price"])
             return _up(usd * _MICROS)

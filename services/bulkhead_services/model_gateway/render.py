@@ -14,6 +14,7 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, Turn
 from bulkhead_contracts.result import Omission
+from bulkhead_services.model_gateway.providers.port import encode
 
 BYTES_PER_TOKEN = 3
 """An estimate, and on the safe side for most text: providers' own counts are the truth, and they settle."""
@@ -52,11 +53,6 @@ class Source:
 def estimate_tokens(size_bytes: int) -> int:
     """Estimated tokens of a text, rounded up."""
     return -(-size_bytes // BYTES_PER_TOKEN)
-
-
-def encode(payload: Mapping[str, Any]) -> bytes:
-    """The body as it is sent."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def missing_parts(request: ModelCallRequested, absent: frozenset[str]) -> tuple[Part, ...]:

@@ -6,13 +6,14 @@ OPENAI_API_KEY and OPENAI_BASE_URL have no prefix, as every OpenAI client reads 
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_services.model_gateway.providers.forms import FORMS, Api
 
 DEFAULT_TIER = "default"
 OPENAI = "openai"
@@ -20,15 +21,35 @@ _MOVING = re.compile(r"(?:^|[-_:./@])(?:latest|auto|default|newest|stable|curren
 
 
 class ProviderSettings(BaseModel):
-    """One OpenAI-compatible endpoint. price_provider: its id in genai-prices, when base_url does not tell."""
+    """One endpoint. api: the wire form that it speaks. base_url: "" takes the vendor's own.
+
+    price_provider: its id in genai-prices, when neither api nor base_url tells.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: str
+    api: Api = "openai-chat"
+    base_url: str = ""
     api_key: SecretStr = SecretStr("")
     price_provider: str = ""
-    limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    limit_field: Literal["", "max_completion_tokens", "max_tokens"] = ""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+    @model_validator(mode="after")
+    def _endpoint(self) -> Self:
+        form = FORMS[self.api]
+        base_url = self.base_url or form.base_url
+        if not base_url:
+            raise ValueError(f"a provider with api {self.api!r} needs its base_url")
+        if self.api == "azure-openai" and not base_url.rstrip("/").endswith("/openai/v1"):
+            raise ValueError(
+                "an Azure OpenAI base_url ends with /openai/v1, e.g. https://NAME.openai.azure.com/openai/v1; models "
+                "are the names of your deployments"
+            )
+        known = {"base_url": base_url, "price_provider": self.price_provider or form.price_provider}
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
+        return self
 
 
 class ModelSettings(BaseModel):
@@ -75,6 +96,12 @@ class Settings(ServiceSettings):
     openai_base_url: str = Field(
         default="https://api.openai.com/v1", validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url")
     )
+    anthropic_api_key: SecretStr = Field(
+        default=SecretStr(""), validation_alias=AliasChoices("ANTHROPIC_API_KEY", "anthropic_api_key")
+    )
+    gemini_api_key: SecretStr = Field(
+        default=SecretStr(""), validation_alias=AliasChoices("GEMINI_API_KEY", "GOOGLE_API_KEY", "gemini_api_key")
+    )
     slots: int = 256
     model: str = "gpt-4.1-mini-2025-04-14"
     judge_model: str = ""
@@ -103,6 +130,10 @@ class Settings(ServiceSettings):
             if model.provider not in known:
                 what = f"tier {tier!r} wants provider {model.provider!r}, which is not configured"
                 raise ValueError(f"{what}; known: {', '.join(known)}; add it to BULKHEAD_PROVIDERS")
+            most = FORMS[known[model.provider].api].max_temperature
+            if model.temperature is not None and model.temperature > most:
+                what = f"tier {tier!r} wants temperature {model.temperature}"
+                raise ValueError(f"{what}; provider {model.provider!r} takes {most} at most")
         for name, provider in known.items():
             if urlsplit(provider.base_url).scheme not in ("http", "https"):
                 raise ValueError(f"provider {name!r}: base URL must begin with http:// or https://")
@@ -131,30 +162,40 @@ class Settings(ServiceSettings):
         return [(tier, model) for tier, route in routes for model in (route, route.fallback) if model is not None]
 
     def all_providers(self) -> dict[str, ProviderSettings]:
-        """Providers by name; `openai` is made of the unprefixed variables unless `providers` names it."""
-        openai = ProviderSettings(
-            base_url=self.openai_base_url,
-            api_key=self.openai_api_key,
-            price_provider=self.price_provider,
-            concurrency=self.provider_concurrency,
-        )
-        return {OPENAI: openai, **self.providers}
+        """Providers by name; those with a variable of their own are made of it unless `providers` names them."""
+        known: dict[str, ProviderSettings] = {
+            OPENAI: ProviderSettings(
+                base_url=self.openai_base_url,
+                api_key=self.openai_api_key,
+                price_provider=self.price_provider,
+                concurrency=self.provider_concurrency,
+            )
+        }
+        keys: dict[Api, SecretStr] = {"anthropic": self.anthropic_api_key, "gemini": self.gemini_api_key}
+        for api, key in keys.items():
+            if key.get_secret_value():
+                known[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
+        return {**known, **self.providers}
 
     def all_routes(self) -> dict[str, RouteSettings]:
         """Routes by tier; `default` always stands."""
-        fallback = None
-        if self.fallback_model:
-            fallback = ModelSettings(model=self.fallback_model, context_tokens=self.context_tokens)
-        found = {
-            tier: RouteSettings(model=name, context_tokens=self.context_tokens, fallback=fallback)
+        fallback = ModelSettings(**self._named(self.fallback_model)) if self.fallback_model else None
+        usual = {
+            tier: RouteSettings(**self._named(name), fallback=fallback)
             for tier, name in ((DEFAULT_TIER, self.model), ("judge", self.judge_model or self.model))
         }
-        return {**found, **self.routes}
+        return {**usual, **self.routes}
+
+    def _named(self, name: str) -> dict[str, Any]:
+        """`provider:model`, or a model of the provider `openai`; models of some servers have a colon themselves."""
+        provider, _, model = name.partition(":")
+        where = {"provider": provider, "model": model} if provider in self.all_providers() else {"model": name}
+        return {**where, "context_tokens": self.context_tokens}
 
 
 def keyless(provider: ProviderSettings) -> bool:
-    """Whether a provider lacks the key that it needs: only one on this machine's loopback needs none."""
-    if provider.api_key.get_secret_value():
+    """Whether a provider lacks the key that it needs: Ollama has none, nor needs one a server on this loopback."""
+    if provider.api_key.get_secret_value() or provider.api == "ollama":
         return False
     host = urlsplit(provider.base_url).hostname or ""
     try:

@@ -4,6 +4,7 @@ In: what `render` made, in the chat format that the mesh speaks. Out: an `Answer
 the vendor reported.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Fault:
     refused: bool = False
     retry_after_s: float | None = None
     usage: Usage | None = None
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,35 @@ class Answer:
     model: str
     fingerprint: str
     omissions: tuple[Omission, ...] = ()
+    cache_write_tokens: int = 0
+    """Of the input tokens, those that were written to the provider's cache: some cost more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One call. payload: messages, tools and response_format as OpenAI's chat has them.
+
+    limit_field: how this provider calls the most output tokens, where its API has several names; "" takes the usual.
+    """
+
+    model: str
+    payload: Mapping[str, Any]
+    output_tokens: int
+    temperature: float | None = None
+    limit_field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A vendor's request. path: below the provider's base URL."""
+
+    path: str
+    body: bytes
+
+
+def encode(payload: Mapping[str, Any]) -> bytes:
+    """A body as it is sent."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 class Provider(Protocol):
@@ -56,8 +87,8 @@ class Provider(Protocol):
         """Its name in the settings."""
         ...
 
-    def body(self, model: str, chat: Mapping[str, Any], output_tokens: int, temperature: float | None) -> bytes:
-        """The vendor's request. chat: messages, tools and response_format as OpenAI has them.
+    def request(self, chat: Chat) -> Outgoing:
+        """The vendor's request.
 
         It asks for a stream, also where nobody watches: only a stream shows that a provider has fallen silent.
         """
@@ -67,6 +98,6 @@ class Provider(Protocol):
         """One of the calls that may run at once; raises Deferred when none becomes free in time."""
         ...
 
-    async def chat(self, body: bytes, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
-        """Send a body that `body` made; on_text gets the text as it comes. Cancelled, it closes the connection."""
+    async def call(self, outgoing: Outgoing, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
+        """Send what `request` made; on_text gets the text as it comes. Cancelled, it closes the connection."""
         ...

@@ -15,7 +15,9 @@ from bulkhead_services.model_gateway.app import build
 from bulkhead_services.model_gateway.attempts import Policy
 from bulkhead_services.model_gateway.prices import Prices, PriceTableError
 from bulkhead_services.model_gateway.prompts import PromptError, Prompts
-from bulkhead_services.model_gateway.providers.openai import Assembly, EventTooLarge, SseDecoder, error_of_status
+from bulkhead_services.model_gateway.providers.errors import of_status
+from bulkhead_services.model_gateway.providers.openai_chat import ChatAssembly
+from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.settings import Settings
 from bulkhead_services.planner import plans
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
@@ -228,9 +230,9 @@ def test_a_line_end_cut_in_two_is_one_line_end():
 
 
 def test_an_error_is_read_and_passed_on_within_bounds():
-    fault = error_of_status(500, "", b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
+    fault = of_status(500, {}, b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
     assert len(fault.message) <= bounds.MAX_PROVIDER_ERROR_CHARS + 20
-    assert error_of_status(500, "", b"\xff<html>").message == "status 500: status 500"
+    assert of_status(500, {}, b"\xff<html>").message == "status 500: status 500"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_an_error_is_read_and_passed_on_within_bounds():
     [("2", 2.0), ("inf", bounds.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
 )
 def test_retry_after_is_read_within_bounds(text, seconds):
-    assert error_of_status(429, text, b"").retry_after_s == seconds
+    assert of_status(429, {"retry-after": text}, b"").retry_after_s == seconds
 
 
 @pytest.mark.parametrize(
@@ -256,10 +258,10 @@ def test_retry_after_is_read_within_bounds(text, seconds):
     ],
 )
 def test_no_event_breaks_the_assembly(data):
-    assembly = Assembly()
+    assembly = ChatAssembly()
     assembly.event(data)
     assembly.result()
-    assembly = Assembly()
+    assembly = ChatAssembly()
     assembly.whole(data.encode())
     assembly.result()
 

@@ -1,0 +1,141 @@
+"""Anthropic's messages. Thinking, and tools that the provider runs itself, are no part of an answer."""
+
+from typing import Any
+
+from bulkhead_contracts.result import Usage
+from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, read_object, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
+
+PATH = "messages"
+VERSION = "2023-06-01"
+MAX_TEMPERATURE = 1.0
+CACHED = {"cache_control": {"type": "ephemeral"}}
+"""Everything up to here is the same in the calls that follow: the provider reads it from its cache for a tenth."""
+_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+}
+
+
+def request(chat: Chat) -> Outgoing:
+    """One message, streamed. The system's words and what was said before the last turn are marked for the cache."""
+    system = ""
+    messages: list[dict[str, Any]] = []
+    for message in chat.payload["messages"]:
+        if message["role"] == "system":
+            system = message["content"]
+            continue
+        role, blocks = _blocks(message)
+        if messages and messages[-1]["role"] == role:
+            # A turn is one message there: results of tools stand first in the user's next one.
+            messages[-1]["content"] += blocks
+        else:
+            messages.append({"role": role, "content": blocks})
+    if messages and messages[-1]["content"]:
+        messages[-1]["content"][-1] |= CACHED
+    payload: dict[str, Any] = {
+        "model": chat.model,
+        "max_tokens": chat.output_tokens,
+        "system": [{"type": "text", "text": system, **CACHED}],
+        "messages": messages,
+        "stream": True,
+    }
+    if tools := chat.payload.get("tools"):
+        payload["tools"] = [_tool(tool["function"]) for tool in tools]
+    if form := chat.payload.get("response_format"):
+        payload["output_config"] = {"format": {"type": "json_schema", "schema": form["json_schema"]["schema"]}}
+    if chat.temperature is not None:
+        payload["temperature"] = chat.temperature
+    return Outgoing(PATH, encode(payload))
+
+
+def _tool(function: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": function["name"],
+        "description": function["description"],
+        "input_schema": {"type": "object", **function["parameters"]},
+    }
+
+
+def _blocks(message: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    if message["role"] == "tool":
+        result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message["content"]}
+        return "user", [result]
+    # The provider refuses empty text.
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": message["content"]}] if message.get("content") else []
+    for call in message.get("tool_calls", ()):
+        given = read_object(call["function"]["arguments"]) or {}
+        blocks.append({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": given})
+    return message["role"], blocks or [{"type": "text", "text": "(nothing)"}]
+
+
+class MessagesAssembly(Assembly):
+    """One answer out of a message or out of its events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: dict[str, Any] = {}
+        self._empty_calls: dict[int, bool] = {}
+
+    def _event(self, found: dict[str, Any]) -> str:
+        index = found.get("index")
+        place = index if isinstance(index, int) else 0
+        match found.get("type"):
+            case "message_start":
+                self._common(mapping(found.get("message")))
+            case "content_block_start":
+                block = mapping(found.get("content_block"))
+                if block.get("type") == "tool_use":
+                    self._call(place, block.get("id"), plain(block.get("name")), None)
+                    self._empty_calls[place] = True
+                return self._add(plain(block.get("text"))) if block.get("type") == "text" else ""
+            case "content_block_delta":
+                delta = mapping(found.get("delta"))
+                piece = plain(delta.get("partial_json"))
+                if delta.get("type") == "input_json_delta" and place in self._empty_calls and piece:
+                    self._empty_calls[place] = False
+                    self._call(place, None, "", piece)
+                return self._add(plain(delta.get("text"))) if delta.get("type") == "text_delta" else ""
+            case "content_block_stop":
+                if self._empty_calls.get(place):
+                    self._call(place, None, "", {})
+            case "message_delta":
+                self._common({**mapping(found.get("delta")), "usage": found.get("usage")})
+            case "message_stop":
+                self.over = True
+            case _:
+                pass
+        return ""
+
+    def _whole(self, found: dict[str, Any]) -> str:
+        if not isinstance(found.get("content"), list):
+            return self._no_answer("content")
+        self._common(found)
+        for index, block in enumerate(rows(found["content"])):
+            if block.get("type") == "tool_use":
+                self._call(index, block.get("id"), plain(block.get("name")), mapping(block.get("input")))
+        return self._add("".join(plain(row.get("text")) for row in rows(found["content"]) if row.get("type") == "text"))
+
+    def _common(self, message: dict[str, Any]) -> None:
+        self._model = short(message.get("model")) or self._model
+        # Those of a stream come in two events, the later one counts.
+        self._counts |= {name: value for name, value in mapping(message.get("usage")).items() if value is not None}
+        self.usage = _usage(self._counts) or self.usage
+        self.cache_write_tokens = count(self._counts.get("cache_creation_input_tokens")) or 0
+        if reason := short(message.get("stop_reason")):
+            self._finish = _REASONS.get(reason, reason)
+
+
+def _usage(found: dict[str, Any]) -> Usage | None:
+    """Tokens read from the cache and written to it stand beside the input there; here all are input."""
+    if found.get("output_tokens") is None:
+        return None
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    fresh, cached, written = (count(found.get(name)) for name in names)
+    if fresh is None or cached is None or written is None:
+        return None
+    return usage_of(fresh + cached + written, count(found["output_tokens"]), cached)

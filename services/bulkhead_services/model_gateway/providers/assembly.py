@@ -1,0 +1,194 @@
+"""The assembly of one answer, for every wire form. Enters: events or a body. Leaves: text, then an `Answer`.
+
+A wire form derives from `Assembly` and says what its events add; bounds, names and omissions are the same for all.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Omission, Usage
+from bulkhead_services.model_gateway.providers import errors
+from bulkhead_services.model_gateway.providers.fields import SURROGATE, clean, read_object, short
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, Finish
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+    size: int = 0
+    cut: bool = False
+
+    def add(self, piece: str) -> None:
+        room = bounds.MAX_ARGUMENTS_BYTES - self.size
+        kept = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
+        self.cut = self.cut or len(kept) < len(piece)
+        self.size += len(kept.encode())
+        self.arguments.append(kept)
+
+
+class Assembly:
+    """Puts one answer together from a stream's events or from a whole body; readable at any moment.
+
+    `fault` is set by what cannot be an answer, `over` when nothing more is wanted (end, or over the bound).
+    """
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.over = False
+        self.usage: Usage | None = None
+        self.cache_write_tokens = 0
+        self.text_bytes = 0
+        self._pieces: list[str] = []
+        self._calls: dict[int, _Call] = {}
+        self._dropped_calls: set[int] = set()
+        self._finish = ""
+        self._model = ""
+        self._fingerprint = ""
+        self._held = ""
+        self._overlong = False
+
+    # A wire form's part
+
+    def _event(self, found: dict[str, Any]) -> str:
+        """Take one event; returns the text that it adds."""
+        raise NotImplementedError
+
+    def _whole(self, found: dict[str, Any]) -> str:
+        """Take a body that is not a stream; returns its text."""
+        raise NotImplementedError
+
+    # For everybody
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._pieces)
+
+    def event(self, data: str) -> str:
+        """Take the data of one event of a stream; returns the text that it adds."""
+        if data.strip() == "[DONE]":
+            self.over = True
+            return ""
+        found = self._parse(data, "an event of the stream")
+        return "" if found is None else self._event(found)
+
+    def whole(self, body: bytes) -> str:
+        """Take a body that is not a stream; returns its text."""
+        found = self._parse(body.decode("utf-8", "replace"), "the body")
+        self.over = True
+        return "" if found is None else self._whole(found)
+
+    def result(self) -> Answer | Fault:
+        """The answer; or why this is none, first of all because it never came to its end."""
+        if self.fault is not None:
+            return self.fault
+        if not self._finish and not self._overlong:
+            what = f"the provider stopped after {self.text_bytes} bytes of text without a finish reason"
+            return Fault("truncated_stream", what, retryable=True, outage=True)
+        omissions = [*self._text_omissions()]
+        calls = self._tool_calls(omissions)
+        finish: Finish = "stop" if self._finish == "stop" else ""
+        if self._finish == "length" or self._overlong:
+            finish = "length"
+        elif calls:
+            finish = "tool_calls"
+        return Answer(
+            self.text,
+            calls,
+            finish,
+            self.usage,
+            self._model,
+            self._fingerprint,
+            tuple(omissions),
+            self.cache_write_tokens,
+        )
+
+    def _no_answer(self, what: str) -> str:
+        if self.fault is None:
+            self.fault = Fault("error_body", f"status 200 and no {what} in the body", retryable=True, outage=True)
+        return ""
+
+    def _parse(self, text: str, what: str) -> dict[str, Any] | None:
+        found = read_object(text)
+        if found is None:
+            self.fault = Fault("malformed_json", f"{what} is not a JSON object", retryable=True, outage=True)
+            return None
+        if found.get("error"):
+            self.fault = errors.in_body(found["error"])
+            return None
+        return found
+
+    def _add(self, piece: str) -> str:
+        piece = self._held + piece
+        self._held = ""
+        if not piece:
+            return ""
+        if SURROGATE.search(piece):
+            if "\ud800" <= piece[-1] <= "\udbff":
+                # Half of a pair: the other half comes with the next event.
+                piece, self._held = piece[:-1], piece[-1]
+            piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        raw = piece.encode()
+        room = bounds.MAX_MODEL_ANSWER_BYTES - self.text_bytes
+        if len(raw) > room:
+            self._overlong = self.over = True
+            piece = raw[:room].decode("utf-8", "ignore")
+            raw = piece.encode()
+        self.text_bytes += len(raw)
+        self._pieces.append(piece)
+        return piece
+
+    def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:
+        """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""
+        if index not in self._calls and len(self._calls) >= bounds.MAX_CALLS_PER_TURN:
+            if len(self._dropped_calls) < 1_000:
+                self._dropped_calls.add(index)
+            return
+        call = self._calls.setdefault(index, _Call())
+        call.id = call.id or short(call_id)
+        call.name = (call.name + clean(name))[: bounds.MAX_NAME_CHARS]
+        if isinstance(arguments, dict):
+            call.add(json.dumps(arguments))
+        elif isinstance(arguments, str):
+            call.add(clean(arguments))
+
+    def _tool_calls(self, omissions: list[Omission]) -> tuple[ToolCall, ...]:
+        made: list[ToolCall] = []
+        taken: set[str] = set()
+        for index, call in sorted(self._calls.items()):
+            call_id = call.id
+            if not _TOKEN.fullmatch(call_id) or call_id in taken:
+                # An id that cannot stand on the bus gets one made of its place and itself.
+                digest = hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=4).hexdigest()
+                call_id = f"call_{index}_{digest}"
+            taken.add(call_id)
+            if call.cut:
+                what = f"arguments of the call of {call.name}"
+                detail = f"over {bounds.MAX_ARGUMENTS_BYTES} bytes"
+                omissions.append(Omission(reason="truncated", what=what, detail=detail))
+            made.append(ToolCall(id=call_id, name=call.name, arguments_json="".join(call.arguments)))
+        if self._dropped_calls:
+            what = f"{len(self._dropped_calls)} tool calls of the model"
+            detail = f"at most {bounds.MAX_CALLS_PER_TURN} are taken from one turn"
+            omissions.append(Omission(reason="truncated", what=what, detail=detail))
+        return tuple(made)
+
+    def _text_omissions(self) -> list[Omission]:
+        if self._overlong:
+            detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes; the stream was cut there"
+        elif self._finish == "length":
+            detail = "the model reached its output limit (finish reason length)"
+        elif self._finish not in ("stop", "tool_calls"):
+            detail = f"the provider ended it with {short(self._finish)}"
+        else:
+            return []
+        return [Omission(reason="truncated", what="the model's answer", detail=detail)]

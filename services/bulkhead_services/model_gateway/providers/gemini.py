@@ -1,0 +1,106 @@
+"""Google's Gemini. Thoughts, and code that the provider runs itself, are no part of an answer."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from bulkhead_contracts.result import Usage
+from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, read_object, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
+
+UNSIGNED = "skip_thought_signature_validator"
+"""Signature of a call whose own was not kept (Gemini 3 refuses a call without one; the provider documents this)."""
+_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"}
+
+
+def request(chat: Chat) -> Outgoing:
+    """One generation, streamed. Its path names the model."""
+    system = ""
+    contents: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    for message in chat.payload["messages"]:
+        if message["role"] == "system":
+            system = message["content"]
+            continue
+        names |= {call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())}
+        role = "model" if message["role"] == "assistant" else "user"
+        parts = _parts(message, names)
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += parts
+        else:
+            contents.append({"role": role, "parts": parts})
+    config: dict[str, Any] = {"maxOutputTokens": chat.output_tokens}
+    if chat.temperature is not None:
+        config["temperature"] = chat.temperature
+    if form := chat.payload.get("response_format"):
+        config |= {"responseMimeType": "application/json", "responseJsonSchema": form["json_schema"]["schema"]}
+    payload = {"systemInstruction": {"parts": [{"text": system}]}, "contents": contents, "generationConfig": config}
+    if tools := chat.payload.get("tools"):
+        payload["tools"] = [{"functionDeclarations": [_declared(tool["function"]) for tool in tools]}]
+    return Outgoing(f"models/{quote(chat.model, safe='')}:streamGenerateContent?alt=sse", encode(payload))
+
+
+def _declared(function: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": function["name"],
+        "description": function["description"],
+        "parametersJsonSchema": function["parameters"],
+    }
+
+
+def _parts(message: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
+    if message["role"] == "tool":
+        given = read_object(message["content"])
+        response = given if given is not None else {"result": message["content"]}
+        return [{"functionResponse": {"name": names.get(message["tool_call_id"], "tool"), "response": response}}]
+    parts: list[dict[str, Any]] = [{"text": message["content"]}] if message.get("content") else []
+    for call in message.get("tool_calls", ()):
+        function = call["function"]
+        made = {"name": function["name"], "args": read_object(function["arguments"]) or {}}
+        parts.append({"functionCall": made, "thoughtSignature": UNSIGNED})
+    return parts or [{"text": "(nothing)"}]
+
+
+class GenerationAssembly(Assembly):
+    """One answer out of a generation or out of its chunks, which have the same form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = 0
+
+    def _event(self, found: dict[str, Any]) -> str:
+        return self._taken(found)
+
+    def _whole(self, found: dict[str, Any]) -> str:
+        if not rows(found.get("candidates")) and not mapping(found.get("promptFeedback")).get("blockReason"):
+            return self._no_answer("candidates")
+        return self._taken(found)
+
+    def _taken(self, found: dict[str, Any]) -> str:
+        self.usage = _usage(found.get("usageMetadata")) or self.usage
+        self._model = short(found.get("modelVersion")) or self._model
+        if blocked := short(mapping(found.get("promptFeedback")).get("blockReason")):
+            self._finish = f"a refusal of the prompt ({blocked})"
+        candidate: dict[str, Any] = next(iter(rows(found.get("candidates"))), {})
+        if reason := short(candidate.get("finishReason")):
+            self._finish = _REASONS.get(reason, reason)
+        texts = []
+        for part in rows(mapping(candidate.get("content")).get("parts")):
+            if not part.get("thought"):
+                texts.append(plain(part.get("text")))
+            if call := mapping(part.get("functionCall")):
+                self._call(self._made, call.get("id"), plain(call.get("name")), json.dumps(call.get("args") or {}))
+                self._made += 1
+        return self._add("".join(texts))
+
+
+def _usage(found: object) -> Usage | None:
+    """Thoughts are paid as output, and what the provider's own tools read as input."""
+    if not isinstance(found, dict) or found.get("promptTokenCount") is None:
+        return None
+    names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+    prompt, used, said, thought = (count(found.get(name)) for name in names)
+    if prompt is None or used is None or said is None or thought is None:
+        return None
+    return usage_of(prompt + used, said + thought, count(found.get("cachedContentTokenCount")))

@@ -1,0 +1,94 @@
+"""OpenAI's responses. Reasoning and whatever the provider does by itself are no part of an answer."""
+
+from typing import Any
+
+from bulkhead_contracts.result import Usage
+from bulkhead_services.model_gateway.providers import errors
+from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
+
+PATH = "responses"
+_REASONS = {"max_output_tokens": "length"}
+
+
+def request(chat: Chat) -> Outgoing:
+    """One response, streamed; the provider keeps nothing of it."""
+    payload: dict[str, Any] = {
+        "model": chat.model,
+        "input": [item for message in chat.payload["messages"] for item in _items(message)],
+        "max_output_tokens": chat.output_tokens,
+        "stream": True,
+        "store": False,
+    }
+    if tools := chat.payload.get("tools"):
+        payload["tools"] = [{"type": "function", **tool["function"], "strict": False} for tool in tools]
+    if form := chat.payload.get("response_format"):
+        payload["text"] = {"format": {"type": "json_schema", **form["json_schema"]}}
+    if chat.temperature is not None:
+        payload["temperature"] = chat.temperature
+    return Outgoing(PATH, encode(payload))
+
+
+def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
+    if message["role"] == "tool":
+        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": message["content"]}]
+    items = [{"role": message["role"], "content": message["content"]}] if message.get("content") else []
+    for call in message.get("tool_calls", ()):
+        items.append({"type": "function_call", "call_id": call["id"], **call["function"]})
+    return items
+
+
+class ResponsesAssembly(Assembly):
+    """One answer out of a response or out of its events."""
+
+    def _event(self, found: dict[str, Any]) -> str:
+        match found.get("type"):
+            case "response.output_text.delta" | "response.refusal.delta":
+                return self._add(plain(found.get("delta")))
+            case "response.output_item.done":
+                self._function_call(found.get("output_index"), mapping(found.get("item")))
+            case "response.completed" | "response.incomplete":
+                self._end(mapping(found.get("response")))
+                self.over = True
+            case "response.failed":
+                response = mapping(found.get("response"))
+                self._end(response)
+                self.fault = errors.in_body(response.get("error") or "the response failed")
+            case "error":
+                self.fault = errors.in_body(found)
+            case _:
+                pass
+        return ""
+
+    def _whole(self, found: dict[str, Any]) -> str:
+        if not isinstance(found.get("output"), list):
+            return self._no_answer("output")
+        self._end(found)
+        texts = []
+        for index, item in enumerate(rows(found["output"])):
+            self._function_call(index, item)
+            if item.get("type") == "message":
+                texts += [plain(part.get("text")) + plain(part.get("refusal")) for part in rows(item.get("content"))]
+        return self._add("".join(texts))
+
+    def _function_call(self, index: object, item: dict[str, Any]) -> None:
+        if item.get("type") == "function_call" and isinstance(index, int):
+            self._call(index, item.get("call_id"), plain(item.get("name")), item.get("arguments"))
+
+    def _end(self, response: dict[str, Any]) -> None:
+        self.usage = _usage(response.get("usage")) or self.usage
+        self._model = short(response.get("model")) or self._model
+        status = response.get("status")
+        if status == "completed":
+            self._finish = "stop"
+        elif status == "incomplete":
+            reason = short(mapping(response.get("incomplete_details")).get("reason")) or "incomplete"
+            self._finish = _REASONS.get(reason, reason)
+
+
+def _usage(found: object) -> Usage | None:
+    if not isinstance(found, dict) or found.get("output_tokens") is None:
+        return None
+    cached = mapping(found.get("input_tokens_details")).get("cached_tokens")
+    return usage_of(count(found.get("input_tokens")), count(found["output_tokens"]), count(cached))

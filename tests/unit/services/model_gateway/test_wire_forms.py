@@ -1,0 +1,261 @@
+"""Every vendor's wire form over a real socket: what is sent, what comes back, what it costs, and what is refused.
+
+`python -m tests.providers DIR` feeds recorded answers of the real providers through the same code.
+"""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.model_gateway.prices import Prices
+from bulkhead_services.model_gateway.providers.errors import of_status
+from bulkhead_services.model_gateway.providers.forms import FORMS
+from bulkhead_services.model_gateway.settings import ProviderSettings, Settings, keyless
+from tests.unit.services.model_gateway.gateway_desk import KEY, desk
+from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
+
+ANTHROPIC = [
+    {"type": "message_start", "message": {"model": "m-1", "usage": {"input_tokens": 5, "output_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Let me "}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "see."}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "content_block_start", "index": 2, "content_block": {"type": "tool_use", "id": "c_1", "name": "add"}},
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"a"'}},
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": ":1}"}},
+    {"type": "content_block_stop", "index": 2},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use"},
+        "usage": {"output_tokens": 20, "cache_read_input_tokens": 15, "cache_creation_input_tokens": 80},
+    },
+    {"type": "message_stop"},
+]
+RESPONSES = [
+    {"type": "response.created", "response": {"status": "in_progress"}},
+    {"type": "response.output_item.done", "output_index": 0, "item": {"type": "reasoning", "summary": []}},
+    {"type": "response.output_text.delta", "output_index": 1, "delta": "Let me "},
+    {"type": "response.output_text.delta", "output_index": 1, "delta": "see."},
+    {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": '{"a"'},
+    {
+        "type": "response.output_item.done",
+        "output_index": 2,
+        "item": {"type": "function_call", "call_id": "c_1", "name": "add", "arguments": '{"a":1}'},
+    },
+    {
+        "type": "response.completed",
+        "response": {
+            "status": "completed",
+            "model": "m-1",
+            "error": None,
+            "usage": {"input_tokens": 100, "output_tokens": 20, "input_tokens_details": {"cached_tokens": 15}},
+        },
+    },
+]
+GEMINI = [
+    {"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}, {"text": "Let me "}]}}]},
+    {
+        "candidates": [
+            {
+                "content": {"parts": [{"text": "see."}, {"functionCall": {"name": "add", "args": {"a": 1}}}]},
+                "finishReason": "STOP",
+            }
+        ],
+        "modelVersion": "m-1",
+        "usageMetadata": {
+            "promptTokenCount": 100,
+            "candidatesTokenCount": 12,
+            "thoughtsTokenCount": 8,
+            "cachedContentTokenCount": 15,
+        },
+    },
+]
+CHAT = [
+    {"model": "m-1", "choices": [{"index": 0, "delta": {"content": "Let me "}}]},
+    {
+        "choices": [
+            {
+                "index": 0,
+                "delta": {
+                    "content": "see.",
+                    "tool_calls": [{"index": 0, "id": "c_1", "function": {"name": "add", "arguments": '{"a":1}'}}],
+                },
+                "finish_reason": "tool_calls",
+            }
+        ]
+    },
+    {
+        "choices": [],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 15}},
+    },
+    "[DONE]",
+]
+STREAMS: dict[str, tuple[list[Any], str, str]] = {
+    "openai-chat": (CHAT, "/v1/chat/completions", "authorization"),
+    "azure-openai": (CHAT, "/openai/v1/chat/completions", "api-key"),
+    "ollama": (CHAT, "/v1/chat/completions", "authorization"),
+    "openai-responses": (RESPONSES, "/v1/responses", "authorization"),
+    "anthropic": (ANTHROPIC, "/v1/messages", "x-api-key"),
+    "gemini": (GEMINI, "/v1/models/offline-rules-1:streamGenerateContent?alt=sse", "x-goog-api-key"),
+}
+CALL = ToolCall(id="c_0", name="add", arguments_json='{"a": 2}')
+ASKED = {
+    "parts": (Part(kind="step", text="Add."),),
+    "tools": (ToolSpec(name="add", description="Adds.", parameters_json='{"type": "object"}'),),
+    "turns": (
+        Turn(
+            tool_calls=(CALL,), answers=(ToolAnswer(tool_call_id="c_0", parts=(Part(kind="tool_result", text="4"),)),)
+        ),
+    ),
+}
+
+
+def streams(events: list[Any]):
+    async def script(x: Exchange) -> None:
+        await x.begin()
+        for event in events:
+            await x.event(event)
+        await x.end()
+
+    return script
+
+
+def provider_at(url: str, api: str) -> dict[str, Any]:
+    base_url = url.removesuffix("/v1") + "/openai/v1" if api == "azure-openai" else url
+    return {"providers": {"other": ProviderSettings(api=api, base_url=base_url, api_key=SecretStr(KEY))}}
+
+
+@pytest.mark.parametrize("api", FORMS)
+async def test_a_call_in_every_wire_form(api: str) -> None:
+    events, path, header = STREAMS[api]
+    async with ScriptedProvider() as provider:
+        provider.will(streams(events))
+        async with desk(provider, model="other:offline-rules-1", **provider_at(provider.url, api)) as d:
+            reply = await d.answered(d.request(**ASKED))
+            said, settled = await d.text(reply.content), await d.settled(1)
+        sent = provider.asked[0]
+    assert said == "Let me see." and reply.finish == "tool_calls" and reply.model == "m-1"
+    assert [(call.name, json.loads(call.arguments_json)) for call in reply.tool_calls] == [("add", {"a": 1})]
+    counts = reply.usage.input_tokens, reply.usage.output_tokens, reply.usage.cached_input_tokens
+    assert counts == (100, 20, 15) and not settled[0].estimated
+    assert sent.path == path and KEY in sent.headers[header]
+    words = json.dumps(sent.body)
+    assert ("Add." in words and "Adds." in words and "c_0" in words) or api == "gemini"
+    assert sent.body.get("stream", True) is True
+
+
+async def test_the_turns_of_a_call_in_the_other_forms() -> None:
+    bodies = {}
+    for api in ("anthropic", "gemini", "openai-responses"):
+        async with ScriptedProvider() as provider:
+            provider.will(streams(STREAMS[api][0]))
+            async with desk(provider, model="other:offline-rules-1", **provider_at(provider.url, api)) as d:
+                await d.answered(d.request(**ASKED))
+            bodies[api] = provider.asked[0].body
+    asked, called, answered = bodies["anthropic"]["messages"]
+    assert [asked["role"], called["role"], answered["role"]] == ["user", "assistant", "user"]
+    assert called["content"] == [{"type": "tool_use", "id": "c_0", "name": "add", "input": {"a": 2}}]
+    assert answered["content"][0] == {"type": "tool_result", "tool_use_id": "c_0", "content": "4"}
+    assert "cache_control" in bodies["anthropic"]["system"][0] and "cache_control" in answered["content"][-1]
+    assert bodies["anthropic"]["tools"][0]["input_schema"] == {"type": "object"}
+    roles = [one["role"] for one in bodies["gemini"]["contents"]]
+    assert roles == ["user", "model", "user"]
+    assert bodies["gemini"]["contents"][1]["parts"][0]["functionCall"] == {"name": "add", "args": {"a": 2}}
+    assert bodies["gemini"]["contents"][2]["parts"][0]["functionResponse"]["name"] == "add"
+    kinds = [one.get("type", one.get("role")) for one in bodies["openai-responses"]["input"]]
+    assert kinds[:4] == ["system", "user", "function_call", "function_call_output"]
+    assert bodies["openai-responses"]["store"] is False
+
+
+def test_what_is_written_to_a_cache_costs_what_the_provider_takes_for_it() -> None:
+    price = Prices().find("claude-sonnet-4-5-20250929", "anthropic", "")
+    assert price is not None
+    usage = Usage(input_tokens=1_000_000, output_tokens=0)
+    plain, written = price.cost_usd_micros(usage), price.cost_usd_micros(usage, 100_000)
+    assert plain < written <= plain * 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry-after": "2.5"}, b"", 2.5),
+        ({"retry-after-ms": "250", "retry-after": "1"}, b"", 0.25),
+        ({"retry-after": "Sun, 22 Nov 2026 10:00:07 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}, b"", 7.0),
+        ({"retry-after": "Sun, 22 Nov 2026 10:00:07 GMT"}, b"", None),
+        ({"retry-after": "soon"}, b"", None),
+        ({}, b'{"error": {"message": "x", "details": [{"retryDelay": "34s"}]}}', 34.0),
+    ],
+)
+def test_every_way_to_say_when_to_come_again(headers: dict[str, str], body: bytes, seconds: float | None) -> None:
+    fault = of_status(429, headers, body)
+    assert fault.code == "rate_limited" and fault.retryable and fault.retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "hint"),
+    [
+        (400, {"error": {"message": "Your credit balance is too low to access the API."}}, "rate_limited", "credit"),
+        (400, {"error": {"message": "API key not valid. Please pass a valid API key."}}, "provider_error", "ANY_KEY"),
+        (401, {"error": {"message": "invalid x-api-key"}}, "provider_error", "ANY_KEY"),
+        (400, {"error": {"message": "prompt is too long: 250000 tokens > 200000"}}, "context_overflow", "longer"),
+        (400, {"error": {"message": "The input token count (9) exceeds the maximum"}}, "context_overflow", "longer"),
+        (404, {"error": {"message": "model: claude-x"}}, "unknown_model", "name"),
+        (529, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, "provider_error", ""),
+    ],
+)
+def test_a_refusal_says_what_to_mend(status: int, body: object, code: str, hint: str) -> None:
+    fault = of_status(status, {}, json.dumps(body).encode(), "ANY_KEY")
+    assert fault.code == code and hint in fault.hint and fault.retryable is (status == 529)
+
+
+async def test_an_error_inside_a_stream_is_no_answer() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    async with ScriptedProvider() as provider:
+        provider.will(streams([*ANTHROPIC[:7], error]))
+        async with desk(
+            provider, model="other:offline-rules-1", provider_attempts=2, **provider_at(provider.url, "anthropic")
+        ) as d:
+            reply = await d.ask()
+    assert reply.outcome == "failed" and reply.failure.code == "error_body" and len(provider.asked) == 2
+
+
+def test_providers_that_settings_name_by_their_key_alone() -> None:
+    settings = Settings(
+        openai_api_key=SecretStr(KEY), anthropic_api_key=SecretStr("a"), model="anthropic:claude-sonnet-4-5-20250929"
+    )
+    known, route = settings.all_providers(), settings.all_routes()["default"]
+    assert known["anthropic"].base_url == "https://api.anthropic.com/v1" and "gemini" not in known
+    assert (route.provider, route.model) == ("anthropic", "claude-sonnet-4-5-20250929")
+    assert not keyless(ProviderSettings(api="ollama", base_url="http://models:11434/v1"))
+    assert (
+        Prices().find("gemini-2.5-flash", ProviderSettings(api="gemini").price_provider, "").cost_usd_micros is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"providers": {"z": {"api": "azure-openai", "base_url": "https://x.openai.azure.com"}}}, "/openai/v1"),
+        ({"providers": {"z": {"api": "azure-openai"}}}, "needs its base_url"),
+        ({"providers": {"z": {"api": "bedrock", "base_url": "https://x"}}}, "openai-chat"),
+        (
+            {
+                "anthropic_api_key": "k",
+                "routes": {"hot": {"provider": "anthropic", "model": "claude-sonnet-4-5-20250929", "temperature": 1.5}},
+            },
+            "takes 1.0 at most",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(openai_api_key=SecretStr(KEY), **given)
