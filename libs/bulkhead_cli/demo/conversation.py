@@ -10,11 +10,10 @@ from bulkhead_infra.demo.corpus import Demo, write
 from bulkhead_infra.demo.verdict import compare
 
 
-def introduce(demo: Demo, *, offline: bool) -> None:
-    """Print the case and the model."""
+def introduce(demo: Demo, *, model: str) -> None:
+    """Print the case and the model; "" for the offline one."""
     out.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
-    model = "the offline one: rule-based, deterministic, no LLM" if offline else "your provider"
-    out.print(f"  model: {model}", style="dim")
+    out.print(f"  model: {model or 'the offline one: rule-based, deterministic, no LLM'}", style="dim", markup=False)
 
 
 async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Exit, dict[str, Any]]:
