@@ -133,6 +133,7 @@ class Attempts:
                 break
             pause_s = self._policy.pause_s(failed, said.retry_after_s)
             if self._hands.now_unix_ms() + pause_s * 1000 >= until_unix_ms:
+                said = _too_late(said)
                 break
             await self._pause(pause_s)
         return Outcome(said, rendered.omissions if rendered else ())
@@ -235,6 +236,14 @@ def _worst(model: Model, input_tokens: int, output_tokens: int) -> Usage:
 
 def _amount(worst: Usage) -> Amount:
     return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)
+
+
+def _too_late(fault: Fault) -> Fault:
+    """A fault after which the provider wants a longer wait than the call has time."""
+    if not fault.retry_after_s:
+        return fault
+    message = f"{fault.message} (it asks to wait {fault.retry_after_s:g} s, longer than the call has time)"
+    return replace(fault, message=message, hint="give the task a longer deadline, or the route a fallback")
 
 
 def _does_not_fit(model: Model, budget: int) -> Fault:

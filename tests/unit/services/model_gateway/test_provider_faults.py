@@ -45,6 +45,7 @@ async def test_429_beyond_the_deadline_is_told_at_once(provider):
         assert time.monotonic() - began < 5
         assert reply.outcome == "failed" and reply.failure.code == "rate_limited" and reply.provider_attempts == 1
         assert reply.usage == Usage()
+        assert "asks to wait 3600 s" in reply.failure.message and "longer deadline" in reply.failure.hint
 
 
 async def test_spent_credit_is_not_retried(provider):
