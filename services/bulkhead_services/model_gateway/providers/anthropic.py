@@ -22,7 +22,7 @@ _REASONS = {
 
 
 def request(chat: Chat) -> Outgoing:
-    """One message, streamed. The system's words and what was said before the last turn are marked for the cache."""
+    """One message, streamed. The system's words and the turns of a call with tools are marked for the cache."""
     system = ""
     messages: list[dict[str, Any]] = []
     for message in chat.payload["messages"]:
@@ -35,7 +35,8 @@ def request(chat: Chat) -> Outgoing:
             messages[-1]["content"] += blocks
         else:
             messages.append({"role": role, "content": blocks})
-    if messages and messages[-1]["content"]:
+    if messages and chat.payload.get("tools"):
+        # Another turn follows, most likely; a call without tools is alone, and writing it to the cache costs a quarter more.
         messages[-1]["content"][-1] |= CACHED
     payload: dict[str, Any] = {
         "model": chat.model,
