@@ -31,6 +31,7 @@ from bulkhead_infra.demo.live_cases import Case, cases
 from bulkhead_infra.local.starts import DEFAULT_TENANT
 from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_services.model_gateway.settings import DEFAULT_TIER
 from bulkhead_services.model_gateway.settings import Settings as ModelSettings
 
 TASK_USD_MICROS = 100_000
@@ -150,7 +151,7 @@ async def _run(chosen: list[Case], parallel: int, data: Path | None) -> Report:
         os.environ["BULKHEAD_MODEL"] = MODEL_NAME
     settings = ModelSettings()
     host = urlsplit(settings.openai_base_url).netloc
-    model = MODEL_NAME if offline else settings.model
+    model = MODEL_NAME if offline else settings.all_routes()[DEFAULT_TIER].model
     report = Report(f"{host} (the offline model: rules, no LLM)" if offline else host, model, offline)
     err.print(f"provider: {report.provider}; model: {model}; at most ${TOTAL_USD_MICROS / 1e6:.2f}", markup=False)
     began = time.monotonic()

@@ -33,10 +33,11 @@ def build(
     used = {one.provider for route in routes.values() for one in (route, route.fallback) if one is not None}
     for name in sorted(used):
         if keyless(known[name]):
+            variable = FORMS[known[name].api].key_variable
+            key = f"{variable} or its api_key" if variable else "its api_key"
             raise ValueError(
-                f"provider {name} ({known[name].base_url}) has no key: set {FORMS[known[name].api].key_variable} (or "
-                "its api_key in BULKHEAD_PROVIDERS), name another provider's model (BULKHEAD_MODEL=PROVIDER:MODEL), or "
-                "point OPENAI_BASE_URL at the offline model"
+                f"provider {name} ({known[name].base_url}) has no key: set {key} in BULKHEAD_PROVIDERS, name another "
+                "provider's model (BULKHEAD_MODEL=PROVIDER:MODEL), or point OPENAI_BASE_URL at the offline model"
             )
     timeouts = settings.connect_timeout_s, settings.stall_timeout_s
     network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)

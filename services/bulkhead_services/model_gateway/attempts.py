@@ -164,7 +164,7 @@ class Attempts:
         left_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
         async with model.provider.place(self._job.tenant, min(self._policy.slot_wait_s, left_s)):
             outgoing = model.provider.request(Chat(model.name, rendered.payload, output, model.temperature))
-            worst = _worst(model, estimate_tokens(len(outgoing.body)), output)
+            worst = _worst(model, estimate_tokens(len(outgoing.body)), output, outgoing.writes_cache)
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             held = await self._hands.reserve(
                 self._job,
@@ -229,9 +229,10 @@ def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usa
     return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage, cache_write_tokens)})
 
 
-def _worst(model: Model, input_tokens: int, output_tokens: int) -> Usage:
+def _worst(model: Model, input_tokens: int, output_tokens: int, writes_cache: bool) -> Usage:
     assert model.price is not None
-    return replace_cost(Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens), model.price)
+    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens)
+    return replace_cost(usage, model.price, input_tokens if writes_cache else 0)
 
 
 def _amount(worst: Usage) -> Amount:

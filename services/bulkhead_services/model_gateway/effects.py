@@ -36,7 +36,7 @@ KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection: a close that crosses a request costs a call."""
 DRAIN_S = 0.2
 """Wait for the end of a body after the last event, so that the connection can be used again."""
-_KEYS = re.compile(r"(?:sk|pk|rk)-[A-Za-z0-9_*-]{6,}|Bearer\s+\S+|(?<=://)[^/@\s]+@", re.I)
+_KEYS = re.compile(r"(?:sk|pk|rk)-[A-Za-z0-9_*-]{6,}|AIza[A-Za-z0-9_-]{20,}|Bearer\s+\S+|(?<=://)[^/@\s]+@", re.I)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Price:
     input_usd_per_mtok: Decimal = Decimal(0)
     cached_usd_per_mtok: Decimal = Decimal(0)
     output_usd_per_mtok: Decimal = Decimal(0)
+    cache_write_usd_per_mtok: Decimal = Decimal(0)
     public: Any = None
     """genai-prices' own price, which also knows tiers by length."""
 
@@ -55,7 +56,10 @@ class Price:
             return _up(usd * _MICROS)
         # Dollars per million tokens are micro dollars per token.
         fresh = (usage.input_tokens - cached) * self.input_usd_per_mtok
-        return _up(fresh + cached * self.cached_usd_per_mtok + usage.output_tokens * self.output_usd_per_mtok)
+        more = self.cache_write_usd_per_mtok - self.input_usd_per_mtok
+        written = min(cache_write_tokens, usage.input_tokens - cached) * more
+        read = cached * self.cached_usd_per_mtok
+        return _up(fresh + written + read + usage.output_tokens * self.output_usd_per_mtok)
 
 
 class Prices:
@@ -106,10 +110,10 @@ def _load(path: Path) -> dict[str, Price]:
 def _row(name: str, row: dict[str, Any]) -> Price:
     digest = hashlib.sha256(json.dumps({name: row}, sort_keys=True, default=str).encode()).hexdigest()
     amounts = [Decimal(str(row[key])) for key in ("input", "output")]
-    amounts.append(Decimal(str(row.get("cached_input", row["input"]))))
+    amounts += [Decimal(str(row.get(key, row["input"]))) for key in ("cached_input", "cache_write")]
     if min(amounts) < 0 or not all(one.is_finite() for one in amounts):
         raise PriceTableError(f"the price of {name} is not a sum of money")
-    return Price(name, f"own:{digest[:32]}", row.get("context_tokens"), amounts[0], amounts[2], amounts[1])
+    return Price(name, f"own:{digest[:32]}", row.get("context_tokens"), amounts[0], amounts[2], amounts[1], amounts[3])
 
 
 def _up(micros: Decimal) -> int:

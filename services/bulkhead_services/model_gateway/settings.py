@@ -17,6 +17,9 @@ from bulkhead_services.model_gateway.providers.forms import FORMS, Api
 
 DEFAULT_TIER = "default"
 OPENAI = "openai"
+OPENAI_MODEL = "gpt-4.1-mini-2025-04-14"
+DEFAULT_MODELS: dict[Api, str] = {"anthropic": "claude-haiku-4-5-20251001", "gemini": "gemini-2.5-flash"}
+"""Models where none is named, of the providers that a key alone names."""
 _MOVING = re.compile(r"(?:^|[-_:./@])(?:latest|auto|default|newest|stable|current)(?:$|[-_:./@])", re.I)
 
 
@@ -103,7 +106,7 @@ class Settings(ServiceSettings):
         default=SecretStr(""), validation_alias=AliasChoices("GEMINI_API_KEY", "GOOGLE_API_KEY", "gemini_api_key")
     )
     slots: int = 256
-    model: str = "gpt-4.1-mini-2025-04-14"
+    model: str = ""
     judge_model: str = ""
     fallback_model: str = ""
     context_tokens: int | None = Field(default=None, ge=256)
@@ -175,20 +178,39 @@ class Settings(ServiceSettings):
         for api, key in keys.items():
             if key.get_secret_value():
                 known[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
-        return {**known, **self.providers}
+        # A provider that `providers` names without a key takes the variable of its API.
+        named = {
+            name: provider.model_copy(update={"api_key": keys[provider.api]})
+            if provider.api in keys and not provider.api_key.get_secret_value()
+            else provider
+            for name, provider in self.providers.items()
+        }
+        return {**known, **named}
 
     def all_routes(self) -> dict[str, RouteSettings]:
         """Routes by tier; `default` always stands."""
+        chosen = self.model or self._usual_model()
         fallback = ModelSettings(**self._named(self.fallback_model)) if self.fallback_model else None
         usual = {
             tier: RouteSettings(**self._named(name), fallback=fallback)
-            for tier, name in ((DEFAULT_TIER, self.model), ("judge", self.judge_model or self.model))
+            for tier, name in ((DEFAULT_TIER, chosen), ("judge", self.judge_model or chosen))
         }
         return {**usual, **self.routes}
+
+    def _usual_model(self) -> str:
+        """The model where none is named: of the provider whose key is set, of OpenAI before others."""
+        if not self.openai_api_key.get_secret_value() and "openai_base_url" not in self.model_fields_set:
+            for provider, model in DEFAULT_MODELS.items():
+                if provider in self.all_providers():
+                    return f"{provider}:{model}"
+        return OPENAI_MODEL
 
     def _named(self, name: str) -> dict[str, Any]:
         """`provider:model`, or a model of the provider `openai`; models of some servers have a colon themselves."""
         provider, _, model = name.partition(":")
+        if provider in DEFAULT_MODELS and provider not in self.all_providers():
+            variable = FORMS[provider].key_variable
+            raise ValueError(f"model {name!r} is one of provider {provider!r}, which has no key: set {variable}")
         where = {"provider": provider, "model": model} if provider in self.all_providers() else {"model": name}
         return {**where, "context_tokens": self.context_tokens}
 

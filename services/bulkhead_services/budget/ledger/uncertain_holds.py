@@ -24,6 +24,10 @@ DOUBT_S = 30.0
 every reservation that a doer was told of is in the journal by then."""
 
 
+MAX_KEYS = 50_000
+"""Reservations that are remembered; one that is forgotten counts as spent when its lease ends, and never as free."""
+
+
 class Attempt(NamedTuple):
     """One try to hold a reservation. failed_s: by the loop's clock. failed_unix_ms: by the service's."""
 
@@ -44,6 +48,8 @@ class UncertainHolds:
         """Remember an attempt that has just failed and may hold the reservation."""
         attempt = Attempt(asyncio.get_running_loop().time(), self._clock(), message, reservation_id)
         self.attempts.setdefault(key, []).append(attempt)
+        if len(self.attempts) > MAX_KEYS:
+            del self.attempts[next(iter(self.attempts))]
 
     async def release_due(self) -> None:
         """Release what may be held and has no fact although its time is over. A failure leaves it for the next time."""

@@ -12,6 +12,15 @@ VERSION = "2023-06-01"
 MAX_TEMPERATURE = 1.0
 CACHED = {"cache_control": {"type": "ephemeral"}}
 """Everything up to here is the same in the calls that follow: the provider reads it from its cache for a tenth."""
+REFUSED = frozenset(
+    (
+        *("maxItems", "uniqueItems", "minLength", "maxLength", "minProperties", "maxProperties"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    )
+)
+"""Keywords of a schema that the API answers with 400."""
+NAMED = ("properties", "$defs")
+"""Keywords whose keys are names and no keywords."""
 _REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -36,7 +45,7 @@ def request(chat: Chat) -> Outgoing:
         else:
             messages.append({"role": role, "content": blocks})
     if messages and chat.payload.get("tools"):
-        # Another turn follows, most likely; a call without tools is alone, and writing it to the cache costs a quarter more.
+        # Another turn follows, most likely; a call without tools is alone, and cache writes cost a quarter more.
         messages[-1]["content"][-1] |= CACHED
     payload: dict[str, Any] = {
         "model": chat.model,
@@ -48,10 +57,23 @@ def request(chat: Chat) -> Outgoing:
     if tools := chat.payload.get("tools"):
         payload["tools"] = [_tool(tool["function"]) for tool in tools]
     if form := chat.payload.get("response_format"):
-        payload["output_config"] = {"format": {"type": "json_schema", "schema": form["json_schema"]["schema"]}}
+        payload["output_config"] = {"format": {"type": "json_schema", "schema": _taken(form["json_schema"]["schema"])}}
     if chat.temperature is not None:
         payload["temperature"] = chat.temperature
-    return Outgoing(PATH, encode(payload))
+    return Outgoing(PATH, encode(payload), writes_cache=True)
+
+
+def _taken(schema: Any) -> Any:
+    """A schema without the keywords that the API refuses; what is made by it is checked whole afterwards."""
+    if isinstance(schema, list):
+        return [_taken(row) for row in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {name: value for name, value in schema.items() if name not in REFUSED}
+    if kept.get("minItems", 0) > 1:
+        del kept["minItems"]
+    named = {name: {key: _taken(row) for key, row in kept[name].items()} for name in NAMED if name in kept}
+    return {name: value if name in NAMED else _taken(value) for name, value in kept.items()} | named
 
 
 def _tool(function: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +109,8 @@ class MessagesAssembly(Assembly):
         place = index if isinstance(index, int) else 0
         match found.get("type"):
             case "message_start":
-                self._common(mapping(found.get("message")))
+                # Its counts are those of the start: an answer that is cut off has used more.
+                self._common(mapping(found.get("message")), whole=False)
             case "content_block_start":
                 block = mapping(found.get("content_block"))
                 if block.get("type") == "tool_use":
@@ -121,11 +144,11 @@ class MessagesAssembly(Assembly):
                 self._call(index, block.get("id"), plain(block.get("name")), mapping(block.get("input")))
         return self._add("".join(plain(row.get("text")) for row in rows(found["content"]) if row.get("type") == "text"))
 
-    def _common(self, message: dict[str, Any]) -> None:
+    def _common(self, message: dict[str, Any], *, whole: bool = True) -> None:
         self._model = short(message.get("model")) or self._model
         # Those of a stream come in two events, the later one counts.
         self._counts |= {name: value for name, value in mapping(message.get("usage")).items() if value is not None}
-        self.usage = _usage(self._counts) or self.usage
+        self.usage = _usage(self._counts) if whole else None
         self.cache_write_tokens = count(self._counts.get("cache_creation_input_tokens")) or 0
         if reason := short(message.get("stop_reason")):
             self._finish = _REASONS.get(reason, reason)

@@ -164,7 +164,7 @@ class Assembly:
     def _tool_calls(self, omissions: list[Omission]) -> tuple[ToolCall, ...]:
         made: list[ToolCall] = []
         taken: set[str] = set()
-        for index, call in sorted(self._calls.items()):
+        for index, (_, call) in enumerate(sorted(self._calls.items())):
             call_id = call.id
             if not _TOKEN.fullmatch(call_id) or call_id in taken:
                 # An id that cannot stand on the bus gets one made of its place and itself.

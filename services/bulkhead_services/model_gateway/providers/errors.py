@@ -13,7 +13,7 @@ _OVERFLOW = re.compile(
     r"|token count.{0,40}exceeds",
     re.I,
 )
-_NO_CREDIT = re.compile(r"credit balance is too low|insufficient_quota|exceeded your current quota, please check", re.I)
+_NO_CREDIT = re.compile(r"credit balance is too low|insufficient_quota", re.I)
 _BAD_KEY = re.compile(r"api key not valid|invalid api key|incorrect api key", re.I)
 
 
@@ -69,7 +69,7 @@ def retry_after_s(headers: Mapping[str, str], error: object = None) -> float | N
     try:
         until, now = (parsedate_to_datetime(one) for one in (text, headers.get("date", "")))
         return min(max(0.0, (until - now).total_seconds()), float(bounds.MAX_RETRY_AFTER_S))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         delays = (row.get("retryDelay") for row in rows(mapping(error).get("details")))
         return next((_seconds(one.removesuffix("s")) for one in delays if isinstance(one, str)), None)
 

@@ -44,7 +44,7 @@ FORMS: Mapping[Api, Form] = {
         openai_chat.ChatAssembly,
         lambda key: {"api-key": key},
         price_provider="azure",
-        key_variable="its key",
+        key_variable="",
     ),
     "anthropic": Form(
         anthropic.request,

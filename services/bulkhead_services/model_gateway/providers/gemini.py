@@ -78,19 +78,23 @@ class GenerationAssembly(Assembly):
         return self._taken(found)
 
     def _taken(self, found: dict[str, Any]) -> str:
-        self.usage = _usage(found.get("usageMetadata")) or self.usage
         self._model = short(found.get("modelVersion")) or self._model
         if blocked := short(mapping(found.get("promptFeedback")).get("blockReason")):
             self._finish = f"a refusal of the prompt ({blocked})"
         candidate: dict[str, Any] = next(iter(rows(found.get("candidates"))), {})
         if reason := short(candidate.get("finishReason")):
             self._finish = _REASONS.get(reason, reason)
+        if self._finish:
+            # Before its end an answer that is cut off has used more than the counts say.
+            self.usage = _usage(found.get("usageMetadata")) or self.usage
         texts = []
         for part in rows(mapping(candidate.get("content")).get("parts")):
             if not part.get("thought"):
                 texts.append(plain(part.get("text")))
             if call := mapping(part.get("functionCall")):
-                self._call(self._made, call.get("id"), plain(call.get("name")), json.dumps(call.get("args") or {}))
+                # Without an id of its own a call is named after its response: no two turns share an id.
+                name = call.get("id") or f"{short(found.get('responseId'))}-{self._made}"
+                self._call(self._made, name, plain(call.get("name")), json.dumps(call.get("args") or {}))
                 self._made += 1
         return self._add("".join(texts))
 

@@ -68,10 +68,11 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A vendor's request. path: below the provider's base URL."""
+    """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache."""
 
     path: str
     body: bytes
+    writes_cache: bool = False
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:

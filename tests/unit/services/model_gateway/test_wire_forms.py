@@ -12,9 +12,14 @@ from pydantic import SecretStr, ValidationError
 from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.model_gateway.attempts import Model
+from bulkhead_services.model_gateway.attempts import _worst as worst_case
+from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.prices import Prices
+from bulkhead_services.model_gateway.providers import anthropic
 from bulkhead_services.model_gateway.providers.errors import of_status
 from bulkhead_services.model_gateway.providers.forms import FORMS
+from bulkhead_services.model_gateway.providers.port import Answer, Chat
 from bulkhead_services.model_gateway.settings import ProviderSettings, Settings, keyless
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
@@ -259,3 +264,77 @@ def test_providers_that_settings_name_by_their_key_alone() -> None:
 def test_settings_that_cannot_work_are_refused_by_name(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Settings(openai_api_key=SecretStr(KEY), **given)
+
+
+@pytest.mark.parametrize(
+    ("api", "kept"), [("anthropic", 7), ("gemini", 1), ("openai-responses", 4), ("openai-chat", 1)]
+)
+async def test_an_answer_that_is_cut_off_is_charged_as_an_estimate(api: str, kept: int) -> None:
+    """What a stream tells of its use before its end is less than was used."""
+    events = [
+        {**event, "usageMetadata": {"promptTokenCount": 9}} if api == "gemini" else event for event in STREAMS[api][0]
+    ]
+    async with ScriptedProvider() as provider:
+        provider.will(streams(events[:kept]))
+        async with desk(
+            provider, model="other:offline-rules-1", provider_attempts=1, **provider_at(provider.url, api)
+        ) as d:
+            reply = await d.ask(d.request(**ASKED))
+            (settled,) = await d.settled(1)
+    assert reply.outcome == "failed" and reply.failure.code == "truncated_stream" and settled.estimated
+
+
+def test_a_schema_keeps_only_what_anthropic_takes() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"minimum": {"type": "number", "minimum": 0, "maximum": 1}, "rows": {"$ref": "#/$defs/rows"}},
+        "$defs": {"rows": {"type": "array", "items": {"type": "string", "maxLength": 9}, "minItems": 2, "maxItems": 9}},
+        "required": ["minimum"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    sent = json.loads(anthropic.request(Chat("m", {"messages": [], "response_format": form}, 9)).body)
+    assert sent["output_config"]["format"]["schema"] == {
+        "type": "object",
+        "properties": {"minimum": {"type": "number"}, "rows": {"$ref": "#/$defs/rows"}},
+        "$defs": {"rows": {"type": "array", "items": {"type": "string"}}},
+        "required": ["minimum"],
+    }
+
+
+def test_a_quota_of_a_minute_is_waited_for() -> None:
+    said = "You exceeded your current quota, please check your plan and billing details."
+    body = {"error": {"code": 429, "message": said, "details": [{"retryDelay": "26s"}]}}
+    fault = of_status(429, {}, json.dumps(body).encode())
+    assert fault.retryable and fault.retry_after_s == 26.0
+
+
+@pytest.mark.parametrize("text", ["Sun, 22 Nov 99999999999 10:00:07 GMT", "Sun, 22 Nov 2026 10:00:07 +99999999999"])
+def test_a_hostile_date_says_nothing(text: str) -> None:
+    assert of_status(503, {"retry-after": text, "date": text}, b"").retry_after_s is None
+
+
+def test_a_hostile_place_of_a_call_makes_no_name_too_long() -> None:
+    assembly = FORMS["openai-chat"].assembly()
+    call = {"index": 10**60, "id": "", "function": {"name": "add", "arguments": "{}"}}
+    assembly.event(json.dumps({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}))
+    said = assembly.result()
+    assert isinstance(said, Answer) and len(said.calls[0].id) < 64
+
+
+def test_the_worst_case_of_a_call_that_is_cached_holds_what_writing_costs() -> None:
+    price = Prices().find("claude-haiku-4-5-20251001", "anthropic", "")
+    assert price is not None
+    provider = HttpProvider("a", ProviderSettings(api="anthropic", api_key=SecretStr("k")), Network())
+    outgoing = provider.request(Chat("m", {"messages": []}, 9))
+    model = Model("m", provider, price, 1_000)
+    assert outgoing.writes_cache
+    assert worst_case(model, 10**6, 0, True).cost_usd_micros > worst_case(model, 10**6, 0, False).cost_usd_micros
+
+
+def test_the_key_alone_chooses_the_model_and_a_missing_key_is_named() -> None:
+    chosen = Settings(openai_api_key=SecretStr(""), gemini_api_key=SecretStr("g")).all_routes()["default"]
+    assert chosen.provider == "gemini"
+    with pytest.raises(ValidationError, match="ANTHROPIC_API_KEY"):
+        Settings(openai_api_key=SecretStr(KEY), model="anthropic:claude-haiku-4-5-20251001")
+    named = {"providers": {"mine": {"api": "anthropic"}}, "anthropic_api_key": SecretStr("a")}
+    assert Settings(openai_api_key=SecretStr(KEY), **named).all_providers()["mine"].api_key.get_secret_value() == "a"
