@@ -9,11 +9,11 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up test compose-test quick render docs simulate planted bench live lock clean
+.PHONY: help setup demo compose-demo up test compose-test quick render docs simulate planted security promote-dry-run bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*#{2} ' $(MAKEFILE_LIST) | awk -F':.*#+ ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*#{2} ' $(MAKEFILE_LIST) | awk -F':.*#+ ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Make .venv with the pinned dependencies and the `bulkhead` command
 
@@ -52,7 +52,7 @@ quick: setup ## The inner loop: style, types, import rules, generated files; uni
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
-	@$(BIN)/python -m pytest -o "python_files=test_*.py half_a_cluster.py restoring.py" tests/e2e/containers $(ARGS)
+	@$(BIN)/python -m pytest -o "python_files=test_*.py half_a_cluster.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
 
 simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [TASKS=N] [MINUTES=M], SEED=n TRACE=1)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
@@ -67,6 +67,12 @@ docs: setup ## Build the pages of docs/ as a site in site/; a link that leads no
 
 planted: setup ## Plant each known mistake in a copy of the tree and see which suite catches it (ARGS="NAME", "--full")
 	@$(BIN)/python -m tests.planted $(ARGS)
+
+security: setup ## Play attacks and honest tasks against the policy; print what succeeds (ARGS=--json)
+	@$(BIN)/python -m tests.security $(ARGS)
+
+promote-dry-run: setup ## Build, test, sign, promote, refuse and roll back on a registry of this machine (ARGS=--json)
+	@$(BIN)/python -m bulkhead_infra.promotion.dry_run $(ARGS)
 
 bench: setup ## Measure the mesh beside bare JetStream and DBOS (ARGS="--quick", ARGS="--help")
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "DBOS could not be installed into $(BENCH_VENV): its rows are left out" >&2

@@ -6,6 +6,7 @@ In: reports of the run. Out: its exit status, and a list of what was skipped wit
 import fnmatch
 import functools
 import glob
+import json
 import os
 import shutil
 import subprocess
@@ -77,13 +78,53 @@ def why_no_docker() -> str:
         return str(error)
 
 
+def can_run_a_registry() -> bool:
+    """Whether docker-registry is installed, and the programs of others that tests look at it with."""
+    names = ("docker-registry", "registry"), ("skopeo",), ("openssl",)
+    return all(any(map(shutil.which, either)) for either in names)
+
+
+@functools.cache
+def can_confine() -> bool:
+    """Whether a tool's process can be walled off from its executor here: tried, and again where it was not, as a fork
+    bomb of a test beside this one may have kept the probe from its tries."""
+    from bulkhead_services.tool_executor.sandbox.probe import Sandbox
+    from bulkhead_services.tool_executor.settings import Settings
+
+    for _ in range(3):
+        Sandbox.forget()
+        if not Sandbox(Settings()).found().open_walls:
+            return True
+    return False
+
+
+@functools.cache
+def why_no_kustomize() -> str:
+    """What keeps manifests from being rendered; "" when nothing does. Components need Kustomize 5, in kubectl 1.27."""
+    said = (
+        subprocess.run(
+            ["kubectl", "version", "--client", "--output=json"], capture_output=True, text=True, timeout=30, check=False
+        )
+        if shutil.which("kubectl")
+        else None
+    )
+    if said is None or said.returncode:
+        return "kubectl is not installed"
+    found = str(json.loads(said.stdout).get("kustomizeVersion", "v0"))
+    return "" if int(found.lstrip("v").split(".")[0]) >= 5 else f"kubectl has Kustomize {found}; it takes 5"
+
+
 ENVIRONMENTS: dict[str, Callable[[], bool]] = {
     "any": lambda: True,
     "no-node": lambda: not (shutil.which("node") and shutil.which("npm")),
     "no-loop-mounts": lambda: not can_mount_images(),
     "no-namespaces": lambda: not can_cut_networks(),
     "no-faketime": lambda: not can_fake_time(),
+    "no-sandbox": lambda: not can_confine(),
+    "no-kustomize": lambda: bool(why_no_kustomize()),
     "no-docker": lambda: bool(why_no_docker()),
+    "no-registry": lambda: not can_run_a_registry(),
+    "no-reference-mcp": lambda: not os.environ.get("BULKHEAD_REFERENCE_MCP"),
 }
 """What a line's first column may say, and whether this machine is such a one."""
 

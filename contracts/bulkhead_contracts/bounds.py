@@ -7,14 +7,21 @@ MAX_BLOB_BYTES = 4 * 1024 * 1024  # one content-addressed blob
 STORED_OVERHEAD_BYTES = 4 * 1024  # headers that a bus adds to a stored message
 MAX_STORED_MESSAGE_BYTES = MAX_MESSAGE_BYTES + MAX_HEADER_BYTES + STORED_OVERHEAD_BYTES  # of every stream but blobs
 MAX_STORED_BLOB_BYTES = MAX_BLOB_BYTES + STORED_OVERHEAD_BYTES
+MAX_CREDENTIAL_CHARS = 8 * 1024  # a caller's token
+MAX_VOUCHER_CHARS = 1_024
+MAX_VOUCHED_MS = 8 * 24 * 3600 * 1000  # a task may wait for days before it begins
 MAX_GRANT_TOKEN_BYTES = 8 * 1024
 PARTITIONS = 32  # partition = hash(task) mod PARTITIONS
 
 # Text
 MAX_SUMMARY_CHARS = 200
 MAX_NAME_CHARS = 64
+MAX_LOGIN_WORD_CHARS = 256  # of a token, a client or the broker, in a fact about a login
+MAX_MEDIA_TYPE_CHARS = 127  # of office files 71
 MAX_TITLE_CHARS = 200
 MAX_REASON_CHARS = 2_000
+MAX_PHRASE_CHARS = 200
+MAX_PHRASES = 128  # forbidden phrases or topics of a tenant's policy
 MAX_OBJECTIVE_CHARS = 16 * 1024
 MAX_INSTRUCTION_CHARS = 8 * 1024
 MAX_ACCEPTANCE_CHARS = 2_000
@@ -24,7 +31,7 @@ MAX_ANSWER_CHARS = 64 * 1024
 MAX_PLAN_STEPS = 64
 MAX_STEP_INPUTS = MAX_PLAN_STEPS  # the step that composes the answer may need all others
 MAX_PLAN_NOTES = 128
-MAX_PLAN_DRAFTS = 3  # model drafts per generation before the plan is given up
+MAX_PLAN_DRAFTS = 2  # model drafts per generation; then the objective runs as a plan of one step
 MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_STEP_ATTEMPTS = 3
 MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
@@ -37,13 +44,32 @@ MAX_QUEUE_WAIT_S = 7 * 24 * 3600
 MAX_PLACES_AT_ONCE = 256  # given by one decision
 MAX_TASKS_PER_MINUTE = 1_000_000
 MAX_QUOTA_WEIGHT = 1_000
+MAX_BYTES_PER_DAY = 2**50  # 1 PiB
+
+# Grants
+MAX_CONSTRAINTS = 16  # of one grant, on values of arguments
+MAX_CONSTRAINT_CHARS = 300
+MAX_GRANT_FLOWS_BYTES = 1024  # that one step's plan declares: they stand in its grant, beside its task's
 
 # Agent loop
 MAX_TURNS_PER_STEP = 12  # model turns
+MAX_CONVERSATION = 1_000  # messages that an outside agent sends in one call
+MAX_CONVERSATION_BYTES = 16 * 1024 * 1024  # of them and the options together
 MAX_CALLS_PER_TURN = 8  # parallel tool calls of one turn
 MAX_CALLS_PER_STEP = 40
 MAX_CALL_ERRORS_PER_STEP = 6  # hallucinated tools, unfit arguments
 MAX_TOOLS = 64
+MAX_SHOWN_TOOLS_BYTES = 48 * 1024  # names, descriptions and schemas that one step is shown
+MAX_SINKS = 32  # of one tool
+MAX_SENSITIVE_KINDS = 8
+MAX_FLOWS = 32  # that one step's plan declares
+MAX_ORIGINS = 8  # told of one value
+MAX_ATTRIBUTED_VALUES = 128  # of one call's arguments
+MAX_ATTRIBUTION_BYTES = 24 * 1024  # of one call: eight stand in one reply, beside their arguments
+MAX_FINDINGS = 32  # of one ruling
+MAX_PREVIEW_CHARS = 8_000
+GRANT_SLACK_MS = 600_000  # a grant outlives its task's deadline by this, so that all can be ended in order
+MAX_APPROVALS = 20  # that one task may ask people for
 MAX_ARGUMENTS_BYTES = 16 * 1024
 MAX_JSON_DEPTH = 32
 MAX_EVIDENCE = 128
@@ -58,20 +84,27 @@ MAX_OMISSIONS = 64
 MAX_CALL_DEFERRALS = 20
 
 # Providers
+MAX_REPLY_CHANGES = 16  # what was put right in one reply of a model
 MAX_MODEL_ANSWER_BYTES = 1024 * 1024  # text of one answer; more is cut and said
 MAX_PROVIDER_RESPONSE_BYTES = 16 * 1024 * 1024  # one HTTP response, with a stream's framing
 MAX_PROVIDER_EVENT_BYTES = 2 * 1024 * 1024  # one event of a stream
 MAX_PROVIDER_ERROR_BYTES = 64 * 1024  # of an error response that is read
 MAX_PROVIDER_ERROR_CHARS = 300  # of it that is passed on
 MAX_RETRY_AFTER_S = 24 * 3600
+MAX_CACHED_ANSWERS = 4_096  # of one tenant, in the response cache
+MAX_CACHED_ANSWER_BYTES = 16 * 1024  # one of its entries, without the text, which is a blob
+MAX_CACHE_TTL_S = 7 * 24 * 3600  # less than ended tasks are kept for, whatever their retention
 
 # Time
 DEFAULT_TASK_DEADLINE_MS = 120_000
 MAX_TASK_DEADLINE_MS = 7 * 24 * 3600 * 1000
 DEFAULT_STEP_TIMEOUT_MS = 60_000
+DEFAULT_APPROVAL_WAIT_MS = 24 * 3600 * 1000
 DEFAULT_MODEL_CALL_TIMEOUT_MS = 60_000
 DEFAULT_TOOL_TIMEOUT_MS = 10_000
 MAX_TOOL_TIMEOUT_MS = 300_000  # one attempt at a call: half as long as a reservation is held
+MAX_TOOL_THREADS = 64  # of a plain tool's process and all that it starts
+MAX_TOOL_FILES = 256  # that one of its processes has open
 RPC_TIMEOUT_MS = 2_000
 
 # Money: integers in micro US dollars
@@ -99,6 +132,8 @@ SPEND_TIMEOUT_MS = 15_000
 MAX_WRITES_LISTED = 32  # of one task, of which nobody knows whether they were done
 MAX_WRITES_BYTES = 128 * 1024  # their arguments together
 WRITES_TIMEOUT_MS = 5_000
+MAX_CITED_CHARS = 64 * 1024  # text behind one citation that is shown
+MAX_CITED_MESSAGES = 5_000  # messages of a task in which its citations are looked for
 
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask
@@ -129,3 +164,17 @@ MAX_EXPONENT = 256
 MAX_RESULT_DIGITS = 50
 MAX_TOOL_RETRIES = 2  # attempts after the first
 MAX_REDIRECTS = 3
+
+# MCP servers
+MAX_MCP_SERVERS = 64
+MAX_MCP_REPLICAS = 16  # of one server
+MAX_MCP_TOOLS = 1_000  # of one server that are pinned
+MAX_MCP_DESCRIPTION_CHARS = 600  # of one tool that are shown
+MAX_MCP_ARGUMENT_DESCRIPTION_CHARS = 200
+MAX_MCP_ANSWER_BYTES = 8 * 1024 * 1024  # of one answer that is read
+
+# Doors: requests of outside agents
+MAX_ASKED_BYTES = 16 * 1024 * 1024  # body of one request; images stand in it
+MAX_ASKED_TOOLS = 128  # that one request offers the model
+MAX_ASKED_VALUES = 500_000  # objects, lists, their entries and strings of one body
+MAX_ASKED_OUTPUT_TOKENS = 1_000_000

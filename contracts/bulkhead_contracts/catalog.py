@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from bulkhead_contracts import (
     agent,
+    approval,
     bounds,
     budget,
     control,
     grant,
+    identity,
     lease,
     model,
     peer,
@@ -38,8 +40,12 @@ JOURNAL = "journal"
 
 DECIDERS = ("planner", "worker", "checker")
 DOERS = ("model_gateway", "rag", "tool_executor")
-EDGES = ("gateway", "signer", "budget")
+EDGES = ("gateway", "signer", "budget", "doors")
 SERVICES = (*DECIDERS, *DOERS, *EDGES)
+"""Those of every mesh."""
+IN_KUBERNETES = ("identity",)
+"""Edges that run in Kubernetes alone."""
+EVERY_SERVICE = (*SERVICES, *IN_KUBERNETES)
 
 
 class DecodeError(ValueError):
@@ -79,17 +85,19 @@ ROWS: tuple[Row, ...] = (
     # The edge
     Row(
         task.TaskRequested,
-        _to("gateway", PUBLISHER, "gateway"),
+        _to("gateway", PUBLISHER, "gateway", "doors"),
         "gateway",
         older={1: (TaskRequestedV1, upcast_task_requested)},
     ),
     Row(task.TaskCancelRequested, (*_to("gateway", PUBLISHER, "gateway"), *_to("planner", "gateway")), "gateway"),
-    Row(task.TaskRejected, _to("gateway", "gateway"), "gateway"),
+    Row(task.TaskRejected, _from("gateway", "gateway", "doors"), "gateway"),
     Row(task.TaskQueued, _to("gateway", "gateway"), "gateway"),
     Row(task.PlacesGiven, _to("gateway", "gateway"), "gateway"),
     Row(task.TaskReleased, _to("gateway", "gateway"), "gateway"),
     Row(grant.GrantRequested, _to("signer", "gateway"), "signer", plane="rpc"),
     Row(grant.GrantReplied, _from("signer", "gateway"), "signer", plane="rpc"),
+    Row(grant.VouchRequested, _to("signer", "gateway", "doors"), "signer", plane="rpc"),
+    Row(grant.VouchReplied, _from("signer", "gateway", "doors"), "signer", plane="rpc"),
     Row(task.TaskSubmitted, _to("planner", "gateway"), "gateway"),
     # What the planner tells the edge
     Row(task.TaskAccepted, _from("planner", "gateway"), "planner"),
@@ -99,15 +107,15 @@ ROWS: tuple[Row, ...] = (
     Row(task.StepEnded, _from("planner", "gateway"), "planner"),
     Row(task.Progressed, _from("planner", "gateway"), "planner"),
     Row(task.TaskPaused, _from("planner", "gateway"), "planner"),
-    Row(task.TaskEnded, _to("gateway", "planner", "gateway"), "planner"),
+    Row(task.TaskEnded, (*_to("gateway", "planner", "gateway"), *_to("doors", "planner", "gateway")), "planner"),
     Row(task.TaskStopped, _from("planner", "budget"), "planner"),
     # Steps
-    Row(step.StepAssigned, _from("planner", "worker"), "planner"),
-    Row(step.StepCancelRequested, _from("planner", "worker"), "planner"),
+    Row(step.StepAssigned, _from("planner", "worker", "doors"), "planner"),
+    Row(step.StepCancelRequested, _from("planner", "worker", "doors"), "planner"),
     Row(step.StepProposed, _from("worker", "checker"), "worker"),
-    Row(step.StepFinished, _from("worker", "planner"), "worker"),
-    Row(step.StepPaused, _to("planner", "worker", "checker"), "planner"),
-    Row(step.StepExtended, _from("planner", "worker", "checker"), "planner"),
+    Row(step.StepFinished, _to("planner", "worker", "doors"), "worker"),
+    Row(step.StepPaused, _to("planner", "worker", "checker", "doors"), "planner"),
+    Row(step.StepExtended, _from("planner", "worker", "checker", "doors"), "planner"),
     Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
     # Steps with each other
     Row(peer.AnswerRequested, (("worker", "planner"), ("planner", "worker")), "planner"),
@@ -119,14 +127,16 @@ ROWS: tuple[Row, ...] = (
     Row(lease.LeaseEnded, _from("planner", "worker"), "planner"),
     Row(lease.LeaseRefused, _from("planner", "worker"), "planner"),
     Row(agent.WaitRefused, _from("budget", "worker"), "budget"),
-    Row(agent.AgentWarned, _from("budget", "worker"), "budget"),
+    Row(agent.AgentWarned, _from("budget", "worker", "doors"), "budget"),
     # Calls outward
-    Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS), "model_gateway"),
-    Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS), "model_gateway"),
+    Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS, "doors"), "model_gateway"),
+    Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS, "doors"), "model_gateway"),
     Row(tool.ToolCallRequested, _to("tool_executor", "worker"), "tool_executor"),
     Row(tool.ToolCallReplied, _from("tool_executor", "worker"), "tool_executor"),
     Row(tool.WritesRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.WritesReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.CitedCallRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.CitedCallReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(retrieval.RetrievalRequested, _to("rag", "worker"), "rag"),
     Row(retrieval.RetrievalReplied, _from("rag", "worker"), "rag"),
     Row(retrieval.DocumentIngestRequested, _to("rag", "gateway"), "rag"),
@@ -135,16 +145,25 @@ ROWS: tuple[Row, ...] = (
     Row(retrieval.DocumentDeleted, _from("rag", "gateway"), "rag"),
     Row(retrieval.DocumentsRequested, _to("rag", "gateway"), "rag", plane="rpc"),
     Row(retrieval.DocumentsReplied, _from("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.PassageRequested, _to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.PassageReplied, _from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
-        (*_from("model_gateway", *DECIDERS), *_from("tool_executor", "worker"), *_from("rag", "worker")),
+        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker"), *_from("rag", "worker")),
         "runtime",
     ),
     Row(
         control.CallResumed,
-        (*_from("model_gateway", *DECIDERS), *_from("tool_executor", "worker"), *_from("rag", "worker")),
+        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker"), *_from("rag", "worker")),
         "runtime",
     ),
+    # Approvals
+    Row(approval.ApprovalRequested, _from("tool_executor", "gateway", "tool_executor"), "tool_executor"),
+    Row(approval.ApprovalEnded, _from("tool_executor", "gateway"), "tool_executor"),
+    Row(approval.DecideRequested, _to("gateway", PUBLISHER, "gateway"), "gateway"),
+    Row(approval.SignatureRequested, _to("signer", "gateway"), "signer", plane="rpc"),
+    Row(approval.SignatureReplied, _from("signer", "gateway"), "signer", plane="rpc"),
+    Row(approval.ApprovalDecided, _from("gateway", "tool_executor"), "gateway"),
     # Money
     Row(budget.ReserveRequested, _to("budget", *DOERS), "budget", plane="rpc"),
     Row(budget.ReserveReplied, _from("budget", *DOERS), "budget", plane="rpc"),
@@ -174,6 +193,8 @@ ROWS: tuple[Row, ...] = (
     Row(control.ResetRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(control.ResetReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(control.BreakerReset, _from("budget", JOURNAL), "budget"),
+    # Logins by workload identity
+    Row(identity.LoginDecided, _from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
     Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name != "signer"), "runtime"),

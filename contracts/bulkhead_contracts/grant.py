@@ -9,9 +9,17 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bulkhead_contracts import bounds
 
+from .output import InputPolicy, OutputPolicy
+from .provenance import Flow
+from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
 from .tool.v1 import ToolSpec
-from .types import Body, Contract, Count, Name, Reason, Tag, Token, UnixMs
+from .types import Body, Constraints, Contract, Count, Name, Reason, Tag, Token, UnixMs
+
+
+def _empty(value: object) -> bool:
+    """Not written then: a token is short."""
+    return not value
 
 
 class TaskGrant(Contract):
@@ -19,13 +27,15 @@ class TaskGrant(Contract):
 
     origin: the task that this one forks (of forks of forks, the first): a write that is unchanged goes out under the
     key that it had there, and a tool that honours keys does not do it again. feature, workflow: what its spending is
-    counted under besides; left out of the token when there is none.
+    counted under besides; left out of the token when there is none. constraints: on the values of arguments, of every
+    call, in the language of `bulkhead.policy.constraints`.
     """
 
     kind: Literal["task"] = "task"
     tenant: Token
     task: Token
     actor: Name
+    role: Annotated[str, Field(max_length=32, exclude_if=_empty)] = ""
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
     limits: TaskLimits
@@ -35,6 +45,7 @@ class TaskGrant(Contract):
     origin: Token | None = None
     feature: Tag = ""
     workflow: Tag = ""
+    constraints: Constraints = ()
 
     @model_serializer(mode="wrap")
     def _without_empty_tags(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -49,6 +60,8 @@ class StepGrant(Contract):
     """What one step attempt may do. Tools must be a subset of the task grant's.
 
     role: of the step's agent, so that a halt of it reaches its calls; left out of the token when it is not known.
+    flows: of the plan, so that nobody has to believe a worker what it declares. constraints: hold beside the task's.
+    parent_sha256: of the task grant that it narrows, without its signature; written where it is signed.
     """
 
     kind: Literal["step"] = "step"
@@ -60,6 +73,9 @@ class StepGrant(Contract):
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     expires_unix_ms: UnixMs
     role: Annotated[str, Field(max_length=32)] = ""
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_empty)] = ()
+    constraints: Constraints = ()
+    parent_sha256: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
 
     @model_serializer(mode="wrap")
     def _without_empty_role(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -69,10 +85,41 @@ class StepGrant(Contract):
         return found
 
 
+class Voucher(Contract):
+    """The signer's word that it saw the requester's own token when this task was asked for. For that task alone."""
+
+    kind: Literal["voucher"] = "voucher"
+    requester: RequesterClaim
+    tenant: Token
+    task: Token
+    expires_unix_ms: UnixMs
+
+
+class VouchRequested(Body, type="mesh.grant.vouch_requested"):
+    """The gateway has the signer see a requester's own token (rpc), for a task that may begin later and elsewhere.
+
+    credential: the token; nothing stores or logs it.
+    """
+
+    requester: RequesterClaim
+    requested_unix_ms: UnixMs
+    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, repr=False)]
+
+
+class VouchReplied(Body, type="mesh.grant.vouch_replied"):
+    """The signed voucher, or why there is none; neither where the signer has no key set and believes the gateway."""
+
+    voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS)] = ""
+    failure: Failure | None = None
+
+
 class GrantRequested(Body, type="mesh.grant.requested"):
     """The gateway asks the signer for a task grant (rpc); the signer holds it to the tenant's policy.
 
     worker_roles: of the steps of a plan that the requester brings; a grant for a role that nobody plays helps nobody.
+    plan_tools: of those steps, where the request itself names none: what a plan names it asks for.
+    credential: the requester's own token where he has one (nothing stores or logs it); of a task its voucher.
+    constraints: beside the tenant's; the grant holds all.
     """
 
     requester: RequesterClaim
@@ -84,15 +131,22 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     feature: Tag = ""
     workflow: Tag = ""
+    plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
+    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_empty, repr=False)] = ""
+    constraints: Constraints = ()
 
 
 class GrantReplied(Body, type="mesh.grant.replied"):
-    """A signed token and the tools that it names, or why not."""
+    """A signed token and the tools that it names, or why not. input, output: the tenant's rules. left_out: tools that
+    change something, which the task would get if its request named them."""
 
     granted: bool
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
     tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     limits: TaskLimits | None = None
+    input: InputPolicy | None = None
+    output: OutputPolicy | None = None
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
     code: str = ""
     reason: Reason = ""
     hint: Reason = ""

@@ -1,16 +1,22 @@
 """Results: content, completeness, provenance and standing."""
 
+import hashlib
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from bulkhead_contracts import bounds
 
-from .types import Contract, Count, Marker, Name, Reason, Sha256, Summary, Token, TokenCount, UsdMicros
+from .types import Contract, Count, Marker, MediaType, Name, Reason, Sha256, Summary, Token, TokenCount, UsdMicros
 
 Standing = Literal["ok", "degraded", "failed"]
 Trust = Literal["system", "user", "untrusted"]
 LabelKind = Literal["objective", "document", "passage", "tool_result", "model_reply", "step_result"]
+
+
+def _empty(value: object) -> bool:
+    """Not written then: most labels have none."""
+    return not value
 
 
 class ContentRef(Contract):
@@ -19,7 +25,7 @@ class ContentRef(Contract):
     author: Token
     sha256: Sha256
     size_bytes: Count
-    media_type: Name = "text/plain"
+    media_type: MediaType = "text/plain"
     summary: Summary = ""
 
     @property
@@ -29,11 +35,13 @@ class ContentRef(Contract):
 
 
 class Omission(Contract):
-    """One thing that is missing from a result, and why."""
+    """One thing that is missing from a result, and why. refused: a person or policy did not let that part be done, or
+    nobody let it in time; nothing has failed."""
 
     reason: Literal["truncated", "pruned", "summarised", "failed_part"]
     what: Summary
     detail: Reason = ""
+    refused: Annotated[bool, Field(exclude_if=_empty)] = False
 
 
 class Completeness(Contract):
@@ -48,11 +56,18 @@ class Completeness(Contract):
         return cls(complete=False, omissions=omissions[: bounds.MAX_OMISSIONS])
 
 
+def digest_of(text: str) -> str:
+    """The digest by which a label or a content names a text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
 class Label(Contract):
     """Provenance of one input: its digest, its kind, how far it can be trusted, its readers.
 
-    `signature` is the observer's Ed25519 signature (base64url) over the other fields in RFC 8785 form; without it the
-    label counts as untrusted, whatever it says.
+    `signature` is the observer's Ed25519 signature (base64url) over tenant, task and the other fields in RFC 8785 form:
+    it says nothing of another task. Without it the label counts as untrusted, whatever it says. step_id: of a tool's
+    result, under whose step's grant it was called; "" on older ones. signed_by: the gateway, of what a fork takes over:
+    it looked at the observer's signature, which was for the earlier task.
     """
 
     sha256: Sha256
@@ -60,6 +75,8 @@ class Label(Contract):
     source: Summary = ""
     trust: Trust = "untrusted"
     observed_by: Token
+    step_id: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
+    signed_by: Annotated[Literal["", "gateway"], Field(exclude_if=_empty)] = ""
     signature: Annotated[str, Field(max_length=128)] = ""
 
 
@@ -74,8 +91,18 @@ class Citation(Contract):
     end: Count
 
 
+def _nothing(value: int) -> bool:
+    """Not written then: most usage has none."""
+    return value == 0
+
+
 class Usage(Contract):
-    """Consumption. Accounting shows sums of these."""
+    """Consumption. Accounting shows sums of these. cached_calls: model calls that the response cache answered; they
+    are no model_calls, and cost nothing.
+
+    estimated_tokens, estimated_usd_micros: the part of the tokens (input and output) and of the cost that the provider
+    did not tell: it is an estimate.
+    """
 
     model_calls: Count = 0
     tool_calls: Count = 0
@@ -83,12 +110,20 @@ class Usage(Contract):
     input_tokens: TokenCount = 0
     output_tokens: TokenCount = 0
     cached_input_tokens: TokenCount = 0
+    cached_calls: Annotated[Count, Field(exclude_if=_nothing)] = 0
     cost_usd_micros: UsdMicros = 0
+    estimated_tokens: Annotated[TokenCount, Field(exclude_if=_nothing)] = 0
+    estimated_usd_micros: Annotated[UsdMicros, Field(exclude_if=_nothing)] = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         if not any(other.__dict__.values()):
             return self
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+    def as_estimate(self) -> "Usage":
+        """The same usage, all of it estimated."""
+        tokens = self.input_tokens + self.output_tokens
+        return self.model_copy(update={"estimated_tokens": tokens, "estimated_usd_micros": self.cost_usd_micros})
 
 
 class Failure(Contract):

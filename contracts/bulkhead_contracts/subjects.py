@@ -5,6 +5,7 @@ rpc.*    request/reply, same tokens, not stored
 live.<from>.<tenant>.<task>            progress and token deltas, not stored
 blob.<author>.<tenant>.<sha256>        content
 record.<service>.<tenant>.<task>.<key> outcome of a doer's call
+cache.<service>.<tenant>.<place>       answer that may be given again
 timer.<service>.set|fired.<partition>.<tenant>.<task>[.<key>]
 dead.<service>.<partition>.<tenant>.<task>   dead letters
 """
@@ -16,6 +17,10 @@ from functools import lru_cache
 
 from bulkhead_contracts.bounds import PARTITIONS
 
+PUBLISHER = "pub_"
+"""How the names of outside publishers begin."""
+DOORS = "doors"
+"""The service that opens tasks for outside agents; their ids begin with its name and a dash."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REMEMBERED = 4096
 """Subjects: a task's few come again with each of its messages."""
@@ -80,6 +85,11 @@ def record(service: str, tenant: str, task: str, key: str) -> str:
     return f"record.{token(service)}.{token(tenant)}.{token(task)}.{token(key)}"
 
 
+def cache_entry(service: str, tenant: str, place: int) -> str:
+    """Subject of one place in a tenant's cache; what is stored there replaces what was."""
+    return f"cache.{token(service)}.{token(tenant)}.{place}"
+
+
 def timer_set(service: str, tenant: str, task: str, key: str) -> str:
     """Subject of a schedule; one per key, so that setting it again replaces it."""
     return f"timer.{token(service)}.set.{partition_of(task)}.{token(tenant)}.{token(task)}.{token(key)}"
@@ -100,9 +110,27 @@ def task_filter(receiver: str, tenant: str, task: str) -> str:
     return f"mesh.*.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
 
 
+def may_open(sender: str, task: str) -> bool:
+    """Whether this sender may begin a task of this id: those of publishers and of doors begin with the sender's name
+    and a dash (a name has none), so that each can occupy nobody else's."""
+    if sender.startswith(PUBLISHER) or sender == DOORS:
+        return task.startswith(f"{sender}-")
+    return not is_of_doors(task)
+
+
+def is_of_doors(task: str) -> bool:
+    """Whether doors opens the tasks of such ids, and nobody else."""
+    return task.startswith(f"{DOORS}-")
+
+
 def inbox_stream(receiver: str) -> str:
     """Name of the stream that holds `mesh.*.<receiver>.>`."""
     return f"INBOX_{receiver.upper()}"
+
+
+def published_stream(publisher: str) -> str:
+    """Name of the stream that holds what an outside publisher says; the gateway's inbox copies it from there."""
+    return f"PUBLISHED_{publisher.removeprefix(PUBLISHER).upper()}"
 
 
 def timers_stream(service: str) -> str:
@@ -140,6 +168,7 @@ RESERVED_TENANTS = frozenset({"_", "checkpoint", "ledger", "limits", "places"})
 choose a task id that is the subject of everybody's book."""
 JOURNAL_STREAM = "JOURNAL"
 BLOBS_STREAM = "BLOBS"
+CACHE_STREAM = "CACHE"
 CONTROL_STREAM = "KV_CONTROL"
 DEAD_LETTERS_STREAM = "DEAD_LETTERS"
 

@@ -1,5 +1,6 @@
 """Bounded field types and the base class that every contract stands on."""
 
+import operator
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
@@ -21,12 +22,18 @@ Digest16 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Marker = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
 """First 12 hex digits of a content's sha256; what an answer cites as [#marker]."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_NAME_CHARS)]
+MediaType = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_MEDIA_TYPE_CHARS)]
 Summary = Annotated[str, StringConstraints(max_length=bounds.MAX_SUMMARY_CHARS)]
 Title = Annotated[str, StringConstraints(max_length=bounds.MAX_TITLE_CHARS)]
 Reason = Annotated[str, StringConstraints(max_length=bounds.MAX_REASON_CHARS)]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,64}$")]
 """A name that spending is counted under (agent, workflow, feature); "" where there is none."""
+Constraints = Annotated[
+    tuple[Annotated[str, Field(max_length=bounds.MAX_CONSTRAINT_CHARS)], ...],
+    Field(max_length=bounds.MAX_CONSTRAINTS, exclude_if=operator.not_),
+]
+"""On values of arguments, in the language of `bulkhead.policy.constraints`; not written when there are none."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
 UsdMicros = Annotated[int, Field(ge=0, le=bounds.MAX_COST_USD_MICROS)]
 TokenCount = Annotated[int, Field(ge=0, le=bounds.MAX_TOKENS)]

@@ -1,7 +1,7 @@
 """The rows of services.yaml: which services the mesh has, and what each is given.
 
-In: services.yaml and the catalog. Out: `SERVICES`, one checked row per name in the order of their start; or a
-ServicesError that names row and field and says what to write.
+In: services.yaml and the catalog. Out: `SERVICES`, one checked row per name in the order of their start, and
+`EVERY_SERVICE` with those of Kubernetes alone; or a ServicesError that names row and field and says what to write.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,15 @@ from bulkhead_contracts import catalog
 from bulkhead_contracts.types import Token
 
 FILE = Path(__file__).with_name("services.yaml")
-KINDS: Mapping[str, tuple[str, ...]] = {"decider": catalog.DECIDERS, "doer": catalog.DOERS, "edge": catalog.EDGES}
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "decider": catalog.DECIDERS,
+    "doer": catalog.DOERS,
+    "edge": (*catalog.EDGES, *catalog.IN_KUBERNETES),
+}
 SHARED_MEMORY_MIB = 256
 """The memory limit of a container whose row names none."""
+SHARED_CPU_MILLI = 250
+"""The CPU that Kubernetes keeps free for a container whose row names none, in thousandths of a core."""
 
 Knob = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -37,6 +43,25 @@ class Setting(StrEnum):
     REDIS = "redis"
     PROVIDER = "provider"
     LOGIC = "logic"
+    POLICY = "policy"
+
+
+class Scaling(BaseModel):
+    """How many replicas an autoscaler runs; the fields are explained in services.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: Annotated[int, Field(ge=0, le=1_000)]
+    max: Annotated[int, Field(ge=1, le=1_000)]
+    lag: Annotated[int, Field(ge=0, le=100_000)] = 0
+    load: bool = False
+    calm_s: Annotated[int, Field(ge=0, le=3_600)] = 300
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"`min` {self.min} is above `max` {self.max}; write the smaller number as `min`")
+        return self
 
 
 class Row(BaseModel):
@@ -51,12 +76,24 @@ class Row(BaseModel):
     code: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     memory_mib: Annotated[int, Field(ge=32)] = SHARED_MEMORY_MIB
+    cpu_milli: Annotated[int, Field(ge=10, le=64_000)] = SHARED_CPU_MILLI
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    only: Literal["", "kubernetes"] = ""
+    scaling: Scaling | None = None
 
     @model_validator(mode="after")
     def _listens_where_it_is_called(self) -> Self:
         if (Setting.HTTP in self.environment) != bool(self.port):
             raise ValueError("`port` and `http` belong together; write `port: 8080`, `environment: [http]` or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _is_there_where_it_is_called(self) -> Self:
+        if self.scaling is not None and not self.scaling.min and self.kind != "decider":
+            raise ValueError(
+                "`scaling.min: 0` is for deciders alone: their messages and timers wait in the inbox. Requests to an "
+                "edge would be lost, and nobody would tell a doer's load; write 1 or more"
+            )
         return self
 
 
@@ -75,12 +112,17 @@ class _File(BaseModel):
             if name not in KINDS[row.kind]:
                 way = f"add it to {row.kind.upper()}S in contracts/bulkhead_contracts/catalog.py, or correct the row"
                 raise ValueError(f"services.{name}.kind: the catalog has no {row.kind} of this name; {way}")
-        called = [name for name, row in self.services.items() if Setting.HTTP in row.environment]
-        if len(called) != 1:
-            raise ValueError(
-                f"the mesh has one HTTP address and {len(called)} services with it ({', '.join(called) or 'none'}); "
-                "write `http` in the environment of one row"
-            )
+            if (row.only == "kubernetes") != (name in catalog.IN_KUBERNETES):
+                raise ValueError(
+                    f"services.{name}.only: `kubernetes` belongs to rows of catalog.IN_KUBERNETES, and to no other"
+                )
+        for name, row in self.services.items():
+            if row.scaling is not None and bool(row.scaling.lag) != (name in catalog.INBOXES):
+                raise ValueError(f"services.{name}.scaling.lag: a service with an inbox has it, and no other")
+        listening: dict[int, str] = {}
+        for name, row in self.services.items():
+            if row.port and (other := listening.setdefault(row.port, name)) != name:
+                raise ValueError(f"services.{name}.port: {other} has port {row.port} already; write another")
         return self
 
 
@@ -98,6 +140,11 @@ def load(path: Path = FILE) -> Mapping[str, Row]:
         raise ServicesError(f"{path}: {misfit}{known}") from error
 
 
+def port_variable(name: str) -> str:
+    """The variable of compose and the command line that chooses the port at which people call a service."""
+    return "BULKHEAD_HTTP_PORT" if name == "gateway" else f"BULKHEAD_{name.upper()}_PORT"
+
+
 def drain_groups(rows: Mapping[str, Row]) -> tuple[tuple[str, ...], ...]:
     """Names by group, the group that ends first first."""
     numbers = sorted({row.drain for row in rows.values()})
@@ -109,4 +156,7 @@ def given(setting: Setting, rows: Mapping[str, Row]) -> tuple[str, ...]:
     return tuple(name for name, row in rows.items() if setting in row.environment)
 
 
-SERVICES = load()
+EVERY_SERVICE = load()
+"""Also those of Kubernetes alone."""
+SERVICES: Mapping[str, Row] = {name: row for name, row in EVERY_SERVICE.items() if not row.only}
+"""Those of every mesh."""

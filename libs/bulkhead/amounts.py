@@ -14,6 +14,16 @@ def money(micros: int) -> str:
     return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").ljust(5, "0")
 
 
+def cost(micros: int, estimated: int = 0) -> str:
+    """Dollars, with the part that is an estimate."""
+    return f"about {money(micros)} ({money(estimated)} estimated)" if estimated else money(micros)
+
+
+def tokens(number: int, estimated: int = 0) -> str:
+    """A count of tokens, with the part that is an estimate."""
+    return counted(number, "token") + (f" ({estimated:,} estimated)" if estimated else "")
+
+
 def seconds(milliseconds: float) -> str:
     """A duration as people say it."""
     if milliseconds < 1000:

@@ -5,16 +5,21 @@ from typing import Annotated
 
 import typer
 
+from bulkhead_cli.approvals.commands import approvals_app
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.halts import commands as halts_commands
 from bulkhead_cli.inspect import commands as inspect_commands
 from bulkhead_cli.invocation import Commands, Group, flow_helps, show_version
 from bulkhead_cli.limits import commands as limits_commands
+from bulkhead_cli.mcp.commands import mcp_app
+from bulkhead_cli.models.commands import models_app
 from bulkhead_cli.operate import commands as operate_commands
 from bulkhead_cli.output import EXIT_CODES, Work
+from bulkhead_cli.policy.commands import policy_app
 from bulkhead_cli.replay import commands as replay_commands
 from bulkhead_cli.tasks import commands as tasks_commands
 from bulkhead_cli.tasks import documents
+from bulkhead_cli.tools.commands import tools_app
 
 app = Group(
     name="bulkhead",
@@ -50,7 +55,13 @@ PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
         tasks_commands.show,
         tasks_commands.cancel,
     ),
-    "Inspect and explain": (inspect_commands.timeline, inspect_commands.why, limits_commands.spend),
+    "Inspect and explain": (
+        inspect_commands.timeline,
+        inspect_commands.why,
+        inspect_commands.cite,
+        limits_commands.spend,
+        inspect_commands.report,
+    ),
     "Limits and halts": (limits_commands.topup, halts_commands.halt, halts_commands.resume, halts_commands.halts),
     "Replay and analyse": (replay_commands.replay, replay_commands.export, replay_commands.analyze),
     "Operate": (operate_commands.backup, operate_commands.restore),
@@ -64,8 +75,13 @@ for panel, commands in PANELS.items():
         app.command(rich_help_panel=panel, help=HELPS.get(command))(command)
 
 app.add_typer(documents.documents_app, name="documents", rich_help_panel="Tasks")
+app.add_typer(models_app, name="models", rich_help_panel="Inspect and explain")
+app.add_typer(approvals_app, name="approvals", rich_help_panel="Tasks")
 app.add_typer(limits_commands.limits_app, name="limits", rich_help_panel="Limits and halts")
 app.add_typer(halts_commands.breakers_app, name="breakers", rich_help_panel="Limits and halts")
+app.add_typer(tools_app, name="tools", rich_help_panel="Run a mesh", help="List, show, try and make tools.")
+app.add_typer(mcp_app, name="mcp", rich_help_panel="Operate")
+app.add_typer(policy_app, name="policy", rich_help_panel="Limits and halts")
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Operate")
 app.add_typer(operate_commands.render_app, name="render", rich_help_panel="Operate")
 flow_helps(app)

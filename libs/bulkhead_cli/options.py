@@ -10,7 +10,7 @@ import typer
 
 from bulkhead_cli.output import Exit, Stop
 from bulkhead_cli.target import DEFAULT_DATA, Target, find
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 HOUR_S, MINUTE_S = 3600, 60
@@ -43,6 +43,19 @@ Json = Annotated[
         "print one per line.",
     ),
 ]
+
+
+Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Period up to now: 90s, 20m, 1h, 7d; at most 31d.")]
+_SINCE = re.compile(r"[1-9]\d{0,6}[smhd]", re.ASCII)
+UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def since_s(text: str) -> int:
+    """Seconds of `90s`, `7d`. Raises Stop for what is no period."""
+    found = int(text[:-1]) * UNITS_MS[text[-1]] // 1000 if _SINCE.fullmatch(text) else 0
+    if not 1 <= found <= bounds.MAX_SPEND_S:
+        raise Stop(Exit.USAGE, f"--since {text[:40]!r} is no time", "write 90s, 20m, 1h or 7d, at most 31d")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +142,7 @@ ToolNames = Annotated[
         "--tool",
         metavar="TOOL",
         help="Tool that the task may use; may be repeated.",
-        show_default="all tools of the tenant",
+        show_default="those of the tenant that only read, and what its policy or --plan names",
     ),
 ]
 IdempotencyKey = Annotated[

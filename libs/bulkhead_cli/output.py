@@ -57,8 +57,12 @@ def _width(stream: TextIO) -> int | None:
     return None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
 
 
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-"""Characters that command a terminal, turn text around, or cannot be written at all. A line end and a tab can."""
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters that command a terminal, turn text around, break lines, show nothing or cannot be written. A line end
+and a tab can; so can joiners, which letters and signs need."""
 
 
 def harmless(text: str) -> str:

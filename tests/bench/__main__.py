@@ -25,7 +25,7 @@ from bulkhead_infra.nats.server import Durability, binary
 from bulkhead_infra.processes.child import StartFailed
 from tests.bench.accounting import Unreadable
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
-from tests.bench.measures import admitting, flooding, growing, recovering, stepping, whole
+from tests.bench.measures import admitting, flooding, gating, growing, recovering, stepping, whole
 from tests.bench.peers import dbos_peer, floor
 from tests.bench.peers.dbos_peer import NoPeer, WorkerFailed
 from tests.bench.peers.postgres import NoPostgres
@@ -60,6 +60,7 @@ OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[st
     growing.growth: ("cost_growth", "step_p50_ms_at_1e3", "step_p50_ms_at_1e5", "step_p50_ms_at_1e6"),
     growing.fold: ("fold_cold_ms", "fold_warm_ms"),
     admitting.admissions: admitting.MEASURES,
+    gating.boundary: gating.MEASURES,
     flooding.flood: ("flood_latency_ratio", "flood_latency_alone_ms", "flood_tasks_per_s"),
 }
 FRESH: dict[Measure, tuple[str, ...]] = {

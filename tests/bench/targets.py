@@ -18,12 +18,15 @@ TARGETS: dict[str, Target] = {
     "flood_latency_ratio": (1.5, 1.1),
     "admission_p50_ms": (2.0, 2.0),
     "admissions_per_s": (3_000, 3_000),
+    "boundary_p50_ms": (3.0, 1.0),
+    "boundary_calls_per_s": (1_000, 1_000),
 }
 KINDS = ("", "_check", "_judged", "_traced")
 BETTER_HIGH = frozenset(
     {
         "steps_per_s",
         "admissions_per_s",
+        "boundary_calls_per_s",
         "admissions_per_s_1",
         "admissions_per_s_2",
         *(f"steps_per_s_{count}{kind}" for count in (50, 200) for kind in KINDS),

@@ -71,7 +71,7 @@ def test_no_right_covers_the_whole_api(accounts):
 
 def test_every_edge_of_the_catalog_is_one_export_to_its_sender(rules, accounts):
     for sender, receiver in catalog.MESH_EDGES:
-        if sender == catalog.PUBLISHER:
+        if sender in (catalog.PUBLISHER, *catalog.IN_KUBERNETES):
             continue
         line = f'{{ service: "mesh.{sender}.{receiver}.>", response_threshold: 15s, accounts: [{account_of(sender)}] }}'
         assert accounts.count(line) == 1
@@ -110,7 +110,10 @@ def test_streams_let_nobody_forge_or_erase():
         assert config["allow_rollup_hdrs"] is config["allow_msg_schedules"] is timers
         assert not config["allow_msg_ttl"] and not config["allow_atomic"] and not config["allow_msg_counter"]
         assert config["max_bytes"] > 0
-        assert timers or name == "JOURNAL" or (config["discard"], config["max_age"]) == ("new", 0)
+        # A cached answer may be lost: its places are written over, by its one writer.
+        # What is said outside lies in the gateway's inbox, too, once it has been copied there.
+        kept = config["max_age"] == 0 or name.startswith("PUBLISHED_")
+        assert timers or name in ("JOURNAL", "CACHE") or (config["discard"] == "new" and kept)
     assert "persist_mode" in found["JOURNAL"]
     assert "persist_mode" not in {c["name"]: c for c in streams(Layout(replicas=3))}["JOURNAL"]
 
@@ -138,6 +141,7 @@ def test_keys_are_private_and_never_made_again(tmp_path, rules):
         *(f"{identity}.nkey" for identity in rules.identities),
         *(f"{service}.sign" for service in rules.services),
         "public.json",
+        "jwks.json",
     }
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -234,7 +238,10 @@ def test_nobody_is_given_what_the_policy_does_not_name(rules):
 
 
 def test_whoever_may_say_something_live_says_it(rules):
-    speaks, services = re.compile(r"\.live\(|publish_live\("), Path(__file__).parents[2] / "services/bulkhead_services"
+    speaks, services = (
+        re.compile(r"\.live\(|publish_live\(|\bPokes\("),
+        Path(__file__).parents[2] / "services/bulkhead_services",
+    )
     for name, service in rules.services.items():
         texts = [path.read_text() for path in (services / name).rglob("*.py")]
         assert (policy.Use.LIVE_WRITE in service.uses) == any(speaks.search(text) for text in texts), name

@@ -65,7 +65,7 @@ async def test_the_demo_command_ends_with_0_and_leaves_nothing_running(tmp_path)
 async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: World, tmp_path) -> None:
     """Through the whole command: this world's offline model is its provider, and misbehaves for this case."""
     demo = generate(8)
-    await world.arm("bad_plan_no_acceptance", demo.airline, times=10)
+    await world.arm("invented_tool", demo.airline, times=500)
     environ = {
         **os.environ,
         "OPENAI_BASE_URL": world.mesh.model_url,
@@ -87,7 +87,6 @@ async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: Wo
     await world.disarm()
     assert process.returncode == 1, said
     assert "the answer is not the expected one" in said and f"{demo.expected.amount}" in said, said
-    assert "acceptance" in said, said
 
 
 async def test_a_wrong_answer_is_shown_beside_the_right_one(world: World, capsys) -> None:

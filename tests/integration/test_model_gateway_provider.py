@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
+from bulkhead.grounding.sentences import MARKER
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part, ToolAnswer, Turn
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.checker import checks
-from bulkhead_services.planner import plans
+from bulkhead_services.planner import draft_reading, plans
 from tests.unit.services.model_gateway.gateway_desk import desk
 
 START_S = 20.0
@@ -134,7 +134,7 @@ async def test_a_plan_passes_the_plan_checker(offline):
                 max_output_tokens=4_000,
             )
             reply = await d.ask(request, "planner", grant=d.grant(None))
-            steps, notes = plans.parse(await d.text(reply.content))
+            steps, notes = draft_reading.parse(await d.text(reply.content))
             assert not [one for one in (*notes, *plans.check(steps, (SEARCH, CALCULATE))) if one.severity == "error"]
             assert len(steps) > 1 and reply.model == "offline-rules-1" and "offline" in reply.fingerprint
             assert reply.usage.cost_usd_micros > 0 and reply.usage.output_tokens > 0
@@ -151,7 +151,7 @@ async def test_a_step_searches_and_answers_with_citations(offline):
         turn = Turn(content=first.content, tool_calls=first.tool_calls, answers=answers)
         reply = await d.answered(d.request(call_id="c2", parts=(step,), tools=(SEARCH,), turns=(turn,)))
         text = await d.text(reply.content)
-        assert "80 percent" in text and checks.CITATION.findall(text) == [passage.marker]
+        assert "80 percent" in text and MARKER.findall(text) == [passage.marker]
 
 
 async def test_a_result_of_a_tool_is_cited_by_its_digest(offline):
@@ -210,7 +210,11 @@ async def test_a_plan_call_that_hangs_is_noticed_by_its_silence(offline):
         assert reply.outcome == "answered" and reply.provider_attempts == 2
         assert 0.5 <= took_s < 5.0, f"{took_s:.1f} s"
         first, second = await d.settled(2)
-        assert first.estimated and not second.estimated and reply.usage == first.usage + second.usage
+        assert (
+            first.usage == first.usage.as_estimate()
+            and not second.usage.estimated_tokens
+            and reply.usage == first.usage + second.usage
+        )
 
 
 @pytest.mark.parametrize("fault", ["malformed_arguments", "wrong_arguments", "invented_tool", "runaway"])

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Expected(NamedTuple):
-    """usage: input, output and cached input tokens; None where the record tells none. error: the answer is one."""
+    """usage: input, output and cached input tokens; None where the record tells none. error: or a refusal."""
 
     text: str = ""
     calls: list[tuple[str, Any]] = []
@@ -65,7 +65,9 @@ def _chat(body: dict[str, Any]) -> Expected:
         (one["function"]["name"], arguments(one["function"].get("arguments") or ""))
         for one in message.get("tool_calls") or ()
     ]
-    text = _parts(message.get("content")) + (message.get("refusal") or "")
+    text = _parts(message.get("content"))
+    if message.get("refusal") or (choice.get("finish_reason") == "content_filter" and not text and not calls):
+        return Expected(error=True)
     return Expected(
         text, calls, _chat_finish(choice.get("finish_reason") or "stop", calls), _chat_usage(body.get("usage"))
     )
@@ -93,7 +95,9 @@ def _chat_chunks(events: list[dict[str, Any]]) -> Expected:
         usage = event.get("usage") or usage
         for choice in (event.get("choices") or ())[:1]:
             delta = choice.get("delta") or {}
-            text += _parts(delta.get("content")) + (delta.get("refusal") or "")
+            text += _parts(delta.get("content"))
+            if delta.get("refusal"):
+                return Expected(error=True)
             reason = choice.get("finish_reason") or reason
             for position, one in enumerate(delta.get("tool_calls") or ()):
                 place = one["index"] if one.get("index") is not None else position
@@ -108,9 +112,10 @@ def _response(body: dict[str, Any]) -> Expected:
     if body.get("error") or "output" not in body or body.get("status") not in ("completed", "incomplete"):
         return Expected(error=True)
     messages = [item for item in body["output"] if item["type"] == "message"]
-    text = "".join(
-        (part.get("text") or "") + (part.get("refusal") or "") for item in messages for part in item["content"]
-    )
+    parts = [part for item in messages for part in item["content"]]
+    if any(part.get("refusal") for part in parts):
+        return Expected(error=True)
+    text = "".join(part.get("text") or "" for part in parts)
     calls = [(item["name"], arguments(item["arguments"])) for item in body["output"] if item["type"] == "function_call"]
     finish = "tool_calls" if calls else "stop"
     if body["status"] == "incomplete":
@@ -122,7 +127,7 @@ def _response(body: dict[str, Any]) -> Expected:
 
 
 def _message(body: dict[str, Any]) -> Expected:
-    if body.get("type") == "error":
+    if body.get("type") == "error" or body["stop_reason"] == "refusal":
         return Expected(error=True)
     text = "".join(block["text"] for block in body["content"] if block["type"] == "text")
     calls = [(block["name"], block["input"]) for block in body["content"] if block["type"] == "tool_use"]
@@ -179,7 +184,8 @@ def _generation(chunks: list[dict[str, Any]]) -> Expected:
                     text += part.get("text") or ""
                 if "functionCall" in part:
                     calls.append((part["functionCall"]["name"], part["functionCall"].get("args") or {}))
-    if reason is None and not blocked:
+    empty = not text.strip() and not calls and reason not in ("STOP", "MAX_TOKENS")
+    if reason is None or blocked or empty:
         return Expected(error=True)
     finish = "length" if reason == "MAX_TOKENS" else "tool_calls" if calls else "stop" if reason == "STOP" else ""
     counts = None

@@ -47,15 +47,10 @@ async def fan_out_join(on: Stage) -> str:
 
 
 async def replanned(on: Stage) -> str:
-    """A step that is never accepted; a second plan, in which it is. What was accepted before is taken over."""
-    no = reject("It does not say why.")
+    """A step that fails three times; a second plan, in which it does not. What was accepted before is taken over."""
+    no = fails(400, "no such thing")
     on.model.will(
-        plan(*BOTH),
-        plan(*BOTH),
-        a=[says("A holds.")],
-        b=[says("B holds.")],
-        c=[says("Both hold.")],
-        judges={"b": [no, no, no, accept()]},
+        plan(*BOTH), plan(*BOTH), a=[says("A holds.")], b=[no, no, no, says("B holds.")], c=[says("Both hold.")]
     )
     return (await on.run())["task_id"]
 
@@ -152,9 +147,9 @@ async def request_v1(on: Stage) -> str:
     """An outside publisher that still speaks version 1 of the request."""
     on.model.will(plan({"id": "a"}), a=[says("It is so.")])
     body = TaskRequestedV1(objective="Find it out.", limit_usd=0.25, deadline_s=30)
-    await outside(on, "pub_demo", "gateway", "t-v1", body.ce_type(), body.encode())
-    await ended(on, "t-v1")
-    return "t-v1"
+    await outside(on, "pub_demo", "gateway", "pub_demo-v1", body.ce_type(), body.encode())
+    await ended(on, "pub_demo-v1")
+    return "pub_demo-v1"
 
 
 async def provider_errors(on: Stage) -> str:
@@ -186,9 +181,8 @@ async def poison_opening(on: Stage) -> str:
 
 
 async def draft_rejected(on: Stage) -> str:
-    """Two drafts that the plan checker refuses, a third that runs."""
-    cyclic = plan({"id": "a", "inputs": ["b"]}, {"id": "b", "inputs": ["a"]})
-    on.model.will(cyclic, says("not even JSON"), plan({"id": "a"}), a=[says("It is so.")])
+    """A draft that the plan checker refuses, another that runs."""
+    on.model.will(plan({"id": "a", "inputs": ["nowhere"]}), plan({"id": "a"}), a=[says("It is so.")])
     return (await on.run())["task_id"]
 
 
@@ -296,8 +290,8 @@ async def topped_up(on: Stage) -> str:
     """A task that reaches its ceiling in its draft, its checker and a step, and is given more each time."""
     on.model.will(
         plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
-        a=[use(call("counter_increment", name="kept")), says("A holds.")],
-        b=[says("Both hold.")],
+        a=[use(call("counter_increment", name="kept")), says("Here is a.")],
+        b=[says("Here are both.")],
     )
     async with on.client(OPERATOR) as client:
         await client.change_limit("task", {"model_calls": 0})

@@ -42,14 +42,22 @@ from bulkhead_services.rag.settings import Settings as RagSettings
 from bulkhead_services.signer import app as signer
 from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.tool_executor.boundary.gate import Rule
 from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.eventually import until
+from tests.open_policy import permitted
 from tests.unit.services.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
 
 TENANT, OTHER = "demo", "acme"
-KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve"), "bk_olga_of_demo": (TENANT, "olga")}
-OPERATOR = "bk_olga_of_demo"
+OPERATOR, APPROVER = "bk_olga_of_demo", "bk_bob_of_demo"
+KEYS = {
+    "bk_ann_of_demo": (TENANT, "ann"),
+    "bk_eve_of_acme": (OTHER, "eve"),
+    OPERATOR: (TENANT, "olga"),
+    APPROVER: (TENANT, "bob"),
+}
+ROLES = {OPERATOR: "operator", APPROVER: "approver"}
 TOOLS = (
     "search_documents",
     "calculate",
@@ -216,14 +224,24 @@ async def offline_model() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: Any) -> AsyncIterator[Stage]:
-    """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. model: its settings."""
+async def stage(
+    folder: Path,
+    *,
+    logic: int = 1,
+    logics: Any = LOGICS,
+    rule: Rule = permitted,
+    executor: dict[str, Any] | None = None,
+    **model: Any,
+) -> AsyncIterator[Stage]:
+    """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. rule: the policy of
+    calls. executor, model: settings of those."""
     (folder / "tenants.yaml").write_text(
         yaml.safe_dump(
             {
                 "tenants": {
                     name: {
                         "tools": [*TOOLS, *WAITS],
+                        "default_writes": [name for name in TOOLS if name.startswith("counter_increment")],
                         "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
                         "day": {"cost_usd_micros": 10**9, "tokens": 10**9},
                     }
@@ -237,7 +255,7 @@ async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: 
             "sha256": hashlib.sha256(key.encode()).hexdigest(),
             "tenant": tenant,
             "person": person,
-            "role": "operator" if key == OPERATOR else "submitter",
+            "role": ROLES.get(key, "submitter"),
         }
         for key, (tenant, person) in KEYS.items()
     ]
@@ -251,17 +269,20 @@ async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: 
                 "model_gateway": lambda c: model_gateway.build(
                     c,
                     ModelGatewaySettings(
-                        openai_base_url=provider.url,
                         openai_api_key=SecretStr("scripted"),
                         model="offline-rules-1",
                         backoff_first_ms=1,
                         data_dir=folder,
-                        **model,
+                        **{"openai_base_url": provider.url, **model},
                     ),
                 ),
                 "rag": lambda c: rag.build(c, RagSettings(data_dir=folder)),
                 "tool_executor": lambda c: tool_executor.build(
-                    c, ToolExecutorSettings(counter_url=counter.url, retry_backoff_s=0.01, data_dir=folder)
+                    c,
+                    ToolExecutorSettings(
+                        counter_url=counter.url, retry_backoff_s=0.01, data_dir=folder, **(executor or {})
+                    ),
+                    rule=rule,
                 ),
                 "signer": lambda c: signer.build(
                     c, SignerSettings(tenants_file=folder / "tenants.yaml", counter_url=counter.url, data_dir=folder)

@@ -45,7 +45,8 @@ def steps(*rows, **changes):
 
 async def chain(on: Stage) -> str:
     """An ended task of three steps, one after the other."""
-    on.model.will(plan(*ROWS), a=[says("A holds.")], b=[says("B holds.")], c=[says("C holds."), says("C is new.")])
+    said = {"a": [says("A holds.")], "b": [says("B holds.")], "c": [says("C holds."), says("Here is C anew.")]}
+    on.model.will(plan(*ROWS), **said)
     ended = await on.run()
     assert ended["status"] == "succeeded"
     return ended["task_id"]
@@ -59,10 +60,10 @@ async def test_what_is_taken_over_is_neither_run_nor_paid_again(on):
     old = await chain(on)
     asked = len(on.model.asked)
     new = await fork(on, old, "a", "b", changes={"c": {"instruction": "Do c otherwise."}})
-    assert (new["status"], new["answer"]) == ("succeeded", "C is new.")
+    assert (new["status"], new["answer"]) == ("succeeded", "Here is C anew.")
     assert [one[:2] for one in on.model.asked[asked:]] == [("work", "c"), ("judge", "c")]
     assert "Do c otherwise." in on.model.asked[asked][2]["messages"][1]["content"]
-    assert "B holds." in on.model.asked[asked][2]["messages"][1]["content"]
+    assert "B holds" in on.model.asked[asked][2]["messages"][1]["content"]
     assert new["usage"]["model_calls"] == 2 and new["steps_done"] == 3
     assert [(one["step_id"], one["status"], one["attempts"]) for one in new["steps"]] == [
         ("a", "accepted", 0),
@@ -88,7 +89,9 @@ async def test_a_fork_replays_on_its_own_and_says_where_its_inputs_come_from(on)
     for one in submitted.given:
         label = one.result.provenance[0]
         assert (label.source, label.kind, label.trust) == (f"task {old} step {one.step_id}", "step_result", "untrusted")
-        assert verifier.label(label), "signed by the gateway, which read the planner's own word"
+        assert verifier.label(label, TENANT, new["task_id"]), "signed by the gateway, which read the planner's own word"
+        before = one.result.provenance[1:]
+        assert before and all(verifier.label(seen, TENANT, new["task_id"]) for seen in before), "and what it rests on"
     assert any(one.kind == "step_result" and old in one.source for one in _result(new).provenance)
 
 

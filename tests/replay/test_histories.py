@@ -137,12 +137,13 @@ def test_the_shapes_hold_what_their_names_say():
     assert said("degraded_input", TaskEnded)[0].result.standing == "degraded"
     omitted = said("pruned_context", TaskEnded)[0].result.completeness.omissions
     assert any("which the model did not see" in one.what for one in omitted)
-    assert len(said("draft_rejected", PlanRejected)) == 2
+    assert len(said("draft_rejected", PlanRejected)) == 1
     assert [one.outcome for one in said("uncertain_write", ToolCallReplied)] == ["uncertain"]
     assert any(one.headers["ce-type"] == "mesh.task.requested.v1" for one in load(HISTORIES["request_v1"]).messages)
     for name in ("poison_message", "poison_opening"):
         assert any("message_rejected" in one.headers["ce-type"] for one in load(HISTORIES[name]).messages)
-    assert [one.attempt for one in said("fork", StepEnded)] == [0, 0, 1]
+    # What c says anew has no source among what it builds on: it is made once more, and stands marked.
+    assert [one.attempt for one in said("fork", StepEnded)] == [0, 0, 1, 2]
     first, second = said("leased", LeaseGranted)
     assert first.step_id != second.step_id and first.fencing_token < second.fencing_token
     assert len(said("leased", LeaseQueued)) == 1

@@ -19,7 +19,8 @@ READMES = [*ROOT.glob("services/*/*/README.md"), *ROOT.glob("infra/*/*/README.md
 FOLDERS = ("contracts/", "docs/", "infra/", "libs/", "services/", "tests/")
 _LISTED = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
 TREE = [f"/{line}" for line in _LISTED.stdout.decode().splitlines() if (ROOT / line).is_file()]
-MAX_WORDS = 30_000
+MAX_WORDS = 33_000
+RENDERED = "<!-- rendered by `make render`"
 TROUBLES = (DOCS / "how-to" / "troubleshooting.md").read_text()
 SAID = re.findall(r"^\| (`.+`) \|", TROUBLES, re.M)
 
@@ -101,8 +102,9 @@ def test_every_page_stands_in_the_navigation() -> None:
 
 
 def test_all_pages_together_stay_short() -> None:
-    # A bar of a table or the dash of a list is no word.
-    words = {page: len(re.findall(r"\S*\w\S*", page.read_text())) for page in [*PAGES, *READMES]}
+    # Pages that people write: a rendered one is as long as what it lists. A bar or a list's dash is no word.
+    texts = {page: page.read_text() for page in [*PAGES, *READMES]}
+    words = {page: len(re.findall(r"\S*\w\S*", text)) for page, text in texts.items() if RENDERED not in text[:60]}
     longest = sorted(words.items(), key=lambda item: -item[1])[:5]
     assert sum(words.values()) <= MAX_WORDS, [f"{page.relative_to(ROOT)}: {count}" for page, count in longest]
 

@@ -1,22 +1,45 @@
-"""What runs at GitHub may read the code and no more, says which version of each action it takes, and ends some time;
-and every night runs schedules of its own."""
+"""Workflows at GitHub have the rights that they need, take actions by commit, and end; two linters agree.
+
+Every night runs schedules of its own."""
 
 import itertools
 import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from bulkhead_infra.promotion.__main__ import parser
 from tests.paths import ROOT
 from tests.simulation.__main__ import CI_SEEDS
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
-OURS_OF_ACTIONS = re.compile(r"actions/[a-z-]+@v\d+")
+NAMES = [file.stem for file in WORKFLOWS]
+WORKFLOW = {file.stem: file for file in WORKFLOWS}
+BIN = Path(sys.executable).parent
+PINNED = {
+    "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1": "v7.0.1",
+    "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c": "v8.0.1",
+    "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f": "v7.0.0",
+}
+"""Commits that were looked up in the repositories of these actions, each with its tag."""
+READ, PULL, PUSH = {"contents": "read"}, {"packages": "read"}, {"packages": "write"}
+RIGHTS = {
+    ("release", "build"): READ | PUSH,
+    ("release", "test"): READ | PULL,
+    ("release", "sign"): READ | PUSH,
+    ("promote", "examine"): READ | PULL,
+    ("promote", "promote"): {"contents": "write"} | PUSH,
+    ("rollback", "examine"): READ | PULL,
+    ("rollback", "rollback"): {"contents": "write"} | PUSH,
+}
+"""Rights of jobs that have more than reading the code; no job has an identity of GitHub's (id-token)."""
+PROMOTION = ".venv/bin/python -m bulkhead_infra.promotion "
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -28,14 +51,100 @@ def _read(file: Path) -> dict[str, Any]:
 NIGHTLY = _read(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]["simulate"]
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=[one.stem for one in WORKFLOWS])
-def test_a_workflow_may_read_alone_and_ends(file: Path) -> None:
+@pytest.mark.parametrize("file", WORKFLOWS, ids=NAMES)
+def test_a_workflow_has_the_rights_that_it_needs_and_ends(file: Path) -> None:
     found = _read(file)
-    assert found["permissions"] == {"contents": "read"}
-    for job in found["jobs"].values():
-        assert "permissions" not in job and job["timeout-minutes"] <= 60 and job["runs-on"] == "ubuntu-24.04"
-        uses = [step["uses"] for step in job["steps"] if "uses" in step]
-        assert uses and all(OURS_OF_ACTIONS.fullmatch(one) for one in uses)
+    assert found["concurrency"]["group"]
+    for name, job in found["jobs"].items():
+        assert {**found["permissions"], **job.get("permissions", {})} == RIGHTS.get((file.stem, name), READ)
+        assert job["timeout-minutes"] <= 60 and job["runs-on"] == "ubuntu-24.04"
+        # A secret is given where reviewers stand before it, to the step that needs it.
+        assert ("secrets." in str(job)) == ("environment" in job) and "secrets." not in str(job.get("env"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=NAMES)
+def test_every_action_is_a_commit_that_was_looked_up(file: Path) -> None:
+    used = re.findall(r"uses: (\S+)(?: # (\S+))?", file.read_text())
+    assert used and all(PINNED.get(action) == version for action, version in used)
+    for name, job in _read(file)["jobs"].items():
+        # A job that waited for its reviewer commits to what the branch has then.
+        writes = RIGHTS.get((file.stem, name), READ)["contents"] == "write"
+        wanted = {"persist-credentials": False} | ({"ref": "${{ github.ref }}"} if writes else {})
+        checkouts = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]
+        assert checkouts and all(step["with"] == wanted for step in checkouts)
+
+
+def test_promotions_and_rollbacks_of_all_environments_wait_for_each_other() -> None:
+    """Production takes what staging has now, and both write to one branch."""
+    wanted = {"group": "promote", "cancel-in-progress": False}
+    assert [_read(WORKFLOW[name])["concurrency"] for name in ("promote", "rollback")] == [wanted, wanted]
+
+
+def test_the_digest_that_was_reviewed_is_the_one_that_is_promoted(tmp_path: Path) -> None:
+    """A version may name another release by the time the reviewer has agreed."""
+    jobs, digest = _read(WORKFLOW["promote"])["jobs"], f"sha256:{'1f' * 32}"
+    assert jobs["promote"]["env"]["RELEASE"] == "${{ needs.examine.outputs.release }}"
+    assert jobs["examine"]["outputs"] == {"release": "${{ steps.examine.outputs.release }}"}
+    (script,) = [step["run"] for step in jobs["examine"]["steps"] if step.get("id") == "examine"]
+    program = tmp_path / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    told = f"release v1 {digest} (14 images) in build: every check holds\ne2e PASSED on sha256:{'0' * 64}"
+    environ = {
+        **os.environ,
+        "GITHUB_OUTPUT": "output",
+        "GITHUB_STEP_SUMMARY": "summary",
+        "RELEASE": "v1",
+        "STAGE": "build",
+    }
+    for code in (0, 4):
+        program.write_text(f"#!/bin/sh\necho '{told}'\nexit {code}\n")
+        program.chmod(0o755)
+        done = subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environ, timeout=60)
+        # What was refused has no digest: the job ends before.
+        assert bool(done.returncode) == bool(code)
+        assert (tmp_path / "output").read_text() == f"release={digest}\n"
+    assert digest in (tmp_path / "summary").read_text()
+
+
+def _calls(file: Path) -> list[list[str]]:
+    """Calls of promotion, as its parser gets them."""
+    scripts = [step.get("run", "") for job in _read(file)["jobs"].values() for step in job["steps"]]
+    lines = [line.partition(" | ")[0] for script in scripts for line in script.splitlines() if PROMOTION in line]
+    text = [line.replace("$ENVIRONMENT", "staging").replace("$STAGE", "build") for line in lines]
+    return [shlex.split(line.removeprefix(PROMOTION)) for line in text]
+
+
+def test_workflows_call_promotion_as_it_is_and_build_in_one_place() -> None:
+    calls = {file.stem: _calls(file) for file in WORKFLOWS}
+    for row in itertools.chain(*calls.values()):
+        parser().parse_args(row)
+    assert [row[0] for row in calls["release"]] == ["build", "test", "attest", "sign", "verify"]
+    assert [row[0] for row in calls["promote"]] == ["verify", "status", "promote"]
+    assert [row[0] for row in calls["rollback"]] == ["status", "rollback"]
+
+
+LINTERS = {
+    "zizmor": ["zizmor", "--offline", "--pedantic", "--quiet", "--no-progress"],
+    "schema": ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
+}
+UNPINNED = "on: push\njobs: {build: {runs-on: x, steps: [{uses: actions/checkout@v4}], timeout-minutes: soon}}\n"
+
+
+def _lint(linter: str, *files: Path) -> "subprocess.CompletedProcess[str]":
+    program, *options = LINTERS[linter]
+    return subprocess.run(
+        [str(BIN / program), *options, *map(str, files)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("linter", LINTERS)
+def test_a_linter_finds_nothing_in_workflows_and_something_in_a_bad_one(linter: str, tmp_path: Path) -> None:
+    done = _lint(linter, *WORKFLOWS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bad = tmp_path / ".github" / "workflows" / "bad.yml"
+    bad.parent.mkdir(parents=True)
+    bad.write_text(UNPINNED)
+    assert _lint(linter, bad).returncode != 0
 
 
 def _nightly(number: int) -> list[str]:

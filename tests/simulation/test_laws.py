@@ -168,6 +168,7 @@ FALSE: dict[str, Callable[[Record], None]] = {
     "purges": lambda run: run.gone.add(one(run)[1]),
     "halting": lambda run: halted(run, "tenant", one(run)[0].tenant),
     "hurry": given_enough,
+    "approvals": lambda run: run.counter.counts.update({"allow0.a.0": 1}),
     "topups": lambda run: halted(run, "task", one(run)[1], pauses=True),
     "strays": lambda run: (
         run.acts.append("stray0"),

@@ -22,7 +22,7 @@ from tests.simulation.mesh.people import People
 from . import __main__ as command
 from .schedule import Schedule, judge
 
-SEEDS = os.environ.get("SIMULATION_SEEDS", "1-1500")
+SEEDS = os.environ.get("SIMULATION_SEEDS", "1-600")
 FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
 
 
@@ -102,7 +102,7 @@ def test_a_service_passes_the_crash_points_of_its_table_and_no_other(folder, mon
     for seed in range(20, 32):
         assert judge(Schedule(seed, frozenset()), folder).complaints == ()
     passed.pop("", None)  # People, who act as no service.
-    assert passed == {name: set(points) for name, points in crash_points.POINTS.items()}
+    assert passed == {name: set(points) for name, points in crash_points.POINTS.items() if points}
 
 
 def brought(name: str, count: int) -> list[int]:
@@ -174,6 +174,10 @@ REACHED = {
         and said(run, "INBOX_GATEWAY", "mesh.task.paused")
     ),
     "floods": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.released") and run.crashes,
+    "approvals": lambda run: (
+        {one["outcome"] for one in said(run, "INBOX_GATEWAY", "mesh.approval.ended")} >= {"granted", "denied"}
+        and any(one.get("deadline_unix_ms") for one in said(run, "INBOX_GATEWAY", "mesh.task.paused"))
+    ),
     "halting": lambda run: any(
         one.get("paused")
         for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")

@@ -48,6 +48,7 @@ from tests.simulation.mesh.outside import Counter, Model
 from tests.simulation.mesh.people import PUBLISHERS, ROBOT, NoGateway, People
 from tests.simulation.mesh.redis_server import SimulatedRedis
 from tests.simulation.situations.faults import checkpoints
+from tests.simulation.situations.wishes import approvals
 
 from .scenario import SERVICES, Act, Scenario
 
@@ -188,7 +189,7 @@ class World:
             case "model_gateway":
                 return model_gateway.build(context, known[name], self.record.model, lambda: 0.5)
             case "tool_executor":
-                return tool_executor.build(context, known[name], self.record.counter)
+                return tool_executor.build(context, known[name], self.record.counter, rule=approvals.rule)
             case "gateway":
                 logic = self.scenario.newest if "gateway" in self._rolled else self.scenario.logic
                 return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
@@ -409,7 +410,7 @@ def settings(folder: Path) -> dict[str, Any]:
     own: dict[str, dict[str, Any]] = {
         "budget": {"redis_url": "memory://", "watch_interval_s": WATCH_EVERY_S},
         "model_gateway": {"openai_base_url": f"{nobody}/v1", "openai_api_key": "sim", "model": "offline-rules-1"},
-        "tool_executor": {"counter_url": nobody},
+        "tool_executor": {"counter_url": nobody, "approval_ttl_s": approvals.TTL_S},
         "signer": {"tenants_file": TENANTS, "counter_url": nobody},
         "gateway": {"http_port": 0, "tenants_file": TENANTS, "publishers": publishers},
     }

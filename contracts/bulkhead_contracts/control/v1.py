@@ -19,6 +19,11 @@ Called = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 """A name as people and providers write it; "" where only its token is known."""
 
 
+def _empty(value: object) -> bool:
+    """Not written then."""
+    return not value
+
+
 class TimerFired(Body, type="mesh.control.timer_fired"):
     """A time has come. `key` is the one that the decider set; a late timer is ignored by the fold."""
 
@@ -31,6 +36,7 @@ class CallDeferred(Body, type="mesh.control.call_deferred"):
 
     paused: a halt (a person's, or budget's at a ceiling) or an open breaker holds the call back; nothing is wrong with
     it. code: of what holds it. usage: what was spent on it until it was put off (an answer that was cut).
+    until_unix_ms: it waits for a person, who may take until then.
     """
 
     call_id: Token
@@ -40,6 +46,7 @@ class CallDeferred(Body, type="mesh.control.call_deferred"):
     paused: bool = False
     code: Tag = ""
     usage: Usage = Usage()
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
 
 
 class CallResumed(Body, type="mesh.control.call_resumed"):

@@ -6,13 +6,24 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
+from ..output import OutputPolicy
+from ..provenance import Attribution
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Summary, Token, UnixMs
 
+DEFAULT_TIER = "default"
+UNKNOWN_ROUTE = "unknown_route"
+"""Code of a call whose tier no route of the model gateway serves."""
+
 PartKind = Literal[
     "objective", "step", "input", "notes", "passage", "answer", "acceptance", "tools", "context", "tool_result"
 ]
+
+
+def _empty(value: object) -> bool:
+    """Not written then: most messages have none."""
+    return not value
 
 
 class Part(Contract):
@@ -27,11 +38,15 @@ class Part(Contract):
 
 
 class ToolCall(Contract):
-    """A call that a model asks for. Neither name nor arguments are to be believed."""
+    """A call that a model asks for. Neither name nor arguments are to be believed.
+
+    attribution: where the arguments come from, signed by the model gateway.
+    """
 
     id: Token
     name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
+    attribution: Annotated[Attribution | None, Field(exclude_if=_empty)] = None
 
 
 class ToolAnswer(Contract):
@@ -50,8 +65,24 @@ class Turn(Contract):
     answers: Annotated[tuple[ToolAnswer, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
 
 
+class Conversation(Contract):
+    """What an outside agent sends a model, as it is.
+
+    messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form. options: a blob with
+    a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
+    """
+
+    messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
+    options: ContentRef | None = None
+
+
 class ModelCallRequested(Body, type="mesh.model.call_requested"):
-    """Think. `prompt_id` names a versioned prompt file; `response` the structured form wanted."""
+    """Think. `prompt_id` names a versioned prompt file; `response` the structured form wanted.
+
+    latest: parts that another turn of the same step may not have any more; they are shown last, so that what comes
+    before stays the same for the provider's cache. labels: what its contents are, signed by who observed them.
+    conversation: in place of prompt, parts and tools, of a step that is adopted; `tier` may then name a model.
+    """
 
     call_id: Token
     step_id: str = ""
@@ -59,20 +90,32 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     prompt_id: Name
     parts: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS)] = ()
     turns: Annotated[tuple[Turn, ...], Field(max_length=bounds.MAX_TURNS_PER_STEP)] = ()
+    latest: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS, exclude_if=_empty)] = ()
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
     tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     response: Literal["text", "plan", "verdict"] = "text"
-    tier: Name = "default"
+    tier: Name = DEFAULT_TIER
     max_output_tokens: Annotated[int, Field(gt=0, le=1_000_000)] = 2_000
     stream: bool = True
+    output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
+    conversation: Annotated[Conversation | None, Field(exclude_if=_empty)] = None
 
 
 class ModelCallReplied(Body, type="mesh.model.call_replied"):
     """What the model answered, or why there is no answer.
 
     Failure codes: rate_limited, provider_error, timeout, truncated_stream, error_body, malformed_json,
-    malformed_arguments, context_overflow, length, refused_by_budget, halted, unknown_price, unknown_model,
-    bad_grant, unreachable.
+    malformed_arguments, context_overflow, content_filter (the provider withheld the answer), model_refused, length,
+    refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model, unknown_route, bad_grant, unreachable,
+    no_answer (the model thought and said nothing); of an outside agent's call also unsupported_parameter,
+    malformed_conversation, tool_calls_too_large.
+
+    changes: what was put right in the text (thinking left out, a plan taken out of Markdown); `raw` is the text as the
+    model wrote it, where `content` is not. pinned: the model that was asked for; `model` and `fingerprint` are what its
+    provider says answered. chosen_as: which model of its route answered. waited_ms, waited_for: of duration_ms, what
+    was spent waiting for providers: rate limits, pauses after failures, places; "" on older replies.
+    cached: an earlier answer to the very same request, which cost nothing.
     """
 
     call_id: Token
@@ -80,6 +123,8 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     outcome: Literal["answered", "refused", "failed"]
     failure: Failure | None = None
     content: ContentRef | None = None
+    raw: ContentRef | None = None
+    changes: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_REPLY_CHANGES)] = ()
     tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
     finish: Literal["stop", "length", "tool_calls", ""] = ""
     standing: Standing = "ok"
@@ -90,18 +135,27 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     model: Summary = ""
     provider: Summary = ""
     fingerprint: Summary = ""
+    pinned: Summary = ""
     prompt_id: Name
     prompt_digest: Summary = ""
     price_digest: Summary = ""
     provider_attempts: Count = 0
     duration_ms: Count = 0
+    chosen_as: Literal["first", "fallback", "hedge", "escalation", ""] = ""
+    waited_ms: Count = 0
+    waited_for: Summary = ""
+    cached: Annotated[bool, Field(exclude_if=_empty)] = False
 
 
 class TextDelta(Contract):
-    """One live piece of a streaming answer (not stored): `offset` counts characters of the call's text."""
+    """One live piece of a streaming answer (not stored): `offset` counts characters of the call's text.
+
+    verified: its sentences have sources; a task whose delivery is `verified` shows no other.
+    """
 
     call_id: Token
     step_id: str = ""
     attempt: Count = 1
     offset: Count
     text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
+    verified: bool = False

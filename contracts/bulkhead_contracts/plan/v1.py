@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 
 from bulkhead_contracts import bounds
 
+from ..provenance import Flow
 from ..types import Body, Contract, Count, Name, Reason, Title, Token
 
 StepKind = Literal["agent", "noop"]
@@ -13,11 +14,18 @@ Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
 Severity = Literal["error", "warning", "note"]
 
 
+def _empty(value: object) -> bool:
+    """Not written then: most steps have none."""
+    return not value
+
+
 class PlanStep(Contract):
     """One step: what to do, with which tools, on whose results, and when it counts as done.
 
     kind `noop` returns its instruction as its result: for wiring tests and benchmarks. role: which worker prompt
-    runs it, `worker.<role>`.
+    runs it, `worker.<role>`. flows: fields of earlier results that may become arguments without anybody being asked.
+    adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
+    which does not know the field ends it at once.
     """
 
     id: Token
@@ -28,6 +36,15 @@ class PlanStep(Contract):
     acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
     role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "step"
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_empty)] = ()
+    adopted: Annotated[bool, Field(exclude_if=_empty)] = False
+
+    @property
+    def text(self) -> str:
+        """The step as a model is shown it. A submitted plan's texts are labelled by digest, so that each service must
+        write them alike."""
+        text = f"{self.title}\n{self.instruction}" if self.title else self.instruction
+        return f"{text}\nAcceptance: {self.acceptance}" if self.acceptance else text
 
 
 class PlanNote(Contract):

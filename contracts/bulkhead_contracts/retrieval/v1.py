@@ -7,7 +7,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from ..result import Citation, Completeness, ContentRef, Failure, Label, Standing, Usage
-from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token, UnixMs
+from ..types import Body, Contract, Count, MediaType, Name, Reason, Sha256, Summary, Token, UnixMs
 
 
 class RetrievalRequested(Body, type="mesh.retrieval.requested"):
@@ -51,7 +51,7 @@ class DocumentIngestRequested(Body, type="mesh.retrieval.ingest_requested"):
     """Take a document into the tenant's store. The subject's task token is the ingestion's id."""
 
     name: Name
-    media_type: Name
+    media_type: MediaType
     content: ContentRef
 
 
@@ -97,7 +97,7 @@ class StoredDocument(Contract):
 
     name: Name
     sha256: Sha256
-    media_type: Name
+    media_type: MediaType
     chunks: Count
     versions: Count
     ingested_unix_ms: UnixMs
@@ -108,4 +108,25 @@ class DocumentsReplied(Body, type="mesh.retrieval.documents_replied"):
 
     documents: Annotated[tuple[StoredDocument, ...], Field(max_length=bounds.MAX_LISTED_DOCUMENTS)] = ()
     more: bool = False
+    failure: Failure | None = None
+
+
+class PassageRequested(Body, type="mesh.retrieval.passage_requested"):
+    """Ask for characters [start, end) of a version of the tenant's document, current or not (rpc)."""
+
+    document: Name
+    sha256: Sha256
+    start: Count
+    end: Count
+
+
+class PassageReplied(Body, type="mesh.retrieval.passage_replied"):
+    """The text as that version has it. `superseded`: another version (current_sha256) is the document's current one.
+
+    `erased`: the store has no such version any more, and no text. failure: the store cannot be read.
+    """
+
+    state: Literal["current", "superseded", "erased"] = "erased"
+    text: Annotated[str, Field(max_length=bounds.MAX_CITED_CHARS)] = ""
+    current_sha256: Sha256 | None = None
     failure: Failure | None = None

@@ -6,10 +6,16 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
+from ..output import OutputPolicy
 from ..plan.v1 import PlanStep
 from ..result import Citation, ContentRef, Failure, Label, Result, Usage
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Reason, Summary, Tag, Token, UnixMs
+
+
+def _empty(value: object) -> bool:
+    """Not written then: older messages have none."""
+    return not value
 
 
 class StepInput(Contract):
@@ -21,7 +27,10 @@ class StepInput(Contract):
 
 
 class StepAssigned(Body, type="mesh.step.assigned"):
-    """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools."""
+    """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools.
+
+    route: as in `TaskRequested`. labels: of `TaskSubmitted`, those of the objective and of this step's text.
+    """
 
     step: PlanStep
     attempt: Count
@@ -32,7 +41,10 @@ class StepAssigned(Body, type="mesh.step.assigned"):
     notes: Annotated[tuple[Reason, ...], Field(max_length=16)] = ()
     check: bool = True
     final: bool = False
+    output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
+    route: Tag = ""
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
 
 
 class StepCancelRequested(Body, type="mesh.step.cancel_requested"):
@@ -63,6 +75,7 @@ class StepProposed(Body, type="mesh.step.proposed"):
     evidence: Annotated[tuple[Evidence, ...], Field(max_length=bounds.MAX_EVIDENCE)] = ()
     inputs: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
     usage: Usage = Usage()
+    output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
 
 
@@ -81,6 +94,7 @@ class StepPaused(Body, type="mesh.step.paused"):
     """A call of a step is held back by a halt or a breaker, or (`active=False`) no longer: who works on it says so.
 
     While it lasts the step's own time stands still; its task's deadline goes on. code: of what holds it.
+    until_unix_ms: a person is waited for, until then; the task's deadline stands still, too.
     """
 
     step_id: Token
@@ -89,10 +103,12 @@ class StepPaused(Body, type="mesh.step.paused"):
     active: bool = True
     code: Tag = ""
     reason: Reason = ""
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
 
 
 class StepExtended(Body, type="mesh.step.extended"):
-    """A step that is held back has time until then, and a grant that lasts as long."""
+    """A step that is held back, or goes on after it waited for a person, has time until then, and a grant that lasts as
+    long."""
 
     step_id: Token
     attempt: Count

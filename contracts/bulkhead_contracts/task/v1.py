@@ -6,22 +6,56 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
+from ..output import Delivery, OutputPolicy
 from ..plan.v1 import Plan, PlanAdopted, PlanRejected
-from ..result import ContentRef, Failure, Result, Usage
+from ..result import ContentRef, Failure, Label, Result, Usage
 from ..step.v1 import StepInput
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
 
 TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
+Replan = Literal["same_tools", "none"]
+"""What may take the place of a submitted plan that fails: a plan with no tool and no write beyond it, or nothing."""
 Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
 
 
+def _empty(value: object) -> bool:
+    """Not written then: older messages have none."""
+    return not value
+
+
+def replans(value: object) -> bool:
+    """Not written then: the default."""
+    return value == "same_tools"
+
+
+def _usual_wait(value: object) -> bool:
+    """Not written then: the default."""
+    return value == bounds.DEFAULT_APPROVAL_WAIT_MS
+
+
 class TaskLimits(Contract):
-    """Ceilings of one task: money in micro US dollars, tokens, and time from when it has a place to run."""
+    """Ceilings of one task: money in micro US dollars, tokens, and time from when it has a place to run.
+
+    approval_wait_ms: its deadline stands still while people decide about its calls, for so long at most.
+    """
 
     cost_usd_micros: UsdMicros = bounds.DEFAULT_TASK_COST_USD_MICROS
     tokens: TokenCount = bounds.DEFAULT_TASK_TOKENS
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_TASK_DEADLINE_MS
+    approval_wait_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS, exclude_if=_usual_wait)] = (
+        bounds.DEFAULT_APPROVAL_WAIT_MS
+    )
+
+    @property
+    def lifetime_ms(self) -> int:
+        """From its beginning to its end at most, however long people take."""
+        return min(bounds.MAX_TASK_DEADLINE_MS, self.deadline_ms + self.approval_wait_ms)
+
+    @property
+    def approvals_ms(self) -> int:
+        """So long after its beginning people may decide: a task that nobody answered has time left to say so."""
+        return max(self.deadline_ms, self.lifetime_ms - self.deadline_ms)
 
 
 class TaskRequestedV1(Body, type="mesh.task.requested"):
@@ -36,6 +70,10 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     """Authority is signed (the envelope's grant); the planner begins.
 
     given: results of steps of `plan` that are there already (of a task that this one forks); `title` says where from.
+    output: the tenant's rules for its answer; None without any.
+    route, replan: as in `TaskRequested`. labels: of the objective and of the text of each step of `plan`, as the
+    requester's own words, signed by the gateway. left_out: tools that change something, and that the request did not
+    name.
     """
 
     objective: ContentRef
@@ -45,6 +83,11 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     check: bool = True
     plan: Plan | None = None
     given: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
+    output: OutputPolicy | None = None
+    route: Tag = ""
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
+    replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
 
 
 class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
@@ -54,9 +97,12 @@ class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
 
 
 class TaskAccepted(Body, type="mesh.task.accepted"):
-    """The planner has the task and drafts a plan."""
+    """The planner has the task and drafts a plan. delivery: what of its text may be shown, and when. left_out: tools
+    that change something, which the task has not got because its request did not name them."""
 
     deadline_unix_ms: UnixMs
+    delivery: Delivery = "draft"
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
 
 
 class StepStarted(Body, type="mesh.task.step_started"):
@@ -109,12 +155,15 @@ class TaskPaused(Body, type="mesh.task.paused"):
     """Progress: the task is held back where it stands, or (`active=False`) goes on; nothing of it is lost or repeated.
 
     code and reason: of what holds it, with what to do. step_id: the step that it is seen in, "" for the plan's draft.
+    until_unix_ms: it waits for a person, until then. deadline_unix_ms: the task's own, where that has moved it.
     """
 
     active: bool = True
     code: Tag = ""
     reason: Reason = ""
     step_id: str = ""
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
+    deadline_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
 
 
 class TaskEnded(Body, type="mesh.task.ended"):

@@ -6,17 +6,28 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
+from ..output import Delivery
 from ..plan.v1 import Plan
-from ..types import Body, Name, Sha256, Tag
-from .v1 import ForkOf, Objective, RequesterClaim, TaskLimits, TaskRequestedV1
+from ..types import Body, Constraints, Name, Sha256, Tag
+from .v1 import ForkOf, Objective, Replan, RequesterClaim, TaskLimits, TaskRequestedV1, replans
+
+
+def _empty(value: object) -> bool:
+    """Not written then."""
+    return not value
 
 
 class TaskRequested(Body, type="mesh.task.requested", version=2):
     """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
 
     payload_sha256 is of the HTTP body, so that a repeated Idempotency-Key with another body is found.
-    `tools`: names the task may use; empty means all that the tenant's policy grants. `feature`, `workflow`: of the
-    product that asks; its spending is counted, and can be limited, under these names.
+    `tools`: names the task may use; empty means all of the tenant's that only read, its `default_writes`, and those
+    that the steps of `plan` name. `feature`, `workflow`: of the product that asks; its spending is counted, and can be
+    limited, under these names. delivery: at least as strict as this; the tenant's policy may be stricter.
+    `route`: of the model gateway, for the calls of its planner and workers; "" is `default`. The judge keeps its own.
+    voucher: the signer's word that it saw the requester's own token; "" where he has none.
+    constraints: on the values of arguments, beside the tenant's (docs/how-to/policy.md).
+    replan: what may take the place of `plan` when it fails; a plan that a model made is always replaced by another.
     """
 
     objective: Objective
@@ -29,6 +40,11 @@ class TaskRequested(Body, type="mesh.task.requested", version=2):
     fork: ForkOf | None = None
     feature: Tag = ""
     workflow: Tag = ""
+    delivery: Delivery | None = None
+    route: Tag = ""
+    replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
+    voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=_empty)] = ""
+    constraints: Constraints = ()
 
 
 class TaskRejected(Body, type="mesh.task.rejected"):

@@ -6,17 +6,33 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
+from ..provenance import Attribution, Isolation, Sink
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
-from ..types import Body, Contract, Count, Name, Reason, Title, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Reason, Sha256, Title, Token, UnixMs
 
 Effect = Literal["read", "write"]
+Sensitive = Literal["card", "email", "iban", "key", "phone", "secret"]
+"""What a tool's result holds: personal data, a key, or (replaced in it) a credential of the call itself."""
+
+
+def _empty(value: object) -> bool:
+    """Not written then: most tools have none."""
+    return not value
+
+
+def _none(value: object) -> bool:
+    return value == "none"
 
 
 class ToolSpec(Contract):
     """A tool as models and policies see it.
 
     parameters_json: JSON Schema of the arguments. idempotent: the tool honours an idempotency key.
-    served_by: the service whose inbox takes the call.
+    served_by: the service whose inbox takes the call. sinks: arguments that choose where something goes; of a write
+    that declares none all are. egress: it sends what it is given out of the house, also where it only reads.
+    isolation: the least that it accepts. output_json: JSON Schema of what it returns; "" is text. most_calls: in one
+    task; 0 without a bound. four_eyes: who approves a call must not be who asked for the task. feeds:
+    by the plan, a field of its result becomes an argument of a later call.
     """
 
     name: Name
@@ -26,10 +42,25 @@ class ToolSpec(Contract):
     idempotent: bool = True
     served_by: Literal["tool_executor", "rag"] = "tool_executor"
     timeout_ms: Count = bounds.DEFAULT_TOOL_TIMEOUT_MS
+    sinks: Annotated[tuple[Sink, ...], Field(max_length=bounds.MAX_SINKS, exclude_if=_empty)] = ()
+    egress: Annotated[bool, Field(exclude_if=_empty)] = False
+    isolation: Annotated[Isolation, Field(exclude_if=_none)] = "none"
+    output_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES, exclude_if=_empty)] = ""
+    most_calls: Annotated[Count, Field(exclude_if=_empty)] = 0
+    four_eyes: Annotated[bool, Field(exclude_if=_empty)] = False
+    feeds: Annotated[bool, Field(exclude_if=_empty)] = False
+
+    @property
+    def consequential(self) -> bool:
+        """Whether it matters from where a call's arguments come: it changes something, or tells somebody something."""
+        return self.effect == "write" or self.egress or self.feeds or bool(self.sinks)
 
 
 class ToolCallRequested(Body, type="mesh.tool.call_requested"):
-    """Call a tool. `call_id` is the idempotency key: the same id is done at most once."""
+    """Call a tool. `call_id` is the idempotency key: the same id is done at most once.
+
+    attribution: where its arguments come from, signed by the model gateway; without one they come from nowhere known.
+    """
 
     call_id: Token
     step_id: Token
@@ -37,13 +68,16 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     tool: Name
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     deadline_unix_ms: UnixMs
+    attribution: Annotated[Attribution | None, Field(exclude_if=_empty)] = None
 
 
 class ToolCallReplied(Body, type="mesh.tool.call_replied"):
     """Outcome of a call.
 
     `uncertain`: a write may or may not have happened (the doer died in the middle, or the tool's answer
-    was lost, and the tool honours no key); it is never repeated, a person is asked.
+    was lost, and the tool honours no key); it is never repeated, a person is asked. sensitive: what its content holds,
+    which its summary does not. isolation: how the tool was walled off. rule, policy_sha256: what let it be made or not;
+    approval_id: who did.
     """
 
     call_id: Token
@@ -57,6 +91,11 @@ class ToolCallReplied(Body, type="mesh.tool.call_replied"):
     effect: Effect = "read"
     usage: Usage = Usage()
     duration_ms: Count = 0
+    isolation: Annotated[Isolation, Field(exclude_if=_none)] = "none"
+    rule: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
+    policy_sha256: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
+    approval_id: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
+    sensitive: Annotated[tuple[Sensitive, ...], Field(max_length=bounds.MAX_SENSITIVE_KINDS, exclude_if=_empty)] = ()
 
 
 class WritesRequested(Body, type="mesh.tool.writes_requested"):
@@ -86,4 +125,27 @@ class WritesReplied(Body, type="mesh.tool.writes_replied"):
 
     writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] = ()
     more: Count = 0
+    failure: Failure | None = None
+
+
+class CitedCallRequested(Body, type="mesh.tool.cited_call_requested"):
+    """Which call of the task that the subject names gave the content of this digest (rpc)? The asker may read it."""
+
+    sha256: Sha256
+
+
+class CitedCall(Contract):
+    """A call of a tool as it was asked for."""
+
+    step_id: Token
+    attempt: Count
+    tool: Name
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
+    asked_unix_ms: UnixMs
+
+
+class CitedCallReplied(Body, type="mesh.tool.cited_call_replied"):
+    """The first call that gave this content; none when no call of this task did. failure: it cannot be told now."""
+
+    call: CitedCall | None = None
     failure: Failure | None = None

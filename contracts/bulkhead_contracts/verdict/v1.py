@@ -19,7 +19,8 @@ class CheckNote(Contract):
 class VerdictReached(Body, type="mesh.verdict.reached"):
     """A proposed result is accepted or not; the reasons go back to the worker's next attempt.
 
-    score: the judge's, how well the answer does; None when no judge gave one.
+    score: the judge's, how well the answer does; None when no judge gave one. stands: a result that was not accepted
+    may end the step when no attempt is left, degraded, for what is wrong with it is marked in it or told.
     """
 
     step_id: Token
@@ -29,5 +30,6 @@ class VerdictReached(Body, type="mesh.verdict.reached"):
     notes: Annotated[tuple[CheckNote, ...], Field(max_length=32)] = ()
     judged_by: Name | None = None
     score: Annotated[float, Field(ge=0, le=1)] | None = None
+    stands: bool = False
     result: Result
     usage: Usage = Usage()

@@ -45,6 +45,7 @@ from bulkhead_infra.backup.archive import (
     Writer,
 )
 from bulkhead_infra.backup.stream_copies import Broker
+from bulkhead_infra.identity import policy
 
 MONEY = ("budget", catalog.JOURNAL)
 API_KEYS_FILE = "api_keys.json"
@@ -89,6 +90,7 @@ def order() -> Iterator[str]:
         if name != "gateway" and name not in MONEY:
             yield subjects.inbox_stream(name)
     yield subjects.inbox_stream("gateway")
+    yield from (subjects.published_stream(name) for name in policy.load().publishers)
     yield from (subjects.timers_stream(name) for name in catalog.DECIDERS)
     yield from (subjects.records_stream(name) for name in catalog.DOERS)
     yield subjects.CONTROL_STREAM

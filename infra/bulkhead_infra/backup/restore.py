@@ -71,11 +71,14 @@ def starts(manifest: Manifest, layout: Layout) -> dict[str, int]:
 
 
 async def begins(broker: Broker, reader: Reader, layout: Layout) -> Begin:
-    """Set the positions: durables by their positions, timers' inboxes by the last timer that they hold."""
+    """Set the positions: durables by their positions, what inboxes copy by the last of it that they hold."""
     sources = {}
     for service in catalog.DECIDERS:
         inbox = subjects.inbox_stream(service)
-        sources[inbox] = 1 + await broker.sourced(inbox, f"mesh.{service}.{service}.>")
+        sources[subjects.timers_stream(service)] = 1 + await broker.sourced(inbox, f"mesh.{service}.{service}.>")
+    for name in layout.publishers:
+        last = await broker.sourced(subjects.inbox_stream("gateway"), f"mesh.{name}.gateway.>")
+        sources[subjects.published_stream(name)] = 1 + last
     return Begin(starts(reader.manifest, layout), sources)
 
 
@@ -100,7 +103,7 @@ def restore_keys(files: Mapping[str, str], data: Path, identity: Path) -> None:
     identity.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, text in files.items():
         path = (data if name == CREDENTIALS_FILE else identity) / name
-        if not keys.write_new(path, text) and path.read_text() != text and name != keys.PUBLIC_FILE:
+        if not keys.write_new(path, text) and path.read_text() != text and name not in keys.PUBLIC_FILES:
             raise BackupError(f"{path} is there and is another key than the one in the backup; move one of them away")
 
 

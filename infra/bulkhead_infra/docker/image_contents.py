@@ -41,10 +41,10 @@ class Contents:
     """Folders below /bulkhead that belong to the user of the image: what is mounted there belongs to it too."""
 
 
-def _services() -> dict[str, Contents]:
-    more: dict[str, list[str]] = json.loads(Path(__file__).with_name("services.json").read_text())
+def _services(where: str) -> dict[str, Contents]:
+    more: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("services.json").read_text())
     found = {}
-    for name, code in more.items():
+    for name, code in more[where].items():
         parts = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *code)
         found[name] = Contents(parts, extra_of(name), f"bulkhead_services.{name}")
     return found
@@ -55,7 +55,9 @@ def extra_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-SERVICES: Mapping[str, Contents] = _services()
+SERVICES: Mapping[str, Contents] = _services("everywhere")
+IN_KUBERNETES: Mapping[str, Contents] = _services("kubernetes")
+"""Services that no other mesh has."""
 OTHER_OWNERS = ("operator", "provisioner", "nats", "redis", "upkeep")
 KEYS_OF = (*SERVICES, *OTHER_OWNERS)
 """Owners of a volume of keys that the provisioner fills."""
@@ -84,7 +86,7 @@ INFRASTRUCTURE: Mapping[str, Contents] = {
         (*LIBRARY, *PROVISIONER), "provisioner", "bulkhead_infra.docker.provisioner", state=ALL_KEYS
     ),
 }
-IMAGES: Mapping[str, Contents] = {**SERVICES, **INFRASTRUCTURE}
+IMAGES: Mapping[str, Contents] = {**SERVICES, **IN_KUBERNETES, **INFRASTRUCTURE}
 
 
 def requirements(name: str, root: Path = ROOT) -> tuple[str, str]:

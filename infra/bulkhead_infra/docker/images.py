@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkhead_infra.docker.image_contents import IMAGES, ROOT, SERVICES
+from bulkhead_infra.docker.image_contents import IMAGES, IN_KUBERNETES, ROOT, SERVICES
 
 ALL = tuple(IMAGES)
 TAG = "dev"
@@ -70,7 +70,7 @@ def client() -> str:
     able = [path for path in found if _builds(path)]
     if not able:
         raise ImageError(f"{found[0]} has no BuildKit: install docker-buildx-plugin, or Debian's docker.io")
-    said = _run([able[0], "info", "--format", "{{.ServerVersion}}"])
+    said = run([able[0], "info", "--format", "{{.ServerVersion}}"])
     if said.returncode:
         reason = said.stderr.strip().splitlines()[-1] if said.stderr.strip() else "no answer"
         raise ImageError(f"no Docker daemon answers ({reason}): start dockerd, or let this user use it (group docker)")
@@ -78,27 +78,27 @@ def client() -> str:
 
 
 def _builds(path: str) -> bool:
-    said = _run([path, "version", "--format", "{{.Client.Version}}"]).stdout.strip()
+    said = run([path, "version", "--format", "{{.Client.Version}}"]).stdout.strip()
     first = said.split(".")[0]
     if first.isdigit() and int(first) < BUILDKIT_ALWAYS:
         return True
-    return _run([path, "buildx", "version"]).returncode == 0
+    return run([path, "buildx", "version"]).returncode == 0
 
 
 def base_image() -> str:
     """BULKHEAD_BASE_IMAGE, else the one made of Debian's packages. Raises ImageError."""
     if given := os.environ.get("BULKHEAD_BASE_IMAGE"):
         return given
-    done = _run([str(BASE_SCRIPT)], environ={"DOCKER": client()}, timeout_s=BUILD_TIMEOUT_S)
+    done = run([str(BASE_SCRIPT)], environ={"DOCKER": client()}, timeout_s=BUILD_TIMEOUT_S)
     if done.returncode:
         raise ImageError(f"no base image: {done.stderr.strip()}; or set BULKHEAD_BASE_IMAGE=python:3.12-slim")
     return done.stdout.strip()
 
 
-def ensure(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "") -> dict[str, str]:
-    """Build what is out of date; {name: image}. revision: of the repository, instead of the working tree.
-    Raises ImageError."""
-    base = base_image()
+def ensure(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "", base: str = "") -> dict[str, str]:
+    """Build what is out of date; {name: image}. revision: of the repository, instead of the working tree. base: what
+    they stand on, instead of `base_image`. Raises ImageError."""
+    base = base or base_image()
     with _sources(revision) as root, _secrets() as secrets:
         return {name: _build(name, root, base, secrets, tag, revision) for name in names}
 
@@ -113,10 +113,11 @@ def weigh(names: Iterable[str] = ALL, tag: str = "") -> list[Built]:
 def _build(name: str, root: Path, base: str, secrets: list[str], tag: str, revision: str) -> str:
     image = tag_of(name, tag)
     module, commit = IMAGES[name].module, _commit(revision)
-    values = {"SERVICE": name, "MODULE": module, "BASE_IMAGE": base, "REVISION": commit}
+    version = image.rpartition(":")[2]
+    values = {"SERVICE": name, "MODULE": module, "BASE_IMAGE": base, "REVISION": commit, "VERSION": version}
     arguments = [f"--build-arg={key}={value}" for key, value in values.items()]
     options = ["--quiet", "--network=host", f"--file={root / DOCKERFILE}", f"--tag={image}", *arguments, *secrets]
-    done = _run([client(), "build", *options, str(root)], {"DOCKER_BUILDKIT": "1"}, BUILD_TIMEOUT_S)
+    done = run([client(), "build", *options, str(root)], {"DOCKER_BUILDKIT": "1"}, BUILD_TIMEOUT_S)
     if done.returncode:
         raise ImageError(f"{image} could not be built:\n{done.stderr.strip()[-4000:]}")
     return image
@@ -130,13 +131,13 @@ def _sources(revision: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="bulkhead-sources-") as folder:
         archive = Path(folder) / "tree.tar"
-        done = _run(["git", "-C", str(ROOT), "archive", "--format", "tar", "--output", str(archive), revision])
+        done = run(["git", "-C", str(ROOT), "archive", "--format", "tar", "--output", str(archive), revision])
         if done.returncode:
             raise ImageError(f"git knows no revision {revision}: {done.stderr.strip()}")
         tree = Path(folder) / "tree"
         tree.mkdir()
         # By the system's tar: Debian 12's Python knows no filters yet.
-        done = _run(["tar", "-x", "-f", str(archive), "-C", str(tree)])
+        done = run(["tar", "-x", "-f", str(archive), "-C", str(tree)])
         if done.returncode:
             raise ImageError(f"revision {revision} could not be unpacked: {done.stderr.strip()}")
         if not (tree / DOCKERFILE).is_file():
@@ -162,7 +163,7 @@ def _secrets() -> Iterator[list[str]]:
 
 
 def _pip_conf() -> str:
-    listed = _run([sys.executable, "-m", "pip", "config", "list"]).stdout
+    listed = run([sys.executable, "-m", "pip", "config", "list"]).stdout
     settings: dict[str, str] = {}
     for line in listed.splitlines():
         place, _, value = line.partition("=")
@@ -174,19 +175,19 @@ def _pip_conf() -> str:
 
 
 def _commit(revision: str) -> str:
-    said = _run(["git", "-C", str(ROOT), "rev-parse", "--short=12", revision or "HEAD"]).stdout.strip()
-    changed = not revision and _run(["git", "-C", str(ROOT), "status", "--porcelain"]).stdout.strip()
+    said = run(["git", "-C", str(ROOT), "rev-parse", "--short=12", revision or "HEAD"]).stdout.strip()
+    changed = not revision and run(["git", "-C", str(ROOT), "status", "--porcelain"]).stdout.strip()
     return f"{said or 'unknown'}{'-changed' if changed else ''}"
 
 
 def _size(image: str) -> int:
-    said = _run([client(), "image", "inspect", "--format", "{{.Size}}", image])
+    said = run([client(), "image", "inspect", "--format", "{{.Size}}", image])
     if said.returncode:
         raise ImageError(f"there is no image {image}: build it with `python -m bulkhead_infra.docker.images`")
     return int(said.stdout)
 
 
-def _run(
+def run(
     command: list[str], environ: Mapping[str, str] | None = None, timeout_s: float = 60
 ) -> subprocess.CompletedProcess[str]:
     whole = {**os.environ, **(environ or {})}
@@ -218,7 +219,7 @@ def main() -> int:
         return 0
     print(f"{'image':<16} {'beyond the base':>16} {'in all':>10}")
     for row in rows:
-        kind = "" if row.name in SERVICES else "  (infrastructure)"
+        kind = "" if row.name in (*SERVICES, *IN_KUBERNETES) else "  (infrastructure)"
         print(f"{row.name:<16} {row.own_bytes / 1e6:>13.1f} MB {row.bytes / 1e6:>7.1f} MB{kind}")
     return 0
 

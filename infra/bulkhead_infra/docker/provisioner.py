@@ -33,7 +33,7 @@ from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.purge import PurgeError, retention_of
 from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
 from bulkhead_infra.nats.streams import Layout
-from bulkhead_infra.services import SERVICES, Setting, given
+from bulkhead_infra.services import EVERY_SERVICE, SERVICES, Setting, given
 
 KEYS = Path("/bulkhead/keys")
 ALL = "all"
@@ -112,13 +112,15 @@ def make_keys() -> None:
         print(f"a certificate for {', '.join(names)} was made: a broker that runs must be restarted")
     ca = (master / "tls" / tls.CA_FILE).read_text()
     for service in SERVICES:
-        keys.hand_over(master, service, KEYS / service, {tls.CA_FILE: ca, **_more(service, rules)})
+        keys.hand_over(
+            master, service, KEYS / service, {tls.CA_FILE: ca, **files_of(service, rules, KEYS, _redis_place())}
+        )
     for identity in (policy.OPERATOR, policy.PROVISIONER):
         for owner in (identity, "upkeep"):
             keys.replace(KEYS / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
             keys.replace(KEYS / owner / tls.CA_FILE, ca)
     _broker(rules, brokers)
-    keys.replace(KEYS / "redis" / "redis.conf", _redis(_redis_password()))
+    keys.replace(KEYS / "redis" / "redis.conf", redis_configuration(redis_password(KEYS)))
     print(f"keys of {len(rules.identities)} identities are in place")
 
 
@@ -168,40 +170,45 @@ def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
     return names
 
 
-def _more(service: str, rules: policy.Policy) -> dict[str, str]:
-    """Files of a service beside its own keys: {file: text}."""
-    folder = KEYS / service
+def _redis_place() -> str:
+    sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
+    return f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
+
+
+def files_of(service: str, rules: policy.Policy, root: Path, redis_place: str) -> dict[str, str]:
+    """Files of a service beside its own keys: {file: text}. root: the folders of all; redis_place: Redis' address with
+    `{}` for its password."""
+    folder = root / service
     files: dict[str, str] = {}
-    for setting in SERVICES[service].environment:
+    for setting in EVERY_SERVICE[service].environment:
         match setting:
             case Setting.REDIS:
-                sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
-                place = f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
-                files["redis_url"] = place.format(_redis_password()) + "\n"
+                files["redis_url"] = redis_place.format(redis_password(root)) + "\n"
             case Setting.PROVIDER:
                 # A key that a person gave stays.
                 key = folder / PROVIDER_KEY
                 files[key.name] = key.read_text() if key.exists() else OFFLINE_KEY
             case Setting.CALLERS:
-                operator = KEYS / "operator"
+                operator = root / "operator"
                 callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
                 publishers = {name: row.model_dump() for name, row in rules.publishers.items()}
                 files["api_keys.json"] = (operator / "api_keys.json").read_text()
                 files["publishers.json"] = json.dumps(publishers, indent=1)
-            case Setting.HTTP | Setting.TENANTS | Setting.LOGIC:
+            case Setting.HTTP | Setting.TENANTS | Setting.LOGIC | Setting.POLICY:
                 pass  # No secret.
             case _:
                 assert_never(setting)
     return files
 
 
-def _redis_password() -> str:
-    path = KEYS / ALL / "redis.password"
+def redis_password(root: Path) -> str:
+    """Made once."""
+    path = root / ALL / "redis.password"
     keys.write_new(path, secrets.token_urlsafe(32))
     return path.read_text().strip()
 
 
-def _redis(password: str) -> str:
+def redis_configuration(password: str) -> str:
     return f"""\
 # Written by the provisioner. Do not edit.
 bind 0.0.0.0
@@ -250,8 +257,9 @@ def _largest_store_gib(folder: Path) -> int:
 
 def layout() -> Layout:
     """Streams and durables as the environment wants them. Raises PolicyError."""
-    # No ranks: containers have no numbers to rank by, and are replaced one by one, N beside an N-1 that knows no ranks.
-    return Layout(_shards(), _replicas(), store_gib=_store_gib(), ranked=False)
+    # No ranks where nobody says so: containers are replaced one by one, N beside an N-1 that knows no ranks.
+    ranked = os.environ.get("BULKHEAD_RANKED") == "true"
+    return Layout(_shards(), _replicas(), store_gib=_store_gib(), ranked=ranked)
 
 
 def _replicas() -> int:

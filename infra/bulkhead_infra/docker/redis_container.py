@@ -8,6 +8,7 @@ In: /bulkhead/identity/redis.conf (it holds the password), /bulkhead/data. Out: 
 Its content is a cache, rebuilt from the journal: files that a power cut has torn are removed before the start.
 """
 
+import hashlib
 import os
 import shutil
 import socket
@@ -19,7 +20,12 @@ from bulkhead_infra.processes.torn_file import empty, torn_files
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
 DATA = Path("/bulkhead/data")
-SERVERS, SENTINELS = ("redis", "redis-2"), "sentinel"
+NAMES = "BULKHEAD_REDIS_SERVERS"
+"""The environment variable with the two servers' host names, where those last and addresses do not: in Kubernetes.
+Servers and sentinels then know each other by name."""
+SERVERS = tuple(os.environ.get(NAMES, "redis,redis-2").split(","))
+"""The first is the master of a mesh that starts."""
+SENTINELS = "sentinel"
 PORT, SENTINEL_PORT = 6379, 26379
 WATCHED = "mesh"
 """Name of the pair at the sentinels."""
@@ -57,13 +63,15 @@ def main(arguments: list[str]) -> int:
         empty(DATA)
     master = master_for(arguments[1], password) if arguments else ""
     follow = ["--replicaof", master, str(PORT)] if master else []
+    if arguments and NAMES in os.environ:
+        follow += ["--replica-announce-ip", arguments[1]]
     os.execv(program, [program, str(CONFIGURATION), *follow])  # noqa: S606 - no shell is wanted
 
 
 def master_for(name: str, password: str) -> str:
     """The master that this one follows; "" when it is the master itself."""
     named = named_master(password)
-    if named in addresses(socket.gethostname()):
+    if named == name or named in addresses(socket.gethostname()):
         return ""
     return named or ("" if name == SERVERS[0] else SERVERS[0])
 
@@ -98,26 +106,38 @@ def watch(program: str, password: str) -> int:
     """Become a sentinel. It begins with the master that another one names, else with the first of the two that runs;
     all that it learns it learns again after its next start."""
     deadline = time.monotonic() + NAME_WITHIN_S
-    while not (found := [named_master(password), *(one for name in SERVERS for one in addresses(name))])[-1]:
+    by_name = NAMES in os.environ
+    while not any(found := [named_master(password), *_running(by_name=by_name)]):
         if time.monotonic() > deadline:
             problem = f"neither {' nor '.join(SERVERS)} has an address: are they on this network, and do they run?"
             print(problem, file=sys.stderr)
             return 1
         time.sleep(ASK_TIMEOUT_S)
     WATCHING.touch(mode=0o600)
-    WATCHING.write_text(sentinel_configuration(next(filter(None, found)), password))
+    host = socket.gethostname() if by_name else ""
+    WATCHING.write_text(sentinel_configuration(next(filter(None, found)), password, host))
     os.execv(program, [program, str(WATCHING), "--sentinel"])  # noqa: S606 - no shell is wanted
 
 
-def sentinel_configuration(master: str, password: str) -> str:
-    """Two of three must agree that a master is gone."""
+def _running(*, by_name: bool) -> list[str]:
+    """Servers that have an address, by name or by that."""
+    return [name if by_name else one for name in SERVERS for one in addresses(name)]
+
+
+def sentinel_configuration(master: str, password: str, host: str = "") -> str:
+    """Two of three must agree that a master is gone. host: its own, where names last and addresses do not; its id lasts
+    as its name does, since the majority that agrees on a new master counts ids that are gone, too."""
+    names = ""
+    if host:
+        myid = hashlib.sha1(host.encode(), usedforsecurity=False).hexdigest()
+        names = f"sentinel myid {myid}\nsentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
     return f"""\
 port {SENTINEL_PORT}
 bind 0.0.0.0
 dir /tmp
 requirepass {password}
 sentinel sentinel-pass {password}
-sentinel monitor {WATCHED} {master} {PORT} 2
+{names}sentinel monitor {WATCHED} {master} {PORT} 2
 sentinel auth-pass {WATCHED} {password}
 sentinel down-after-milliseconds {WATCHED} {GONE_AFTER_MS}
 sentinel failover-timeout {WATCHED} {TRY_AGAIN_AFTER_MS}

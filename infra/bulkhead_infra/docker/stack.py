@@ -53,8 +53,9 @@ class Stack:
         self.project = project
         self._compose = compose()
         # Chosen here: a port that Docker chooses is another one after a restart.
-        self.port = free_port()
-        self._environ = {"BULKHEAD_HTTP_PORT": str(self.port), **(environ or {})}
+        self.port, self.doors_port = free_port(), free_port()
+        ports = {"BULKHEAD_HTTP_PORT": str(self.port), "BULKHEAD_DOORS_PORT": str(self.doors_port)}
+        self._environ = {**ports, **(environ or {})}
         more: dict[str, dict[str, object]] = {name: dict(keys) for name, keys in (services or {}).items()}
         for name, variables in (extra_env or {}).items():
             more.setdefault(name, {})["environment"] = dict(variables)
@@ -245,7 +246,7 @@ def way_out(said: str) -> str:
     """A hint for an error of Docker that has none of its own; "" otherwise."""
     if any(words in said for words in PORT_TAKEN):
         return (
-            "\nsomething else listens on the gateway's port: stop it, or choose another (BULKHEAD_HTTP_PORT=8090), "
-            "and start again; what runs goes on, and nothing is lost"
+            "\nsomething else listens on the gateway's port or on that of doors: stop it, or choose others "
+            "(BULKHEAD_HTTP_PORT=8081, BULKHEAD_DOORS_PORT=8091), and start again; nothing is lost"
         )
     return ""

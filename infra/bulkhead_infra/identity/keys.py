@@ -1,26 +1,39 @@
 """Keys: one nkey per identity for the bus, one Ed25519 signing key per service for grants and labels.
 
 In: a folder and a policy. Out: files of mode 0600 in a folder of mode 0700, made once and never overwritten:
-`<identity>.nkey`, `<service>.sign`, and `public.json` ({service: public signing key}), which follows from them.
+`<identity>.nkey`, `<service>.sign`, and `public.json` ({key id: public signing key}), which services read again when it
+changes. The same public keys stand in `jwks.json` (RFC 7517), for whoever verifies grants with other software. With the
+identity service also `identity.issuer` and `identity.xkey`, and no nkeys of those whom it lets in.
+
+    python -m bulkhead_infra.identity.keys DIR rotate SERVICE    # a new key; tokens of the old one stay good
+    python -m bulkhead_infra.identity.keys DIR retire SERVICE    # takes all but the newest out
 """
 
+import argparse
 import base64
 import binascii
 import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nkeys
+from nacl.public import PrivateKey
 from nkeys import NkeysError
 
 from bulkhead.grants import new_signing_seed, public_of
-from bulkhead_infra.identity.policy import Policy
+from bulkhead.grants.key_file import kid_of, service_of
+from bulkhead.xkeys import public_xkey, seed_of
+from bulkhead_infra.identity.policy import IDENTITY, Policy
 
-PUBLIC_FILE = "public.json"
+PUBLIC_FILE, JWKS_FILE = "public.json", "jwks.json"
+PUBLIC_FILES = (PUBLIC_FILE, JWKS_FILE)
 SEED_BYTES = 32
+ISSUER_FILE, XKEY_FILE = f"{IDENTITY}.issuer", f"{IDENTITY}.xkey"
+"""What the identity service signs the users of others with, and what the broker encrypts its questions for."""
 
 
 class KeyFileError(Exception):
@@ -31,17 +44,70 @@ def ensure(folder: Path, policy: Policy) -> None:
     """Make what is missing. Raises KeyFileError for what is there and unfit."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    for identity in policy.identities:
+    for identity in policy.with_nkey:
         _ensure(folder / f"{identity}.nkey", _new_nkey_seed)
         nkey_public(folder, identity)
-    public = {}
+    if IDENTITY in policy.services:
+        _ensure(folder / ISSUER_FILE, lambda: _new_nkey_seed(nkeys.PREFIX_BYTE_ACCOUNT))
+        _ensure(folder / XKEY_FILE, lambda: seed_of(bytes(PrivateKey.generate())))
+        login_keys(folder)
+    known = _published(folder)
+    public: dict[str, str] = {}
     for service in policy.services:
         _ensure(folder / f"{service}.sign", new_signing_seed)
-        public[service] = _signing_public(folder / f"{service}.sign")
-    text = json.dumps(public, indent=1, sort_keys=True)
-    path = folder / PUBLIC_FILE
-    if not path.is_file() or path.read_text() != text:
-        replace(path, text)
+        own = _signing_public(folder / f"{service}.sign")
+        # A key that was exchanged by hand ends the earlier ones; one that was rotated stands beside them.
+        public |= _of(known, service) if kid_of(known, service, own) else {service: own}
+    _publish(folder, public)
+
+
+def rotate(folder: Path, service: str) -> str:
+    """A new signing key for a service, and its id. Tokens of the earlier ones stay good until `retire`. Others know it
+    before it signs; the service signs with it from its next start."""
+    known, seed = _published(folder), new_signing_seed()
+    own = _signing_public(folder / f"{service}.sign")
+    numbers = [int(kid.partition("#")[2] or 1) for kid in _of(known, service)]
+    kid = f"{service}#{max(numbers, default=1) + 1}"
+    _publish(folder, {**({} if kid_of(known, service, own) else {service: own}), **known, kid: public_of(seed)})
+    replace(folder / f"{service}.sign", seed)
+    return kid
+
+
+def retire(folder: Path, service: str) -> tuple[str, ...]:
+    """Take all of a service's public keys out but the one that it signs with; their ids. What they signed is refused
+    from then on."""
+    known, own = _published(folder), _signing_public(folder / f"{service}.sign")
+    gone = tuple(kid for kid, key in _of(known, service).items() if key != own)
+    _publish(folder, {kid: key for kid, key in known.items() if kid not in gone})
+    return gone
+
+
+def jwks(public: Mapping[str, str]) -> dict[str, object]:
+    """The public keys as a JSON Web Key Set."""
+    row = {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig"}
+    return {"keys": [{**row, "kid": kid, "x": key} for kid, key in sorted(public.items())]}
+
+
+def _of(public: Mapping[str, str], service: str) -> dict[str, str]:
+    return {kid: key for kid, key in public.items() if service_of(kid) == service}
+
+
+def _published(folder: Path) -> dict[str, str]:
+    """The keys that stand in the file; none where there is no file that can be read: it is written anew."""
+    try:
+        found = json.loads((folder / PUBLIC_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(kid): str(key) for kid, key in found.items()} if isinstance(found, dict) else {}
+
+
+def _publish(folder: Path, public: Mapping[str, str]) -> None:
+    texts = {PUBLIC_FILE: json.dumps(public, indent=1, sort_keys=True), JWKS_FILE: json.dumps(jwks(public), indent=1)}
+    # Services of this machine read copies of their own, while they run.
+    copies = sorted(folder.glob(f"services/*/{PUBLIC_FILE}"))
+    for path in (folder / PUBLIC_FILE, folder / JWKS_FILE, *copies):
+        if not path.is_file() or path.read_text() != texts[path.name]:
+            replace(path, texts[path.name])
 
 
 def nkey_seed(folder: Path, identity: str) -> str:
@@ -51,23 +117,39 @@ def nkey_seed(folder: Path, identity: str) -> str:
 
 def nkey_public(folder: Path, identity: str) -> str:
     """The nkey public key of one identity, as the broker knows it. Raises KeyFileError."""
-    path = folder / f"{identity}.nkey"
+    return _public_of(folder / f"{identity}.nkey")
+
+
+def _public_of(path: Path) -> str:
     try:
         return bytes(nkeys.from_seed(bytearray(_read(path).encode())).public_key).decode()
     except (NkeysError, ValueError, binascii.Error) as error:
         raise KeyFileError(_broken(path)) from error
 
 
+def login_keys(folder: Path) -> tuple[str, str]:
+    """The public keys of the identity service's issuer and xkey, as the broker knows them. Raises KeyFileError."""
+    issuer, path = _public_of(folder / ISSUER_FILE), folder / XKEY_FILE
+    try:
+        return issuer, public_xkey(_read(path))
+    except ValueError as error:
+        raise KeyFileError(_broken(path)) from error
+
+
 def public_nkeys(folder: Path, policy: Policy) -> dict[str, str]:
-    """The nkey public keys of all identities: what the accounts are rendered with."""
-    return {identity: nkey_public(folder, identity) for identity in policy.identities}
+    """The nkey public keys of all who have one: what the accounts are rendered with."""
+    return {identity: nkey_public(folder, identity) for identity in policy.with_nkey}
 
 
-def hand_over(folder: Path, service: str, target: Path, more: Mapping[str, str] | None = None) -> None:
-    """A folder with a service's own keys, everybody's public ones and `more` ({file: text}), and nothing else."""
+def hand_over(
+    folder: Path, service: str, target: Path, more: Mapping[str, str] | None = None, *, nkey: bool = True
+) -> None:
+    """A folder with a service's own keys, everybody's public ones and `more` ({file: text}), and nothing else. nkey:
+    False for a service that logs in with a token."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
-    wanted = {name: (folder / name).read_text() for name in (f"{service}.nkey", f"{service}.sign", PUBLIC_FILE)}
+    own = (*((f"{service}.nkey",) if nkey else ()), f"{service}.sign", PUBLIC_FILE)
+    wanted = {name: (folder / name).read_text() for name in own}
     wanted |= more or {}
     for stray in target.iterdir():
         if stray.name not in wanted:
@@ -129,8 +211,8 @@ def _broken(path: Path) -> str:
     return f"{path} holds no key; restore it, or delete it to have a new one made at the next start"
 
 
-def _new_nkey_seed() -> str:
-    return bytes(nkeys.encode_seed(os.urandom(SEED_BYTES), nkeys.PREFIX_BYTE_USER)).decode()
+def _new_nkey_seed(prefix: int = nkeys.PREFIX_BYTE_USER) -> str:
+    return bytes(nkeys.encode_seed(os.urandom(SEED_BYTES), prefix)).decode()
 
 
 def _signing_public(path: Path) -> str:
@@ -141,3 +223,25 @@ def _signing_public(path: Path) -> str:
         return public_of(seed)
     except (ValueError, binascii.Error) as error:
         raise KeyFileError(_broken(path)) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rotate or retire keys of a mesh on this machine, in its own folder and in those of its services. Exit codes: 0; 2
+    for a wrong name or folder."""
+    parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.identity.keys", description="Rotate signing keys.")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="Folder `identity` of the mesh's directory.")
+    parser.add_argument("what", choices=("rotate", "retire"))
+    parser.add_argument("service", metavar="SERVICE")
+    asked = parser.parse_args(arguments)
+    folder, service = asked.folder, asked.service
+    try:
+        changed = (rotate(folder, service),) if asked.what == "rotate" else retire(folder, service)
+    except KeyFileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({"service": service, asked.what: changed}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

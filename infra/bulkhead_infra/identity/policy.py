@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from bulkhead.validation_errors import misfits
 from bulkhead_contracts import bounds, catalog, subjects
+from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.quota import Quota
-from bulkhead_contracts.types import Name, Token, TokenCount, UsdMicros
+from bulkhead_contracts.types import Constraints, Name, Token, TokenCount, UsdMicros
 
 HERE = Path(__file__).resolve().parent
 POLICY_FILE = HERE / "policy.yaml"
@@ -22,9 +23,10 @@ TENANTS_FILE = HERE / "tenants.yaml"
 OPERATOR = "operator"
 PROVISIONER = "provisioner"
 BACKUP = "backup"
+IDENTITY = "identity"
 MAX_PUBLISHERS = 1_000
 
-PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[A-Za-z0-9_-]{1,60}$")]
+PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[a-z0-9_]{1,30}$")]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -39,6 +41,7 @@ class Use(StrEnum):
     INBOX_HISTORY = "inbox_history"
     TIMERS = "timers"
     RECORDS = "records"
+    RESPONSE_CACHE = "response_cache"
     BLOBS_WRITE = "blobs_write"
     BLOBS_READ = "blobs_read"
     LIVE_WRITE = "live_write"
@@ -51,6 +54,7 @@ class Use(StrEnum):
     INBOXES_INFO = "inboxes_info"
     STREAM_INFO = "stream_info"
     REDRIVE = "redrive"
+    LOGINS = "logins"
 
 
 class Place(StrEnum):
@@ -61,6 +65,7 @@ class Place(StrEnum):
     TOOLS = "tools"
     REDIS = "redis"
     DOCUMENTS = "documents"
+    KEY_SET = "key_set"
 
 
 OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO, Use.DEAD_LETTERS_READ})
@@ -101,11 +106,19 @@ class Policy(_Strict):
     def identities(self) -> tuple[str, ...]:
         return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers)
 
+    @property
+    def admitted(self) -> tuple[str, ...]:
+        """Those that log in with tokens, by the identity service, and have no nkey: where there is that service."""
+        return tuple(name for name in self.services if name != IDENTITY) if IDENTITY in self.services else ()
+
+    @property
+    def with_nkey(self) -> tuple[str, ...]:
+        return tuple(name for name in self.identities if name not in self.admitted)
+
     @model_validator(mode="after")
     def _fits_the_catalog(self) -> Self:
-        if set(self.services) != set(catalog.SERVICES):
-            odd = sorted(set(self.services) ^ set(catalog.SERVICES))
-            raise ValueError(f"services and catalog.SERVICES differ in {', '.join(odd)}; add or remove the row")
+        if odd := sorted(set(self.services) ^ set(catalog.EVERY_SERVICE)):
+            raise ValueError(f"services and catalog.EVERY_SERVICE differ in {', '.join(odd)}; add or remove the row")
         for name, service in self.services.items():
             _check_service(name, service, self)
         if self.operator.uses & {Use.INBOX, Use.TIMERS, Use.RECORDS}:
@@ -123,6 +136,8 @@ def _check_service(name: str, service: ServicePolicy, policy: Policy) -> None:
         raise ValueError(f"bulkhead_services.{name}: it uses inbox if, and only if, the catalog sends it something")
     if (Use.TIMERS in uses) != (name in catalog.DECIDERS):
         raise ValueError(f"bulkhead_services.{name}: deciders use timers, nobody else does")
+    if (Use.LOGINS in uses) != (name == IDENTITY):
+        raise ValueError(f"bulkhead_services.{name}: logins is for {IDENTITY}, and for no other")
     if (Use.RECORDS in uses) != (name in catalog.DOERS):
         raise ValueError(f"bulkhead_services.{name}: doers use records, nobody else does")
     if unknown := set(service.reads) - set(catalog.INBOXES):
@@ -138,6 +153,7 @@ class TaskCeilings(_Strict):
     cost_usd_micros: UsdMicros
     tokens: TokenCount
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)]
+    approval_wait_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_APPROVAL_WAIT_MS
 
 
 class DayCeilings(_Strict):
@@ -155,6 +171,11 @@ class Tenant(_Strict):
     task: TaskCeilings
     day: DayCeilings
     quota: Quota = Quota()
+    input: InputPolicy = InputPolicy()
+    output: OutputPolicy = OutputPolicy()
+    default_writes: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    constraints: Constraints = ()
+    callers: tuple[Literal["api_key", "jwt", "publisher"], ...] = ("api_key", "jwt", "publisher")
 
     @model_validator(mode="after")
     def _task_within_day(self) -> Self:
@@ -173,14 +194,22 @@ class Tenants(_Strict):
         return self
 
 
-def load(path: Path = POLICY_FILE) -> Policy:
-    """Read and check the policy. Raises PolicyError."""
-    return _read(path, Policy)
+def load(path: Path = POLICY_FILE, *, kubernetes: bool = False) -> Policy:
+    """Read and check the policy. kubernetes: with the services that no other mesh has. Raises PolicyError."""
+    whole = _read(path, Policy)
+    here = {name: row for name, row in whole.services.items() if kubernetes or name in catalog.SERVICES}
+    return whole.model_copy(update={"services": here})
 
 
 def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
     """Read and check the tenants. Raises PolicyError."""
-    return _read(path, Tenants)
+    from bulkhead.policy.constraints import unreadable  # Not every process that reads this module has its parser.
+
+    found = _read(path, Tenants)
+    for name, tenant in found.tenants.items():
+        if why := unreadable(tenant.constraints, tenant.tools):
+            raise PolicyError(f"{path}: tenants.{name}.{why}")
+    return found
 
 
 def check_publishers(policy: Policy, tenants: Tenants) -> None:

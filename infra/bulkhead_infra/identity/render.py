@@ -1,15 +1,17 @@
 """Rights and public keys become the `accounts` block of a nats-server configuration.
 
-In: a Policy, the nkey public key of every identity, shards. Out: text; the same input gives the same text.
+In: a Policy, the nkey public key of every identity, shards. Out: text; the same input gives the same text. With
+`logins` the services have no users there: the identity service lets them in, by `permissions`, made of the same rights.
 Layout: MESH owns the streams and exports each subject to the accounts that have a right to it; every other identity
 is an account of its own that imports those subjects, with one user who may use just them.
 """
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.identity.policy import BACKUP, PROVISIONER, Policy
+from bulkhead_infra.identity.policy import BACKUP, IDENTITY, PROVISIONER, Policy
 from bulkhead_infra.identity.rights import API, MESH, Right, account_of, inbox_prefix, rights
 
 RESPONSE_THRESHOLD = "15s"
@@ -37,6 +39,25 @@ BACKUP_MAY = (
 """It works there too: it can copy every stream, make one that is not there of a copy, and hold deliveries back for a
 while. It changes no stream that is there."""
 SERVE_REPLY_MAX_S = 10
+LOGIN_TIMEOUT_S = 4
+"""So long the broker waits for a client's word, and for the identity service's about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """Public keys of the identity service: what it signs users with, and what the broker encrypts its questions for."""
+
+    issuer: str
+    xkey: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """The permissions of one identity's user, in its own account. serves: answers requests, each once."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    serves: bool = False
 
 
 def accounts(
@@ -44,23 +65,72 @@ def accounts(
     nkeys: Mapping[str, str],
     shards: Mapping[str, int] | None = None,
     response_threshold: str = RESPONSE_THRESHOLD,
+    logins: Logins | None = None,
 ) -> str:
-    """The `accounts { ... }` block. Raises KeyError when an identity has no key."""
+    """The `accounts { ... }` block, and that of the `authorization` where the identity service lets services in.
+    nkeys: of `policy.with_nkey`. Raises KeyError when one is missing."""
     granted = rights(policy, shards or {})
     blocks = [_mesh(nkeys, granted, response_threshold)]
     for identity in policy.identities:
         if identity not in (PROVISIONER, BACKUP):
-            blocks.append(_account(identity, nkeys[identity], granted, response_threshold))
+            nkey = nkeys[identity] if identity in policy.with_nkey else ""
+            blocks.append(_account(identity, nkey, granted, response_threshold))
     head = (
         "# Rendered from infra/bulkhead_infra/identity/policy.yaml and the catalog by bulkhead_infra.identity.render. "
         "Do not edit.\n"
     )
-    return head + "accounts {\n" + "".join(blocks) + "}\n"
+    if (logins is None) != (not policy.admitted):
+        raise ValueError("`logins` belong to a policy that is loaded for Kubernetes, and to no other")
+    callout = "" if logins is None else _callout(logins, [nkeys[identity] for identity in policy.with_nkey])
+    return head + "accounts {\n" + "".join(blocks) + "}\n" + callout
+
+
+def permissions(policy: Policy, shards: Mapping[str, int] | None = None) -> str:
+    """The file that the identity service reads: account, service account and permissions of each that it lets in."""
+    granted = rights(policy, shards or {})
+    rows = {}
+    for name in policy.admitted:
+        found = permissions_of(name, granted)
+        rows[name] = {
+            "account": account_of(name),
+            "service_account": name.replace("_", "-"),
+            "publish": found.publish,
+            "subscribe": found.subscribe,
+            "replies": {"max": 1, "expires_s": SERVE_REPLY_MAX_S} if found.serves else None,
+        }
+    return json.dumps({"services": rows}, indent=1) + "\n"
+
+
+def permissions_of(identity: str, granted: Iterable[Right]) -> Permissions:
+    """The permissions of an identity that works in an account of its own."""
+    own = [right for right in granted if right.identity == identity]
+    hear = {right.local for right in own if right.kind == "hear"}
+    if any(subject.startswith("live.") for subject in hear):
+        # A listener names all sources at once; what reaches the account is bounded by its imports.
+        hear.add("live.>")
+    serve = [right.local for right in own if right.kind == "serve"]
+    subscribe = (f"{inbox_prefix(identity)}.>", *sorted(hear), *serve)
+    return Permissions(tuple(right.local for right in own if right.kind == "send"), subscribe, bool(serve))
+
+
+def _callout(logins: Logins, users: Iterable[str]) -> str:
+    """Whoever is none of these users is asked about. A user that is not named here would be asked about, too."""
+    return f"""\
+authorization {{
+  timeout: {LOGIN_TIMEOUT_S}
+  auth_callout {{
+    issuer: {logins.issuer}
+    account: {account_of(IDENTITY)}
+    auth_users: [ {", ".join(users)} ]
+    xkey: {logins.xkey}
+  }}
+}}
+"""
 
 
 def _mesh(nkeys: Mapping[str, str], granted: Iterable[Right], threshold: str) -> str:
     users = [
-        _user(nkeys[identity], may, (f"{inbox_prefix(identity)}.>",), serves=False)
+        _user(nkeys[identity], Permissions(may, (f"{inbox_prefix(identity)}.>",)))
         for identity, may in ((PROVISIONER, PROVISIONER_MAY), (BACKUP, BACKUP_MAY))
     ]
     lines = ["    jetstream: enabled", f"    users: [ {', '.join(users)} ]", *_exports(MESH, granted, threshold)]
@@ -69,24 +139,16 @@ def _mesh(nkeys: Mapping[str, str], granted: Iterable[Right], threshold: str) ->
 
 def _account(identity: str, nkey: str, granted: tuple[Right, ...], threshold: str) -> str:
     account = account_of(identity)
-    own = [right for right in granted if right.identity == identity]
-    publish = [right.local for right in own if right.kind == "send"]
-    hear = {right.local for right in own if right.kind == "hear"}
-    if any(subject.startswith("live.") for subject in hear):
-        # A listener names all sources at once; what reaches the account is bounded by its imports.
-        hear.add("live.>")
-    subscribe = [f"{inbox_prefix(identity)}.>", *sorted(hear), *(r.local for r in own if r.kind == "serve")]
-    user = _user(nkey, publish, subscribe, serves=any(right.kind == "serve" for right in own))
-    imports = [_import(right) for right in own if right.home != account]
-    lines = [f"    users: [ {user} ]", *_exports(account, granted, threshold), *_list("imports", imports)]
-    return _block(account, lines)
+    users = [f"    users: [ {_user(nkey, permissions_of(identity, granted))} ]"] if nkey else []
+    imports = [_import(right) for right in granted if right.identity == identity and right.home != account]
+    return _block(account, [*users, *_exports(account, granted, threshold), *_list("imports", imports)])
 
 
-def _user(nkey: str, publish: Iterable[str], subscribe: Iterable[str], *, serves: bool) -> str:
-    publish_list = ",\n        ".join(map(json.dumps, publish))
-    subscribe_list = ", ".join(map(json.dumps, subscribe))
+def _user(nkey: str, may: Permissions) -> str:
+    publish_list = ",\n        ".join(map(json.dumps, may.publish))
+    subscribe_list = ", ".join(map(json.dumps, may.subscribe))
     # A server answers the subject that came with the request, once, and may publish nowhere else.
-    answers = f'\n      allow_responses: {{ max: 1, expires: "{SERVE_REPLY_MAX_S}s" }}' if serves else ""
+    answers = f'\n      allow_responses: {{ max: 1, expires: "{SERVE_REPLY_MAX_S}s" }}' if may.serves else ""
     return (
         f"{{ nkey: {nkey}, permissions: {{\n"
         f"      publish: {{ allow: [\n        {publish_list} ] }}\n"

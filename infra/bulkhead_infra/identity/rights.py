@@ -14,6 +14,8 @@ from bulkhead_infra.identity.policy import BACKUP, OPERATOR, PROVISIONER, Policy
 MESH = "MESH"
 """The account that owns all streams."""
 API = "$JS.API."
+AUTH_SUBJECT = "$SYS.REQ.USER.AUTH"
+"""On which the broker asks about logins, in the account of who answers."""
 LOCAL_API = "JSMESH.API."
 """The API by its name in a service's account: its own `$JS.API` would be that of an account without streams."""
 
@@ -41,7 +43,7 @@ def account_of(identity: str) -> str:
     """The NATS account of an identity; the provisioner and the backup work where the streams are."""
     if identity in (PROVISIONER, BACKUP):
         return MESH
-    return f"SVC_{identity.upper()}" if identity in catalog.SERVICES else identity.upper()
+    return f"SVC_{identity.upper()}" if identity in catalog.EVERY_SERVICE else identity.upper()
 
 
 def inbox_prefix(identity: str) -> str:
@@ -99,6 +101,9 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
         case Use.RECORDS:
             yield Right(name, "send", f"record.{name}.>")
             yield _read(name, subjects.records_stream(name))
+        case Use.RESPONSE_CACHE:
+            yield Right(name, "send", f"cache.{name}.>")
+            yield _read(name, subjects.CACHE_STREAM)
         case Use.BLOBS_WRITE:
             yield Right(name, "send", f"blob.{name}.>")
             yield _read(name, subjects.BLOBS_STREAM)
@@ -127,6 +132,8 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
         case Use.STREAM_INFO:
             yield Right(name, "send", f"{API}STREAM.INFO.*")
             yield Right(name, "send", f"{API}CONSUMER.INFO.*.*")
+        case Use.LOGINS:
+            yield Right(name, "serve", AUTH_SUBJECT, account_of(name))
         case Use.REDRIVE:
             yield from (Right(name, "send", f"mesh.*.{one}.>") for one in catalog.INBOXES)
 

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from pydantic_settings import EnvSettingsSource, PydanticBaseSettingsSource
 
 from bulkhead.runtime.process.main import setting_problems
-from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.runtime.settings import FILE_SUFFIX, ServiceSettings
 from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
 from bulkhead_infra.offline_model import MODEL_NAME
@@ -23,17 +23,17 @@ PREFIX = "BULKHEAD_"
 SYSTEM = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
 PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 """Variables that name a provider, as the vendors' own clients read them."""
-MODEL_KNOBS = ("model", "judge_model", "fallback_model", "routes", "providers", "context_tokens")
-"""With the offline model these are not passed on: they name models that it is not."""
+MODEL_KNOBS = ("model", "judge_model", "fallback_model", "routes", "providers", "context_tokens", "tenant_policies")
+"""With the offline model these are not passed on: they name models that it is not, and no data leaves the machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Facts of this run. offline_url: base of the offline model, "" for a real provider."""
+    """Facts of this run. http_ports: by service. offline_url: base of the offline model, "" for a real provider."""
 
     nats_url: str
     redis_url: str
-    http_port: int
+    http_ports: Mapping[str, int]
     offline_url: str
     tenants_file: Path
     drain_timeout_s: float
@@ -72,7 +72,7 @@ def environ_of(
         match setting:
             case Setting.HTTP:
                 # The first replica has the address that everybody knows.
-                own["http_port"] = facts.http_port if instance == 0 else 0
+                own["http_port"] = facts.http_ports[service] if instance == 0 else 0
                 own["http_file"] = run.path / "run" / f"{service}-{instance}.http.json"
             case Setting.CALLERS:
                 own |= {"api_keys_file": run.path / API_KEYS_FILE, "publishers_file": run.path / PUBLISHERS_FILE}
@@ -82,6 +82,8 @@ def environ_of(
                 own["redis_url"] = facts.redis_url
             case Setting.PROVIDER:
                 found |= _provider(facts, outer)
+            case Setting.POLICY:
+                pass  # A knob, with the mesh's own folder otherwise.
             case Setting.LOGIC:
                 if PREFIX + "LOGIC" not in outer:
                     own["logic"] = newest_logic()
@@ -93,12 +95,16 @@ def environ_of(
 
 def setting_errors(service: str, environ: Mapping[str, str]) -> list[str]:
     """Errors in the settings of one service, one line each, found without starting its process."""
-    settings = settings_of(service)
     try:
-        _reading(settings, environ)()
+        lines = settings_from(service, environ).start_problems()
     except ValueError as error:
-        return [f"{service}: {line}" for line in setting_problems(error, settings)]
-    return []
+        lines = setting_problems(error, settings_of(service))
+    return [f"{service}: {line}" for line in lines]
+
+
+def settings_from(service: str, environ: Mapping[str, str]) -> ServiceSettings:
+    """The settings of one service as its process will read them. Raises ValueError."""
+    return _reading(settings_of(service), environ)()
 
 
 def _reading(settings: type[ServiceSettings], environ: Mapping[str, str]) -> type[ServiceSettings]:
@@ -130,4 +136,5 @@ def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
 
 def _knobs(service: str, outer: Mapping[str, str], skip: tuple[str, ...]) -> dict[str, str]:
     wanted = {PREFIX + name.upper() for name in settings_of(service).model_fields if name not in skip}
+    wanted |= {name + FILE_SUFFIX for name in wanted}
     return {name: value for name, value in outer.items() if name.upper() in wanted}

@@ -7,19 +7,38 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from bulkhead.tcp_ports import PortInUse, claim, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import Policy
-from bulkhead_infra.local.environment import setting_errors
+from bulkhead_infra.local.environment import setting_errors, settings_from
 from bulkhead_infra.local.rundir import PUBLISHERS_FILE, RunDir
 from bulkhead_infra.processes.child import Child, NotReady, OnLine, StartFailed
 from bulkhead_infra.processes.http import unready
 from bulkhead_infra.processes.supervised import Probe, Say, Spawn, Unit, all_ready
+from bulkhead_infra.services import SERVICES
+from bulkhead_services.model_gateway.routing import route_rows
+from bulkhead_services.model_gateway.settings import Settings
 
 DEFAULT_TENANT = "demo"
+MODEL_GATEWAY = "model_gateway"
 FRONT = "gateway"
 """The service that people reach: a mesh serves as soon as one replica of it is ready."""
+DOORS = "doors"
+
+
+def http_ports(wanted: int, doors: int | None) -> dict[str, int]:
+    """The port of each service that listens, by its name. doors: None takes the usual one, or a free one when that is
+    taken. Raises PortInUse."""
+    own = claim(wanted, "the gateway's HTTP port")
+    if doors is not None:
+        return {FRONT: own, DOORS: claim(doors, "the port of doors")}
+    try:
+        return {FRONT: own, DOORS: claim(SERVICES[DOORS].port, "the port of doors")}
+    except PortInUse:
+        return {FRONT: own, DOORS: free_port()}
 
 
 def hand_out_keys(run: RunDir, rules: Policy, services: Iterable[str]) -> None:
@@ -47,6 +66,15 @@ def check_settings(services: Iterable[str], environ: Callable[[str], Mapping[str
     """Check the settings of every service before any process runs. Raises StartFailed with all errors."""
     if lines := [line for service in services for line in setting_errors(service, environ(service))]:
         raise StartFailed("\n  ".join(("these settings do not fit; nothing was started:", *lines)))
+
+
+def model_routes(services: Iterable[str], environ: Callable[[str], Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Rows of the model gateway's routes, without secrets; none where it does not run."""
+    if MODEL_GATEWAY not in services:
+        return []
+    settings = settings_from(MODEL_GATEWAY, environ(MODEL_GATEWAY))
+    assert isinstance(settings, Settings)
+    return route_rows.rows(settings)
 
 
 async def serving(units: Sequence[Unit], services: Sequence[Unit], timeout_s: float, say: Say) -> asyncio.Task[None]:

@@ -28,8 +28,9 @@ RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|pr
 GARBAGE = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
 RECOVERY_APART_S = 10.0
 SETTLING = re.compile(
-    r"\[WRN\] JetStream (?:error response for stream INBOX_\w+ create source consumer TIMERS_\w+: stream not found"
-    r"|source stream \"TIMERS_\w+\" for stream \S+ > INBOX_\w+. was recreated, resetting source state)"
+    r"\[WRN\] JetStream (?:error response for stream INBOX_\w+ create source consumer (?:TIMERS|PUBLISHED)_\w+: "
+    r"stream not found"
+    r"|source stream \"(?:TIMERS|PUBLISHED)_\w+\" for stream \S+ > INBOX_\w+. was recreated, resetting source state)"
 )
 """While the broker reads its store, it has inboxes before the timers that they take from; it finds them by itself."""
 MIB = 1024 * 1024

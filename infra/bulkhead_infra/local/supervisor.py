@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from bulkhead.tcp_ports import PortInUse, claim, free_port
+from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local import starts
@@ -54,10 +54,10 @@ class LocalMesh:
 
     scale: replicas per service (default 1; 0 leaves it out). durability: `power` (fsync before every ack) or
     `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
-    service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
-    on_event what people should know. retention: when ended tasks are purged. given: what it does not run itself.
-    ready_timeout_s: after it the start goes on without processes that are late, if the gateway is ready. Raises
-    EXPECTED.
+    service. http_port, doors_port: as `starts.http_ports` takes them, 0 a free one. modules: another module for a
+    service (tests). on_line gets (process, line), on_event what people should know. retention: when ended tasks are
+    purged. given: what it does not run itself. ready_timeout_s: after it the start goes on without processes that are
+    late, if the gateway is ready. Raises EXPECTED.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class LocalMesh:
         extra_env: Mapping[str, Mapping[str, str]] | None = None,
         shards: Mapping[str, int] | None = None,
         http_port: int = 0,
+        doors_port: int | None = 0,
         services: Sequence[str] = START_ORDER,
         modules: Mapping[str, str] | None = None,
         on_line: OnLine | None = None,
@@ -91,12 +92,13 @@ class LocalMesh:
         self._scale = {name: (scale or {}).get(name, 1) for name in START_ORDER if name in services}
         self._offline, self._offline_arguments = offline_model, tuple(offline_model_arguments)
         self._tenants_file = (tenants or policy.TENANTS_FILE).resolve()
-        self._shards, self._wanted_http_port = dict(shards or {}), http_port
+        self._shards, self._wanted_ports = dict(shards or {}), (http_port, doors_port)
         self._modules, self._extra = modules or {}, extra_env or {}
         self._on_line, self._on_event = on_line, on_event
         self._environ = resolved(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
+        self._routes: list[dict[str, Any]] = []
         self._retention, self._given, self._store_gib = retention, given, given.store_gib
         given.check()
         self._late: asyncio.Task[None] | None = None
@@ -134,7 +136,12 @@ class LocalMesh:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._facts.http_port}"
+        return f"http://127.0.0.1:{self._facts.http_ports[starts.FRONT]}"
+
+    @property
+    def doors_url(self) -> str:
+        """The address that outside agents call."""
+        return f"http://127.0.0.1:{self._facts.http_ports[starts.DOORS]}"
 
     @property
     def nats_url(self) -> str:
@@ -175,7 +182,9 @@ class LocalMesh:
             "nats_url": self.nats_url,
             "nats_monitor_url": self.monitor_url,
             "http_url": self.url,
+            "doors_url": self.doors_url,
             "model_url": self.model_url,
+            "routes": self._routes,
             "redis_port": 0 if self._given.redis_url else self._redis.port,
             "own_broker": not self._given.nats_url,
             "replicas": self._given.replicas,
@@ -215,6 +224,12 @@ class LocalMesh:
         unit = self._service(service, instance)
         unit.start()
         await unit.wait_ready(self._ready_timeout_s)
+        return instance
+
+    async def stop_replica(self, service: str) -> int:
+        """One replica fewer, the youngest: drained and forgotten; returns its instance. Raises KeyError."""
+        instance = max(int(name.rpartition("-")[2]) for name in self.units if _service_of(name) == service)
+        await self.units.pop(f"{service}-{instance}").stop()
         return instance
 
     async def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
@@ -287,7 +302,9 @@ class LocalMesh:
         starts.hand_out_keys(self._run, rules, self._scale)
         accounts = render.accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
         self._plan(accounts)
-        starts.check_settings((name for name in self._scale if name not in self._modules), self._environ_of)
+        own = [name for name in self._scale if name not in self._modules]
+        starts.check_settings(own, self._environ_of)
+        self._routes = starts.model_routes(own, self._environ_of)
         layout = await self._start_infrastructure()
         services = [self._service(name, number) for name, count in self._scale.items() for number in range(count)]
         for unit in services:
@@ -301,7 +318,7 @@ class LocalMesh:
     def _plan(self, accounts: str) -> None:
         """Choose ports and addresses; nothing is started yet. Raises PortInUse, StartFailed."""
         path = self._run.path
-        http_port = claim(self._wanted_http_port, "the gateway's HTTP port")
+        http_ports = starts.http_ports(*self._wanted_ports)
         plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability, store_gib=self._broker_gib)
         self._broker = NatsServer(plan, accounts, self._environ, self._line(BROKER))
         self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
@@ -309,7 +326,7 @@ class LocalMesh:
         self._facts = RunFacts(
             nats_url=self.nats_url,
             redis_url=self.redis_url,
-            http_port=http_port,
+            http_ports=http_ports,
             offline_url=f"http://127.0.0.1:{self._model_port}/v1" if self._offline else "",
             tenants_file=self._tenants_file,
             drain_timeout_s=self._drain_timeout_s,

@@ -51,7 +51,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """With which sequence a durable that is made begins, and from which on a stream that gets its source fetches it."""
+    """With which sequence a durable that is made begins, and from which on a source of another stream is fetched."""
 
     durables: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
@@ -193,6 +193,7 @@ class _Provisioner:
 
     async def run(self) -> None:
         configs = [self._begun(config) for config in streams(self._layout)]
+        await asyncio.gather(*(self._narrowed(one) for one in configs if one.get("subjects") and "sources" in one))
         derived = [one for one in configs if "sources" in one]
         await asyncio.gather(*(self._stream(one) for one in configs if "sources" not in one))
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" in one))
@@ -200,10 +201,22 @@ class _Provisioner:
         await asyncio.gather(*(self._durables(name) for name in {name for name, _ in durables(self._layout)}))
 
     def _begun(self, config: Config) -> Config:
-        first = self._begin.sources.get(config["name"], 1)
-        if first == 1:
+        first, sources = self._begin.sources, config.get("sources", ())
+        if not any(first.get(source["name"], 1) > 1 for source in sources):
             return config
-        return config | {"sources": [source | {"opt_start_seq": first} for source in config["sources"]]}
+        begun = [source | {"opt_start_seq": max(1, first.get(source["name"], 1))} for source in sources]
+        return config | {"sources": begun}
+
+    async def _narrowed(self, config: Config) -> None:
+        """Take from a stream that is there the subjects that go to others: no two may hold one."""
+        name = config["name"]
+        try:
+            found = (await self._ask(f"STREAM.INFO.{name}", {}))["config"]
+        except _Refused:
+            return  # There is none yet.
+        if set(found.get("subjects") or ()) != set(config["subjects"]):
+            changed, way = found | {"subjects": config["subjects"]}, "start the version that made it"
+            await self._change(f"stream {name}", f"STREAM.UPDATE.{name}", changed, ["subjects"], way)
 
     async def _stream(self, config: Config) -> None:
         name, most = config["name"], config["max_bytes"]
@@ -226,6 +239,7 @@ class _Provisioner:
                 "BULKHEAD_STORE_GIB), or purge ended tasks first (python -m bulkhead_infra.nats.purge; in containers "
                 "`upkeep` does it, with a shorter BULKHEAD_RETENTION)"
             )
+        config = _as_restored(config, found["config"])
         wrong = differences(config, found["config"])
         if not wrong:
             return
@@ -324,6 +338,16 @@ class _Provisioner:
     @property
     def _in_cluster(self) -> bool:
         return bool(self._client._server_info.get("cluster"))
+
+
+def _as_restored(config: Config, found: Mapping[str, Any]) -> Config:
+    """Settings with the beginnings of sources that a restore set: without those, a change of anything would let the
+    broker fetch once more what the stream holds already."""
+    first = {one["name"]: one["opt_start_seq"] for one in found.get("sources") or () if one.get("opt_start_seq")}
+    if not first or "sources" not in config:
+        return config
+    begun = [one | ({"opt_start_seq": first[one["name"]]} if one["name"] in first else {}) for one in config["sources"]]
+    return config | {"sources": begun}
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

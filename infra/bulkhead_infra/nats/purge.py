@@ -4,9 +4,9 @@ In: a broker, a Retention. Out: what was removed. A task counts as ended when th
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
 unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
 that was leased; what may yet be handled stays. Books of the mesh's own (places, checkpoints of the ledger, reservations
-of several tasks in one message) are cut to what a start may read. The gateway's inbox goes last: a purge that is cut
-off finds the task again, and doing it again changes nothing. The provisioner removes and may not read; what has ended
-is read under the operator's identity. Neither key is kept open.
+of several tasks in one message) are cut to what a start may read, and facts about logins by their age. The gateway's
+inbox goes last: a purge that is cut off finds the task again, and doing it again changes nothing. The provisioner
+removes and may not read; what has ended is read under the operator's identity. Neither key is kept open.
 
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
@@ -37,19 +37,19 @@ from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
-from bulkhead_infra.identity import keys
+from bulkhead_infra.identity import keys, policy
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.identity.rights import API
 from bulkhead_infra.nats import stream_reads
-from bulkhead_infra.nats.trimming import trim_checkpoints, trim_places, trim_reservations
+from bulkhead_infra.nats.trimming import trim_checkpoints, trim_logins, trim_places, trim_reservations
 
 DAY_S = 24 * 3600
 DEFAULT_RETENTION_S = 30 * DAY_S
 MIN_RETENTION_S = bounds.MAX_TASK_DEADLINE_MS // 1000 + DAY_S
 """Until then a grant of the task may hold, and its records and halts are what keeps a call from being made again; and
 until then the day's money is counted from its facts."""
-GATEWAY = subjects.inbox_stream("gateway")
+GATEWAY, PUBLISHED = subjects.inbox_stream("gateway"), subjects.published_stream("")
 ENDS: Mapping[str, tuple[type[Body], ...]] = {
     "planner": (TaskEnded,),
     "gateway": (TaskEnded, TaskRejected),
@@ -84,7 +84,7 @@ class Retention:
             raise PurgeError(
                 f"no such stream to purge: {', '.join(sorted(unknown))}; there are {', '.join(_filters(('t', 't')))}"
             )
-        if stream in (GATEWAY, subjects.JOURNAL_STREAM):
+        if stream in (GATEWAY, subjects.JOURNAL_STREAM) or stream.startswith(PUBLISHED):
             # The journal is made of the inboxes: what went from it alone would be copied there again.
             return max(self.default_s, *self.streams.values(), 0)
         return self.streams.get(stream, self.default_s)
@@ -126,6 +126,10 @@ def _filters(task: Task) -> dict[str, tuple[str, ...]]:
     found[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
     found[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}",)
     found[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}",)
+    if name.startswith(subjects.PUBLISHER):
+        # A task that a publisher began bears its name: nobody else's stream holds the request.
+        publisher = name.partition("-")[0]
+        found[subjects.published_stream(publisher)] = (f"mesh.{publisher}.gateway.{part}.{tenant}.{name}",)
     found[GATEWAY] = (f"mesh.*.gateway.{part}.{tenant}.{name}",)
     return found
 
@@ -170,16 +174,20 @@ async def _purge(
                 messages.update(counts)
     if not dry_run:
         old = now_unix_ms - int(retention.of(subjects.JOURNAL_STREAM) * 1000)
-        for trim in (trim_places, trim_checkpoints, partial(trim_reservations, until_unix_ms=old)):
-            messages.update(await trim(reader, partial(_ask, remover), ends))
+        ask = partial(_ask, remover)
+        for trim in (trim_places, trim_checkpoints):
+            messages.update(await trim(reader, ask, ends))
+        for trim_old in (trim_reservations, trim_logins):
+            messages.update(await trim_old(reader, ask, ends, old))
     return Purged(tasks, dict(messages))
 
 
 async def _ends(bus: JetStreamBus) -> dict[str, int]:
     """The first sequence of every stream that this purge must not touch. Raises BusError, PurgeError."""
+    published = [subjects.published_stream(name) for name in policy.load().publishers]
     return {
         stream: 1 + int((await _ask(bus, f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
-        for stream in _filters(("t", "t"))
+        for stream in (*_filters(("t", "t")), *published)
     }
 
 
@@ -274,8 +282,8 @@ async def _remove(
     """One task from every stream that need not hold it any longer. Raises BusError, PurgeError."""
     counts: dict[str, int] = {}
     for stream, filters in _filters(task).items():
-        if age_ms < retention.of(stream) * 1000:
-            continue
+        if age_ms < retention.of(stream) * 1000 or stream not in ends:
+            continue  # Of a publisher that policy no longer names, the stream's own bound of age takes it.
         for subject in filters:
             answer = await _ask(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": ends[stream]})
             counts[stream] = counts.get(stream, 0) + int(answer.get("purged", 0))

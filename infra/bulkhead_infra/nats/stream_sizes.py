@@ -10,12 +10,16 @@ the rest.
 
 GIB = 1024**3
 MIB = 1024**2
+PUBLISHED = "PUBLISHED"
+MIN_PUBLISHED = 4 * MIB
 MIN_STORE_GIB, MAX_STORE_GIB = 4, 1024 * 1024
 UNSAID = {
     "INBOX": 4 * GIB,
+    PUBLISHED: GIB,
     "RECORDS": 4 * GIB,
     "TIMERS": 4 * GIB,
     "BLOBS": 32 * GIB,
+    "CACHE": GIB,
     "KV": 256 * MIB,
     "DEAD": 4 * GIB,
     "JOURNAL": 16 * GIB,
@@ -46,9 +50,17 @@ class StoreTooSmall(ValueError):
 
 def bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
     """Bytes by name. Raises StoreTooSmall."""
+    publishers = sum(name.startswith(PUBLISHED) for name in names)
     if not store_gib:
-        return {name: UNSAID[name.partition("_")[0]] for name in names}
+        most = {name: UNSAID[name.partition("_")[0]] for name in names}
+        return {name: _published(most[name], publishers, name) for name in names}
     if not MIN_STORE_GIB <= store_gib <= MAX_STORE_GIB:
         way = "`python -m bulkhead_infra.capacity --tasks-per-day N` tells how much so many tasks need"
         raise StoreTooSmall(f"a store of {store_gib} GiB: write {MIN_STORE_GIB} to {MAX_STORE_GIB}; {way}")
-    return {name: store_gib * GIB * PERCENT.get(name, 1) // 100 for name in names}
+    most = {name: store_gib * GIB * PERCENT.get(name, 1) // 100 for name in names}
+    return {name: _published(most[name], publishers, name) for name in names}
+
+
+def _published(most: int, publishers: int, name: str) -> int:
+    """All outside publishers together have one share: no more of them fill a larger part of the gateway's inbox."""
+    return max(MIN_PUBLISHED, most // publishers) if name.startswith(PUBLISHED) else most

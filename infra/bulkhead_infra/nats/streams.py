@@ -9,7 +9,8 @@ from typing import Any
 
 from bulkhead_contracts import bounds as contract_bounds
 from bulkhead_contracts import catalog, subjects
-from bulkhead_infra.nats.stream_sizes import bounds
+from bulkhead_infra.identity import policy
+from bulkhead_infra.nats.stream_sizes import PUBLISHED, bounds
 
 PRIORITY_GROUP = "replicas"
 """As libs/bulkhead/bus/jetstream/pull_consumer.py names it."""
@@ -17,6 +18,10 @@ PRIORITY_GROUP = "replicas"
 DUPLICATE_WINDOW_S = 120
 LEAST_DUPLICATE_WINDOW_S = 0.1
 """The least there is: a blob's subject is written once anyway, so that remembering ids costs and gives nothing."""
+PUBLISHED_MAX_AGE_S = 30 * 24 * 3600
+"""How long a publisher's message counts towards its bound: as long as an ended task is kept, where nobody says else."""
+PUBLISHED_BYTES_PER_MESSAGE = 4_096
+"""A publisher's bound in messages follows from its bytes: each may be answered with a refusal, which takes room too."""
 TIMERS_MAX_AGE_S = 2 * contract_bounds.MAX_TASK_DEADLINE_MS // 1000
 ACK_WAIT_S = 2.5
 MAX_ACK_PENDING = 4_096
@@ -31,13 +36,15 @@ class Layout:
     """shards: durables per inbox, where there is more than one. replicas: 1 on a single server.
 
     store_gib: disk given to the broker, of which each stream gets its share; 0: nobody said, streams that exist keep
-    their bounds. ranked: replicas keep their shards by rank, which programs before ADR 0017 cannot read.
+    their bounds. ranked: replicas keep their shards by rank, which programs before ADR 0017 cannot read. publishers:
+    the outside ones, each with a stream of its own.
     """
 
     shards: Mapping[str, int] = field(default_factory=dict)
     replicas: int = 1
     store_gib: int = 0
     ranked: bool = True
+    publishers: tuple[str, ...] = field(default_factory=lambda: tuple(policy.load().publishers))
 
     def shards_of(self, service: str) -> int:
         """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""
@@ -53,15 +60,23 @@ def streams(layout: Layout) -> list[Config]:
     """All streams; a source stands before what is made of it. Raises StoreTooSmall."""
     made = [
         *(_timers(name, layout) for name in catalog.DECIDERS),
+        *(_published(name, layout) for name in layout.publishers),
         *(_inbox(name, layout) for name in catalog.INBOXES),
         *(_records(name, layout) for name in catalog.DOERS),
         _blobs(layout),
+        _cache(layout),
         _control(layout),
         _dead_letters(layout),
         _journal(layout),
     ]
     most = bounds([one["name"] for one in made], layout.store_gib)
-    return [{**one, "max_bytes": most[one["name"]]} for one in made]
+    return [_bounded(one, most[one["name"]]) for one in made]
+
+
+def _bounded(config: Config, max_bytes: int) -> Config:
+    """The stream with its share of the disk."""
+    most = {"max_msgs": max_bytes // PUBLISHED_BYTES_PER_MESSAGE} if config["name"].startswith(PUBLISHED) else {}
+    return {**config, "max_bytes": max_bytes, **most}
 
 
 def durables(layout: Layout) -> list[tuple[str, Config]]:
@@ -107,7 +122,17 @@ def _inbox(name: str, layout: Layout) -> Config:
         same = ".".join(f"{{{{wildcard({place})}}}}" for place in (1, 2, 3))
         fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{same}"}
         config["sources"] = [{"name": subjects.timers_stream(name), "subject_transforms": [fired]}]
+    if name == "gateway":
+        # What is said outside is copied from streams of the publishers' own, so that each fills its own bound.
+        inside = sorted(sender for sender, to in catalog.MESH_EDGES if to == name and sender != catalog.PUBLISHER)
+        config["subjects"] = [f"mesh.{sender}.{name}.>" for sender in inside]
+        config["sources"] = [{"name": subjects.published_stream(one)} for one in layout.publishers]
     return config
+
+
+def _published(name: str, layout: Layout) -> Config:
+    stream, heard = subjects.published_stream(name), [f"mesh.{name}.gateway.>"]
+    return _stream(stream, layout, f"What {name} says", subjects=heard, max_age=_ns(PUBLISHED_MAX_AGE_S))
 
 
 def _timers(name: str, layout: Layout) -> Config:
@@ -128,6 +153,13 @@ def _blobs(layout: Layout) -> Config:
     limits = {"max_msg_size": contract_bounds.MAX_STORED_BLOB_BYTES, "duplicate_window": _ns(LEAST_DUPLICATE_WINDOW_S)}
     told = "Content by digest, written once"
     return _stream(subjects.BLOBS_STREAM, layout, told, subjects=["blob.>"], **once, **limits)
+
+
+def _cache(layout: Layout) -> Config:
+    # What is new takes the place of what is old, in its own place and where the stream is full: it can all be had anew.
+    places = {"discard": "old", "max_msgs_per_subject": 1, "max_age": _ns(contract_bounds.MAX_CACHE_TTL_S)}
+    again = {"duplicate_window": _ns(LEAST_DUPLICATE_WINDOW_S)}
+    return _stream(subjects.CACHE_STREAM, layout, "Answers to give again", subjects=["cache.>"], **places, **again)
 
 
 def _control(layout: Layout) -> Config:

@@ -14,6 +14,7 @@ from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LedgerCheckpointed
+from bulkhead_contracts.identity import LOGINS_BOOK
 from bulkhead_contracts.task import PlacesGiven
 
 GATEWAY, BOOKS = subjects.inbox_stream("gateway"), subjects.inbox_stream("journal")
@@ -24,6 +25,7 @@ CHECKPOINT, SEALS, PARTS = (
 )
 """Checkpoints of the ledger: see budget's checkpoint.py."""
 MARKS, TOGETHER = subjects.mesh("budget", "journal", "ledger", "ledger"), "mesh.budget.journal.*.ledger.*"
+LOGINS = subjects.mesh("identity", "journal", subjects.EVERYBODY, LOGINS_BOOK)
 KEPT_CHECKPOINTS = 2
 """Whoever has read that the last but one is the newest, and has not read its parts yet, must find them."""
 Ask = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
@@ -60,7 +62,7 @@ async def _trim_copies(reader: Bus, ask: Ask, until: int) -> int:
 
 def is_trimmed(subject: str) -> bool:
     """Whether it is a book of the mesh's own, of which the oldest leave the inbox, and a moment later the journal."""
-    return subject == PLACES or any(matches(one, subject) for one in (CHECKPOINT, TOGETHER))
+    return subject == PLACES or any(matches(one, subject) for one in (CHECKPOINT, TOGETHER, LOGINS))
 
 
 def _places(stored: Stored | None) -> PlacesGiven | None:
@@ -88,14 +90,25 @@ async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], unti
     needed = await _needed(reader)
     if not needed:
         return {}
-    removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
     counted = min(ends[BOOKS], *(seal.journal_sequence for _, seal in needed))
-    for subject, count in (await _subjects(ask, TOGETHER)).items():
+    return await _trim_old(reader, ask, TOGETHER, counted, until_unix_ms)
+
+
+async def trim_logins(reader: Bus, ask: Ask, ends: Mapping[str, int], until_unix_ms: int) -> dict[str, int]:
+    """Facts about logins that were stored before that; the newest stays. Raises BusError, and what `ask` raises."""
+    removed = await _trim_old(reader, ask, LOGINS, ends[BOOKS], until_unix_ms)
+    return {stream: count for stream, count in removed.items() if count}  # Most meshes have no such facts.
+
+
+async def _trim_old(reader: Bus, ask: Ask, pattern: str, before: int, until_unix_ms: int) -> dict[str, int]:
+    """Messages of these subjects that are old, and have a sequence before that one; the newest of each stays."""
+    removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
+    for subject, count in (await _subjects(ask, pattern)).items():
         newest = await reader.last(BOOKS, subject)
         if subject == MARKS or newest is None:
             continue  # Each mark of a rebuild names the one before.
         old = await last_before(reader, BOOKS, subject, until_unix_ms, newest.sequence)
-        if gone := await _purge(ask, BOOKS, filter=subject, seq=min(counted, newest.sequence, old + 1)):
+        if gone := await _purge(ask, BOOKS, filter=subject, seq=min(before, newest.sequence, old + 1)):
             removed[BOOKS] += gone
             kept = count - gone
             removed[subjects.JOURNAL_STREAM] += await _purge(ask, subjects.JOURNAL_STREAM, filter=subject, keep=kept)

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bulkhead_infra.kubernetes import overlays
 from bulkhead_infra.render import (
     agreement,
     asyncapi,
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def wanted() -> dict[Path, str]:
     """Every generated file with its text."""
     from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference)]
-    from_tree = [part.files(ROOT) for part in (packaging, readmes)]
+    from_tree = [part.files(ROOT) for part in (packaging, readmes, overlays)]
     return {ROOT / name: text for files in (*from_code, *from_tree) for name, text in files.items()}
 
 
@@ -59,6 +60,8 @@ def _write(*, check: bool) -> int:
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     folders = {path.parent for path in files if path.parent.name == "schemas"}
     stray = [path for folder in folders if folder.is_dir() for path in folder.glob("*.json") if path not in files]
+    rendered = (path for part in overlays.RENDERED for path in (ROOT / part).rglob("*") if path.is_file())
+    stray += [path for path in rendered if path not in files]
     for path in (*stale, *stray):
         print(f"{'differs' if check else 'written'}: {path.relative_to(ROOT)}", file=sys.stderr)
     if check:

@@ -65,7 +65,7 @@ def _broker(name: str) -> str:
 {image("nats")}
     mem_limit: 1g
     stop_grace_period: 20s
-    networks: [bus, bus-clients]
+    networks: [bus, bus-clients, bus-doors]
     environment: {_who(name)}
     volumes: ["keys_nats:{IDENTITY}:ro", "{_store(name)}"]
 {probe("nats")}

@@ -13,12 +13,13 @@ from bulkhead_infra.docker.image_contents import IMAGES, OTHER_OWNERS
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place, ServicePolicy
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.services import SERVICES, SHARED_MEMORY_MIB, Row, Setting
+from bulkhead_infra.services import SERVICES, SHARED_MEMORY_MIB, Row, Setting, port_variable
 
 FILE = "docker-compose.yml"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
 MODEL_PORT = 8000
 TENANTS = "/bulkhead/tenants.yaml"
+POLICY = "/bulkhead/policy"
 ANCHORS = """\
 x-contained: &contained
   read_only: true
@@ -123,7 +124,7 @@ INFRASTRUCTURE = """\
 {nats}
     mem_limit: 1g
     stop_grace_period: 20s
-    networks: [bus, bus-clients]
+    networks: [bus, bus-clients, bus-doors]
     volumes: ["keys_nats:{identity}:ro", "data_nats:{data}"]
 {probe_nats}
     depends_on:
@@ -152,12 +153,16 @@ INFRASTRUCTURE = """\
   # Receives traces when BULKHEAD_OTLP_ENDPOINT=http://phoenix:6006 is set. This image was never run where this file was
   # made (no registry there); the same program from PyPI was.
   phoenix:
-    image: ${{BULKHEAD_PHOENIX_IMAGE:-arizephoenix/phoenix:latest}}
+    image: ${{BULKHEAD_PHOENIX_IMAGE:-arizephoenix/phoenix:version-11.0.0-nonroot}}
     profiles: [observability]
     restart: unless-stopped
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    pids_limit: 128
+    cpus: 1.0
     mem_limit: 1g
     logging: *logging
-    networks: [bus, bus-clients, clients]
+    networks: [bus, bus-clients, bus-doors, observability]
     ports: ["127.0.0.1:${{BULKHEAD_PHOENIX_PORT:-6006}}:6006"]
 
 """
@@ -165,11 +170,14 @@ NETWORKS = """\
 networks:
   # Nobody listens here but the broker.
   bus: {internal: true}
-  # The broker and the gateway, which listens: so that no other service can call it.
+  # The broker and the gateway, which listens: so that no other service can call it. The same for doors.
   bus-clients: {internal: true}
+  bus-doors: {internal: true}
   redis: {internal: true}
-  # These lead outside.
+  # These lead outside; on `observability` is nobody but the receiver of traces, for its port.
   clients: {}
+  doors: {}
+  observability: {}
   providers: {}
   tools: {}
 
@@ -199,7 +207,7 @@ def _service(name: str, row: Row, rights: ServicePolicy) -> str:
     lines = [f"  {name}:", "    <<: *service", image(name)]
     if row.memory_mib != SHARED_MEMORY_MIB:
         lines.append(f"    mem_limit: {row.memory_mib}m")
-    networks = _networks(rights.reaches)
+    networks = _networks(name, rights.reaches)
     if networks != ["bus"]:
         lines.append(f"    networks: [{', '.join(networks)}]")
     lines += ["    environment:", "      <<: *environment", *(f"      {line}" for line in _settings(name, row))]
@@ -208,9 +216,11 @@ def _service(name: str, row: Row, rights: ServicePolicy) -> str:
         volumes.append(f"documents:{DATA}")
     if Setting.TENANTS in row.environment:
         volumes.append(f"${{BULKHEAD_TENANTS:-./infra/bulkhead_infra/identity/tenants.yaml}}:{TENANTS}:ro")
+    if Setting.POLICY in row.environment:
+        volumes.append(f"${{BULKHEAD_POLICY:-./infra/bulkhead_infra/policy}}:{POLICY}:ro")
     lines.append(f"    volumes: [{', '.join(f'{chr(34)}{volume}{chr(34)}' for volume in volumes)}]")
     if row.port:
-        port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{BULKHEAD_HTTP_PORT:-{row.port}}}:{row.port}"
+        port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{{port_variable(name)}:-{row.port}}}:{row.port}"
         lines.append(f'    ports: ["{port}"]')
     if Place.REDIS in rights.reaches:
         lines += [
@@ -249,6 +259,8 @@ def _given(setting: Setting, row: Row) -> tuple[str, ...]:
             return ("BULKHEAD_HTTP_HOST: 0.0.0.0", f'BULKHEAD_HTTP_PORT: "{row.port}"')
         case Setting.TENANTS:
             return (f"BULKHEAD_TENANTS_FILE: {TENANTS}",)
+        case Setting.POLICY:
+            return (f"BULKHEAD_POLICY_DIR: {POLICY}",)
         case Setting.CALLERS:
             return (
                 f"BULKHEAD_API_KEYS_FILE: {IDENTITY}/api_keys.json",
@@ -268,9 +280,12 @@ def _given(setting: Setting, row: Row) -> tuple[str, ...]:
             assert_never(setting)
 
 
-def _networks(reaches: frozenset[Place]) -> list[str]:
-    bus = "bus-clients" if Place.CLIENTS in reaches else "bus"
-    return [bus, *sorted(place.value for place in reaches if place is not Place.DOCUMENTS)]
+def _networks(name: str, reaches: frozenset[Place]) -> list[str]:
+    """The service's networks. Those that people call have each their own: none can call another."""
+    own = Place.CLIENTS.value if name == "gateway" else name
+    bus = f"bus-{own}" if Place.CLIENTS in reaches else "bus"
+    others = (place for place in reaches if place is not Place.DOCUMENTS)
+    return [bus, *sorted(own if place is Place.CLIENTS else place.value for place in others)]
 
 
 def probe(name: str) -> str:

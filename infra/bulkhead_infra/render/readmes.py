@@ -33,7 +33,7 @@ def _lines(direction: str, messages: dict[str, list[str]]) -> Iterator[str]:
 def files(root: Path) -> dict[str, str]:
     """READMEs of the services that have one with markers, with their table renewed."""
     found = {}
-    for service in catalog.SERVICES:
+    for service in catalog.EVERY_SERVICE:
         path = root / "services" / "bulkhead_services" / service / "README.md"
         if not path.is_file():
             continue

@@ -1,7 +1,7 @@
-"""The reference pages of docs/: commands, settings, limits, messages, HTTP and tools, each rendered from its source.
+"""The reference pages of docs/, each rendered from its source.
 
-In: the typer app behind the installed command, the settings classes, bounds.py, the catalog, the OpenAPI document and
-tools.yaml. Out: Markdown files.
+In: the typer app behind the installed command, the settings classes, bounds.py, the catalog, the OpenAPI document, the
+features of providers and tools.yaml. Out: Markdown files.
 """
 
 import inspect
@@ -24,6 +24,7 @@ from bulkhead_contracts import catalog
 from bulkhead_contracts.quota import Quota
 from bulkhead_infra.composition import settings_of
 from bulkhead_services.gateway.http.openapi import openapi
+from bulkhead_services.model_gateway.providers import features
 
 FOLDER = "docs/reference"
 NOTE = "<!-- rendered by `make render`: change {source} -->"
@@ -46,6 +47,7 @@ def files() -> dict[str, str]:
         "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _limits()),
         "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _messages()),
         "http": ("HTTP", "services/bulkhead_services/gateway/http/openapi.py", _http()),
+        "providers": ("Providers", "services/bulkhead_services/model_gateway/providers/features.py", features.page()),
         "tools": ("tools.yaml", "libs/bulkhead/tools/tools.yaml", _tools()),
     }
     return {
@@ -125,7 +127,7 @@ def _settings() -> str:
         "gives the setting NAME the content of a file. Lists and objects are JSON.\n"
     )
     parts = [head, _settings_of("Every service", ServiceSettings, {})]
-    for service in catalog.SERVICES:
+    for service in catalog.EVERY_SERVICE:
         settings = settings_of(service)
         own = {n: f for n, f in settings.model_fields.items() if repr(f) != repr(ServiceSettings.model_fields.get(n))}
         if own:

@@ -23,6 +23,7 @@ def settings(port: int) -> dict[str, str]:
         "BULKHEAD_MODEL": MODEL_NAME,
         "BULKHEAD_FREE_MODELS": f'["{MODEL_NAME}"]',
         "BULKHEAD_CONTEXT_TOKENS": str(CONTEXT_TOKENS),
+        "BULKHEAD_PROMPTS": "short",
     }
 
 

@@ -28,12 +28,26 @@ READABLE = 0o644
 
 def write_tenants(path: Path, packs: Sequence[str]) -> Path:
     """One row, referenced by all others: YAML of three hundred rows takes a second to read. Raises PackError."""
-    tools = [row.spec.name for row in rows(tuple(packs))]
-    every = {"tools": tools, "document_scopes": ["default"], "task": TASK, "day": DAY}
+    specs = [row.spec for row in rows(tuple(packs))]
+    tools, writes = [spec.name for spec in specs], [spec.name for spec in specs if spec.effect == "write"]
+    every = {"tools": tools, "default_writes": writes, "document_scopes": ["default"], "task": TASK, "day": DAY}
     lines = [f"{DEFAULT_TENANT}: &every {json.dumps(every)}", *(f"{name}: *every" for name in TENANTS)]
     path.write_text("tenants:\n" + "".join(f"  {line}\n" for line in lines))
     path.chmod(READABLE)
     return path
+
+
+PERMIT_ALL = '@id("tests")\npermit (principal, action, resource);\n'
+"""Tests of agents are about what agents do: nobody is there to ask. `policy_dir` among the settings gives another."""
+
+
+def write_policy(folder: Path) -> Path:
+    """A policy that asks about nothing."""
+    folder.mkdir(exist_ok=True)
+    (folder / "default.cedar").write_text(PERMIT_ALL)
+    folder.chmod(0o755)
+    (folder / "default.cedar").chmod(READABLE)
+    return folder
 
 
 def variables(knobs: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import SERVICES, Setting
-from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_tenants
+from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_policy, write_tenants
 from bulkhead_infra.stages.relay_faults import Relayed
 from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
 
@@ -74,6 +74,7 @@ class Containers(Relayed):
         (self._folder / "test").mkdir()
         self._keys = KeyFile(self._folder / "test" / "api_keys.json")
         write_tenants(self._folder / "test" / "tenants.yaml", self._wishes.packs)
+        write_policy(self._folder / "test" / "policy")
         (self._folder / "test").chmod(0o755)
         try:
             await self._dock.open()
@@ -87,9 +88,12 @@ class Containers(Relayed):
     async def _open(self) -> None:
         gateway = self._dock.gateway
         await self._make_keys()
-        broker_port, http_port, model_port = free_port(), free_port(), free_port()
+        broker_port, model_port = free_port(), free_port()
+        http_ports = {name: free_port() for name, row in SERVICES.items() if row.port}
         self._broker_port = broker_port
-        self.url, self.model_url = f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{model_port}"
+        self.url, self.doors_url, self.model_url = (
+            f"http://127.0.0.1:{port}" for port in (http_ports["gateway"], http_ports["doors"], model_port)
+        )
         await self._start(KEEPER, image="provisioner", entrypoint=["python3", "-c", KEEP], volumes={"data_nats": DATA})
         in_memory = {DATA: f"size=64m,uid={USER},mode=0700"}
         await asyncio.gather(
@@ -103,7 +107,7 @@ class Containers(Relayed):
         for name in SERVICES:
             self._wires[name] = await self._way(gateway, broker_port)
         knobs = await self._reachable(self._wishes.knobs, gateway)
-        await asyncio.gather(*(self._start_service(name, knobs, gateway, http_port) for name in SERVICES))
+        await asyncio.gather(*(self._start_service(name, knobs, gateway, http_ports.get(name, 0)) for name in SERVICES))
         await self.ready(READY_S)
 
     async def _make_keys(self) -> None:
@@ -124,7 +128,7 @@ class Containers(Relayed):
         volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
         if Place.DOCUMENTS in policy.load().services[name].reaches:
             volumes["documents"] = DATA
-        if {Setting.CALLERS, Setting.TENANTS} & set(row.environment):
+        if {Setting.CALLERS, Setting.TENANTS, Setting.POLICY} & set(row.environment):
             volumes[str(self._folder / "test")] = f"{TEST}:ro"
         if "packs" in settings_of(name).model_fields:
             for pack in self._wishes.packs:
@@ -254,6 +258,8 @@ def _given(setting: Setting, port: int) -> dict[str, str]:
             }
         case Setting.TENANTS:
             return {"BULKHEAD_TENANTS_FILE": f"{TEST}/tenants.yaml"}
+        case Setting.POLICY:
+            return {"BULKHEAD_POLICY_DIR": f"{TEST}/policy"}
         case Setting.REDIS:
             return {"BULKHEAD_REDIS_URL_FILE": f"{IDENTITY}/redis_url"}
         case Setting.PROVIDER:

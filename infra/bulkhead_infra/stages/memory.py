@@ -24,8 +24,9 @@ from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.offline_model.http.server import build_app
 from bulkhead_infra.offline_model.settings import Settings as ModelSettings
 from bulkhead_infra.services import SERVICES, Setting, drain_groups
-from bulkhead_infra.stages import KeyFile, write_tenants
+from bulkhead_infra.stages import KeyFile, write_policy, write_tenants
 from bulkhead_infra.stages.memory_faults import Wired, WiredBroker, Wires
+from bulkhead_infra.stages.tool_trial import ToolTrial
 
 ACK_WAIT_MS = 1_000
 KEYS_FILE = "api_keys.json"
@@ -38,11 +39,12 @@ class Memory:
     """A mesh of this mode. See the module, and Stage."""
 
     mode = "memory"
+    tool_trial = ToolTrial
 
     def __init__(self, wishes: Wishes) -> None:
         self._wishes, self._folder = wishes, wishes.folder
         self.logs = self._folder / "logs"
-        self.url = self.model_url = ""
+        self.url = self.doors_url = self.model_url = ""
         self._started = 0
         self._wires = Wires()
         self._held: set[str] = set()
@@ -52,10 +54,10 @@ class Memory:
         self._log = _LogFile(self.logs / "mesh.log")
         self._model = _OfflineModel()
         self.model_url = await self._model.open()
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        port, doors_port = free_port(), free_port()
+        self.url, self.doors_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{doors_port}"
         self._keys = KeyFile(self._folder / KEYS_FILE)
-        self._mesh = _WiredMesh(self._builds(port), self._wires, ack_wait_ms=ACK_WAIT_MS)
+        self._mesh = _WiredMesh(self._builds(port, doors_port), self._wires, ack_wait_ms=ACK_WAIT_MS)
         try:
             for name in SERVICES:
                 await self._start(name)
@@ -150,19 +152,22 @@ class Memory:
             self._mesh.kill(service, instance)
             await asyncio.gather(task, return_exceptions=True)
 
-    def _builds(self, port: int) -> dict[str, Build]:
+    def _builds(self, port: int, doors_port: int) -> dict[str, Build]:
         tenants_file = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
         url = f"{self.model_url}/v1"
         given: dict[Setting, dict[str, Any]] = {
-            Setting.HTTP: {"http_port": port, "drain_timeout_s": 1.0},
+            Setting.HTTP: {"drain_timeout_s": 1.0},
             Setting.CALLERS: {"api_keys_file": self._folder / KEYS_FILE},
             Setting.TENANTS: {"tenants_file": tenants_file},
+            Setting.POLICY: {"policy_dir": write_policy(self._folder / "policy")},
             Setting.REDIS: {"redis_url": "memory://"},
             Setting.PROVIDER: {"openai_base_url": url, "openai_api_key": "offline", "model": MODEL_NAME},
             Setting.LOGIC: {"logic": newest_logic()},
         }
+        ports = {"gateway": {"http_port": port}, "doors": {"http_port": doors_port}}
         return {
-            name: self._build(name, [given[setting] for setting in row.environment]) for name, row in SERVICES.items()
+            name: self._build(name, [ports.get(name, {}), *(given[setting] for setting in row.environment)])
+            for name, row in SERVICES.items()
         }
 
     def _build(self, name: str, given: Sequence[Mapping[str, Any]]) -> Build:

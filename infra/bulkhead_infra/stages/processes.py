@@ -16,7 +16,7 @@ from bulkhead_infra.local.environment import PROVIDER
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.processes.child import StartFailed
 from bulkhead_infra.services import SERVICES
-from bulkhead_infra.stages import operator_bus, pack_home, variables, write_tenants
+from bulkhead_infra.stages import operator_bus, pack_home, variables, write_policy, write_tenants
 from bulkhead_infra.stages.disk import Disk
 from bulkhead_infra.stages.relay_faults import Relayed
 
@@ -34,7 +34,7 @@ class Processes(Relayed):
         self._wires: dict[str, Relay] = {}
         self._paused: dict[str, int] = {}
         self._said: list[str] = []
-        self.url = self.model_url = ""
+        self.url = self.doors_url = self.model_url = ""
         self.logs = self._folder / MESH / "logs"
 
     async def open(self) -> None:
@@ -51,14 +51,15 @@ class Processes(Relayed):
             offline_model_arguments=("--admin", "--token-delay-ms", "0"),
             extra_env=extra,
             on_event=self._said.append,
-            environ=_environ(self._wishes),
+            environ={"BULKHEAD_POLICY_DIR": str(write_policy(self._folder / "policy")), **_environ(self._wishes)},
         )
         try:
             await self._mesh.__aenter__()
         except BaseException:
             await self._close_own()
             raise
-        self.url, self.model_url = self._mesh.url, self._mesh.model_url.removesuffix("/v1")
+        self.url, self.doors_url = self._mesh.url, self._mesh.doors_url
+        self.model_url = self._mesh.model_url.removesuffix("/v1")
 
     async def close(self) -> None:
         for service in list(self._paused):

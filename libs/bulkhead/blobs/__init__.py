@@ -9,6 +9,8 @@ import secrets
 from collections import OrderedDict
 
 from bulkhead.bus.port import Bus, PublishRefused, Stored
+from bulkhead.flow.content import reference as reference
+from bulkhead.flow.content import summarise as summarise
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.result import ContentRef
 
@@ -22,19 +24,6 @@ class BlobMissing(LookupError):
 
 class BlobCorrupt(ValueError):
     """The stored bytes do not have the requested digest."""
-
-
-def summarise(text: str) -> str:
-    """One line for people: the first characters, blanks joined."""
-    line = " ".join(text[: bounds.MAX_SUMMARY_CHARS * 4].split())
-    return line if len(line) <= bounds.MAX_SUMMARY_CHARS else line[: bounds.MAX_SUMMARY_CHARS - 1] + "…"
-
-
-def reference(author: str, data: bytes, media_type: str = "text/plain", summary: str | None = None) -> ContentRef:
-    """The reference that `data` has under this author."""
-    text = summarise(data.decode("utf-8", "replace")) if summary is None else summary
-    digest = hashlib.sha256(data).hexdigest()
-    return ContentRef(author=author, sha256=digest, size_bytes=len(data), media_type=media_type, summary=text)
 
 
 class Blobs:

@@ -76,12 +76,19 @@ class Mesh:
         idempotency_key: str = "",
         feature: str = "",
         workflow: str = "",
+        delivery: str = "",
+        route: str = "",
+        replan: str = "",
+        constraints: tuple[str, ...] = (),
     ) -> Task:
         """Hand an objective in; returns when it is stored durably.
 
         fork: {"task": an ended task, "steps": of its accepted ones, those that stand unchanged in `plan`}: their
-        results are taken over. feature, workflow: what its spending is counted under, and may be limited by. Without a
-        key of yours a random one is used, and repeats after lost answers are never a second task.
+        results are taken over. feature, workflow: what its spending is counted under, and may be limited by. delivery:
+        `draft`, `verified` or `held`, at least as strict as this. route: of the model gateway, in place of `default`.
+        replan: what may take the place of `plan` when it fails: `same_tools` (the default) or `none`. constraints: on
+        arguments of tools, beside those of the tenant, as `pay /amount range 0..100`.
+        Without a key of yours a random one is used, and repeats after lost answers are never a second task.
         """
         limits = request_checks.limits(limit_usd, limit_tokens, deadline_s)
         body: dict[str, Any] = {
@@ -90,9 +97,11 @@ class Mesh:
         }
         body |= {"limits": limits} if limits else {}
         body |= {"tools": found} if (found := request_checks.tools(tools)) else {}
+        body |= {"constraints": told} if (told := request_checks.constraints(constraints)) else {}
         body |= {"plan": request_checks.mapping("plan", plan)} if plan is not None else {}
         body |= {"fork": request_checks.mapping("fork", fork)} if fork is not None else {}
-        for name, tag in (("feature", feature), ("workflow", workflow)):
+        tags = {"feature": feature, "workflow": workflow, "delivery": delivery, "route": route, "replan": replan}
+        for name, tag in tags.items():
             body |= {name: tag} if request_checks.tag(name, tag) else {}
         answer = await self._transport.send(
             "POST", "/v1/tasks", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
@@ -184,6 +193,25 @@ class Mesh:
         by calls of one's own tasks), Unreachable."""
         request_checks.one_of("scope", scope, request_checks.BREAKERS)
         return await self._switch("/v1/resets", scope, name, reason, idempotency_key)
+
+    async def approvals(self, state: str = "waiting", task: str = "") -> dict[str, Any]:
+        """Calls that wait for a person's word, or did: `approvals`, the newest first. Raises Refused, Unreachable."""
+        request_checks.one_of("state", state, request_checks.APPROVAL_STATES)
+        return await self.get("/v1/approvals", {"state": state} | ({"task": task} if task else {}))
+
+    async def decide(self, approval: str, arguments_sha256: str, decision: str, reason: str) -> dict[str, Any]:
+        """Let a call be made (`granted`), or not (`denied`). arguments_sha256: of the call as it was read.
+
+        Raises Refused (`other_arguments`, `four_eyes`, `not_waiting`), Unreachable.
+        """
+        request_checks.one_of("decision", decision, ("granted", "denied"))
+        body = {
+            "decision": decision,
+            "arguments_sha256": arguments_sha256,
+            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+        }
+        path = f"/v1/approvals/{request_checks.text('approval', approval, 64)}"
+        return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
 
     async def change_limit(
         self,

@@ -69,6 +69,7 @@ class BusPublisher:
         tools: tuple[str, ...] = (),
         check: bool = True,
         key: str = "",
+        constraints: tuple[str, ...] = (),
         contract_version: int = 2,
     ) -> str:
         """Publish a request; returns the task's id once the broker has stored it. The same `key` is the same task.
@@ -83,6 +84,7 @@ class BusPublisher:
             limits=TaskLimits(**limits),
             tools=tuple(request_checks.tools(tools)),
             check=bool(check),
+            constraints=tuple(request_checks.constraints(constraints)),
         )
         request_checks.one_of("contract_version", str(contract_version), ("1", "2"))
         if contract_version == 1:
@@ -126,6 +128,7 @@ class BusPublisher:
             ) from error
 
 
-def _task_id(*parts: str) -> str:
+def _task_id(sender: str, *parts: str) -> str:
+    """An id in the publisher's own space: the gateway takes no other one of it."""
     digest = hashlib.blake2b("/".join(parts).encode(), digest_size=16, person=b"bulkhead-pub").digest()
-    return "t" + base64.b32encode(digest).decode().lower()[:25]
+    return f"{sender}-{base64.b32encode(digest).decode().lower()[:25]}"

@@ -6,6 +6,7 @@ do.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import BreakerScope, HaltScope
 
 HALTS: tuple[str, ...] = get_args(HaltScope)
+APPROVAL_STATES = ("waiting", "granted", "denied", "expired", "abandoned", "all")
 BREAKERS: tuple[str, ...] = get_args(BreakerScope)
 MOST = {
     "cost_usd_micros": bounds.MAX_COST_USD_MICROS,
@@ -28,6 +30,13 @@ MOST = {
 MAX_KEY_CHARS = 255
 MAX_FILE_NAME_CHARS = 1_024
 USD = 1_000_000
+
+
+def marker(value: object) -> str:
+    """A citation's marker as addresses have it."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{12}", value.lower()):
+        raise Unfit(f"{_shown(value)} is no marker", "a marker is the 12 hexadecimal digits in [#...] of an answer")
+    return value.lower()
 
 
 def limits(limit_usd: object, limit_tokens: object, deadline_s: object) -> dict[str, int]:
@@ -91,6 +100,14 @@ def tools(value: object) -> list[str]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise Unfit(f"tools is {_shown(value)}, which is no tuple of names", 'write tools=("search_documents",)')
     return [text("a name in tools", one, bounds.MAX_NAME_CHARS) for one in value]
+
+
+def constraints(value: object) -> list[str]:
+    """Constraints on arguments of tools, as text."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        example = "write constraints=('pay /amount range 0..100',)"
+        raise Unfit(f"constraints is {_shown(value)}, which is no tuple of texts", example)
+    return [text("a constraint", one, bounds.MAX_CONSTRAINT_CHARS) for one in value]
 
 
 def tag(name: str, value: object) -> str:

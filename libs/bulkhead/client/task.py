@@ -38,6 +38,15 @@ class Task:
         """Everything that the gateway knows about the task now."""
         return await self._transport.ask("GET", f"/v1/tasks/{self.id}")
 
+    async def citations(self) -> dict[str, Any]:
+        """The `[#marker]`s of the answer, in its order, and the document, tool or step that each names."""
+        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/citations")
+
+    async def cite(self, marker: str) -> dict[str, Any]:
+        """The text behind a marker, from the version of the document that was cited. Raises Refused (404)."""
+        name = request_checks.marker(marker)
+        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/citations/{name}")
+
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
         why = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)

@@ -73,7 +73,8 @@ class Send:
     """Say `body` to service `to`.
 
     grant: a token to hand on as it is; `step_grant`: claims that the shell signs with this service's key, with
-    `grant` as their parent. task: whose fold over there it is for, when not the one that says it.
+    `grant` as their parent. task: whose fold over there it is for, when not the one that says it. contents: texts that
+    the body refers to (`flow.content.reference`), which the shell stores before it says it.
     """
 
     to: str
@@ -81,6 +82,7 @@ class Send:
     grant: str = ""
     step_grant: StepGrant | None = None
     task: str = ""
+    contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

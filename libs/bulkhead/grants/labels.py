@@ -1,13 +1,14 @@
 """Provenance labels of a message, verified before anybody decides on it.
 
-In: a body, and who said it. Out: the same body; a label that does not verify is untrusted in it, and its source says
-so to every reader after this one: to the judge, and to the person beside the answer.
+In: a body, who said it and in which task. Out: the same body; a label that does not verify is untrusted in it, and its
+source says so to every reader after this one: to the judge, and to the person beside the answer.
 
 A label that comes straight from its observer stands by the broker's word for the author; one that was handed on, by
 its signature.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar, get_args
 
@@ -26,30 +27,43 @@ M = TypeVar("M", bound=BaseModel)
 UNVERIFIED = "unverified: "
 
 
-def verified(body: B, sender: str, verifier: Verifier) -> B:
-    """The body; itself, when all of its labels verify."""
-    return _contract(body, sender, verifier)
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Who said a body, in which task, and who knows the keys."""
+
+    sender: str
+    tenant: str
+    task: str
+    verifier: Verifier
+
+    def believes(self, label: Label) -> bool:
+        return label.observed_by == self.sender or self.verifier.label(label, self.tenant, self.task)
 
 
-def _contract(value: M, sender: str, verifier: Verifier) -> M:
+def verified(body: B, sender: str, tenant: str, task: str, verifier: Verifier) -> B:
+    """The body; itself, when all of its labels verify for the task that it is about."""
+    return _contract(body, _Reading(sender, tenant, task, verifier))
+
+
+def _contract(value: M, reading: _Reading) -> M:
     changes: dict[str, object] = {}
     for name in _holders(type(value)):
         old = getattr(value, name)
-        new = _field(old, sender, verifier)
+        new = _field(old, reading)
         if new is not old:
             changes[name] = new
     if isinstance(value, Evidence) and value.label.sha256 != value.content.sha256:
-        changes["label"] = _unverified(value.label, sender)  # A good label, of another content.
+        changes["label"] = _unverified(value.label, reading.sender)  # A good label, of another content.
     return value.model_copy(update=changes) if changes else value
 
 
-def _field(value: object, sender: str, verifier: Verifier) -> object:
+def _field(value: object, reading: _Reading) -> object:
     if isinstance(value, tuple):
-        read = tuple(_field(one, sender, verifier) for one in value)
+        read = tuple(_field(one, reading) for one in value)
         return read if any(new is not old for new, old in zip(read, value, strict=True)) else value
     if isinstance(value, Label):
-        return value if value.observed_by == sender or verifier.label(value) else _unverified(value, sender)
-    return _contract(value, sender, verifier) if isinstance(value, BaseModel) else value
+        return value if reading.believes(value) else _unverified(value, reading.sender)
+    return _contract(value, reading) if isinstance(value, BaseModel) else value
 
 
 def _unverified(label: Label, sender: str) -> Label:

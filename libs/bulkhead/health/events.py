@@ -136,6 +136,21 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Identified:
+    """A provider said which model answered. model: the one that was asked for; told, fingerprint: the provider's words,
+    "" where it says nothing."""
+
+    id: str
+    lineage: str
+    tenant: str
+    provider: str
+    model: str
+    told: str
+    fingerprint: str
+    time_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The lineage is over: its state is freed."""
 
@@ -144,4 +159,4 @@ class Ended:
     time_unix_ms: int = 0
 
 
-Event = Act | WaitOpened | WaitClosed | Known | Opened | Closed | Served | Ended
+Event = Act | WaitOpened | WaitClosed | Known | Opened | Closed | Served | Identified | Ended

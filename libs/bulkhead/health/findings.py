@@ -60,6 +60,7 @@ HINTS = {
     "stall": "nothing will move this task on by itself: cancel it, or send it the message that it lacks",
     "deadlock": "the wait of the victim is to be refused; its agent can go on without the answer",
     "watch": "report it with what budget's log says under left_out; the task itself goes on, and its limits hold",
+    "model": "look whether it is worse now: bulkhead models probe, bulkhead models compare; if so, pin another version",
     "breaker": "calls are held back for a while; look at the tool or model, then reset the breaker: bulkhead breakers",
     "breaker.agent": "its calls wait for a while in all tasks of the tenant; look at what it did in those that are "
     "named, change its instruction, then reset the breaker: bulkhead breakers",

@@ -1,8 +1,8 @@
 """All detectors over one stream of events: what the live watcher, `bulkhead analyze` and the scoring set run.
 
 In: events in stream order; the time that has passed. Out: findings and suspicions of deadlock. The end of a lineage
-frees its state. Later events of it change nothing, except how calls ended: that is about the tool or model that was
-called.
+frees its state. Later events of it change nothing, except how calls ended and which model answered: that is about the
+tool or model that was called.
 """
 
 from collections import OrderedDict
@@ -16,9 +16,10 @@ from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Outc
 from bulkhead.health.deadlock.evidence import Suspected, chosen
 from bulkhead.health.deadlock.wait_graph import WaitGraph
 from bulkhead.health.deadlock.waits import Wait
-from bulkhead.health.events import Act, Closed, Ended, Event, Known, Opened, Served, WaitClosed, WaitOpened
+from bulkhead.health.events import Act, Closed, Ended, Event, Identified, Known, Opened, Served, WaitClosed, WaitOpened
 from bulkhead.health.findings import Finding, finding_of
 from bulkhead.health.loops.windows import Lineages
+from bulkhead.health.models import Models
 from bulkhead.health.stalls import Stalls
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 
@@ -42,6 +43,7 @@ class Watch:
         self.graph = WaitGraph()
         self.confirmations = Confirmations()
         self.circuits = Circuits(thresholds.breakers)
+        self.models = Models()
         self.now_unix_ms = 0
         self._ended = BoundedDict[str, None](MAX_ENDED)
         self._acts = BoundedDict[tuple[str, str, str], None](MAX_ACTS)
@@ -61,7 +63,7 @@ class Watch:
         """Fold one event. A suspicion is to be confirmed: tell `confirmations` which sequences it has to wait for."""
         found: list[Finding | Suspected] = []
         self.now_unix_ms = max(self.now_unix_ms, event.time_unix_ms)
-        if event.lineage in self._ended and not isinstance(event, Served):
+        if event.lineage in self._ended and not isinstance(event, Served | Identified):
             return found
         match event:
             case Act() if _told_before(self._acts, event):
@@ -76,6 +78,8 @@ class Watch:
                 self._hold(event.lineage)
             case Served():
                 found += self.circuits.take(event)
+            case Identified():
+                found += self.models.take(event)
             case WaitOpened():
                 found += self._wait(event)
             case WaitClosed(target=target):

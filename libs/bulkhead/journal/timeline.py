@@ -8,13 +8,16 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from bulkhead.amounts import money, seconds
+from bulkhead.amounts import cost, seconds, tokens
+from bulkhead.journal import approvals
 from bulkhead.journal.history import Entry, Span, each_fact
 from bulkhead.telemetry import names
 from bulkhead_contracts.budget import Reserved, Settled
+from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskRejected
+from bulkhead_contracts.tool import ToolCallReplied
 
 TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
 SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
@@ -33,16 +36,19 @@ def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
             titles |= {step.id: step.title for step in entry.body.plan.steps}
         elif isinstance(entry.body, StepStarted):
             titles.setdefault(entry.body.step_id, entry.body.title)
-    replies = {id(entry.reply) for entry in found if entry.reply is not None}
     branches: dict[str, Tree] = {}
     paid = spent(found)
+    asked = approvals.questions(found)
+    hidden = approvals.folded(found, asked.values())
+    hidden |= {id(entry.reply) for entry in found if entry.reply is not None and id(entry) not in hidden}
     for entry in found:
-        if id(entry) in replies or isinstance(entry.body, Reserved | Settled):
-            continue  # Money stands with the calls that it was for; --json has every movement.
+        if id(entry) in hidden or isinstance(entry.body, Reserved | Settled):
+            continue  # Money stands with the calls that it was for; --json has every message.
         step = step_of(entry)
         if step and step not in branches:
             branches[step] = top.add(_step_head(step, titles.get(step, ""), found, paid))
-        leaf = branches.get(step, top).add(_line(entry, began))
+        question = asked.get(entry.id)
+        leaf = branches.get(step, top).add(_line(entry, began) if question is None else _asked(question, entry, began))
         for span in entry.spans:
             if names.OPERATION in span.attributes:
                 leaf.add(_span_line(span))
@@ -65,6 +71,7 @@ def _head(task: str, found: list[Entry], repeats: int) -> Text:
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
     took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
     status = ended.status if ended else "rejected" if end is not None else "running"
+    waits = status == "running" and any(row.state == "waiting" for row in approvals.questions(found).values())
     style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
     # What was settled is what was spent: the end does not know of calls that were in the works then.
     settled = [entry.body.usage for entry in found if isinstance(entry.body, Settled)]
@@ -73,6 +80,7 @@ def _head(task: str, found: list[Entry], repeats: int) -> Text:
         (task, "bold"),
         " ",
         (status, style),
+        (" (waiting for a person)", "yellow") if waits else "",
         f"  {seconds(took)}, {len(found)} messages",
         f" ({repeats} of them stored twice)" if repeats > 0 else "",
         f", {_cost(usage)}" if usage else "",
@@ -111,11 +119,17 @@ def _step_head(step: str, title: str, found: list[Entry], paid: dict[str, tuple[
     )
 
 
+def _asked(question: approvals.Question, entry: Entry, began: int) -> Text:
+    return Text.assemble(_offset(entry, began), approvals.line(question))
+
+
+def _offset(entry: Entry, began: int) -> tuple[str, str]:
+    return f"+{(entry.at_unix_ms - began) / 1000:.3f}s ", "dim"
+
+
 def _line(entry: Entry, began: int) -> Text:
     name = _short(entry.type) or "unreadable"
-    line = Text.assemble(
-        (f"+{(entry.at_unix_ms - began) / 1000:.3f}s ", "dim"), (f"{entry.sender} → {entry.receiver} ", "cyan"), name
-    )
+    line = Text.assemble(_offset(entry, began), (f"{entry.sender} → {entry.receiver} ", "cyan"), name)
     told = _told(entry.body)
     if told:
         line.append(f" {told}")
@@ -123,10 +137,22 @@ def _line(entry: Entry, began: int) -> Text:
         line.append(f" {entry.problem}", "red")
     if entry.reply is not None:
         usage = getattr(entry.reply.body, "usage", None)
-        cost = f", {_cost(usage)}" if isinstance(usage, Usage) and usage != Usage() else ""
+        paid = f", {_cost(usage)}" if isinstance(usage, Usage) and usage != Usage() else ""
         answered = _told(entry.reply.body) or _short(entry.reply.type)
-        line.append(f"  ⇒ {answered} {seconds(entry.reply.at_unix_ms - entry.at_unix_ms)}{cost}", "dim")
+        took = seconds(entry.reply.at_unix_ms - entry.at_unix_ms)
+        tries = getattr(entry.reply.body, "provider_attempts", 0)
+        paid += f", {tries} attempts" if tries > 1 else ""
+        line.append(f"  ⇒ {answered} {took}{_model_told(entry.reply.body)}{paid}", "dim")
     return line
+
+
+def _model_told(body: object) -> str:
+    """Which model of a route answered where it was not the first, and how long the call waited for providers."""
+    if not isinstance(body, ModelCallReplied):
+        return ""
+    chosen = f" by {body.model} ({body.chosen_as})" if body.chosen_as not in ("first", "") else ""
+    waited = f", {seconds(body.waited_ms)} of it waiting for {body.waited_for}" if body.waited_ms else ""
+    return chosen + waited
 
 
 def _short(ce_type: str) -> str:
@@ -143,24 +169,37 @@ def _told(body: object) -> str:
     failure = getattr(body, "failure", None)
     if failure is not None:
         said.append(failure.code)
+    if isinstance(body, ToolCallReplied):
+        lacks = sorted({omission.reason for omission in body.completeness.omissions})
+        said += [f"incomplete: {', '.join(lacks)}"] if lacks else []
+        said += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
     return " ".join(said)
 
 
 def _span_line(span: Span) -> Text:
     told = " ".join(str(span.attributes[name]) for name in SPAN_TOLD if span.attributes.get(name))
-    tokens = sum(int(span.attributes.get(name) or 0) for name in (names.INPUT_TOKENS, names.OUTPUT_TOKENS))
-    cost = int(span.attributes.get(names.COST) or 0)
-    text = f"{span.name} {told} {seconds(span.duration_ms)}" + (f", {tokens:,} tokens" if tokens else "")
-    return Text(" ".join(text.split()) + (f", {money(cost)}" if cost else ""), "dim")
+    used, paid, guessed = (
+        sum(int(span.attributes.get(name) or 0) for name in found)
+        for found in ((names.INPUT_TOKENS, names.OUTPUT_TOKENS), (names.COST,), (names.COST_ESTIMATED,))
+    )
+    text = f"{span.name} {told} {seconds(span.duration_ms)}" + (f", {tokens(used)}" if used else "")
+    return Text(" ".join(text.split()) + (f", {cost(paid, guessed)}" if paid else ""), "dim")
 
 
 def _cost(usage: Usage) -> str:
-    return f"{usage.input_tokens + usage.output_tokens:,} tokens, {money(usage.cost_usd_micros)}"
+    again = f", {usage.cached_calls:,} from the response cache" if usage.cached_calls else ""
+    used = tokens(usage.input_tokens + usage.output_tokens, usage.estimated_tokens)
+    return f"{used}, {cost(usage.cost_usd_micros, usage.estimated_usd_micros)}{again}"
 
 
 def as_json(found: list[Entry]) -> list[dict[str, Any]]:
-    """Every message with its offset, its reply's id and its spans; a message of several facts has a row for each."""
+    """Every message with its offset, its reply's id and its spans; a message of several facts has a row for each.
+
+    approval: of the message that asks people about a call, how it stands.
+    """
     began = found[0].at_unix_ms
+    found = each_fact(found)
+    asked = approvals.questions(found)
     return [
         {
             "offset_ms": entry.at_unix_ms - began,
@@ -175,6 +214,7 @@ def as_json(found: list[Entry]) -> list[dict[str, Any]]:
             "reply": entry.reply.id if entry.reply else None,
             "took_ms": entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
             "body": entry.body.model_dump(mode="json") if entry.body else None,
+            "approval": approvals.as_json(asked[entry.id]) if entry.id in asked else None,
             "spans": [
                 {
                     "name": span.name,
@@ -185,5 +225,5 @@ def as_json(found: list[Entry]) -> list[dict[str, Any]]:
                 for span in entry.spans
             ],
         }
-        for entry in each_fact(found)
+        for entry in found
     ]

@@ -5,12 +5,21 @@ component: they have nothing but their inbox.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.telemetry.metrics import Look
 from bulkhead_contracts.types import Body
 
 RpcTable = Mapping[type[Body], Callable[[Received], Awaitable[Body]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Places of one kind in one replica. most: how many there are; wanted: how many are taken or waited for."""
+
+    most: int
+    wanted: int
 
 
 class Component:
@@ -39,6 +48,14 @@ class Component:
         """What does not work while the rest goes on: what; what to do. "" when nothing."""
         return ""
 
+    def details(self) -> dict[str, object]:
+        """What `/readyz` tells beside, by name."""
+        return {}
+
     def gauges(self) -> dict[str, Look]:
         """What metrics tell of it, by name."""
+        return {}
+
+    def pools(self) -> dict[str, Pool]:
+        """Places that bound its work, by kind: an autoscaler adds replicas when the fullest fills."""
         return {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.grants import Signer, Verifier, public_of
+from bulkhead.grants.key_file import KeyFile, kid_of
 from bulkhead.runtime.background import Background
 from bulkhead.runtime.publish.publisher import Publisher
 
@@ -42,24 +43,32 @@ class Identity:
     """A service's key material."""
 
     nkey_seed: str
+    """"" of who logs in with a token."""
     signing_seed: str
     public_keys: dict[str, str]
+    """By key id: the service's name, or `service#2` for its second key."""
+    public_file: Path | None = None
+    """Read again when it changes."""
 
     @classmethod
-    def load(cls, folder: Path, service: str) -> "Identity":
-        """Read `<service>.nkey`, `<service>.sign` and `public.json`; a missing file says which and what to do."""
+    def load(cls, folder: Path, service: str, *, nkey: bool = True) -> "Identity":
+        """Read `<service>.nkey`, `<service>.sign` and `public.json`; a missing file says which and what to do. nkey:
+        False for who logs in with a token."""
         import json
 
         found = []
         for name in (f"{service}.nkey", f"{service}.sign", "public.json"):
             path = folder / name
+            if path.suffix == ".nkey" and not nkey:
+                found.append("")
+                continue
             if not path.is_file():
                 raise FileNotFoundError(
                     f"{service} has no key file {path}; start the mesh with `bulkhead up`, which makes the keys, "
                     "or set BULKHEAD_IDENTITY_DIR"
                 )
             found.append(path.read_text().strip())
-        identity = cls(found[0], found[1], json.loads(found[2]))
+        identity = cls(found[0], found[1], json.loads(found[2]), folder / "public.json")
         if problem := _misfit(identity, service):
             raise ValueError(
                 f"{folder / f'{service}.sign'} {problem}: nobody would believe what this service signs; hand it its "
@@ -69,8 +78,10 @@ class Identity:
 
     @property
     def message_key(self) -> bytes:
-        """Derived from the nkey seed, so that all replicas of a service share it and no other service has it."""
-        return hashlib.blake2b(self.nkey_seed.encode(), digest_size=32, person=b"bulkhead-msgid").digest()
+        """Derived from a seed that all replicas of a service share, and no other service has."""
+        return hashlib.blake2b(
+            (self.nkey_seed or self.signing_seed).encode(), digest_size=32, person=b"bulkhead-msgid"
+        ).digest()
 
 
 def _misfit(identity: Identity, service: str) -> str:
@@ -79,14 +90,16 @@ def _misfit(identity: Identity, service: str) -> str:
         public = public_of(identity.signing_seed)
     except ValueError:
         return "holds no signing key"
-    return "" if identity.public_keys.get(service) == public else "is not the key that public.json names for it"
+    return "" if kid_of(identity.public_keys, service, public) else "is not the key that public.json names for it"
 
 
 def make_context(
     service: str, instance: str, bus: Bus, identity: Identity, clock: Callable[[], int] = unix_ms
 ) -> Context:
     """Tie a service's identity to its bus."""
-    signer, verifier = Signer(service, identity.signing_seed), Verifier(identity.public_keys)
+    kid = kid_of(identity.public_keys, service, public_of(identity.signing_seed))
+    file = KeyFile(identity.public_file) if identity.public_file is not None else None
+    signer, verifier = Signer(service, identity.signing_seed, kid), Verifier(identity.public_keys, file)
     key = identity.message_key
     publisher = Publisher(service, bus, key, clock)
     return Context(service, instance, bus, Blobs(bus, service), signer, verifier, key, publisher, clock)

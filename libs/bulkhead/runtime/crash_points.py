@@ -54,6 +54,8 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     "gateway": (*_ARRIVES, *_SAYS, *_LEAVES),
     "budget": (*_ARRIVES, *_ASKED, *_SAYS, *_LEAVES),
     "signer": _ASKED,
+    # Such a task passes it by: it serves tasks of outside agents.
+    "doors": (),
 }
 """What each service passes in a task that succeeds. tests/faults/test_standing.py holds that it passes each of them,
 tests/simulation that it passes no other."""

@@ -29,6 +29,8 @@ HistoryError with NoHistory (runtime.decider.history), SecretFileMissing (runtim
 (runtime.crash_points).
 """
 
+from collections.abc import Awaitable, Callable
+
 from bulkhead_contracts.result import Failure, Usage
 
 
@@ -68,14 +70,24 @@ class Deferred(NotDone):
     """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later.
 
     paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which of them (halts.Key), and since
-    when; its end wakes the asker.
+    when; its end wakes the asker. then: done once the asker has been told, so that what wakes it cannot come before.
+    until_unix_ms: it waits for a person, until then.
     """
 
     def __init__(
-        self, after_ms: int, reason: str, *, paused: bool = False, code: str = "", halt: HaltSince | None = None
+        self,
+        after_ms: int,
+        reason: str,
+        *,
+        paused: bool = False,
+        code: str = "",
+        halt: HaltSince | None = None,
+        then: Callable[[], Awaitable[None]] | None = None,
+        until_unix_ms: int = 0,
     ) -> None:
         super().__init__(reason)
         self.after_ms, self.reason, self.paused, self.code, self.halt = after_ms, reason, paused, code, halt
+        self.then, self.until_unix_ms = then, until_unix_ms
         self.usage = Usage()
 
 

@@ -26,6 +26,11 @@ class FairSemaphore:
         """Number of slots that are taken."""
         return self._held.total()
 
+    @property
+    def wanted(self) -> int:
+        """Number of slots that are taken or waited for."""
+        return self.used + sum(not slot.done() for *_, slot in self._waiting)
+
     def waiting(self, tenant: str) -> int:
         """Number of a tenant's calls that wait for a slot."""
         return sum(name == tenant and not slot.done() for name, _, slot in self._waiting)

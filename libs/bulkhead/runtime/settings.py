@@ -58,21 +58,24 @@ class ServiceSettings(BaseSettings):
 
     identity_dir holds `<service>.nkey`, `<service>.sign` and `public.json`; data_dir is for a service's own files
     (rag's documents, telemetry when no OTLP endpoint is set). nats_ca_file: TLS to the broker, whose certificate must
-    be of this CA. nats_ping_s: how often the broker is asked whether it is there; who does not answer twice is gone.
-    health_port 0 means: choose a free one. metrics: False for an OTLP endpoint that takes traces alone. crash_at is for
-    tests alone: see crash_points.py.
+    be of this CA. nats_token_file: log in with the token that this file holds then (Kubernetes projects it), and not
+    with an nkey. nats_ping_s: how often the broker is asked whether it is there; who does not answer twice is gone.
+    health_port 0 means: choose a free one. health_host: where it listens, 0.0.0.0 for probes from outside. metrics:
+    False for an OTLP endpoint that takes traces alone. crash_at is for tests alone: see crash_points.py.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore")
 
     nats_url: str = "nats://127.0.0.1:4222"
     nats_ca_file: Path | None = None
+    nats_token_file: Path | None = None
     nats_ping_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     identity_dir: Path = Path(".bulkhead/identity")
     data_dir: Path = Path(".bulkhead/data")
     instance: str = "0"
     slots: int = 64
     health_port: int = 0
+    health_host: str = "127.0.0.1"
     health_file: Path | None = None
     log_json: bool = False
     log_level: str = "info"
@@ -85,6 +88,10 @@ class ServiceSettings(BaseSettings):
     trace: bool = True
     metrics: bool = True
     crash_at: Annotated[str, AfterValidator(_known)] = ""
+
+    def start_problems(self) -> list[str]:
+        """What would end the start of the service, though each value is right; told before any process runs."""
+        return []
 
     @classmethod
     def settings_customise_sources(

@@ -44,8 +44,11 @@ def annotate(reply: Body, request: Body) -> None:
         names.CALL: request.call_id,
         names.INPUT_TOKENS: usage.input_tokens,
         names.OUTPUT_TOKENS: usage.output_tokens,
+        names.CACHED_TOKENS: usage.cached_input_tokens,
         names.COST: usage.cost_usd_micros,
     }
+    if usage.estimated_usd_micros:
+        found[names.COST_ESTIMATED] = usage.estimated_usd_micros
     if reply.failure is not None:
         found[names.FAILURE_CODE] = reply.failure.code
     span.set_attributes(found)

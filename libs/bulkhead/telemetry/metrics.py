@@ -22,11 +22,19 @@ Look = Callable[[], Counts]
 
 _meter = metrics.get_meter("bulkhead")
 spent = _meter.create_counter(names.SPENT, description="What settled calls used, by unit")
+_attempts = _meter.create_counter(names.ATTEMPTS, description="Calls to providers, by model and how they ended")
+_attempts_cost = _meter.create_counter(names.ATTEMPTS_COST, description="Cost of calls to providers")
+_attempts_time = _meter.create_counter(names.ATTEMPTS_TIME, description="Duration of calls to providers")
 alerts = _meter.create_counter(names.ALERTS, description="Limits that came near, by threshold, unit and account")
+latency_missed = _meter.create_counter(names.LATENCY_MISSED, description="Targets of latency that a feature missed")
 ceilings = _meter.create_counter(names.CEILINGS, description="Tasks halted at a ceiling, by unit and account")
 let_go = _meter.create_counter(names.LET_GO, description="Tasks that went on from a ceiling")
 top_ups = _meter.create_counter(names.TOP_UPS, description="Top-ups of tasks")
 webhooks = _meter.create_counter(names.WEBHOOKS, description="Posts to tenants' webhooks, by how they ended")
+journal_lacks = _meter.create_counter(names.JOURNAL_LACKS, description="Messages that the journal has passed over")
+tool_calls = _meter.create_counter(names.TOOL_CALLS, description="Calls of tools, by tool and how they ended")
+tool_sensitive = _meter.create_counter(names.TOOL_SENSITIVE, description="Outputs of tools with keys or personal data")
+logins = _meter.create_counter(names.LOGINS, description="Logins to the broker by token, by how they ended")
 watch_broke = _meter.create_counter(names.WATCH_BROKE, description="Folds of budget's watcher that ended by an error")
 
 
@@ -47,6 +55,15 @@ def setup(service: str, instance: str, otlp_endpoint: str, reader: "MetricReader
         {"service.name": service, "service.namespace": "bulkhead", "service.instance.id": instance}
     )
     metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=True))
+
+
+def attempted(model: str, failed: str, cost_usd_micros: int, took_ms: int) -> None:
+    """Count one call to a provider. failed: why it brought no answer; what such calls cost is that of retries and
+    fallbacks."""
+    by = {names.MODEL: model, names.OUTCOME: failed or "answered"}
+    _attempts.add(1, by)
+    _attempts_cost.add(cost_usd_micros, by)
+    _attempts_time.add(took_ms, by)
 
 
 def gauge(name: str, look: Look) -> None:

@@ -17,6 +17,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
+from bulkhead.grounding.personal_data import masked
+from bulkhead.telemetry.redaction import without_keys
+
 _tracer = trace.get_tracer("bulkhead")
 _says_prompts = False
 MAX_PROMPT_CHARS = 64 * 1024
@@ -127,7 +130,7 @@ def say(name: str, text: object) -> None:
     current = trace.get_current_span()
     if _says_prompts and current.is_recording():
         said = text if isinstance(text, str) else json.dumps(text, default=str)
-        current.set_attribute(name, said[:MAX_PROMPT_CHARS])
+        current.set_attribute(name, masked(without_keys(said[:MAX_PROMPT_CHARS])))
 
 
 def current_traceparent() -> str:

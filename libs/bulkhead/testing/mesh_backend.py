@@ -53,12 +53,13 @@ class Wishes:
 class Stage(Protocol):
     """A mesh. All coroutines run in the loop in which `open` ran. Each fault has its way back; both are idempotent.
 
-    mode: its name. url: the gateway's HTTP. model_url: the offline model without `/v1`, with its admin routes.
-    logs: a folder of one file per process.
+    mode: its name. url: the gateway's HTTP. doors_url: what outside agents call. model_url: the offline model without
+    `/v1`, with its admin routes. logs: a folder of one file per process.
     """
 
     mode: str
     url: str
+    doors_url: str
     model_url: str
     logs: Path
 

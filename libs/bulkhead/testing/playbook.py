@@ -5,6 +5,7 @@ play.hears(TaskSubmitted(...), grant="g")
 play.says(TaskAccepted, ModelCallRequested)
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -62,6 +63,8 @@ class Playbook:
         for output in self.outputs:
             if isinstance(output, SetTimer):
                 self.timers[output.key] = output.due_unix_ms
+            else:
+                self.texts |= {hashlib.sha256(text.encode()).hexdigest(): text for text in output.contents}
         return self.outputs
 
     def hears_again(self, index: int = -1) -> tuple[Output, ...]:

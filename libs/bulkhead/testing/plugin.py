@@ -1,8 +1,9 @@
 """The pytest plugin `bulkhead`: meshes to test agents and tools on. Manual: docs/tutorial/test-your-agents.md.
 
 In: options (`bulkhead_packs`, `bulkhead_evidence`, `bulkhead_disk_mib`), the fixture `bulkhead_settings`. Out: fixtures
-`mesh_memory`, `mesh_processes`, `mesh` (containers), and for whichever of them a test uses: `faults`, `offline_model`,
-`effects`. A failed test leaves its journal, timeline and logs as files, and its report says where.
+`run_tool` (one tool, no mesh), `mesh_memory`, `mesh_processes`, `mesh` (containers), and for whichever mesh a test
+uses: `faults`, `offline_model`, `effects`. A failed test leaves its journal, timeline and logs as files,
+and its report says where.
 """
 
 import re
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bulkhead.testing.mesh_backend import Stage
     from bulkhead.testing.mesh_under_test import MeshUnderTest
     from bulkhead.testing.model import ModelUnderTest
+    from bulkhead.testing.tool_trial import ToolUnderTest
 
 PACKS, EVIDENCE, DISK = "bulkhead_packs", "bulkhead_evidence", "bulkhead_disk_mib"
 MAX_FOLDER_CHARS = 100
@@ -169,6 +171,21 @@ def mesh(
 ) -> "Iterator[MeshUnderTest]":
     """Every service a container of the images that run in production; one mesh a session, a tenant per test."""
     yield from _under_test(request, _bulkhead_containers, _bulkhead_loop, _next(_bulkhead_tenants))
+
+
+@pytest.fixture
+def run_tool(
+    request: pytest.FixtureRequest, _bulkhead_loop: "LoopThread", bulkhead_settings: Mapping[str, Any]
+) -> "Iterator[ToolUnderTest]":
+    """Calls one tool under the checks of the executor, without a mesh: `run_tool("refund", {"order": "A-17"})`."""
+    from bulkhead.testing.tool_trial import ToolUnderTest, open_trial
+
+    try:
+        trial = open_trial(tuple(request.config.getini(PACKS)), bulkhead_settings)
+    except ValueError as error:
+        pytest.fail(f"bulkhead_packs: {error}", pytrace=False)
+    yield ToolUnderTest(trial, _bulkhead_loop)
+    _bulkhead_loop.run(trial.close())
 
 
 @pytest.fixture

@@ -17,10 +17,13 @@ Effect = Literal["none", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The tool's text. truncated: the tool itself left the rest out."""
+    """The tool's text. truncated: the tool itself left the rest out. missing: what else it lacks, as `pages 4-9`; the
+    result counts as incomplete then. omitted: parts of another kind that it left out, each in a few words."""
 
     text: str
     truncated: bool = False
+    missing: str = ""
+    omitted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,16 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """No HTTP answer. sent: the request may have reached the server."""
+    """No HTTP answer. sent: the request may have reached the server. partial: a part of the answer came."""
 
     reason: str
     sent: bool
+    partial: bool = False
+
+    @property
+    def code(self) -> str:
+        """The failure's name: `partial_answer` or `unreachable`."""
+        return "partial_answer" if self.partial else "unreachable"
 
 
 class World(Protocol):
@@ -76,7 +85,8 @@ class Call:
     """The call as its tool sees it. world: for async tools; a plain one has none.
 
     key: the idempotency key, the same for every attempt and replica, unique across tasks and tenants. settings: of
-    BULKHEAD_TOOL_SETTINGS those that the tool's row names in `requires`.
+    BULKHEAD_TOOL_SETTINGS those that the tool's row names in `requires`. credentials: those that its row names, of the
+    tenant and user who call: they stand in no log and no message, and are replaced where the tool returns one.
     """
 
     key: str
@@ -85,7 +95,8 @@ class Call:
     http_allow_private_hosts: tuple[str, ...] = ()
     counter_url: str = ""
     max_output_bytes: int = 0
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 Run = Callable[[Arguments, Call], Awaitable[Done | Failed] | Done | Failed]

@@ -5,7 +5,7 @@ no code of a pack.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,25 +15,70 @@ import yaml
 from pydantic import ValidationError
 
 from bulkhead.tools import packs as packages
+from bulkhead.validation_errors import misfits
 from bulkhead_contracts import bounds
+from bulkhead_contracts.provenance import Sink
 from bulkhead_contracts.tool import ToolSpec
 
 MAX_TOOLS_FILE_BYTES = 512 * 1024
+FIELDS = frozenset(
+    [
+        "description",
+        "parameters",
+        "effect",
+        "idempotent",
+        "served_by",
+        "timeout_ms",
+        "max_output_bytes",
+        "requires",
+        "built_in",
+        "sinks",
+        "egress",
+        "isolation",
+        "network",
+        "output",
+        "most_calls",
+        "four_eyes",
+        "function",
+        "credentials",
+        "error_if",
+        "check",
+    ]
+)
+"""Of a row of tools.yaml."""
 OWN = Path(__file__).with_name(packages.TOOLS_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """A result whose JSON has something at `pointer` (RFC 6901) is an error: anything but null, false, 0 and what is
+    empty; or `equals`, where that is given. message: where it says why."""
+
+    pointer: str
+    equals: Any = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRow:
     """One tool: what models see of it, how much it may return, and the settings that it cannot work without.
 
-    pack: the package that has its function; "" for a tool of this house. built_in: the worker's loop does it itself.
+    network: a plain tool that opens connections itself. pack: the package that has its function; "" for a tool of this
+    house. built_in: the worker's loop does it itself. function: `module:name` of a decorated function; "" for `run` of
+    the module of the tool's name. credentials: names of what its calls get in `call.credentials`. error_if: when a
+    result that came is an error. check: its function can tell whether a call was made.
     """
 
     spec: ToolSpec
     max_output_bytes: int
     requires: tuple[str, ...]
+    network: bool = False
     pack: str = ""
     built_in: bool = False
+    function: str = ""
+    credentials: tuple[str, ...] = ()
+    error_if: ErrorRule | None = None
+    check: bool = False
 
 
 @cache
@@ -50,21 +95,30 @@ def rows(packs: tuple[str, ...] = ()) -> tuple[ToolRow, ...]:
     return tuple(found.values())
 
 
+def file_rows(path: Path) -> tuple[ToolRow, ...]:
+    """Rows of a file of this form that belongs to no pack. Raises ValueError (PackError)."""
+    return _read(path, path.stem, alone=True)
+
+
 def specs(configured: Collection[str] = (), packs: tuple[str, ...] = ()) -> tuple[ToolSpec, ...]:
     """Specs of the tools whose required settings are among `configured` (by name, e.g. {"counter_url"})."""
     return tuple(row.spec for row in rows(packs) if set(row.requires) <= set(configured))
 
 
-def _read(path: Path, pack: str) -> tuple[ToolRow, ...]:
+def _read(path: Path, pack: str, *, alone: bool = False) -> tuple[ToolRow, ...]:
     if not pack:
-        return tuple(_row(name, declared) for name, declared in yaml.safe_load(path.read_text()).items())
+        return tuple(row_of(name, declared) for name, declared in yaml.safe_load(path.read_text()).items())
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_TOOLS_FILE_BYTES + 1)
         if len(raw) > MAX_TOOLS_FILE_BYTES:
             raise ValueError(f"it is longer than {MAX_TOOLS_FILE_BYTES} bytes; at most so much is read")
         declared = yaml.safe_load(raw.decode())
-        found = tuple(_row(str(name), dict(one), pack) for name, one in dict(declared or {}).items())
+        skip = {"function"} if alone else set()  # Where it lies is of no interest to who only reads of it.
+        found = tuple(
+            row_of(str(name), {key: value for key, value in dict(one).items() if key not in skip}, pack)
+            for name, one in dict(declared or {}).items()
+        )
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise packages.PackError(f"{path}: {why}; see the head of {OWN} for what a row holds") from error
@@ -75,27 +129,22 @@ def _read(path: Path, pack: str) -> tuple[ToolRow, ...]:
     return found
 
 
-def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
-    unknown = set(declared) - {
-        "description",
-        "parameters",
-        "effect",
-        "idempotent",
-        "served_by",
-        "timeout_ms",
-        "max_output_bytes",
-        "requires",
-        "built_in",
-    }
+def row_of(name: str, declared: Mapping[str, Any], pack: str = "") -> ToolRow:
+    """One row of tools.yaml. Raises ValueError or KeyError for what is none."""
+    try:
+        return _row_of(name, declared, pack)
+    except ValidationError as error:
+        raise ValueError(f"tools.yaml: {name}: {misfits(error, ToolSpec)[0]}") from error
+
+
+def _row_of(name: str, declared: Mapping[str, Any], pack: str) -> ToolRow:
+    unknown = set(declared) - FIELDS
     if unknown:
         raise ValueError(f"tools.yaml: {name}: unknown fields {sorted(unknown)}; see the head of the file")
     if not isinstance(declared["description"], str):
         raise ValueError(f"tools.yaml: {name}: description must be a text; models choose a tool by it")
     if not isinstance(declared["parameters"], dict):
         raise ValueError(f"tools.yaml: {name}: parameters must be a JSON Schema, as a mapping")
-    requires = declared.get("requires") or ()
-    if not isinstance(requires, list | tuple) or not all(isinstance(one, str) for one in requires):
-        raise ValueError(f"tools.yaml: {name}: requires must be a list of settings, as in [desk_url]")
     bound = declared.get("max_output_bytes", bounds.MAX_TOOL_OUTPUT_BYTES)
     if not 0 < bound <= bounds.MAX_TOOL_OUTPUT_BYTES:
         raise ValueError(f"tools.yaml: {name}: max_output_bytes must be 1-{bounds.MAX_TOOL_OUTPUT_BYTES}")
@@ -106,6 +155,11 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
             f"to {bounds.MAX_TOOL_TIMEOUT_MS}. What takes longer is started by one tool and asked for "
             "by another"
         )
+    sinks, output = declared.get("sinks") or {}, declared.get("output")
+    if not isinstance(sinks, dict):
+        raise ValueError(f"tools.yaml: {name}: sinks must be a mapping of arguments to kinds, as in {{to: recipient}}")
+    if not isinstance(output, dict | None):
+        raise ValueError(f"tools.yaml: {name}: output must be a JSON Schema, as a mapping")
     spec = ToolSpec(
         name=name,
         description=" ".join(declared["description"].split()),
@@ -114,5 +168,51 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
         idempotent=declared["idempotent"],
         served_by=declared.get("served_by", "tool_executor"),
         timeout_ms=timeout_ms,
+        sinks=tuple(Sink(argument=f"/{name.lstrip('/')}", kind=kind) for name, kind in sinks.items()),
+        egress=declared.get("egress", False),
+        isolation=declared.get("isolation", "none"),
+        output_json=json.dumps(output, sort_keys=True) if output else "",
+        most_calls=declared.get("most_calls", 0),
+        four_eyes=declared.get("four_eyes", False),
     )
-    return ToolRow(spec, bound, tuple(requires), pack, bool(declared.get("built_in", False)))
+    return ToolRow(
+        spec,
+        bound,
+        _names(name, "requires", declared, "[desk_url]"),
+        declared.get("network", False) is True,
+        pack,
+        bool(declared.get("built_in", False)),
+        _function(name, declared, pack),
+        _names(name, "credentials", declared, "[github]"),
+        _error_rule(name, declared.get("error_if")),
+        declared.get("check", False) is True,
+    )
+
+
+def _names(name: str, field: str, declared: Mapping[str, Any], example: str) -> tuple[str, ...]:
+    found = declared.get(field) or ()
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+        what = "settings" if field == "requires" else field
+        raise ValueError(f"tools.yaml: {name}: {field} must be a list of {what}, as in {example}")
+    return tuple(found)
+
+
+def _function(name: str, declared: Mapping[str, Any], pack: str) -> str:
+    found = declared.get("function", "")
+    module, _, attribute = str(found).partition(":")
+    if found and not (pack and attribute and f"{module}.".startswith(f"{pack}.")):
+        raise ValueError(f"tools.yaml: {name}: function must be module:name of a module of the pack; export it again")
+    return str(found)
+
+
+def _error_rule(name: str, declared: Any) -> ErrorRule | None:
+    if declared is None:
+        return None
+    try:
+        found = ErrorRule(**declared)
+        if all(isinstance(one, str) and one[:1] in ("", "/") for one in (found.pointer, found.message)):
+            return found
+    except TypeError:
+        pass
+    example = "{pointer: /error} or {pointer: /status, equals: failed, message: /reason}"
+    raise ValueError(f"tools.yaml: {name}: error_if must be a rule, as in {example}")

@@ -46,7 +46,7 @@ def folder(name: str) -> Path:
     """Folder of a pack's files; the pack itself is not imported. Raises PackError."""
     if not _NAME.fullmatch(name):
         raise PackError(f"pack {name!r} is no name of a Python package; write it as in an import, e.g. acme_desk")
-    places = _places(name)
+    places = folders(name)
     if not places:
         raise PackError(
             f"there is no package {name} (BULKHEAD_PACKS); install it where this service runs, or add the folder "
@@ -54,11 +54,12 @@ def folder(name: str) -> Path:
         )
     found = places[0]
     if not (found / TOOLS_FILE).is_file() and not (found / PROMPTS_FOLDER).is_dir():
-        raise PackError(f"package {name} in {found} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/")
+        what = f"package {name} in {found} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/"
+        raise PackError(f"{what}; `bulkhead tools export {name}` writes {TOOLS_FILE} from its functions with @tool")
     return found
 
 
-def _places(name: str) -> list[Path]:
+def folders(name: str) -> list[Path]:
     """Folders of a package. `find_spec` of the whole name would run every package that encloses it."""
     top, *inner = name.split(".")
     spec = importlib.util.find_spec(top)

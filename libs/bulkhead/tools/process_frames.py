@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from bulkhead.tools.api import Call, Done, Failed
 
-_FIELDS = ("key", "http_allow_hosts", "http_allow_private_hosts", "counter_url", "max_output_bytes", "settings")
+_MAPPINGS = ("settings", "credentials")
+_FIELDS = ("key", "http_allow_hosts", "http_allow_private_hosts", "counter_url", "max_output_bytes", *_MAPPINGS)
 
 
 class NoWorld:
@@ -17,15 +18,15 @@ class NoWorld:
     def __getattr__(self, name: str) -> NoReturn:
         """Raises AttributeError with what to do instead."""
         raise AttributeError(
-            f"call.world.{name} is awaited, which a plain `def run` cannot; use a client of your own, "
-            "or write `async def run`"
+            f"call.world.{name} is for an `async def run` without isolation, which runs in the executor; "
+            "use a client of your own here"
         )
 
 
 def frame_of_call(call: Call) -> dict[str, Any]:
     """The part of a call that another process can have."""
     return {
-        name: dict(value) if name == "settings" else value
+        name: dict(value) if name in _MAPPINGS else value
         for name in _FIELDS
         if (value := getattr(call, name)) is not None
     }
@@ -40,7 +41,8 @@ def call_of(frame: dict[str, Any]) -> Call:
 def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
     """The outcome of a tool, its text cut to its bound; anything else is named by its type."""
     if isinstance(said, Done) and isinstance(said.text, str):
-        return {"done": said.text[:max_output_bytes], "truncated": said.truncated or len(said.text) > max_output_bytes}
+        cut = said.truncated or len(said.text) > max_output_bytes
+        return {"done": said.text[:max_output_bytes], "truncated": cut, "missing": str(said.missing)[:500]}
     if isinstance(said, Failed):
         return {"failed": {one.name: _told(getattr(said, one.name)) for one in fields(Failed)}}
     return {"returned": type(said).__name__}

@@ -24,14 +24,15 @@ import yaml
 from pydantic import ValidationError
 from rich.table import Table
 
+from bulkhead.amounts import cost
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError
 from bulkhead_cli.output import err, out, print_json
+from bulkhead_contracts.model import DEFAULT_TIER
 from bulkhead_infra.demo.live_cases import Case, cases
 from bulkhead_infra.local.starts import DEFAULT_TENANT
 from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_services.model_gateway.settings import DEFAULT_TIER
 from bulkhead_services.model_gateway.settings import Settings as ModelSettings
 
 TASK_USD_MICROS = 100_000
@@ -53,6 +54,7 @@ class Outcome:
     failure: str = ""
     detail: str = ""
     cost_usd_micros: int = 0
+    estimated_usd_micros: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     model_calls: int = 0
@@ -78,6 +80,11 @@ class Report:
         return sum(one.cost_usd_micros for one in self.outcomes)
 
     @property
+    def estimated_usd_micros(self) -> int:
+        """The part of the cost that no provider told."""
+        return sum(one.estimated_usd_micros for one in self.outcomes)
+
+    @property
     def good(self) -> bool:
         """Whether everything succeeded, nothing is known to be wrong, and the ceiling held."""
         return self.cost_usd_micros <= TOTAL_USD_MICROS and not any(one.failure for one in self.outcomes)
@@ -95,6 +102,7 @@ class Report:
             "failed": sum(one.right is None and bool(one.failure) for one in self.outcomes),
             "failures": dict(Counter(one.failure for one in self.outcomes if one.failure)),
             "cost_usd_micros": self.cost_usd_micros,
+            "estimated_usd_micros": self.estimated_usd_micros,
             "ceiling_usd_micros": TOTAL_USD_MICROS,
             "input_tokens": sum(one.input_tokens for one in self.outcomes),
             "output_tokens": sum(one.output_tokens for one in self.outcomes),
@@ -252,6 +260,7 @@ def _judge(case: Case, document: dict[str, Any], found: Outcome) -> None:
     found.standing = result.get("standing", "")
     found.cited = tuple(dict.fromkeys(one["document"] for one in result.get("citations", ())))
     found.cost_usd_micros, found.model_calls = usage["cost_usd_micros"], usage["model_calls"]
+    found.estimated_usd_micros = usage.get("estimated_usd_micros", 0)
     found.input_tokens, found.output_tokens = usage["input_tokens"], usage["output_tokens"]
     if found.status != "succeeded":
         failure = document.get("failure") or {}
@@ -276,7 +285,7 @@ def _show(report: Report) -> None:
         table.add_row(
             one.name,
             _verdict(one),
-            f"${one.cost_usd_micros / 1e6:.4f}",
+            cost(one.cost_usd_micros, one.estimated_usd_micros),
             str(one.input_tokens),
             str(one.output_tokens),
             str(one.model_calls),
@@ -289,7 +298,7 @@ def _show(report: Report) -> None:
             if one.answer:
                 out.print(one.answer, markup=False, style="dim")
     total = report.document()
-    spent = f"${report.cost_usd_micros / 1e6:.4f} of ${TOTAL_USD_MICROS / 1e6:.2f}"
+    spent = f"{cost(report.cost_usd_micros, report.estimated_usd_micros)} of ${TOTAL_USD_MICROS / 1e6:.2f}"
     out.print(
         f"\n{total['right']} right, {total['wrong']} wrong, {total['not_known']} answered and not known "
         f"beforehand, {total['failed']} failed; {spent}, {total['input_tokens']} tokens in, "

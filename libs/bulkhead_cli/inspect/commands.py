@@ -1,8 +1,33 @@
-"""`bulkhead timeline`, `why` and `doctor`: the arguments of each. `main` adds them to `bulkhead`."""
+"""`bulkhead timeline`, `why`, `cite`, `report` and `doctor`: the arguments of each. `main` adds them to `bulkhead`."""
+
+import re
+from typing import Annotated
+
+import typer
 
 from bulkhead_cli.operate import commands
-from bulkhead_cli.options import Broker, TaskId, TaskTenant
-from bulkhead_cli.output import Work
+from bulkhead_cli.options import Broker, Gateway, Since, TaskId, TaskTenant, since_s, task_id
+from bulkhead_cli.output import Exit, Stop, Work
+
+ReportTenant = Annotated[str, typer.Option("--tenant", metavar="T", help="Only the tasks of this tenant.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="FEATURE=SECONDS",
+        help="Target of the p95 of a feature's tasks; may be given several times.",
+    ),
+]
+
+CitedTask = Annotated[str, typer.Option("--task", metavar="TASK", help="Id of the task.", callback=task_id)]
+CitedMarker = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MARKER]",
+        help="The 12 digits in `[#...]`, or the number of the source as `bulkhead show` prints it.",
+        show_default="all citations of the answer",
+    ),
+]
 
 
 def timeline(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
@@ -27,13 +52,69 @@ def why(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
     return show_why(at.data, task, tenant, as_json=at.as_json)
 
 
-def doctor(at: Broker, redis: commands.DoctorRedis = "", otlp: commands.Otlp = "") -> Work:
+def report(at: Broker, since: Since = "24h", tenant: ReportTenant = "", target: Targets = None) -> Work:
+    """Compare quality, cost and latency of models and features.
+
+    By model: share of accepted answers, the judge's mean score, and the cost of an accepted answer; a cheap model whose
+    accepted answers cost more than a dearer one's is named. By feature: duration of tasks (p50, p95), cost, quality.
+    Failed attempts (retries, fallbacks) are shown by `bulkhead spend --by model`. Reads the inboxes with the operator's
+    key in DIR. The exit code is 1 when a target is missed.
+
+    Examples: bulkhead report --since 7d · bulkhead report --target search=30 --target invoices=120
+    """
+    from bulkhead_cli.inspect.report import show_report
+
+    return show_report(at.data, since_s(since), tenant, targets_ms(target or []), as_json=at.as_json)
+
+
+def targets_ms(given: list[str]) -> dict[str, int]:
+    """Milliseconds by feature. Raises Stop for what is no target."""
+    found = {}
+    for one in given:
+        feature, _, text = one.rpartition("=")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", feature) or not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text):
+            raise Stop(Exit.USAGE, f"--target {one[:80]!r} is no target", "write FEATURE=SECONDS, as in search=30")
+        found[feature] = round(float(text) * 1000)
+    return found
+
+
+def cite(at: Gateway, task: CitedTask, marker: CitedMarker = "") -> Work:
+    """Show what stands behind the citations of an answer, also after its documents changed.
+
+    Of a passage: the document, its version, the characters and their text; of a tool's result the call, its arguments
+    and its step. Without MARKER every citation of the answer is shown.
+    """
+    from bulkhead_cli.inspect.cite import show_citations
+
+    return show_citations(at.target(), task, marker, as_json=at.as_json)
+
+
+def doctor(
+    at: Broker,
+    redis: commands.DoctorRedis = "",
+    otlp: commands.Otlp = "",
+    kubernetes: commands.OnKubernetes = False,
+    kube_context: commands.Context = "",
+    namespace: commands.Namespace = "bulkhead",
+    kubeconfig: commands.Kubeconfig = None,
+    overlay: commands.Overlay = None,
+) -> Work:
     """Check everything that a mesh depends on.
 
-    Checks programs and their versions, disk, clock, keys, the broker and its durability, streams and their settings,
-    the rights of every service, Redis and its eviction policy, the trace endpoint, and services that fall behind.
+    Checks programs and their versions, disk, clock, keys, the providers of models that this shell names, the broker
+    and its durability, streams and their settings, the rights of every service, Redis and its eviction policy, the
+    trace endpoint, and services that fall behind.
     Every finding comes with a remedy. Nothing is changed. The exit code is 1 when there is a problem.
-    """
-    from bulkhead_cli.inspect.read import show_doctor
 
+    With --kubernetes: workloads, pods, images, references, quotas, Pod Security, nodes, claims, disruption budgets,
+    Services, NetworkPolicies, autoscalers, metrics and certificates of a namespace. No value of a Secret is read.
+    """
+    from bulkhead_cli.inspect.read import show_cluster, show_doctor
+
+    if kubernetes:
+        from bulkhead_cli.cluster.doctor import Place
+
+        return show_cluster(Place(kube_context, namespace, kubeconfig, overlay), as_json=at.as_json)
+    if kube_context or kubeconfig or overlay:
+        raise Stop(Exit.USAGE, "--context, --kubeconfig and --overlay belong to --kubernetes", "add --kubernetes")
     return show_doctor(at.data, redis, otlp, as_json=at.as_json)

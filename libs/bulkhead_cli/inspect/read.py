@@ -3,13 +3,19 @@
 In: the data directory. Out: text or JSON on standard output, and an exit code.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bulkhead.journal import history, timeline
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead_cli.operate import doctor
+from bulkhead_cli.operate.finding import Finding
 from bulkhead_cli.output import Exit, err, out, print_json, print_whole
 from bulkhead_cli.target import operator_bus
+
+if TYPE_CHECKING:
+    from bulkhead_cli.cluster.doctor import Place
 
 MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
 
@@ -32,16 +38,33 @@ async def show_timeline(data: Path, task: str, tenant: str = "", *, as_json: boo
 
 
 async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json: bool) -> Exit:
-    """Print findings; FAILED when there is a problem."""
+    """Print findings as they come; FAILED when there is a problem."""
     found = []
     async for finding in doctor.examine(data, redis_url, otlp_endpoint):
         found.append(finding)
-        if as_json:
-            continue
-        out.print(f"{MARKS[finding.level]} [bold]{finding.what}[/bold] ", end="")
-        out.print(finding.detail, markup=False)
-        if finding.todo:
-            out.print(f"    → {finding.todo}", markup=False, style="dim")
+        if not as_json:
+            _print(finding)
+    return _ended(found, as_json=as_json)
+
+
+async def show_cluster(place: "Place", *, as_json: bool) -> Exit:
+    """The same for a mesh in a cluster. Raises Stop."""
+    from bulkhead_cli.cluster.doctor import examine
+
+    found = await examine(place)
+    for finding in found if not as_json else ():
+        _print(finding)
+    return _ended(found, as_json=as_json)
+
+
+def _print(finding: Finding) -> None:
+    out.print(f"{MARKS[finding.level]} [bold]{finding.what}[/bold] ", end="")
+    out.print(finding.detail, markup=False)
+    if finding.todo:
+        out.print(f"    → {finding.todo}", markup=False, style="dim")
+
+
+def _ended(found: Sequence[Finding], *, as_json: bool) -> Exit:
     if as_json:
         print_json([{"what": one.what, "level": one.level, "detail": one.detail, "todo": one.todo} for one in found])
     return Exit.FAILED if any(one.level == "problem" for one in found) else Exit.OK

@@ -4,7 +4,7 @@ In: the task's messages from the journal. Out: reasons, the weightiest first: ho
 found on the way, what it waits for now and since when.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,12 +18,12 @@ from bulkhead.runtime.context import unix_ms
 from bulkhead.uncertain_writes import unknown
 from bulkhead_cli.inspect.reason import Reason
 from bulkhead_cli.inspect.why_ended import ends, waited
-from bulkhead_cli.inspect.why_waits import waiting
+from bulkhead_cli.inspect.why_waits import Handed, handed_out, waiting
 from bulkhead_cli.output import Exit, err, one_line, out, print_json
 from bulkhead_cli.target import operator_bus
 from bulkhead_cli.tasks.uncertain_writes import LOOK_FIRST, named
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
-from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
@@ -39,6 +39,8 @@ from bulkhead_contracts.task import (
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.verdict import VerdictReached
 
+OpenCall = tuple[Entry, str, bool, str]
+"""Its request, what holds it back in words, whether it is paused, and the code of that."""
 Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
 Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 MAX_EVIDENCE_SHOWN = 4
@@ -51,8 +53,13 @@ LET_GO = (
     "`bulkhead halts` and `bulkhead breakers` show the cause; after `bulkhead resume` or `bulkhead breakers reset` it "
     "continues"
 )
+WANTED, DECIDE = (
+    "approval_wanted",
+    "a person decides: `bulkhead approvals` lists what waits, `grant ID` or `deny ID` ends it",
+)
 NEWER = "start the newer version again: the task continues by itself"
 CEILING = "budget_exceeded"
+DOORS = "doors"
 TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
 
@@ -183,13 +190,13 @@ def _held_to_the_end(told: list[Entry]) -> list[Reason]:
     for entry in told:
         if isinstance(entry.body, CallDeferred) and entry.body.paused:
             held[entry.body.call_id] = entry
-        elif isinstance(entry.body, Replied):
+        elif isinstance(entry.body, Replied | CallResumed):
             held.pop(entry.body.call_id, None)
     return [
         Reason(
             "halted",
             f"a call of it was held back to the end: {when_over(entry.body.reason)}",
-            "" if entry.body.code == CEILING else LET_GO,
+            {CEILING: "", WANTED: DECIDE}.get(entry.body.code, LET_GO),
             entry.at_unix_ms,
             "stop",
             (entry.id,),
@@ -253,9 +260,9 @@ def _queued(told: list[Entry]) -> list[Reason]:
 
 def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     """Requests without an answer, the oldest first."""
-    calls: dict[str, tuple[Entry, str, bool, str]] = {}
-    steps: dict[tuple[str, int, int], Entry] = {}
-    judged: dict[tuple[str, int, int], Entry] = {}
+    calls: dict[str, OpenCall] = {}
+    steps: dict[Handed, Entry] = {}
+    judged: dict[Handed, Entry] = {}
     over: set[object] = set()
     for entry in told:
         body = entry.body
@@ -268,13 +275,15 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
             calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused, body.code)
         elif isinstance(body, Replied):
             over.add(body.call_id)
+        elif isinstance(body, CallResumed) and entry.receiver == DOORS:
+            calls.pop(body.call_id, None)  # Its agent was refused, and may call again or not.
         elif isinstance(body, StepAssigned):
             steps[body.step.id, body.attempt, body.plan_version] = entry
         elif isinstance(body, StepProposed):
             judged[body.step.id, body.attempt, body.plan_version] = entry
         elif isinstance(body, StepFinished | VerdictReached):
             over.add((body.step_id, body.attempt, body.plan_version))
-    found = [_call(*one, now_unix_ms) for name, one in calls.items() if name not in over]
+    found = _calls([one for name, one in calls.items() if name not in over], now_unix_ms)
     busy = {getattr(one[0].body, "step_id", "") for name, one in calls.items() if name not in over}
     for one in waiting(told):
         busy.add(one.step)
@@ -287,20 +296,10 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
                 evidence=(one.entry.id,),
             )
         )
-    for key, entry in steps.items():
-        if key in over or key[0] in busy:
-            continue
-        since = judged.get(key, entry)
-        who = "the checker judges" if key in judged else "the worker has"
-        found.append(
-            Reason(
-                "waits",
-                f"{who} step {key[0]}, attempt {key[1]}, for {_for(since, now_unix_ms)}",
-                "`bulkhead doctor` shows whether that service runs",
-                since.at_unix_ms,
-                evidence=(since.id,),
-            )
-        )
+    left = {key: entry for key, entry in steps.items() if key not in over and key[0] not in busy}
+    for one in handed_out(left, judged):
+        what = f"{one.what}, for {_for(one.entry, now_unix_ms)}"
+        found.append(Reason("waits", what, one.todo, one.entry.at_unix_ms, evidence=(one.entry.id,)))
     if not found and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
         found.append(
             Reason(
@@ -314,13 +313,28 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     return sorted(found, key=lambda one: one.at_unix_ms)
 
 
+def _calls(open_: list[OpenCall], now_unix_ms: int) -> list[Reason]:
+    """Open calls; of those of one step that the same thing holds back the newest, with their number."""
+    alike: dict[object, list[OpenCall]] = {}
+    for entry, more, paused, code in open_:
+        step = getattr(entry.body, "step_id", "")
+        key = (entry.receiver, step, code if code == CEILING else more) if paused else entry.id
+        alike.setdefault(key, []).append((entry, more, paused, code))
+    found = []
+    for rows in alike.values():
+        reason = _call(*rows[-1], now_unix_ms)
+        before = f"; so are {len(rows) - 1} calls before it" if len(rows) > 1 else ""
+        found.append(replace(reason, what=reason.what + before))
+    return found
+
+
 def _call(entry: Entry, more: str, paused: bool, code: str, now_unix_ms: int) -> Reason:
     body = entry.body
     what = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
     who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
     todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
     if paused:
-        todo = TOP_UP if code == CEILING else LET_GO
+        todo = {CEILING: TOP_UP, WANTED: DECIDE}.get(code, LET_GO)
     return Reason(
         "waits",
         f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}",

@@ -11,22 +11,24 @@ from bulkhead.pause_status import failed, when_over
 from bulkhead_cli.inspect.reason import Reason
 from bulkhead_cli.tasks.answer import warnings
 from bulkhead_cli.tasks.uncertain_writes import MAX_SHOWN_CHARS
+from bulkhead_contracts.approval import ApprovalEnded
 from bulkhead_contracts.control import Switched
 from bulkhead_contracts.plan import Plan, PlanAdopted
-from bulkhead_contracts.result import Result
+from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskPaused, TaskRejected
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 MAX_WAITS_TOLD = 8
 MAX_WRITES_TOLD = 8
+ASKED = frozenset({"approval_denied", "approval_expired"})
 HOW = {"cancelled": "it was cancelled", "halted": "it was halted"}
-MORE = re.compile(" (An operator|Who runs the mesh) ")
+MORE = re.compile(r" (An operator|Who runs the mesh|It goes on after `bulkhead approvals) ")
 """Where the words of a ceiling turn to what was to be done; when it is over, they are of no use."""
 
 
 def ends(told: list[Entry], task: str) -> list[Reason]:
     """How it ended; of an answer that is no whole one, each thing that it lacks."""
-    found = []
+    found, hows = [], list[tuple[str, Failure | None]]()
     for entry in told:
         body = entry.body
         if isinstance(body, TaskRejected):
@@ -39,7 +41,8 @@ def ends(told: list[Entry], task: str) -> list[Reason]:
                     evidence=(entry.id,),
                 )
             )
-        elif isinstance(body, TaskEnded):
+        elif isinstance(body, TaskEnded) and (how := (body.status, body.failure)) not in hows:
+            hows.append(how)  # The planner tells the gateway, and doors too.
             found.append(_end(told, entry, body, task))
             if body.result is not None:
                 found += _doubts(told, entry, body.result, task)
@@ -75,6 +78,8 @@ def waited(told: list[Entry]) -> list[Reason]:
             since, let_go = since or entry, "" if since is None else let_go
         elif isinstance(body, Switched) and not body.halt.active:
             let_go = _who(body)
+        elif isinstance(body, ApprovalEnded):
+            let_go = f"{body.outcome} by {body.person}: {body.reason}" if body.person else body.reason
         elif isinstance(body, TaskPaused) and since is not None and isinstance(since.body, TaskPaused):
             why = when_over(MORE.split(since.body.reason)[0]).rstrip(". ")
             lasted = max(0, entry.at_unix_ms - since.at_unix_ms)
@@ -107,10 +112,10 @@ def _doubts(told: list[Entry], end: Entry, result: Result, task: str) -> list[Re
         if isinstance(one.body, ToolCallReplied) and one.body.call_id in asked:
             key = (one.body.step_id, asked[one.body.call_id].tool)
             last.pop(key, None)  # It worked after all, or failed again.
-            if one.body.outcome in ("failed", "refused") and f"tool {key[1]}" in missing:
+            if one.body.outcome in ("failed", "refused") and missing & {f"tool {key[1]}", f"call of {key[1]}"}:
                 last[key] = number
     details = [_without(told, number, tool, plan, asked, task) for (_, tool), number in last.items()]
-    explained = tuple(f"incomplete: tool {tool} failed" for _, tool in last)
+    explained = tuple(f"incomplete: {what}" for _, tool in last for what in (f"tool {tool} failed", f"call of {tool} "))
     return [
         Reason(
             "doubtful",
@@ -147,10 +152,13 @@ def _without(
     shown = ", ".join(writes[:MAX_WRITES_TOLD]) + more
     what += f"; written after it, and not undone: {shown}" if writes else "; nothing was written after it"
     check = "check whether what was written is right; " if writes else ""
+    again = f"when {tool} works again, "
+    if reply.failure is not None and reply.failure.code in ASKED:
+        again = f"`bulkhead approvals --state all --task {task}` shows who decided; if it is to be done after all, "
     return Reason(
         "doubtful",
         what,
-        f"{check}when {tool} works again, `bulkhead replay {task} --from-step "
+        f"{check}{again}`bulkhead replay {task} --from-step "
         f"{reply.step_id} --watch` runs that step and those that depend on it again (--dry-run "
         "shows what that repeats)",
         entry.at_unix_ms,

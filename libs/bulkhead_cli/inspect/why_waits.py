@@ -1,16 +1,23 @@
-"""Waits between the agents of a task: answers of peers, leases that others hold.
+"""Waits of a task's steps: for answers of peers, for leases that others hold, for those who carry them out.
 
 In: a task's messages. Out: one row for each wait that is open, in words, with what to do. Pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bulkhead.journal.history import Entry
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued, LeaseRefused
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
-from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished, StepProposed
+
+AGENT = (
+    "it goes on when the agent calls; it ends with its last answer when it is idle for long, or by "
+    "`DELETE /v1/runs/TASK` at doors"
+)
+Handed = tuple[str, int, int]
+"""A step, its attempt, the version of its plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +74,14 @@ def _lease(body: LeaseQueued, entry: Entry) -> Waiting:
         "shows what the holder does"
     )
     return Waiting(body.step_id, what, todo, entry)
+
+
+def handed_out(steps: Mapping[Handed, Entry], judged: Mapping[Handed, Entry]) -> Iterator[Waiting]:
+    """Steps in the hands of those who carry them out. judged: those that were proposed, with the proposal."""
+    for key, entry in steps.items():
+        step, attempt, _ = key
+        who = "the checker judges" if key in judged else "the worker has"
+        what, todo = f"{who} step {step}, attempt {attempt}", "`bulkhead doctor` shows whether that service runs"
+        if isinstance(entry.body, StepAssigned) and entry.body.step.adopted:
+            what, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT
+        yield Waiting(step, what, todo, judged.get(key, entry))

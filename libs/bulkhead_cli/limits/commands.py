@@ -10,11 +10,10 @@ from typer.core import TyperGroup
 
 from bulkhead.validation_errors import meant
 from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Gateway, Options, amount, reason_of
+from bulkhead_cli.options import UNITS_MS, Gateway, Options, Since, amount, reason_of, since_s
 from bulkhead_cli.output import Exit, Stop, Work
 from bulkhead_contracts import bounds
 
-UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 FORMS = (
     "task, step, agent, workflow, feature, user (each of them); task/ID, agent/worker.ROLE, agent/planner "
     "(all of its roles), workflow/NAME, feature/NAME, user/NAME (this one); day, month (of the tenant, UTC)"
@@ -23,7 +22,6 @@ TARGET = re.compile(r"(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{
 KINDS = ("task", "step", "agent", "workflow", "feature", "user", "day", "month")
 
 LimitTarget = Annotated[str, typer.Argument(metavar="TARGET", help=f"Target of the limit: {FORMS}.")]
-SINCE = re.compile(r"[1-9]\d{0,6}[smhd]", re.ASCII)
 By = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
 WALL = re.compile(r"\d{1,9}[smhd]", re.ASCII)
 
@@ -50,7 +48,6 @@ limits_app = Group(
     "topup[/bold], and otherwise ends at its deadline.",
 )
 TopUpReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored as a fact with its author.")]
-Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Period up to now: 90s, 20m, 1h, 7d; at most 31d.")]
 Top = Annotated[
     int,
     typer.Option(
@@ -189,15 +186,16 @@ def spend(
 ) -> Work:
     """Sum up the cost of a tenant's calls by agent, step, user, model and more.
 
-    Requires an operator or auditor. A call counts at the time of its admission. Tokens are the provider's counts.
-    Amounts reserved for unfinished calls are listed as held. The sums are computed from stored facts.
+    Requires an operator or auditor. A call counts at the time of its admission. Estimated amounts (a provider told no
+    usage) are marked. Failed attempts, which a retry, a fallback or an error followed, are listed with their cost and
+    the time that they took. Amounts reserved for unfinished calls are listed as held. The sums are computed from stored
+    facts.
 
     Examples: bulkhead spend --by agent --since 1h · bulkhead spend --by user --since 7d --json
     """
     from bulkhead_cli.limits.spending import show_spending
 
-    if SINCE.fullmatch(since) is None or not 1 <= _ms(since) // 1000 <= bounds.MAX_SPEND_S:
-        raise Stop(Exit.USAGE, f"--since {since[:40]!r} is no time", "write 90s, 20m, 1h or 7d, at most 31d")
+    since_s(since)
     return show_spending(at.target(), by, since, top, as_json=at.as_json)
 
 

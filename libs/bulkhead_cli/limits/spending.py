@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import clock, counted, money, seconds
+from bulkhead.amounts import clock, cost, counted, money, seconds
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import out, print_json, print_whole
@@ -162,14 +162,15 @@ async def show_spending(target: Target, by: str, since: str, top: int, *, as_jso
 def _show_spending(page: dict[str, Any]) -> None:
     since = clock(page["since_unix_ms"])
     if page["rows"]:
-        table = Table(box=None, pad_edge=False)
-        for name in (page["by"], *SPENT):
+        table, failed = Table(box=None, pad_edge=False), page["total"]["spent"]["failed_calls"]
+        for name in (page["by"], *SPENT, *(("failed attempts",) if failed else ())):
             table.add_column(name, no_wrap=True)
-        for row in page["rows"]:
-            table.add_row(escape(row["name"]) or "(no name)", *_cells(row))
+        rows = [(escape(row["name"]) or "(no name)", row) for row in page["rows"]]
         if page["rest_rows"]:
-            table.add_row(f"({page['rest_rows']:,} others)", *_cells(page["rest"]))
-        table.add_row("all", *_cells(page["total"]), style="bold")
+            rows.append((f"({page['rest_rows']:,} others)", page["rest"]))
+        for name, row in rows:
+            table.add_row(name, *_cells(row, failed=failed))
+        table.add_row("all", *_cells(page["total"], failed=failed), style="bold")
         print_whole(table)
         out.print(f"calls that were admitted since {since}")
     else:
@@ -180,15 +181,25 @@ def _show_spending(page: dict[str, Any]) -> None:
             f"held: at most {money(held['cost_usd_micros'])} for {counted(held['calls'], 'call')} that "
             "have not been settled"
         )
+    if spent["cached_input_tokens"]:
+        share = spent["cached_input_tokens"] / spent["input_tokens"]
+        out.print(f"{counted(spent['cached_input_tokens'], 'token')} in ({share:.0%}) came from providers' caches")
     if spent["estimated"]:
         out.print(
-            f"{counted(spent['estimated'], 'call')} reported no usage: charged as reserved, and "
-            "not counted in the tokens in and out"
+            f"estimated: {money(spent['estimated_usd_micros'])} and {counted(spent['estimated_tokens'], 'token')} of "
+            f"{counted(spent['estimated'], 'call')} whose provider told no usage (a cut stream, an error body); the "
+            "provider's bill tells what they cost"
+        )
+    if spent["failed_calls"]:
+        out.print(
+            f"failed attempts (a retry, a fallback or an error followed): {counted(spent['failed_calls'], 'call')} for "
+            f"{money(spent['failed_usd_micros'])} and {seconds(spent['failed_ms'])}, with the pauses after them"
         )
     if late["calls"]:
         out.print(
-            f"in addition, {money(late['cost_usd_micros'])} and {counted(late['tokens'], 'token')} of "
-            f"{counted(late['calls'], 'call')} were settled since then and admitted before"
+            f"in addition, {cost(late['cost_usd_micros'], late['estimated_usd_micros'])} and "
+            f"{counted(late['tokens'], 'token')} of {counted(late['calls'], 'call')} were settled since then and "
+            "admitted before"
         )
     if page["kept_unix_ms"]:
         out.print(
@@ -197,12 +208,17 @@ def _show_spending(page: dict[str, Any]) -> None:
         )
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], *, failed: int) -> list[str]:
+    """failed: whether there is a column of failed attempts."""
     spent, held = row["spent"], row["held"]
     counts = [f"{spent[unit]:,}" for unit in ("input_tokens", "output_tokens", "model_calls", "tool_calls")]
-    return [
-        money(spent["cost_usd_micros"]),
+    cells = [
+        cost(spent["cost_usd_micros"], spent["estimated_usd_micros"]),
         *counts,
         seconds(spent["wall_ms"]),
         money(held["cost_usd_micros"]) if held["calls"] else "·",
     ]
+    if failed:
+        vain = f"{spent['failed_calls']:,}: {money(spent['failed_usd_micros'])}, {seconds(spent['failed_ms'])}"
+        cells.append(vain if spent["failed_calls"] else "·")
+    return cells

@@ -55,6 +55,17 @@ Durability = Annotated[
     ),
 ]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the gateway; 0 takes a free one.")]
+DoorsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--doors-port",
+        min=0,
+        max=65535,
+        envvar="BULKHEAD_DOORS_PORT",
+        show_default="8090, or a free one when that is taken",
+        help="Port that outside agents call.",
+    ),
+]
 UpNats = Annotated[
     str,
     typer.Option(
@@ -128,6 +139,37 @@ Otlp = Annotated[
     ),
 ]
 
+OnKubernetes = Annotated[
+    bool,
+    typer.Option(
+        "--kubernetes",
+        help="Look at a mesh in Kubernetes through kubectl, which only reads, instead of the one in --data.",
+    ),
+]
+Context = Annotated[
+    str,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="With --kubernetes: context of the kubeconfig.",
+        show_default="the current one",
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", metavar="NAME", help="With --kubernetes: namespace of the mesh.")
+]
+Kubeconfig = Annotated[
+    Path | None, typer.Option("--kubeconfig", metavar="FILE", help="With --kubernetes: instead of KUBECONFIG.")
+]
+Overlay = Annotated[
+    Path | None,
+    typer.Option(
+        "--overlay",
+        metavar="DIR",
+        help="With --kubernetes: folder of an overlay; images that run are compared with those promoted to it.",
+    ),
+]
+
 render_app = Group(no_args_is_help=True)
 
 
@@ -141,6 +183,7 @@ def up(
     scale: Scale = None,
     durability: Durability = "power",
     port: Port = 8080,
+    doors_port: DoorsPort = None,
     nats: UpNats = "",
     nats_monitor: UpMonitor = "",
     redis: UpRedis = "",
@@ -164,7 +207,9 @@ def up(
         "replicas": replicas,
         "store_gib": store_gib,
     }
-    return keep_running(data, scale or [], durability, port, given, shards or [], tenants)
+    if doors_port is None and port == 0:
+        doors_port = 0  # Who takes any port for one takes any for the other.
+    return keep_running(data, scale or [], durability, (port, doors_port), given, shards or [], tenants)
 
 
 @render_app.command("accounts")

@@ -19,7 +19,7 @@ import httpx
 
 from bulkhead.bus.port import Bus, BusError
 from bulkhead_cli.dead_letters.dead_letters import read_letters
-from bulkhead_cli.operate import doctor_checks, services
+from bulkhead_cli.operate import doctor_checks, doctor_providers, services
 from bulkhead_cli.operate.finding import Finding
 from bulkhead_cli.output import Stop
 from bulkhead_cli.target import gateway_url, nats_url, operator_bus, read_json
@@ -42,6 +42,8 @@ async def examine(data: Path, redis_url: str = "", otlp_endpoint: str = "") -> A
     yield _nats_binary()
     yield _disk(data)
     for finding in _keys(data):
+        yield finding
+    async for finding in doctor_providers.look(os.environ):
         yield finding
     try:
         mesh = read_json(data / "mesh.json")
@@ -262,12 +264,16 @@ async def _gateway(http: httpx.AsyncClient, mesh: dict[str, Any]) -> Finding:
 
 
 def expected_streams() -> list[str]:
-    """The streams that a mesh has, by the catalog."""
+    """The streams that a mesh has, by the catalog and the policy."""
+    from bulkhead_infra.identity import policy
+
     return [
         *(subjects.inbox_stream(name) for name in catalog.INBOXES),
         *(subjects.timers_stream(name) for name in catalog.DECIDERS),
+        *(subjects.published_stream(name) for name in policy.load().publishers),
         *(subjects.records_stream(name) for name in catalog.DOERS),
         subjects.BLOBS_STREAM,
+        subjects.CACHE_STREAM,
         subjects.CONTROL_STREAM,
         subjects.DEAD_LETTERS_STREAM,
         subjects.JOURNAL_STREAM,

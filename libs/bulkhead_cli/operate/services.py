@@ -50,6 +50,9 @@ async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncI
         what, _, mend = found.partition("; ")
         if found:
             yield Finding(name, "warning", f"it is degraded: {what}", mend or "its log says more")
+    for told in (read(answer) for read in (policy, isolation) for answer in said.values()):
+        if told is not None:
+            yield told
     wanted = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
     if not wanted:
         return  # Written by an older `up`.
@@ -107,6 +110,39 @@ def degraded(said: str) -> str:
     except ValueError:
         return ""
     return str(found.get("degraded") or "") if isinstance(found, dict) and found.get("ready") else ""
+
+
+def isolation(said: str) -> Finding | None:
+    """The isolation of tools, from what tool_executor's `/readyz` says; None where it runs none that has any."""
+    try:
+        told = json.loads(said).get("isolation")
+    except (ValueError, AttributeError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    held = ", ".join(name for name, state in told["mechanisms"].items() if state == "in force")
+    what = f"levels {', '.join(told['levels'])}; in force: {held or 'nothing'}"
+    open_walls = [f"{name} ({state})" for name, state in told["walls"].items() if state != "held" and name != "disk"]
+    if not open_walls:
+        return Finding("isolation of tools", "ok", what)
+    return Finding(
+        "isolation of tools",
+        "warning",
+        f"{what}; does not hold: {', '.join(open_walls)}",
+        "docs/explanation/isolation.md says what each wall needs; tools that ask for `process` are refused until then",
+    )
+
+
+def policy(said: str) -> Finding | None:
+    """The rules that decide about tools, from what tool_executor's `/readyz` says; None where it says none."""
+    try:
+        told = json.loads(said).get("policy")
+    except (ValueError, AttributeError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    packs = ", ".join(told.get("packs") or ()) or "none"
+    return Finding("policy", "ok", f"{told.get('folder')}, digest {str(told.get('sha256'))[:12]}; packs: {packs}")
 
 
 def supervised(mesh: dict[str, Any]) -> bool:

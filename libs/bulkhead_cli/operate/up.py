@@ -70,12 +70,12 @@ async def keep_running(
     data: Path,
     scale: list[str],
     durability: str,
-    port: int,
+    ports: tuple[int, int | None],
     given: dict[str, Any],
     shards: list[str],
     tenants: Path | None = None,
 ) -> None:
-    """Start, show, drain. Raises Stop when it cannot start, or was ended at once."""
+    """Start, show, drain. ports: of gateway and doors. Raises Stop when it cannot start, or was ended at once."""
     if durability not in DURABILITIES:
         raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
     from bulkhead_infra.local.environment import names_provider
@@ -87,11 +87,15 @@ async def keep_running(
     _announce(data, durability, offline)
     _tell_of_tenants(data, tenants)
     _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
+    _tell_of_policy(os.environ.get("BULKHEAD_POLICY_DIR", ""))
     screen = Screen(out, quiet=QUIET)
-    async with _mesh(data, replicas, durability, port, offline, screen, given, wanted, tenants) as (mesh, stop):
+    async with _mesh(data, replicas, durability, ports, offline, screen, given, wanted, tenants) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
+        out.print(f"agents of yours call [bold]{mesh.doors_url}[/bold]")
+        key = f"<`submitter` of {data / 'credentials.json'}>"
+        out.print(f"  OPENAI_BASE_URL={mesh.doors_url}/openai/v1 OPENAI_API_KEY={key}", style="dim", markup=False)
         following = asyncio.create_task(screen.follow(mesh))
         try:
             await stop.wait()
@@ -157,6 +161,15 @@ def _tell_of_tools(packs: str, given: Path | None) -> None:
         )
 
 
+def _tell_of_policy(given: str) -> None:
+    """The folder of rules in force, and their digest; nothing where they cannot be read: tool_executor says why."""
+    from bulkhead_cli.policy.policies import SHIPPED, load, tools_of
+
+    with contextlib.suppress(Stop):
+        digest = load(Path(given or SHIPPED), tools_of(None, ())).policy.sha256[:12]
+        out.print(f"policy: {given or 'the rules that ship'}, digest {digest}", style="dim", markup=False)
+
+
 def ungranted(packs: str, tenants: Path) -> list[str]:
     """packs: as BULKHEAD_PACKS has them. [] where they or the file cannot be read: the mesh says why not."""
     from bulkhead.tools import catalog as tools_catalog
@@ -176,7 +189,7 @@ async def _mesh(
     data: Path,
     scale: dict[str, int],
     durability: str,
-    port: int,
+    ports: tuple[int, int | None],
     offline: bool,
     screen: "Screen",
     given: dict[str, Any],
@@ -198,7 +211,8 @@ async def _mesh(
             scale=scale,
             durability="process" if durability == "process" else "power",
             offline_model=offline,
-            http_port=port,
+            http_port=ports[0],
+            doors_port=ports[1],
             on_line=screen.line,
             on_event=screen.event,
             given=Given(**given),
@@ -213,7 +227,7 @@ async def _mesh(
                 stopping.ready = True
                 yield mesh, stopping.asked
     except PortInUse as error:
-        raise Stop(Exit.FAILED, str(error), "--port 0 takes a free one") from error
+        raise Stop(Exit.FAILED, str(error), "--port 0 (--doors-port 0) takes a free one") from error
     except (DirectoryUnfit, PolicyError) as error:
         raise Stop(
             Exit.USAGE,

@@ -132,6 +132,9 @@ def plan_fork(task: str, past: Past, from_step: str, edit: Edit) -> Fork:
         "check": request.check,
         "feature": request.feature,
         "workflow": request.workflow,
+        "route": request.route,
+        "replan": request.replan,
+        "constraints": request.constraints,
         "plan": {"steps": [one.model_dump(mode="json") for one in steps]},
         "fork": {"task": task, "steps": list(taken)},
     }

@@ -4,6 +4,7 @@ In: the task's document as the gateway gives it. Out: text, sources, warnings.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from bulkhead.amounts import counted, money, seconds
+from bulkhead.amounts import cost, counted, seconds, tokens
 from bulkhead.client.mesh import UNENDED
 from bulkhead_infra.offline_model import MODEL_NAME
 
@@ -58,6 +59,7 @@ def warnings(document: dict[str, Any]) -> list[str]:
     for omission in completeness.get("omissions") or ():
         detail = f" ({omission['detail']})" if omission.get("detail") else ""
         how = "failed" if omission["reason"] == "failed_part" else f"was {omission['reason'].replace('_', ' ')}"
+        how = "was refused" if omission.get("refused") else how
         found.append(f"incomplete: {omission['what']} {how}{detail}")
     if not completeness.get("complete", True) and not completeness.get("omissions"):
         found.append("incomplete: something was left out")
@@ -83,18 +85,22 @@ def footer(document: dict[str, Any]) -> str:
         counted(usage["tool_calls"], "tool call"),
         counted(usage["retrievals"], "retrieval"),
     )
+    paid = document.get("charged") or usage
     least = "at least " if document.get("spent_more") or document.get("status") in UNENDED else ""
-    cost = (document.get("charged") or usage)["cost_usd_micros"]
-    tokens = f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out"
+    guess = f" ({usage['estimated_tokens']:,} estimated)" if usage.get("estimated_tokens") else ""
+    used = f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out{guess}"
     if (whole := document.get("charged")) is not None:
         # Budget's word on all calls, also those that settled when the task had ended; it does not split the tokens.
-        tokens = counted(whole["tokens"], "token")
+        used = tokens(whole["tokens"], whole.get("estimated_tokens", 0))
         calls = (counted(whole["model_calls"], "model call"), counted(whole["tool_calls"], "tool call"), calls[2])
+    again = usage.get("cached_calls", 0)
+    if cached := usage.get("cached_input_tokens", 0):
+        used += f" ({cached:,} from the provider's cache)"
     return " · ".join(
         (
-            least + money(cost),
-            tokens,
-            ", ".join(calls),
+            least + cost(paid["cost_usd_micros"], paid.get("estimated_usd_micros", 0)),
+            used,
+            ", ".join((*calls, f"{again:,} from the response cache") if again else calls),
             seconds(document["duration_ms"]),
             f"{document['steps_done']} of {counted(document['steps_total'], 'step')}",
             document["task_id"],
@@ -107,6 +113,14 @@ def waits(queue: dict[str, Any]) -> str:
     whose = "of your tenant" if queue["full"] == "tenant" else "of the whole mesh"
     before = f", behind {counted(queue['ahead'], 'other')}" if queue["ahead"] else ""
     return f"waits to run{before}: {queue['running']} of {queue['limit']} tasks {whose} are running"
+
+
+def left_out(tools: Sequence[str]) -> list[str]:
+    """The line that names tools which the task has not got; none where it has all."""
+    if not tools:
+        return []
+    names = ", ".join(tools)
+    return [f"not used: {names}. A tool that writes has to be named, with --tool or in the tenant's default_writes"]
 
 
 def author(result: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from bulkhead_cli.options import (
 )
 from bulkhead_cli.output import Exit, Stop, Work
 from bulkhead_contracts import bounds
+from bulkhead_contracts.output import Delivery
 
 DEADLINE = f"{bounds.DEFAULT_TASK_DEADLINE_MS // 1000} s"
 LIMITS = (
@@ -85,6 +86,40 @@ Feature = Annotated[
 Workflow = Annotated[
     str, typer.Option("--workflow", metavar="NAME", help="Workflow that the spending is counted under.")
 ]
+Deliver = Annotated[
+    Delivery | None,
+    typer.Option(
+        "--delivery",
+        help="When words of the answer may be shown: as they come, sentence by sentence as each one's source is found, "
+        "or when the checker has accepted them. Your tenant's rules may be stricter.",
+        show_default="draft",
+    ),
+]
+Route = Annotated[
+    str,
+    typer.Option(
+        "--route",
+        metavar="NAME",
+        help="Route of the model gateway that the task's calls take; `bulkhead models list` shows the routes.",
+        show_default="default",
+    ),
+]
+NoReplan = Annotated[
+    bool,
+    typer.Option(
+        "--no-replan",
+        help="Let nothing take the place of your plan when it fails. Without it a model may make another plan, with "
+        "your plan's tools and no write more.",
+    ),
+]
+Constraint = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constraint",
+        metavar="TEXT",
+        help="Narrow the values of a tool's argument, as in 'pay /amount range 0..100'; may be repeated.",
+    ),
+]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the check of results: faster and cheaper.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Number of tasks to list.")]
 CancelReason = Annotated[str, typer.Option("--reason", help="Reason, stored with the task.")]
@@ -101,11 +136,15 @@ def submit(
     watch: Watch = False,
     feature: Feature = "",
     workflow: Workflow = "",
+    delivery: Deliver = None,
+    route: Route = "",
     require_complete: RequireComplete = False,
     plan: PlanFile = None,
     tool: ToolNames = None,
     idempotency_key: IdempotencyKey = "",
     no_check: NoCheck = False,
+    no_replan: NoReplan = False,
+    constraint: Constraint = None,
 ) -> Work:
     """See SUBMIT_HELP, which states the defaults."""
     from bulkhead_cli.tasks.tasks import submit_task
@@ -122,6 +161,10 @@ def submit(
         "deadline_s": duration_s(deadline) if deadline else None,
         "feature": feature,
         "workflow": workflow,
+        "delivery": delivery or "",
+        "route": route,
+        "replan": "none" if no_replan else "",
+        "constraints": tuple(constraint or ()),
     }
     options = {"watch": watch, "as_json": at.as_json, "complete": require_complete, "skip_unreadable": skip_unreadable}
     return submit_task(at.target(may_make_key=True), objective, docs or [], wanted, **options)

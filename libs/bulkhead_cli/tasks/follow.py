@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bulkhead.amounts import counted, money, seconds
+from bulkhead.amounts import cost, counted, seconds, tokens
 from bulkhead.client import MeshError, Task, TaskEvent
 from bulkhead_cli.output import Exit, err, one_line, print_json
-from bulkhead_cli.tasks import answer, uncertain_writes
+from bulkhead_cli.tasks import answer, approval_lines, uncertain_writes
 
 MAX_LIVE_LINES = 12
 REFRESH_PER_S = 15
@@ -29,6 +29,8 @@ class Progress:
         self.running: dict[str, int] = {}
         self.texts: dict[str, str] = {}
         self.final = ""
+        self.asked: dict[str, dict[str, Any]] = {}
+        """Calls that wait for a person, by approval."""
         self.done = 0
         self._began_ms = 0
 
@@ -53,7 +55,8 @@ class Progress:
             case "task.released":
                 return [Text("it is its turn", "blue")]
             case "task.accepted":
-                return [Text("accepted, planning", "blue")]
+                found = [Text("accepted, planning", "blue")]
+                return [*found, *(Text(line, "yellow") for line in answer.left_out(data.get("left_out", ())))]
             case "plan.rejected":
                 notes = "; ".join(note["message"] for note in data.get("notes", ()) if note["severity"] == "error")
                 return [Text(f"plan draft rejected: {notes or 'see the plan checker'}", "yellow")]
@@ -66,6 +69,13 @@ class Progress:
             case "task.ended":
                 style = "bold green" if data["status"] == answer.GOOD else "bold red"
                 return [Text.assemble((f"task {data['status']}", style), (_doubts(data.get("result") or {}), "yellow"))]
+            case "approval.requested":
+                self.asked[data["approval_id"]] = data
+                return [approval_lines.asked(data)]
+            case "approval.ended":
+                return [approval_lines.ended(self.asked.pop(data["approval_id"], None), data)]
+            case "task.paused" if data.get("until_unix_ms"):
+                return []  # What it waits for stands on a line of its own.
             case "task.paused":
                 return [Text(f"held back: {data['reason']}", "bold yellow")]
             case "task.resumed":
@@ -106,17 +116,19 @@ class Progress:
         reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
         result = data.get("result") or {}
         doubt = _doubts(result)
-        tokens = usage["input_tokens"] + usage["output_tokens"]
-        cost = f"  {seconds(took)}, {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
+        total = usage["input_tokens"] + usage["output_tokens"]
+        used = tokens(total, usage.get("estimated_tokens", 0))
+        used += f", {cost(usage['cost_usd_micros'], usage.get('estimated_usd_micros', 0))}"
+        paid = f"  {seconds(took)}, {used}"
         if data["outcome"] == "failed":
             # It was cut: calls that were in the works are paid, and not in what it says of itself.
-            cost = (
-                f"  {seconds(took)}, at least {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
-                if tokens
+            paid = (
+                f"  {seconds(took)}, at least {used}"
+                if total
                 else (f"  {seconds(took)}; `bulkhead timeline` shows the cost of its calls")
             )
         return Text.assemble(
-            (mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"), reasons, (cost, "dim")
+            (mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"), reasons, (paid, "dim")
         )
 
     def live(self, width: int) -> Text:
@@ -124,6 +136,8 @@ class Progress:
         found = Text()
         for step in self.running:
             found.append(f"  … {step} {self.titles.get(step, '')}\n", "cyan")
+        for approval, data in self.asked.items():
+            found.append(f"  {approval_lines.waits(approval, data)}\n", "bold yellow")
         text = self.texts.get(self.final, "") if self.final in self.running else ""
         wrapped = [
             line[start : start + width]

@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import clock, counted, money
+from bulkhead.amounts import clock, cost, counted
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
 from bulkhead.client.mesh import UNENDED
 from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
@@ -25,6 +25,8 @@ REJECTION_WAIT_S = 2.0
 """Time that `submit` waits for a rejection, which takes milliseconds in a healthy mesh."""
 OBJECTIVE_CHARS = 60
 MAX_PLAN_BYTES = 1024 * 1024
+ADOPTED = "adopted"
+"""Kind of a task that an outside agent carries out."""
 STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow", "paused": "yellow"}
 
 
@@ -69,8 +71,10 @@ async def submit_task(
             return code
         first = await first_word(task)
     rejection = first.data if first is not None and first.name == "task.rejected" else None
+    missing = first.data.get("left_out", []) if first is not None and first.name == "task.accepted" else []
     if as_json:
         more = document_files.as_json(uploads, fates, docs) if uploads else {}
+        more |= {"tools_left_out": missing} if missing else {}
         print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **more})
     else:
         out.print(task.id, markup=False)
@@ -84,6 +88,8 @@ async def submit_task(
     if not as_json:
         if first is not None and first.name == "task.queued":
             err.print(f"it {answer.waits(first.data)}", style="yellow", markup=False)
+        for line in answer.left_out(missing):
+            err.print(line, style="yellow", markup=False)
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
 
@@ -188,9 +194,9 @@ def table_of(found: list[dict[str, Any]]) -> Table:
         doubt = escape(answer.doubts(row.get("standing"), row.get("complete")))
         status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
         least = "at least " if row["status"] in UNENDED else ""  # Steps that run are not in it.
-        table.add_row(
-            row["task_id"], status, clock(row["created_unix_ms"]), least + money(row["cost_usd_micros"]), escape(short)
-        )
+        paid = least + cost(row["cost_usd_micros"], row.get("estimated_usd_micros", 0))
+        mark = "[dim]adopted:[/dim] " if row.get("kind") == ADOPTED else ""
+        table.add_row(row["task_id"], status, clock(row["created_unix_ms"]), paid, mark + escape(short))
     return table
 
 
@@ -203,14 +209,18 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
         return
     out.print(document["objective"], style="bold", markup=False)
     out.print(
-        f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}",
+        f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}"
+        f"{'; adopted: an agent outside carries it out' if document.get('kind') == ADOPTED else ''}",
         style="dim",
         markup=False,
     )
     if (queue := document.get("queue")) is not None:
         out.print(answer.waits(queue), style="yellow", markup=False)
     if (pause := document.get("pause")) is not None:
-        out.print(f"held back since {clock(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
+        who = "waiting for a person" if pause.get("until_unix_ms") else "held back"
+        out.print(f"{who} since {clock(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
+    for line in answer.left_out(document.get("tools_left_out", ())):
+        out.print(line, style="yellow", markup=False)
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {counted(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""

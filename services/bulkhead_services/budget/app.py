@@ -3,7 +3,7 @@
     ReserveRequested (rpc)                       admission     ask -> reserve -> fact -> answer
     Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
     LimitsRequested, TopUpRequested (rpc)        limits
-    SpendRequested, WritesRequested (rpc)        queries
+    SpendRequested, WritesRequested (rpc)        queries; so does CitedCallRequested
     HaltRequested, ResetRequested (rpc)          queries
     JOURNAL                                      the watch, see watch.watcher
 
@@ -18,7 +18,7 @@ from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled, SpendRequested, TopUpRequested
 from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.task import TaskStopped
-from bulkhead_contracts.tool import WritesRequested
+from bulkhead_contracts.tool import CitedCallRequested, WritesRequested
 from bulkhead_services.budget.admission import Admission
 from bulkhead_services.budget.ledger import uncertain_holds
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer
@@ -32,6 +32,7 @@ from bulkhead_services.budget.limits.alerts import Alerts
 from bulkhead_services.budget.limits.ceiling_pause import Parking
 from bulkhead_services.budget.limits.task_halts import TaskHalts
 from bulkhead_services.budget.limits.tenant_limits import LimitBook
+from bulkhead_services.budget.queries.cited_calls import CallBook
 from bulkhead_services.budget.queries.halts import Switches
 from bulkhead_services.budget.queries.spending import SpendBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
@@ -88,13 +89,14 @@ class Budget(Edge):
         )
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = _watcher(context, settings, store, halts, self.keeper)
-        switches = Switches(context)
+        switches, writes = Switches(context), WriteBook(bus)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
             LimitsRequested: self.limits.answer,
             TopUpRequested: self.limits.top_up,
             SpendRequested: SpendBook(bus, clock).answer,
-            WritesRequested: WriteBook(bus).answer,
+            WritesRequested: writes.answer,
+            CitedCallRequested: CallBook(writes).answer,
             HaltRequested: switches.answer,
             ResetRequested: switches.reset,
         }
@@ -130,7 +132,7 @@ class Budget(Edge):
 
     def degraded(self) -> str:
         """What of it does not work while admissions go on; "" when nothing."""
-        return self.watcher.aside.degraded if self.watcher is not None else ""
+        return self.watcher.degraded if self.watcher is not None else ""
 
     async def _tidy(self) -> None:
         while True:
@@ -160,6 +162,7 @@ def _watcher(context: Context, settings: Settings, store: Store, halts: TaskHalt
         halts=settings.watch_halts,
         thresholds=settings.thresholds,
         message_key=context.message_key,
+        targets_ms=settings.latency_targets_ms,
     )
 
 

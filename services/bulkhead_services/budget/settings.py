@@ -1,13 +1,14 @@
 """Knobs of budget. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_contracts.bounds import MAX_TASK_DEADLINE_MS, UNLIMITED
+from bulkhead_contracts.types import Tag
 
 MEMORY = "memory://"
 DAY_MS = 24 * 3600 * 1000
@@ -29,6 +30,7 @@ class Settings(ServiceSettings):
     closed, twice as long, up to ten minutes. breaker_window_s: calls of so long count together; what is usual is learnt
     over the first window. breaker_slow_s: a call that takes so long is slow. breaker_spike_calls: fewer in a window are
     no spike. stall_after_s: a task in which nothing is outstanding for so long, and that has not ended, is stalled.
+    latency_targets: seconds by feature, as {"search": 30}: told when the 95th percentile of its latest tasks is above.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -48,6 +50,7 @@ class Settings(ServiceSettings):
     breaker_slow_s: float = Field(default=60.0, ge=0.1, le=3_600)
     breaker_spike_calls: int = Field(default=200, ge=10, le=1_000_000)
     stall_after_s: float = Field(default=30.0, ge=1, le=3_600)
+    latency_targets: dict[Tag, Annotated[float, Field(ge=0.1, le=604_800)]] = Field(default={}, max_length=100)
     settled_keep_minutes: int = Field(default=360, ge=1, le=14_400)
     checkpoint_s: float = Field(default=300.0, ge=0.05, le=86_400)
     checkpoint_messages: int = Field(default=20_000, ge=1)
@@ -73,6 +76,11 @@ class Settings(ServiceSettings):
         return replace(
             DEFAULT, breakers=breakers, stalls=replace(DEFAULT.stalls, after_ms=round(self.stall_after_s * 1000))
         )
+
+    @property
+    def latency_targets_ms(self) -> dict[str, int]:
+        """By feature."""
+        return {feature: round(seconds * 1000) for feature, seconds in self.latency_targets.items()}
 
     @property
     def keep_ms(self) -> int:

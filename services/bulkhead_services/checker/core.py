@@ -7,21 +7,27 @@ planner. What is missing or degraded in the result is never dropped.
 import hashlib
 from typing import Any
 
-from bulkhead.flow import Decider, Decision, Message, Send, SetTimer, bounded, replace, standing
-from bulkhead_contracts import bounds, envelope
+from bulkhead.flow import Decider, Decision, Message, Send, SetTimer, replace, standing
+from bulkhead.flow.content import reference
+from bulkhead.grounding.rules import shown
+from bulkhead.grounding.sentences import MARKER
+from bulkhead.grounding.sources import Source, Sources
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
-from bulkhead_contracts.result import ContentRef, Omission, Result, merge_completeness, worst
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.output import DRAFT
+from bulkhead_contracts.result import Completeness, ContentRef, Omission, Result, merge_completeness, worst
 from bulkhead_contracts.step import StepExtended, StepPaused, StepProposed
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import CheckNote, VerdictReached
-from bulkhead_services.checker import checks
+from bulkhead_services.checker import checks, judging
 from bulkhead_services.checker.state import Case, Key, State
 
-EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
-"""Only what these stored counts as evidence; the broker enforces a blob's author."""
 MAX_JUDGE_TRIES = 2
-JUDGE_OUTPUT_TOKENS = 800
+MAX_REWRITES = 1
+"""Attempts that are refused for statements without a source; a later one stands, with them marked."""
+SEARCH = "search_documents"
+"""The tool that rag serves: a step that was given it is expected to look something up."""
 TIMER = "again-"
 
 
@@ -43,7 +49,10 @@ class Checker(Decider[State]):
     def wants(self, body: Body) -> tuple[ContentRef, ...]:
         """The result, its evidence and inputs; the judge's words."""
         if isinstance(body, StepProposed):
-            evidence, inputs = (row.content for row in _evidence(body)), (row.result.content for row in body.inputs)
+            evidence, inputs = (
+                (row.content for row in judging.evidence(body)),
+                (row.result.content for row in body.inputs),
+            )
             return tuple(ref for ref in (body.result.content, body.objective, *evidence, *inputs) if ref is not None)
         if isinstance(body, ModelCallReplied) and body.content is not None:
             return (body.content,)
@@ -75,92 +84,61 @@ def _decide(state: State, message: Message) -> Decision[State]:
             return Decision(state)
 
 
-def _evidence(body: StepProposed) -> tuple[Any, ...]:
-    return tuple(one for one in body.evidence if one.content.author in EVIDENCE_AUTHORS)
-
-
 def _proposed(state: State, message: Message, body: StepProposed) -> Decision[State]:
     key = (body.plan_version, body.step.id, body.attempt)
     if key in state.cases:
         return Decision(state)
     text = message.contents.get(body.result.content.sha256, "") if body.result.content else ""
-    notes = checks.run(text, _sources(body, message))
+    case = Case(phase="judging", proposed=body, grant=message.envelope.grant, result=body.result)
     if body.result.standing == "failed":
-        notes = (CheckNote(code="failed", message=body.result.standing_reason or "the result stands as failed"), *notes)
-    result = _narrowed(body.result, text)
-    case = Case(phase="judging", proposed=body, grant=message.envelope.grant, result=result, notes=notes)
-    if any(note.blocking for note in notes):
-        return _verdict(state, key, case, False)
-    return _ask(state, message, key, case)
+        note = CheckNote(code="failed", message=body.result.standing_reason or "the result stands as failed")
+        return _verdict(state, key, replace(case, notes=(note, *checks.refusals(text))), False)
+    if notes := checks.refusals(text):
+        return _verdict(state, key, replace(case, notes=notes), False)
+    sources = _sources(body, message)
+    looked_up = bool(body.evidence or body.inputs or SEARCH not in body.step.tools)
+    checked = checks.check(text, sources, body.step.instruction, body.output or DRAFT, looked_up=looked_up)
+    if sources.cut:
+        lacks = Omission(reason="pruned", what="evidence beyond what the plain checks read")
+        completeness = merge_completeness(case.result.completeness, Completeness.missing(lacks))
+        case = replace(case, result=case.result.model_copy(update={"completeness": completeness}))
+    case = replace(case, checked=checked, notes=checked.remarks)
+    if checked.wrong and _rewrites(case):
+        # What values and arithmetic show needs no judge.
+        return _unverified(state, key, case)
+    rounds = judging.rounds(body, frozenset(marker for row in checked.rows for marker in row.markers))
+    return _ask(state, key, replace(case, rounds=rounds))
 
 
-def _sources(body: StepProposed, message: Message) -> checks.Sources:
-    """What the text may rest on, by marker."""
-    by_marker: dict[str, str] = {}
-    for one in _evidence(body):
-        by_marker[one.content.marker] = message.contents.get(one.content.sha256, "")
+def _sources(body: StepProposed, message: Message) -> Sources:
+    """What the text may rest on."""
     objective = message.contents.get(body.objective.sha256, "")
-    given = [objective, body.step.instruction]
-    by_marker.setdefault(body.objective.marker, objective)
-    for one in body.inputs:
-        held = message.contents.get(one.result.content.sha256, "") if one.result.content else one.result.summary
-        given.append(held)
+    rows = [
+        Source(
+            row.content.marker,
+            message.contents.get(row.content.sha256, ""),
+            "passage" if row.citation else "tool_result",
+            row.citation.document if row.citation else "",
+        )
+        for row in judging.evidence(body)
+    ]
+    for given in body.inputs:
+        content = given.result.content
+        held = message.contents.get(content.sha256, "") if content else given.result.summary
+        # A noop's result is its summary alone; the model is shown it under the digest of the text.
+        marker = content.marker if content else hashlib.sha256(held.encode("utf-8", "replace")).hexdigest()[:12]
         # A marker that an accepted input carries was resolved when that input was checked.
-        for marker in (*(c.marker for c in one.result.citations), *checks.CITATION.findall(held)):
-            by_marker.setdefault(marker, held)
-        if one.result.content:
-            by_marker.setdefault(one.result.content.marker, held)
-        else:
-            # A noop's result is its summary alone; the model is shown it under the digest of the text.
-            by_marker.setdefault(hashlib.sha256(held.encode("utf-8", "replace")).hexdigest()[:12], held)
-    retrieved = frozenset(one.content.marker for one in _evidence(body) if one.citation is not None)
-    return checks.Sources(by_marker=by_marker, retrieved=retrieved, given="\n".join(given))
-
-
-def _narrowed(result: Result, text: str) -> Result:
-    """The result with only those citations that its text makes."""
-    cited = set(checks.CITATION.findall(text))
-    return result.model_copy(update={"citations": tuple(one for one in result.citations if one.marker in cited)})
+        carried = (*(row.marker for row in given.result.citations), *MARKER.findall(held))
+        rows.append(Source(marker, held, "input", also=tuple(dict.fromkeys(carried))))
+    rows.append(Source(body.objective.marker, objective, "objective"))
+    return Sources(rows, f"{objective}\n{body.step.title}\n{body.step.instruction}")
 
 
 # The judge
 
 
-def _ask(state: State, message: Message, key: Key, case: Case) -> Decision[State]:
-    proposed = case.proposed
-    assert proposed is not None and proposed.result.content is not None
-    # Cited evidence first: what a small context has to leave out is taken from the end.
-    cited = {row.marker for row in case.result.citations}
-    evidence = sorted(_evidence(proposed), key=lambda row: row.content.marker not in cited)
-    parts = [
-        Part(kind="step", text=proposed.step.instruction, step_id=proposed.step.id),
-        Part(kind="acceptance", text=proposed.step.acceptance),
-        Part(kind="answer", content=proposed.result.content),
-        *(
-            Part(kind="passage", content=row.content, source=row.citation.document)
-            if row.citation
-            else Part(kind="tool_result", content=row.content, source=row.label.source)
-            for row in evidence
-        ),
-        *(
-            Part(kind="input", content=given.result.content, step_id=given.step_id)
-            for given in proposed.inputs
-            if given.result.content
-        ),
-    ]
-    call_id = envelope.derive_id("checker", "/".join(map(str, key)), f"judge-{case.tries}")
-    asked = ModelCallRequested(
-        call_id=call_id,
-        step_id=proposed.step.id,
-        attempt=proposed.attempt,
-        prompt_id="checker.judge",
-        parts=tuple(parts),
-        response="verdict",
-        tier="judge",
-        stream=False,
-        max_output_tokens=JUDGE_OUTPUT_TOKENS,
-        deadline_unix_ms=proposed.deadline_unix_ms,
-    )
+def _ask(state: State, key: Key, case: Case) -> Decision[State]:
+    asked = judging.request(key, case)
     case = replace(case, asked=asked, tries=case.tries + 1, asleep=False, held=False)
     return Decision(state.with_case(key, case), (Send("model_gateway", asked, grant=case.grant),))
 
@@ -171,35 +149,56 @@ def _judged(state: State, message: Message, key: Key, case: Case, body: ModelCal
         note = CheckNote(code=body.failure.code, message=body.failure.message)
         return _verdict(state, key, replace(case, notes=(*case.notes, note)), False)
     text = message.contents.get(body.content.sha256, "") if body.content else ""
-    verdict = _read(text)
+    verdict = judging.read(text)
     if verdict is None:
         if case.tries < MAX_JUDGE_TRIES:
-            return _ask(state, message, key, case)
+            return _ask(state, key, case)
         why = body.failure.message if body.failure else "the judge's answer could not be read"
-        return _verdict(state, key, _unjudged(case, why), True)
-    accepted, reasons, score = verdict
+        if body.failure and case.policy.delivery != "draft":
+            why = body.failure.code
+        return _no_judge(state, key, case, why)
+    if smaller := judging.split(case, body):
+        return _ask(state, key, replace(case, rounds=smaller, tries=0))
     result = standing.resting_on(case.result, standing.said_of("the judge", body))
-    case = replace(case, result=result, score=score)
-    notes = tuple(CheckNote(code="judge", message=reason, blocking=not accepted) for reason in reasons)
-    if not accepted and not notes:
-        notes = (CheckNote(code="judge", message="the judge did not accept it and gave no reason"),)
-    return _verdict(state, key, replace(case, notes=(*case.notes, *notes)[:32]), accepted)
+    scores = [score for score in (case.score, verdict.score) if score is not None]
+    case = replace(case, result=result, score=min(scores, default=None))
+    notes = tuple(CheckNote(code="judge", message=reason, blocking=not verdict.accepted) for reason in verdict.reasons)
+    if not verdict.accepted:
+        notes = notes or (CheckNote(code="judge", message="the judge did not accept it and gave no reason"),)
+        # Of its topics the judge alone knows: what it refuses may not stand then.
+        stands = not case.policy.topics
+        return _verdict(state, key, replace(case, notes=(*case.notes, *notes)), False, stands=stands)
+    seen = judging.seen(case)
+    case = replace(case, checked=judging.confirmed(case.checked, verdict, seen), notes=(*case.notes, *notes))
+    if len(case.rounds) > 1:
+        return _ask(state, key, replace(case, rounds=case.rounds[1:], seen=case.seen + 1, tries=0))
+    return _judged_all(state, key, case)
 
 
-def _read(text: str) -> tuple[bool, list[str], float | None] | None:
-    """The judge's verdict, its reasons and its score; None when that is no verdict."""
-    try:
-        found = bounded.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(found, dict) or found.get("verdict") not in ("accept", "reject"):
-        return None
-    reasons = found.get("reasons")
-    listed = [str(one)[: bounds.MAX_REASON_CHARS] for one in reasons[:8]] if isinstance(reasons, list) else []
-    score = found.get("score")
-    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
-        score = None
-    return found["verdict"] == "accept", listed, None if score is None else float(score)
+def _judged_all(state: State, key: Key, case: Case) -> Decision[State]:
+    """No judge objects: accepted, unless statements without a source are worth another attempt."""
+    if case.checked.reason and _rewrites(case):
+        return _unverified(state, key, case)
+    return _verdict(state, key, case, True)
+
+
+def _rewrites(case: Case) -> bool:
+    """Whether another attempt is made for statements without a source."""
+    assert case.proposed is not None
+    return case.policy.unverified == "rewrite" and case.proposed.attempt <= MAX_REWRITES
+
+
+def _unverified(state: State, key: Key, case: Case) -> Decision[State]:
+    """Another attempt may mend what the plain checks found."""
+    return _verdict(state, key, replace(case, notes=(*case.checked.notes, *case.notes)), False, stands=True)
+
+
+def _no_judge(state: State, key: Key, case: Case, why: str) -> Decision[State]:
+    """No judge can be had. Where nothing may leave before it is accepted, nothing does."""
+    case = _unjudged(case, why)
+    if case.policy.delivery == "held" or case.policy.topics:
+        return _verdict(state, key, case, False)
+    return _judged_all(state, key, case)
 
 
 def _unjudged(case: Case, why: str) -> Case:
@@ -215,21 +214,53 @@ def _unjudged(case: Case, why: str) -> Case:
     return replace(case, result=result, notes=(*case.notes, note))
 
 
-def _verdict(state: State, key: Key, case: Case, accepted: bool) -> Decision[State]:
+def _verdict(state: State, key: Key, case: Case, accepted: bool, *, stands: bool = False) -> Decision[State]:
     proposed = case.proposed
     assert proposed is not None
+    stands = stands and case.policy.delivery != "held"
+    result, contents = _result(case) if accepted or stands else (case.result, ())
     reached = VerdictReached(
         step_id=proposed.step.id,
         attempt=proposed.attempt,
         plan_version=proposed.plan_version,
         accepted=accepted,
-        notes=case.notes,
+        notes=tuple(sorted(case.notes, key=lambda note: not note.blocking))[:32],
         judged_by=case.asked.tier if case.asked else None,
         score=case.score,
-        result=case.result,
+        stands=stands,
+        result=result,
         usage=proposed.usage + case.usage,
     )
-    return Decision(state.with_case(key, Case(phase="over")), (Send("planner", reached),))
+    return Decision(state.with_case(key, Case(phase="over")), (Send("planner", reached, contents=contents),))
+
+
+def _result(case: Case) -> tuple[Result, tuple[str, ...]]:
+    """The result as it may stand, each statement with its markers or marked; and its text, where that changed."""
+    result, checked = case.result, case.checked
+    before = result.content
+    assert before is not None
+    text = shown(checked.text, checked.rows, case.policy)
+    if len(text) > bounds.MAX_ANSWER_CHARS:
+        # Markers are long: what does not fit is left out, and said.
+        text = text[: text.rfind("\n", 0, bounds.MAX_ANSWER_CHARS) + 1] or text[: bounds.MAX_ANSWER_CHARS]
+        cut = Completeness.missing(Omission(reason="truncated", what="the answer with its markers"))
+        result = result.model_copy(update={"completeness": merge_completeness(result.completeness, cut)})
+    contents: tuple[str, ...] = ()
+    if hashlib.sha256(text.encode()).hexdigest() != before.sha256:
+        content = reference("checker", text.encode(), before.media_type)
+        result, contents = result.model_copy(update={"content": content, "summary": content.summary}), (text,)
+    if reason := checked.reason:
+        said = "; ".join(filter(None, (result.standing_reason, reason)))[: bounds.MAX_REASON_CHARS]
+        result = result.model_copy(update={"standing": worst(result.standing, "degraded"), "standing_reason": said})
+    if case.policy.delivery != "draft":
+        # Details quote models, tools and providers; an operator reads them with `bulkhead why`.
+        rows = tuple(row.model_copy(update={"detail": ""}) for row in result.completeness.omissions)
+        whole = result.completeness.model_copy(update={"omissions": rows})
+        result = result.model_copy(update={"completeness": whole})
+    # Only those citations that its text makes.
+    cited = set(MARKER.findall(text))
+    kept = tuple(row for row in result.citations if row.marker in cited)
+    return result.model_copy(update={"citations": kept}), contents
 
 
 # Pauses
@@ -242,7 +273,7 @@ def _deferred(state: State, message: Message, key: Key, case: Case, body: CallDe
     after_ms = body.after_ms
     if not body.paused:
         if case.deferrals >= bounds.MAX_CALL_DEFERRALS:
-            return _verdict(state, key, _unjudged(case, body.reason), True)
+            return _no_judge(state, key, case, body.reason)
         case = replace(case, deferrals=case.deferrals + 1)
         after_ms *= min(case.deferrals, 8)
     case = replace(case, asleep=True, held=body.paused)

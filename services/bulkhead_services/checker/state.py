@@ -3,7 +3,7 @@
 | phase   | message          | next                                                           |
 | ------- | ---------------- | -------------------------------------------------------------- |
 | -       | StepProposed     | over (plain checks refuse), or judging (the judge model asked) |
-| judging | ModelCallReplied | over (verdict), or judging (once more, unreadable verdict)     |
+| judging | ModelCallReplied | over (verdict), or judging (unreadable, or more evidence)      |
 | judging | CallDeferred     | judging (again by timer), or over                              |
 | judging | CallResumed      | judging (again at once)                                        |
 | judging | StepExtended     | judging, with more time                                        |
@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.model import ModelCallRequested, Part
+from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.step import StepProposed
 from bulkhead_contracts.verdict import CheckNote
+from bulkhead_services.checker.checks import Checked
 
 Phase = Literal["judging", "over"]
 Key = tuple[int, str, int]
@@ -33,7 +35,13 @@ class Case:
     grant: str = ""
     result: Result = Result()
     notes: tuple[CheckNote, ...] = ()
+    checked: Checked = Checked("", ())
+    """Its text as the plain checks see it."""
     asked: ModelCallRequested | None = None
+    rounds: tuple[tuple[Part, ...], ...] = ()
+    """Evidence that the judge has yet to see, the round that is asked now first."""
+    seen: int = 0
+    """Rounds that the judge has accepted."""
     tries: int = 0
     deferrals: int = 0
     usage: Usage = Usage()
@@ -43,6 +51,11 @@ class Case:
     """Put off, and not asked again yet."""
     held: bool = False
     """Held back by a halt or a breaker, as far as is known."""
+
+    @property
+    def policy(self) -> OutputPolicy:
+        """The tenant's rules for its text."""
+        return (self.proposed.output if self.proposed is not None else None) or DRAFT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,21 @@ import asyncio
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from bulkhead.bus.port import BusError, LiveSubscription
+from bulkhead.bus.port import LiveSubscription
+from bulkhead.http_server.server import HttpServer
 from bulkhead.runtime.background import cancel
+from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.live_text import LIVE_PENDING, LIVE_TEXT
+from bulkhead.runtime.edge.pokes import Pokes
 from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, Look
-from bulkhead_contracts import subjects
+from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.task import (
     PlacesGiven,
     TaskCancelRequested,
@@ -25,23 +31,20 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_services.gateway.admission.backpressure import Backlog
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
-from bulkhead_services.gateway.admission.quotas import TenantQuotas
 from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.routes.tasks import Http
-from bulkhead_services.gateway.http.server import HttpServer
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
-from bulkhead_services.gateway.read_model.replica_notify import Pokes
 from bulkhead_services.gateway.read_model.task_index import Listing
 from bulkhead_services.gateway.settings import PublisherPolicy, Settings
 
 SERVICE = "gateway"
-LIVE_TEXT = "live.model_gateway.>"
-LIVE_PENDING = 10_000
 LAG_RETRY_S = 0.05
 log = Log("gateway")
 
@@ -63,8 +66,10 @@ class Gateway(Edge):
         self._intake = Intake(
             context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
         )
-        backlog = Backlog()
-        self._pokes = Pokes(context.bus, context.instance, self.feeds, backlog.taken_up)
+        self._backlog = backlog = Backlog()
+        approvals = ApprovalIndex(context.bus)
+        self._decisions = Decisions(context, approvals, self.feeds)
+        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
         self.http = Http(
             settings,
             self._auth,
@@ -75,9 +80,11 @@ class Gateway(Edge):
             self._why_unready,
             context,
             Door(quotas, spikes, self.admission, backlog, context.clock),
+            approvals,
+            self._decisions,
         )
         self.app = self.http.app()
-        self._server = HttpServer(self.app, settings)
+        self._server = HttpServer(self.app, settings, "the gateway")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -124,6 +131,10 @@ class Gateway(Edge):
             return {}
         return {((names.STATE, "running"),): len(book.running), ((names.STATE, "waiting"),): len(book.waiting)}
 
+    def pools(self) -> dict[str, Pool]:
+        """Event streams that it may hold open."""
+        return {"streams": self.http.streams()}
+
     def ready(self) -> bool:
         """Whether HTTP is served."""
         return self.http.started and not self.feeds.closing
@@ -144,6 +155,8 @@ class Gateway(Edge):
                 await self._intake.cancel_requested(message, cancel, await self._read_up_to(message, at_least=0))
             case TaskReleased():
                 await self._intake.released(message, await self._read_up_to(message, at_least=message.sequence))
+            case DecideRequested() as word:
+                await self._decisions.take(message, word, self._settings.publishers)
             case PlacesGiven() as decision:
                 await self._intake.placed(message, decision)
             case TaskQueued() | TaskEnded() | TaskRejected():
@@ -165,6 +178,10 @@ class Gateway(Edge):
             raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
         return feed
 
+    def _handled(self, tenant: str, task: str, sequence: int) -> None:
+        self.feeds.poke(tenant, task, sequence)
+        self._backlog.taken_up(tenant, task)
+
     async def _hear(self, subscription: LiveSubscription) -> None:
         async for live in subscription:
             self.feeds.hear(live)
@@ -172,15 +189,7 @@ class Gateway(Edge):
     async def _why_unready(self) -> str:
         if not self.http.started:
             return "starting"
-        if not await self._context.bus.ready():
-            return "the message broker does not answer"
-        try:
-            await self._context.bus.read(
-                subjects.inbox_stream(SERVICE), subjects.task_filter(SERVICE, "none", "none"), limit=1
-            )
-        except BusError as error:
-            return f"the inbox cannot be read: {error}"
-        return self._writes.problem()
+        return await why_unready(self._context.bus, SERVICE) or self._writes.problem()
 
 
 def _with_publishers(settings: Settings) -> Settings:

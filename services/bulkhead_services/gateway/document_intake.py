@@ -10,7 +10,7 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
-from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.grant import GrantRequested
 from bulkhead_contracts.retrieval import (
     DocumentDeleteRequested,
     DocumentIngestRequested,
@@ -19,8 +19,9 @@ from bulkhead_contracts.retrieval import (
 )
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
+from bulkhead_services.gateway import authority
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
-from bulkhead_services.gateway.problems import Problem, not_stored, unavailable
+from bulkhead_services.gateway.problems import not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
@@ -33,13 +34,17 @@ class DocumentIntake:
 
     def __init__(self, context: Context, feeds: Feeds, writes: DurableWrites) -> None:
         self._context, self._feeds, self._writes = context, feeds, writes
+        self._ids = task_view.Ids(context.message_key)
 
-    async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
-        """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
+    async def ingest(
+        self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str, token: str = ""
+    ) -> Feed:
+        """Store a document and ask rag to take it in; returns the feed where the outcome appears. token: the caller's
+        own, where he has one. Raises Problem."""
         tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
         # Without a key each request is a new ingestion, and rag notices unchanged content: since it was sent last, it
         # may have been replaced or deleted.
-        task = task_view.ingest_id(tenant, name, digest, key or secrets.token_hex(16))
+        task = self._ids.ingestion(tenant, name, digest, key or secrets.token_hex(16))
         try:
             feed = await self._feeds.fresh(tenant, task)
             if feed.view.ingested is not None:
@@ -47,34 +52,29 @@ class DocumentIntake:
             content = await self._writes.within(
                 self._context.blobs.put(tenant, data, media_type, summary=name), DOCUMENT_TIMEOUT_S
             )
-            await self._to_rag(claim, DocumentIngestRequested(name=name, media_type=media_type, content=content), task)
+            body = DocumentIngestRequested(name=name, media_type=media_type, content=content)
+            await self._to_rag(claim, body, task, token)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
         return feed
 
-    async def delete(self, claim: RequesterClaim, name: str, key: str) -> Feed:
+    async def delete(self, claim: RequesterClaim, name: str, key: str, token: str = "") -> Feed:
         """Ask rag to erase a document; returns the feed where the outcome appears. Raises Problem."""
-        task = task_view.deletion_id(claim.tenant, name, key or secrets.token_hex(16))
+        task = self._ids.deletion(claim.tenant, name, key or secrets.token_hex(16))
         try:
             feed = await self._feeds.fresh(claim.tenant, task)
             if feed.view.deleted is None:
-                await self._to_rag(claim, DocumentDeleteRequested(name=name), task)
+                await self._to_rag(claim, DocumentDeleteRequested(name=name), task, token)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
         return feed
 
-    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str) -> None:
+    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str, token: str) -> None:
         """Send a request to rag with the caller's authority. Raises Problem, BusError."""
         index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
-        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
-        try:
-            reply = await self._ask("signer", ask, claim, task, index)
-        except RpcRefused as error:
-            raise unavailable(f"no authority could be signed: {error}") from error
-        assert isinstance(reply, GrantReplied)
-        if not reply.granted:
-            title, what = "The tenant's policy does not allow this", reply.reason or "the signer refused"
-            raise Problem(403, reply.code or "refused", title, what, reply.hint or "ask the operator")
+        now = self._context.clock()
+        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=now, credential=token)
+        reply = await authority.asked(self._context, ask, task, index)
         tenant, actor, grant = claim.tenant, claim.person, reply.token
         write = self._context.publisher.send(
             "rag", body, tenant=tenant, task=task, index=index, actor=actor, grant=grant

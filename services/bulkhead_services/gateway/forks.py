@@ -12,7 +12,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
-from bulkhead_contracts.result import ContentRef, Label, Result, merge_labels
+from bulkhead_contracts.result import ContentRef, Label, Result, digest_of, merge_labels
 from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.task import ForkOf, StepEnded, StepStarted, TaskEnded, TaskRequested, facts
 from bulkhead_contracts.tool import ToolSpec
@@ -71,6 +71,13 @@ class Past:
         last = max(self.plans, default=0)
         return {step: result for (version, step), result in self.accepted.items() if version == last}
 
+    def drafted(self) -> frozenset[str]:
+        """Digests of the texts of the last plan's steps that a model wrote, or may have: nobody's own words."""
+        request = self.request
+        own = request.plan.steps if request is not None and request.plan is not None and request.fork is None else ()
+        texts = {step.text for step in (self.plan.steps if self.plan else ())} - {step.text for step in own}
+        return frozenset(map(digest_of, texts))
+
     def used(self) -> dict[str, str]:
         """Tools that may have been used, under any plan: tool -> a step that may have used it."""
         may = {(version, step) for version, step, _ in self.started - self.idle}
@@ -80,15 +87,18 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What the new task begins with. origin: the first task of the line of forks. used: as Past.used, of the line."""
+    """What the new task begins with. origin: the first task of the line of forks. used: as Past.used, of the line.
+    drafted: as Past.drafted."""
 
     origin: str
     given: tuple[StepInput, ...]
     used: dict[str, str]
+    drafted: frozenset[str] = frozenset()
 
 
-async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken | Refusal:
-    """What a fork takes over. The same request always gets the same: the earlier task has ended. Raises BusError."""
+async def taken(context: Context, tenant: str, task: str, request: TaskRequested) -> Taken | Refusal:
+    """What a fork, which is `task`, takes over. The same request always gets the same: the earlier task has ended.
+    Raises BusError."""
     fork = request.fork
     assert fork is not None
     past = await _past(context, tenant, fork.task)
@@ -102,10 +112,12 @@ async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken 
             what = f"the result of {name} in task {fork.task} is gone: it has expired"
             hint = f"contents are kept for a limited time: let {name} run again (fork from it)"
             return Refusal("fork_content_gone", what, hint)
-        labelled = _labelled(context, fork.task, name, result)
+        labelled = _labelled(
+            context, tenant, (fork.task, task), name, result, same_person=_person(past.request) == _person(request)
+        )
         given.append(StepInput(step_id=name, title=f"taken over from task {fork.task}", result=labelled))
     line = await _line(context, tenant, fork.task, past)
-    return line if isinstance(line, Refusal) else Taken(line[0], tuple(given), line[1])
+    return line if isinstance(line, Refusal) else Taken(line[0], tuple(given), line[1], past.drafted())
 
 
 def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) -> Refusal | None:
@@ -156,13 +168,28 @@ def _same(one: PlanStep, other: PlanStep) -> bool:
     return one == other.model_copy(update={"title": one.title})
 
 
-def _labelled(context: Context, task: str, step: str, result: Result) -> Result:
-    """The result as it was, and in its provenance first of all where it comes from."""
+def _person(request: TaskRequested | None) -> str:
+    return request.requester.person if request is not None and request.requester is not None else ""
+
+
+def _labelled(
+    context: Context, tenant: str, line: tuple[str, str], step: str, result: Result, *, same_person: bool
+) -> Result:
+    """The result as it was, and in its provenance first of all where it comes from. line: the earlier task, and this
+    one, for which the labels are signed anew: those of the earlier task would be believed no more."""
     if result.content is None:
         return result
+    task, fork = line
     source, sha256 = f"task {task} step {step}", result.content.sha256
     label = Label(sha256=sha256, kind="step_result", source=source, observed_by=context.service)
-    labels = merge_labels((context.signer.label(label),), result.provenance)
+
+    def handed_on(seen: Label) -> Label:
+        if not context.verifier.label(seen, tenant, task) or (seen.kind == "objective" and not same_person):
+            return seen  # Nobody will believe it here either: what one person said is not said by another.
+        return context.signer.label(seen.model_copy(update={"signed_by": context.service}), tenant, fork)
+
+    before = tuple(handed_on(seen) for seen in result.provenance)
+    labels = merge_labels((context.signer.label(label, tenant, fork),), before)
     return result.model_copy(update={"provenance": labels})
 
 

@@ -1,7 +1,7 @@
 """The intake of tasks: requests are appended to the gateway's inbox, authority is signed, work is passed on.
 
-In: submissions of known people, messages of the inbox. Out: durable messages to gateway and planner. HTTP and outside
-publishers take the same path: the stored `TaskRequested` is what counts.
+In: submissions of known people, messages of the inbox. Out: durable messages to gateway, planner and doors. HTTP,
+outside publishers and doors take the same path: the stored `TaskRequested` is what counts.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.output import DRAFT, stricter
+from bulkhead_contracts.result import Label, digest_of, merge_labels
 from bulkhead_contracts.task import (
     Place,
     PlacesGiven,
@@ -28,6 +30,7 @@ from bulkhead_contracts.task import (
     TaskSubmitted,
 )
 from bulkhead_services.gateway import forks
+from bulkhead_services.gateway.admission import rules
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_slots import Admission
@@ -43,6 +46,22 @@ CANCEL_RETRY_S = 0.5
 SIGNER_ATTEMPTS = 20
 """Attempts with a signer that answers with an error, before the task is refused; silence is waited out."""
 SIGNER_RETRY_S = 1.0
+
+
+def own_words(request: TaskRequested, drafted: frozenset[str] = frozenset()) -> tuple[Label, ...]:
+    """Unsigned labels of what the requester wrote: the objective, and the text of each step of a plan of his own.
+
+    drafted: digests of texts that stood in the plan of the task that this one forks, and that a model wrote.
+    """
+    texts = [("", request.objective)]
+    if request.plan is not None:
+        texts += [(f"plan step {step.id}", step.text) for step in request.plan.steps]
+    labels = (
+        Label(sha256=digest_of(text), kind="objective", source=source, trust="user", observed_by="gateway")
+        for source, text in texts
+        if digest_of(text) not in drafted
+    )
+    return merge_labels(tuple(labels))
 
 
 class Intake:
@@ -61,6 +80,11 @@ class Intake:
         self._context, self._writes, self._feeds, self._admission = context, writes, feeds, admission
         self._spikes, self._policies, self._logic = spikes, policies, logic
         self._in_flight: set[str] = set()
+        self._ids = task_view.Ids(context.message_key)
+
+    def task_id(self, claim: RequesterClaim, key: str) -> str:
+        """The id of the task that a person asks for under this Idempotency-Key."""
+        return self._ids.task(claim.tenant, claim.person, key)
 
     async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
         """Append a request durably; returns the task's id and whether it was there before.
@@ -69,7 +93,7 @@ class Intake:
         """
         claim = request.requester
         assert claim is not None and request.payload_sha256 is not None
-        task = task_view.task_id(claim.tenant, claim.person, key)
+        task = self.task_id(claim, key)
         if task in self._in_flight:
             what = "a request with this Idempotency-Key is in progress"
             hint, headers = "wait a second and repeat it: the answer will be the same", {"Retry-After": "1"}
@@ -118,12 +142,21 @@ class Intake:
 
     async def requested(self, message: Received, request: TaskRequested, feed: Feed) -> None:
         """Pass a stored request on with authority, or record why not. Raises HandBack."""
+        if not subjects.may_open(message.sender, message.task):
+            log.warning("foreign_task_id", task=message.task, sender=message.sender)
+            if feed.view.status == "unknown":  # Else it is the id of somebody's task, of which this says nothing.
+                what = f"{message.sender} may not choose the task id {message.task}"
+                hint = f"publish it under a task id that begins with {message.sender}-"
+                await self._reject(message, task_view.Refusal("foreign_id", what, hint))
+            return
         if feed.view.request_sequence != message.sequence:
             log.warning("second_request_ignored", task=message.task, sender=message.sender)
             return
         if feed.view.status not in ("requested", "queued"):
             return  # Its ack was lost. What was refused stays refused, also when it would be taken now.
         claim = self._submitter(message)
+        if (misplaced := rules.misplaced(message.sender, request)) is not None:
+            claim = task_view.Refusal(*misplaced)
         if isinstance(claim, task_view.Refusal):
             await self._reject(message, claim)
             return
@@ -169,6 +202,8 @@ class Intake:
         for row in body.dropped:
             end, index = task_view.never_begun(row, message.time_unix_ms), f"dropped/{row.tenant}/{row.task}"
             to: Caused = {"tenant": row.tenant, "task": row.task, "cause": message.envelope.id}
+            if subjects.is_of_doors(row.task):
+                await self._context.publisher.send("doors", end, **to, index=f"{index}/doors")
             await self._context.publisher.send("gateway", end, **to, index=index)
 
     async def _release(self, place: Place, message: Received) -> None:
@@ -180,7 +215,7 @@ class Intake:
         self, message: Received, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
     ) -> None:
         """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises HandBack."""
-        taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
+        taken = await forks.taken(self._context, message.tenant, message.task, request) if request.fork else None
         if isinstance(taken, task_view.Refusal):
             if taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
                 # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
@@ -194,7 +229,12 @@ class Intake:
         if taken and (refusal := forks.repeats(taken, request, reply.tools)) is not None:
             await self._reject(message, refusal)
             return
+        output = stricter(reply.output or DRAFT, request.delivery)
+        if (refused := rules.refused(request, reply.input, output)) is not None:
+            await self._reject(message, task_view.Refusal(*refused))
+            return
         objective = await self._context.blobs.put(message.tenant, request.objective)
+        said = own_words(request, taken.drafted if taken else frozenset())
         body = TaskSubmitted(
             objective=objective,
             limits=reply.limits or request.limits,
@@ -203,6 +243,11 @@ class Intake:
             check=request.check,
             plan=request.plan,
             given=taken.given if taken else (),
+            output=output if output != DRAFT else None,
+            route=request.route,
+            left_out=reply.left_out,
+            labels=tuple(self._context.signer.label(label, message.tenant, message.task) for label in said),
+            replan=request.replan,
         )
         if (refusal := forks.too_large(len(body.encode()))) is not None:
             await self._reject(message, refusal)
@@ -220,7 +265,9 @@ class Intake:
         began_unix_ms: int,
     ) -> GrantReplied | task_view.Refusal:
         # Everything in this body comes from the stored message: a repeat asks for the same grant.
-        roles = {step.role for step in request.plan.steps} if request.plan is not None else set()
+        steps = request.plan.steps if request.plan is not None else ()
+        roles = {step.role for step in steps if not step.adopted}
+        tools = {name for step in steps for name in step.tools}
         ask = GrantRequested(
             requester=claim,
             tools=request.tools,
@@ -230,6 +277,9 @@ class Intake:
             worker_roles=tuple(sorted(roles)),
             feature=request.feature,
             workflow=request.workflow,
+            plan_tools=tuple(sorted(tools))[: bounds.MAX_TOOLS],
+            credential=request.voucher,
+            constraints=request.constraints,
         )
         try:
             reply = await self._context.publisher.request(
@@ -252,6 +302,8 @@ class Intake:
         what, hint = (text[: bounds.MAX_REASON_CHARS] for text in (refusal.message, refusal.hint))
         body = TaskRejected(code=refusal.code[: bounds.MAX_NAME_CHARS], message=what, hint=hint)
         log.info("task_rejected", task=message.task, code=refusal.code)
+        if message.sender == subjects.DOORS:
+            await self._context.publisher.send("doors", body, **message.caused, index="rejected/doors")
         await self._context.publisher.send("gateway", body, **message.caused, index="rejected")
 
     async def cancel_requested(self, message: Received, body: TaskCancelRequested, feed: Feed) -> None:

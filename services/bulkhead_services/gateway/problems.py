@@ -6,10 +6,8 @@ from pydantic import ConfigDict
 from starlette.responses import JSONResponse
 
 from bulkhead.bus.port import BusError, PublishRefused
+from bulkhead.http_server.connections import MEDIA_TYPE, TYPE_PREFIX
 from bulkhead_contracts.types import Contract
-
-TYPE_PREFIX = "urn:bulkhead:problem:"
-MEDIA_TYPE = "application/problem+json"
 
 
 class FieldError(Contract):

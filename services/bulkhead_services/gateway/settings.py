@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.callers.authentication import CallerSettings
 from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Contract, Name, Token
-
-SYMMETRIC = ("HS256", "HS384", "HS512", "NONE")
 
 
 class PublisherPolicy(Contract):
@@ -20,7 +18,7 @@ class PublisherPolicy(Contract):
     role: Literal["submitter", "operator"] = "submitter"
 
 
-class Settings(ServiceSettings):
+class Settings(CallerSettings):
     """http_port 0 takes a free port, written to http_file as {"host", "port"}.
 
     api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes.
@@ -31,19 +29,12 @@ class Settings(ServiceSettings):
     max_body_bytes_held* (of bodies that are being read or handled): per replica.
     tenants_file: the quotas of the tenants (`quota` in their rows), read again when it changes; without it all have
     the defaults of contracts/bulkhead_contracts/quota.py. running_tasks: at once, in the whole mesh. edge_replicas: of
-    the gateway; rates are divided by it.
+    the gateway; rates are divided by it. jwt_*: which tokens of callers are accepted; the signer needs the same.
     """
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
     http_file: Path | None = None
-    api_keys_file: Path | None = None
-    jwt_jwks_file: Path | None = None
-    jwt_jwks_url: str = ""
-    jwt_issuer: str = ""
-    jwt_audience: str = "bulkhead"
-    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
-    jwt_leeway_s: int = Field(default=30, ge=0, le=300)
     publishers: dict[str, PublisherPolicy] = {}
     publishers_file: Path | None = None
     heartbeat_s: float = Field(default=15.0, gt=0)
@@ -66,12 +57,3 @@ class Settings(ServiceSettings):
     tenants_file: Path | None = None
     running_tasks: int = Field(default=256, ge=0, le=bounds.MAX_RUNNING_TASKS)
     edge_replicas: int = Field(default=1, gt=0, le=1_000)
-
-    @field_validator("jwt_algorithms")
-    @classmethod
-    def _asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        # With a shared secret (or none) whoever can verify a token can also make one.
-        weak = [name for name in value if name.upper() in SYMMETRIC]
-        if weak:
-            raise ValueError(f"{', '.join(weak)}: only asymmetric algorithms; for example RS256, ES256, EdDSA")
-        return value

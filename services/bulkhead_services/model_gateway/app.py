@@ -2,17 +2,24 @@
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import httpx
 
 from bulkhead.runtime.context import Context
 from bulkhead_services.model_gateway.attempts import Model, Policy
-from bulkhead_services.model_gateway.core import SERVICE, ModelGateway, Route
-from bulkhead_services.model_gateway.effects import HttpProvider, LiveText, Network, read_contents
+from bulkhead_services.model_gateway.attribution_process import Attributor
+from bulkhead_services.model_gateway.context.tokens import TokenCounter
+from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
+from bulkhead_services.model_gateway.effects import HttpProvider, Network, read_contents
 from bulkhead_services.model_gateway.prices import Prices
 from bulkhead_services.model_gateway.prompts import Prompts
-from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.settings import ModelSettings, ProviderSettings, Settings, keyless
+from bulkhead_services.model_gateway.response_cache import ResponseCache
+from bulkhead_services.model_gateway.routing.chain import Route
+from bulkhead_services.model_gateway.routing.options import ModelSettings, ProviderSettings, RouteSettings
+from bulkhead_services.model_gateway.routing.policies import Policies
+from bulkhead_services.model_gateway.settings import Settings, on_this_machine
+from bulkhead_services.model_gateway.verified_text import live_text
 
 __all__ = ["SERVICE", "build"]
 
@@ -26,19 +33,13 @@ def build(
     transport: httpx.AsyncBaseTransport | None = None,
     jitter: Callable[[], float] = random.random,
 ) -> ModelGateway:
-    """The doer. `transport` and `jitter` stand in for the network and for chance. Raises ValueError when a provider
-    that is used has no key."""
+    """The doer. `transport` and `jitter` stand in for the network (no process is started beside, then) and for chance.
+    Raises ValueError when a provider that is used has no key."""
     known = settings.all_providers()
     routes = settings.all_routes()
-    used = {one.provider for route in routes.values() for one in (route, route.fallback) if one is not None}
-    for name in sorted(used):
-        if keyless(known[name]):
-            variable = FORMS[known[name].api].key_variable
-            key = f"{variable} or its api_key" if variable else "its api_key"
-            raise ValueError(
-                f"provider {name} ({known[name].base_url}) has no key: set {key} in BULKHEAD_PROVIDERS, name another "
-                "provider's model (BULKHEAD_MODEL=PROVIDER:MODEL), or point OPENAI_BASE_URL at the offline model"
-            )
+    used = {one.provider for route in routes.values() for one in route.models()}
+    if problems := settings.start_problems():
+        raise ValueError("; ".join(problems))
     timeouts = settings.connect_timeout_s, settings.stall_timeout_s
     network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)
     providers = {name: HttpProvider(name, known[name], network) for name in used}
@@ -50,27 +51,41 @@ def build(
 
     async def stop() -> None:
         for one in providers.values():
-            await one.close()
+            await one.stop()
 
     def drain() -> None:
         for one in providers.values():
-            one.places.close()
+            one.close()
 
     def model(wanted: ModelSettings) -> Model:
         return _model(wanted, providers, known, prices)
 
+    def chain(route: RouteSettings) -> Route:
+        others = tuple(model(one) for one in route.fallback), tuple(model(one) for one in route.escalation)
+        # Answers of a fallback are degraded, and never given again.
+        first = replace(model(route), cache_ttl_s=route.cache_ttl_s)
+        return Route(first, others[0], route.hedge_after_ms, others[1], route.prompts)
+
+    cache: ResponseCache | None = None
+    if any(route.cache_ttl_s for route in routes.values()):
+        # A server on this machine may have another port at each start.
+        addresses = {name: "" if on_this_machine(url := known[name].base_url) else url for name in used}
+        cache = ResponseCache(SERVICE, context.bus, context.blobs, context.message_key, context.clock, addresses)
+
     return ModelGateway(
-        {
-            tier: Route(model(route), model(route.fallback) if route.fallback else None)
-            for tier, route in routes.items()
-        },
+        {tier: chain(route) for tier, route in routes.items()},
         Prompts(packs=settings.packs),
         policy(settings, jitter),
+        Policies(settings.tenant_policies),
         read_contents=read_contents,
-        live_text=LiveText,
+        verifier=context.verifier,
+        attributor=Attributor(apart=transport is None),
+        live_text=live_text,
+        cache=cache,
         start=start,
         stop=stop,
         drain=drain,
+        pools=lambda: {name: one.pool() for name, one in providers.items()},
     )
 
 
@@ -87,4 +102,6 @@ def _model(
     price = prices.find(wanted.model, provider.price_provider, provider.base_url)
     context_tokens = wanted.context_tokens or (price.context_tokens if price else None) or UNKNOWN_CONTEXT_TOKENS
     held = providers[wanted.provider]
-    return Model(wanted.model, held, price, context_tokens, wanted.max_output_tokens, wanted.temperature)
+    limits = context_tokens, wanted.max_output_tokens
+    told = wanted.parameters(), wanted.terms_at(provider)
+    return Model(wanted.model, held, price, *limits, *told, TokenCounter(wanted.model))

@@ -5,23 +5,42 @@ This is the one layer that retries. Money is reserved before every attempt and e
 
 import asyncio
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
 from bulkhead.runtime.halts.live import OpenBreaker
-from bulkhead.telemetry import names, trace
-from bulkhead_contracts.budget import Amount
+from bulkhead.telemetry import metrics, names, trace
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
+from bulkhead_services.model_gateway.charges import Spent, amount, estimate, replace_cost, worst_case
+from bulkhead_services.model_gateway.context.conversation import learn, most
+from bulkhead_services.model_gateway.context.fitting import does_not_fit, fit
+from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS, Rendered, Source
+from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.prices import Price
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, OnText, Outgoing, Provider
-from bulkhead_services.model_gateway.render import Rendered, Source, estimate_tokens, fit
+from bulkhead_services.model_gateway.providers.port import (
+    Answer,
+    Chat,
+    Fault,
+    Heard,
+    Need,
+    OnText,
+    Outgoing,
+    Place,
+    Provider,
+)
+from bulkhead_services.model_gateway.response_cache import HIT, ResponseCache
+from bulkhead_services.model_gateway.routing.options import Terms
 
 SHRINK = 0.6
 """Size of the next try after a provider refused a prompt as too long: the estimate was wrong."""
-CONTEXT_MARGIN_TOKENS = 64
-ATTEMPTS_PER_MESSAGE = 64
+ATTEMPTS_PER_MESSAGE = 512
+"""Reservations that one message may use: of ten models, each with ten attempts and sixteen deployments."""
+TOLD_WAIT_MS = 20
+"""A shorter wait for a place is none."""
 LEAST_CALL_MS = 50
 """No call is sent with less time left: no provider answers it, and it would be paid for in full."""
 LATE = Fault(
@@ -39,19 +58,25 @@ HALTED_HINT = (
     "names, then submit again"
 )
 
+OTHER_PROVIDER = "leave it out, or name a model whose provider speaks OpenAI's chat"
 BREAKER_OPEN, AGAIN_BY_ITSELF = "breaker_open", "it is tried again by itself"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A pinned model at a provider, and its price (None: unknown, so the model is not called)."""
+    """A pinned model at a provider, and its price (None: unknown, so the model is not called). parameters: by the
+    mesh's names. terms: what becomes of data there."""
 
     name: str
     provider: Provider
     price: Price | None
     context_tokens: int
     max_output_tokens: int = 32_000
-    temperature: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    terms: Terms = Terms()
+    counter: TokenCounter = field(default_factory=TokenCounter)
+    cache_ttl_s: int = 0
+    """For so long its answers are given again to the very same request; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +91,8 @@ class Policy:
 
     def pause_s(self, failed: int, retry_after_s: float | None) -> float:
         """Full jitter (AWS, "Exponential Backoff And Jitter"); never before the provider's Retry-After."""
-        most: float = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** (failed - 1)) / 1000
+        most: float = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** max(0, failed - 1)) / 1000
         return (retry_after_s or 0.0) + most * self.jitter()
-
-
-@dataclass(slots=True)
-class Spent:
-    """Usage of all attempts of one job, as settled."""
-
-    usage: Usage = Usage()
-    attempts: int = 0
-    """Calls that went out to a provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +106,18 @@ class Outcome:
 class Attempts:
     """The attempts of one job."""
 
-    def __init__(self, job: Job[ModelCallRequested], hands: Hands, policy: Policy, live: Callable[[], OnText]) -> None:
+    def __init__(
+        self,
+        job: Job[ModelCallRequested],
+        hands: Hands,
+        policy: Policy,
+        live: Callable[[], OnText],
+        cache: ResponseCache | None = None,
+    ) -> None:
         self.spent = Spent()
-        self.held: OpenBreaker | None = None
-        """The open breaker that was met last."""
+        self.held: OpenBreaker | None = None  # The open breaker that was met last.
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
+        self._cache = cache
         self._reserved = 0
         self._halt = hands.halt_event(job)
         # A request that is delivered or sent again reserves anew: ids of reservations that were settled are spent.
@@ -102,41 +125,107 @@ class Attempts:
         digest = hashlib.blake2b(seed, digest_size=5).digest()
         self._first = int.from_bytes(digest, "big") * ATTEMPTS_PER_MESSAGE
 
-    async def run(self, model: Model, source: Source, until_unix_ms: int) -> Outcome:
-        """Ask one model until it answers, cannot, or the time is over. Raises Refused, Deferred."""
+    async def run(
+        self,
+        model: Model,
+        source: Source,
+        until_unix_ms: int,
+        speaks: Callable[[], bool] = lambda: True,
+        tried: set[str] | None = None,
+        others: bool = False,
+    ) -> Outcome:
+        """Ask one model until it answers, cannot, or the time is over. Raises Refused, Deferred.
+
+        speaks: asked at each piece of text, which is shown where it says so. tried: deployments that others come
+        before; those that are asked are added. others: other models stand by, and a provider that is ejected is not
+        asked again. Cancelled, it settles what it reserved.
+        """
         if model.price is None:
             hint = "add it to BULKHEAD_PRICES_FILE, or to BULKHEAD_FREE_MODELS when it costs nothing"
             return Outcome(Fault("unknown_price", f"no price is known for {model.name}", hint, refused=True))
         output = min(self._job.request.max_output_tokens, model.max_output_tokens)
         budget = model.context_tokens - output - CONTEXT_MARGIN_TOKENS
-        rendered, shrunk = fit(source, budget), False
-        said: Answer | Fault = _does_not_fit(model, budget)
-        failed = 0
+        rendered, shrunk = fit(source, budget, model.counter), False
+        said: Answer | Fault = does_not_fit(source, model.name, budget)
+        need, failed = Need(model.name, 0, set() if tried is None else tried), 0
+        if rendered is not None and (why := model.provider.objection(_chat(model, rendered, output))):
+            return Outcome(Fault("unsupported_parameter", why, OTHER_PROVIDER, consumed=False, refused=True))
+        key = self._key(model, rendered, output, source)
+        if key and rendered and (known := await self._known(model, key, until_unix_ms)) is not None:
+            return Outcome(known, rendered.omissions)
         while rendered is not None and failed < self._policy.attempts:
-            made = self._stopped(model, until_unix_ms) or await self._attempt(model, rendered, output, until_unix_ms)
+            need.tokens = rendered.input_tokens_estimate
+            if (limited := await self._limited(model, need, until_unix_ms)) is not None:
+                said = said if failed else limited
+                break
+            made: Answer | Fault | None = self._stopped(model, until_unix_ms)
+            if made is None:
+                made = await self._attempt(model, rendered, output, until_unix_ms, speaks, need)
             if made is LATE and failed:
                 break  # The failure of the attempt before tells more.
             said = made
             if isinstance(said, Answer):
                 trace.say(names.INPUT_MESSAGES, rendered.payload.get("messages", ()))
                 trace.say(names.OUTPUT_MESSAGES, said.text)
+                if key and self._cache is not None:
+                    await self._cache.keep(self._job, key, said)
                 break
+            if said.outage and not said.refused and model.provider.another(need):
+                continue  # A refused key or a dead address says nothing about the next one, which is asked at once.
             failed += 1
             if said.code == "context_overflow" and not shrunk:
                 shrunk = True
-                smaller = fit(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK))
+                smaller = fit(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK), model.counter)
                 if smaller is None:
                     break
                 rendered = smaller
                 continue
-            if not said.retryable or failed >= self._policy.attempts:
+            gone = others and not model.provider.usable(model.name)
+            if not said.retryable or failed >= self._policy.attempts or gone:
                 break
-            pause_s = self._policy.pause_s(failed, said.retry_after_s)
-            if self._hands.now_unix_ms() + pause_s * 1000 >= until_unix_ms:
+            left_s = self._left_s(until_unix_ms)
+            pause_s = self._policy.pause_s(failed, model.provider.wait_s(need, left_s))
+            if pause_s >= left_s:
                 said = _too_late(said)
                 break
-            await self._pause(pause_s)
+            await self._pause(pause_s, f"{model.provider.name} after {said.code}")
         return Outcome(said, rendered.omissions if rendered else ())
+
+    async def _limited(self, model: Model, need: Need, until_unix_ms: int) -> Fault | None:
+        """Wait until the provider takes the call, by what it told before; a fault where that is too late."""
+        left_s = self._left_s(until_unix_ms)
+        wait_s = model.provider.wait_s(need, left_s)
+        if not wait_s:
+            return None
+        if wait_s >= left_s:
+            said = Fault("rate_limited", f"{model.provider.name} refused earlier calls", outage=True, consumed=False)
+            return _too_late(replace(said, retry_after_s=round(wait_s, 1)))
+        pause_s = self._policy.pause_s(0, wait_s)
+        await self._pause(min(pause_s, left_s), f"the rate limit of {model.provider.name}")
+        return None
+
+    def _left_s(self, until_unix_ms: int) -> float:
+        return (until_unix_ms - self._hands.now_unix_ms()) / 1000
+
+    def _key(self, model: Model, rendered: Rendered | None, output: int, source: Source) -> str:
+        """Of the response cache; "" where it is not asked."""
+        if rendered is None or rendered.adopted or self._cache is None or not model.cache_ttl_s:
+            return ""
+        outgoing = model.provider.request(_chat(model, rendered, output))
+        return self._cache.key(self._job, model.provider.name, model.name, source.prompt_digest, outgoing)
+
+    async def _known(self, model: Model, key: str, until_unix_ms: int) -> Answer | Fault | None:
+        """An earlier answer, which reserves and costs nothing. What is halted gets none either."""
+        assert self._cache is not None
+        found = await self._cache.find(self._job.tenant, key, model.cache_ttl_s)
+        if found is None:
+            return None
+        if (stop := self._hands.may(self._job, model=model.name, deadline_unix_ms=until_unix_ms)) is not None:
+            return LATE if stop.code == "deadline_exceeded" else Fault("halted", stop.reason, HALTED_HINT, refused=True)
+        self.spent.usage = self.spent.usage + HIT
+        if found.text:
+            await self._live()(found.text)
+        return found
 
     def _stopped(self, model: Model, until_unix_ms: int) -> Fault | None:
         """Why no attempt may be begun now."""
@@ -152,19 +241,34 @@ class Attempts:
             return Fault("halted", stop.reason, HALTED_HINT, refused=True)
         return None
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float, why: str) -> None:
         """Sleep, or wake up at once when the job is halted."""
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
                 await self._halt.wait()
         except TimeoutError:
             pass
+        self._waited(began_s, why)
 
-    async def _attempt(self, model: Model, rendered: Rendered, output: int, until_unix_ms: int) -> Answer | Fault:
-        left_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
-        async with model.provider.place(self._job.tenant, min(self._policy.slot_wait_s, left_s)):
-            outgoing = model.provider.request(Chat(model.name, rendered.payload, output, model.temperature))
-            worst = _worst(model, estimate_tokens(len(outgoing.body)), output, outgoing.writes_cache)
+    def _waited(self, began_s: float, why: str) -> None:
+        """Tell of a wait, so that nobody takes it for the model's slowness."""
+        waited_ms = int((time.monotonic() - began_s) * 1000)
+        if waited_ms >= TOLD_WAIT_MS:
+            self.spent.waited_ms += waited_ms
+            self.spent.waits[why] += 1
+
+    async def _attempt(
+        self, model: Model, rendered: Rendered, output: int, until_unix_ms: int, speaks: Callable[[], bool], need: Need
+    ) -> Answer | Fault:
+        began_s, wait_s = time.monotonic(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
+        async with model.provider.place(self._job.tenant, wait_s, need) as place:
+            self._waited(began_s, f"a place at {model.provider.name}")
+            outgoing = model.provider.request(_chat(model, rendered, output))
+            assert model.price is not None
+            tokens = most(model.counter, outgoing.body, adopted=rendered.adopted)
+            worst = worst_case(model.price, tokens, output, outgoing.writes_cache)
+            self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             held = await self._hands.reserve(
                 self._job,
@@ -172,71 +276,102 @@ class Attempts:
                 self._first + self._reserved,
                 purpose="model",
                 resource=model.name,
-                worst_case=_amount(worst),
+                worst_case=amount(worst),
                 price_digest=model.price.digest if model.price else "",
             )
-            self._reserved += 1
             if self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS:
                 held.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return LATE
-            return await self._call(model, outgoing, held, worst, until_unix_ms)
+            return await self._call(model, place, outgoing, held, worst, until_unix_ms, speaks, need)
 
     async def _call(
-        self, model: Model, outgoing: Outgoing, held: Reservation, worst: Usage, until_unix_ms: int
+        self,
+        model: Model,
+        place: Place,
+        outgoing: Outgoing,
+        held: Reservation,
+        worst: Usage,
+        until_unix_ms: int,
+        speaks: Callable[[], bool],
+        need: Need,
     ) -> Answer | Fault:
         self.spent.attempts += 1
-        timeout_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
-        call = asyncio.create_task(model.provider.call(outgoing, self._live(), timeout_s=timeout_s))
+        live, heard = self._live(), Heard()
+
+        async def show(text: str) -> None:
+            if speaks():
+                await live(text)
+
+        timeout_s = self._left_s(until_unix_ms)
+        call = asyncio.create_task(place.call(outgoing, show, need, timeout_s=timeout_s, heard=heard))
         halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
         try:
             await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
             cut = not call.done()
+        except asyncio.CancelledError:
+            # Another model spoke first.
+            self._settle_estimate(model, outgoing, held, worst, heard, "hedged")
+            raise
         finally:
             # Cancelled here, the HTTP connection is closed: the provider stops, and so does the spending.
             call.cancel()
             halted.cancel()
             await asyncio.gather(call, halted, return_exceptions=True)
         if cut:
-            # Usage comes at a stream's end. The ledger charges the reservation then, so that is what is told.
-            self._settle(model, held, worst, estimated=True)
+            # Usage comes at a stream's end.
+            self._settle_estimate(model, outgoing, held, worst, heard, "halted")
             # Raises when the halt only pauses: the call is made anew when it is lifted.
             halt = self._hands.cut(self._job, model=model.name)
             return Fault("halted", ended_by(halt, " and the model's stream was cut"), HALTED_HINT, refused=True)
         said = call.result()
-        self._charge(model, held, said, worst)
+        if isinstance(said, Answer) and said.usage is not None:
+            adopted = self._job.request.conversation is not None
+            learn(model.counter, outgoing.body, said.usage.input_tokens, adopted=adopted)
+        self._charge(model, outgoing, held, said, worst, heard)
         return said
 
-    def _charge(self, model: Model, held: Reservation, said: Answer | Fault, worst: Usage) -> None:
+    def _charge(
+        self, model: Model, outgoing: Outgoing, held: Reservation, said: Answer | Fault, worst: Usage, heard: Heard
+    ) -> None:
+        failed = said.code if isinstance(said, Fault) else ""
         if said.usage is not None:
-            self._settle(model, held, said.usage, said.cache_write_tokens, estimated=False)
+            self._settle(model, held, said.usage, said.cache_write_tokens, failed=failed)
         elif isinstance(said, Fault) and not said.consumed:
-            self._settle(model, held, Usage(), estimated=False)
+            self._settle(model, held, Usage(), failed=failed)
         else:
-            # No usage was told: the reservation is charged. Never zero.
-            self._settle(model, held, worst, estimated=True)
+            # No usage was told: never zero.
+            self._settle_estimate(model, outgoing, held, worst, heard, failed)
+
+    def _settle_estimate(
+        self, model: Model, outgoing: Outgoing, held: Reservation, worst: Usage, heard: Heard, failed: str
+    ) -> None:
+        usage = estimate(worst, heard, asyncio.get_running_loop().time(), hidden=failed != "error_body")
+        written = usage.input_tokens if outgoing.writes_cache else 0
+        self._settle(model, held, usage, written, failed=failed, estimated=True)
 
     def _settle(
-        self, model: Model, held: Reservation, usage: Usage, cache_write_tokens: int = 0, *, estimated: bool
+        self,
+        model: Model,
+        held: Reservation,
+        usage: Usage,
+        cache_write_tokens: int = 0,
+        *,
+        failed: str,
+        estimated: bool = False,
     ) -> None:
         assert model.price is not None
         usage = replace_cost(usage, model.price, cache_write_tokens)
-        held.settle(usage, estimated=estimated)
+        usage = usage.as_estimate() if estimated else usage
+        settled = held.settle(usage, failed=failed)
         self.spent.usage = self.spent.usage + usage
+        metrics.attempted(model.name, failed, usage.cost_usd_micros, settled.wall_ms)
 
 
-def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usage:
-    """The same usage with its cost, rounded up."""
-    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage, cache_write_tokens)})
-
-
-def _worst(model: Model, input_tokens: int, output_tokens: int, writes_cache: bool) -> Usage:
-    assert model.price is not None
-    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens)
-    return replace_cost(usage, model.price, input_tokens if writes_cache else 0)
-
-
-def _amount(worst: Usage) -> Amount:
-    return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)
+def _chat(model: Model, rendered: Rendered, output: int) -> Chat:
+    # What an agent says itself stands over what its route says.
+    parameters = {name: value for name, value in model.parameters.items() if name not in rendered.payload}
+    given = model.name, rendered.payload, output, parameters
+    return Chat(*given, stable_messages=rendered.stable_messages, adopted=rendered.adopted)
 
 
 def _too_late(fault: Fault) -> Fault:
@@ -245,18 +380,3 @@ def _too_late(fault: Fault) -> Fault:
         return fault
     message = f"{fault.message} (it asks to wait {fault.retry_after_s:g} s, longer than the call has time)"
     return replace(fault, message=message, hint="give the task a longer deadline, or the route a fallback")
-
-
-def _does_not_fit(model: Model, budget: int) -> Fault:
-    return Fault(
-        "context_overflow",
-        f"even without passages and tool results the prompt exceeds the {max(0, budget)} tokens (estimated) that "
-        f"{model.name} has room for",
-        "shorten the objective or the step's inputs, or use a model with a longer context",
-        consumed=False,
-    )
-
-
-def worse(first: Fault, second: Fault) -> Fault:
-    """The fault of a call whose fallback failed too."""
-    return replace(second, message=f"{first.message}; then the fallback: {second.message}")

@@ -1,36 +1,44 @@
 """The model gateway's doer. Enters: ModelCallRequested. Leaves: ModelCallReplied, with what it used and how it stands.
 
-A tier names a model; the model answers, or its fallback does (and the reply is degraded), or the reply says why not.
+A tier names a route; a model of it answers (one that stands in is told as degraded), or the reply says why not.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from bulkhead.grants import Verifier
+from bulkhead.runtime.component import Pool
 from bulkhead.runtime.doer.protocol import Doer, Hands, Job
 from bulkhead.runtime.errors import Refused
-from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission
-from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy, worse
+from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy
+from bulkhead_services.model_gateway.attribution import attributed
+from bulkhead_services.model_gateway.attribution_process import Attributor
+from bulkhead_services.model_gateway.context.conversation import payload_of, too_large, unreadable
+from bulkhead_services.model_gateway.context.render import Source, missing_parts
 from bulkhead_services.model_gateway.prompts import Prompt, Prompts
 from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
-from bulkhead_services.model_gateway.render import Source, missing_parts
+from bulkhead_services.model_gateway.replies.structured import Reading, read
+from bulkhead_services.model_gateway.response_cache import ResponseCache, media_type_of
+from bulkhead_services.model_gateway.routing.chain import Chain, Reached, Route
+from bulkhead_services.model_gateway.routing.policies import Policies
 
 SERVICE = "model_gateway"
-FALLBACK_SHARE = 0.6
-"""Share of a call's time that the first model may use when another one stands by."""
+
+NOTHING_SAID = Failure.of(
+    "no_answer",
+    "the model thought and gave no answer",
+    "give the call more output tokens, or name a model (or a mode of it) that thinks less",
+)
+
+ASK_FOR_LESS = "have the model make fewer or shorter calls at once"
+OF_STEPS = ("worker", subjects.DOORS)
+"""Callers that work on a step."""
 
 ReadContents = Callable[[Job[ModelCallRequested], Hands], Awaitable[tuple[Mapping[str, str], frozenset[str]]]]
 LiveText = Callable[[Job[ModelCallRequested], Hands], OnText]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The models of a tier."""
-
-    primary: Model
-    fallback: Model | None = None
 
 
 class ModelGateway(Doer[ModelCallRequested]):
@@ -44,17 +52,25 @@ class ModelGateway(Doer[ModelCallRequested]):
         routes: Mapping[str, Route],
         prompts: Prompts,
         policy: Policy,
+        policies: Policies,
         *,
         read_contents: ReadContents,
+        verifier: Verifier,
+        attributor: Attributor,
         live_text: LiveText,
+        cache: ResponseCache | None = None,
         start: Callable[[], Awaitable[None]] | None = None,
         stop: Callable[[], Awaitable[None]] | None = None,
         drain: Callable[[], None] = lambda: None,
+        pools: Callable[[], dict[str, Pool]] = dict,
     ) -> None:
-        self._routes, self._prompts, self._policy = routes, prompts, policy
-        self._read_contents, self._live_text = read_contents, live_text
+        self._routes, self._prompts, self._policy, self._policies = routes, prompts, policy, policies
+        self._read_contents, self._live_text, self._verifier = read_contents, live_text, verifier
+        self._attributor = attributor
+        self._cache = cache
         self._start, self._stop = start, stop
         self._drain = drain
+        self._pools = pools
 
     async def start(self) -> None:
         """Open the connections to providers."""
@@ -63,12 +79,17 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     async def stop(self) -> None:
         """Close them."""
+        await self._attributor.stop()
         if self._stop is not None:
             await self._stop()
 
     def drain(self) -> None:
         """Let no call wait any more: a call that began now could not end, and would be paid for."""
         self._drain()
+
+    def pools(self) -> dict[str, Pool]:
+        """Places at the providers, by provider."""
+        return self._pools()
 
     def key(self, request: ModelCallRequested) -> str:
         """The call id: an answer that was recorded is given again."""
@@ -95,100 +116,151 @@ class ModelGateway(Doer[ModelCallRequested]):
             return self._no(request, "refused", _failure(found))
         prompt, route = found
         texts, missing = await self._read_contents(job, hands)
-        if gone := missing_parts(request, missing):
-            message = f"the {gone[0].kind} part cannot be read: its content expired or does not match its digest"
-            failure = Failure.of("content_missing", message, "submit the task again")
-            return self._no(request, "failed", failure)
-        schema = self._prompts.schemas[request.response] if request.response != "text" else None
-        source = Source(prompt.text, request, texts, schema, missing)
-        attempts = Attempts(job, hands, self._policy, lambda: self._live_text(job, hands))
+        source = self._source(request, prompt, route, texts, missing)
+        if isinstance(source, Fault):
+            return self._no(request, "refused" if source.refused else "failed", _failure(source))
+        attempts = Attempts(job, hands, self._policy, lambda: self._live_text(job, hands), self._cache)
         try:
-            outcome, model, standing_reason = await self._ask(attempts, route, source, began)
-            if isinstance(outcome.said, Fault) and outcome.said.code == BREAKER_OPEN and attempts.held is not None:
+            reached = await Chain(attempts, source, hands.now_unix_ms).ask(route, self._policies, job.tenant)
+            said = reached.outcome.said
+            if isinstance(said, Fault) and said.code == BREAKER_OPEN and attempts.held is not None:
                 # No agent can go on without its model: the call waits until the breaker allows a trial.
                 raise hands.held_back(attempts.held)
         except Refused as refusal:
             why = refusal.failure
             said = Fault(why.code, why.message, why.hint, consumed=False, refused=True)
-            outcome, model, standing_reason = Outcome(said), route.primary, ""
-        reply = await self._reply(job, hands, outcome, model, standing_reason)
+            reached = Reached(Outcome(said), route.primary)
+        reply = await self._reply(job, hands, reached, texts)
         spent, took_ms = attempts.spent, max(0, hands.now_unix_ms() - began)
-        told = {"usage": spent.usage, "provider_attempts": spent.attempts, "duration_ms": took_ms}
+        told = {
+            "usage": spent.usage,
+            "provider_attempts": spent.attempts,
+            "duration_ms": took_ms,
+            "waited_ms": min(spent.waited_ms, took_ms),
+            "waited_for": spent.waited_for(),
+        }
         return reply.model_copy(update=told)
 
-    def _prepare(self, job: Job[ModelCallRequested]) -> tuple[Prompt, Route] | Fault:
+    def _prepare(self, job: Job[ModelCallRequested]) -> tuple[Prompt | None, Route] | Fault:
+        """The prompt and the route of a call; no prompt of an outside agent's."""
         request = job.request
         step = job.authority.step
-        if job.sender == "worker" and (step is None or step.step_id != request.step_id):
-            message = "a worker's call needs the grant of the very step that it is for"
+        place = (step.step_id, step.attempt) if step is not None else None
+        if job.sender in OF_STEPS and place != (request.step_id, request.attempt):
+            message = f"a call of {job.sender} needs the grant of the very step and attempt that it is for"
             return Fault("bad_grant", message, "hand on the grant of StepAssigned", refused=True)
-        prompt = self._prompts.find(request.prompt_id)
-        if prompt is None:
+        if (job.sender == subjects.DOORS) != (request.conversation is not None):
+            message = "a conversation comes from doors, and doors sends nothing else"
+            return Fault(
+                "forbidden", message, f"this is a bug or an attack: look at the log of {job.sender}", refused=True
+            )
+        prompt = self._prompt(request)
+        if prompt is None and request.conversation is None:
             message = f"there is no prompt {request.prompt_id}"
             return Fault("unknown_prompt", message, f"known: {', '.join(self._prompts.names)}", refused=True)
-        route = self._routes.get(request.tier)
+        route = self._route(request)
         if route is None:
-            message = f"no model serves the tier {request.tier}"
-            hint = f"tiers: {', '.join(self._routes)}; add one to BULKHEAD_ROUTES"
-            return Fault("unknown_model", message, hint, refused=True)
-        return prompt, route
+            message = f"the model gateway has no route {request.tier}"
+            hint = f"routes: {', '.join(self._routes)}; add one to BULKHEAD_ROUTES"
+            if request.conversation is not None:
+                message = f"the model gateway has no route and no model {request.tier}"
+                models = dict.fromkeys(route.primary.name for route in self._routes.values())
+                hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; add one to BULKHEAD_ROUTES"
+            return Fault(UNKNOWN_ROUTE, message, hint, refused=True)
+        return (too_large(request.conversation) if request.conversation else None) or (prompt, route)
 
-    async def _ask(
-        self, attempts: Attempts, route: Route, source: Source, now_unix_ms: int
-    ) -> tuple[Outcome, Model, str]:
-        """The outcome, the model that it came from, and why it is degraded ("" when it is not)."""
-        deadline = source.request.deadline_unix_ms
-        if route.fallback is None:
-            return await attempts.run(route.primary, source, deadline), route.primary, ""
-        until = now_unix_ms + int((deadline - now_unix_ms) * FALLBACK_SHARE)
-        first = await attempts.run(route.primary, source, until)
-        if isinstance(first.said, Answer) or not first.said.outage:
-            return first, route.primary, ""
-        second = await attempts.run(route.fallback, source, deadline)
-        if isinstance(second.said, Fault):
-            if second.said.refused and second.said.code != "halted":
-                return first, route.primary, ""
-            return replace(second, said=worse(first.said, second.said)), route.fallback, ""
-        reason = f"{route.primary.name} was out ({first.said.code}); {route.fallback.name} answered in its place"
-        return second, route.fallback, reason
+    def _route(self, request: ModelCallRequested) -> Route | None:
+        """The route of this name; for an outside agent, which knows models, else the first whose first model is."""
+        known = self._routes.get(request.tier)
+        if known is not None or request.conversation is None:
+            return known
+        return next((route for route in self._routes.values() if route.primary.name == request.tier), None)
+
+    def _source(
+        self,
+        request: ModelCallRequested,
+        prompt: Prompt | None,
+        route: Route,
+        texts: Mapping[str, str],
+        missing: frozenset[str],
+    ) -> Source | Fault:
+        """What is to be sent, or why it cannot be."""
+        parts = missing_parts(request, missing)
+        gone = f"the {parts[0].kind} part" if parts else ""
+        if request.conversation is not None:
+            gone = unreadable(request.conversation, missing)
+        if gone:
+            message = f"{gone} cannot be read: its content expired or does not match its digest"
+            return Fault("content_missing", message, "submit the task again")
+        if request.conversation is not None:
+            payload = payload_of(request.conversation, texts)
+            return payload if isinstance(payload, Fault) else Source("", request, texts, payload=payload)
+        assert prompt is not None
+        schema = self._prompts.schema(request.response, route.prompts) if request.response != "text" else None
+        return Source(prompt.text, request, texts, schema, prompt.digest, missing)
 
     async def _reply(
-        self, job: Job[ModelCallRequested], hands: Hands, outcome: Outcome, model: Model, degraded: str
+        self, job: Job[ModelCallRequested], hands: Hands, reached: Reached, texts: Mapping[str, str]
     ) -> ModelCallReplied:
-        request, said = job.request, outcome.said
+        request, outcome, model, degraded = job.request, reached.outcome, reached.model, reached.degraded
+        said = outcome.said
         price = model.price.digest if model.price else ""
         source: dict[str, Any] = {"provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS], "price_digest": price}
         if isinstance(said, Fault):
             reply = self._no(request, "refused" if said.refused else "failed", _failure(said))
             told = {"model": model.name, "completeness": _completeness(outcome.omissions)}
             return reply.model_copy(update=source | told)
-        content: ContentRef | None = None
-        labels: tuple[Label, ...] = ()
-        if said.text.strip():
-            media_type = "text/plain" if request.response == "text" else "application/json"
-            content = await hands.blobs.put(job.tenant, said.text, media_type)
-            labels = (hands.signer.label(_label(content, model)),)
+        adopted = request.conversation is not None
+        if adopted and said.cut_calls:
+            # An agent would take what is left for all that the model asked for.
+            reply = self._no(request, "failed", Failure.of("tool_calls_too_large", said.cut_calls, ASK_FOR_LESS))
+            return reply.model_copy(update={**source, "model": said.model or model.name})
+        reading = Reading(said.text) if adopted else read(said.text, request.response, said.finish)
+        if reading.changes and not reading.text.strip() and not said.calls:
+            reply = self._no(request, "failed", NOTHING_SAID)
+            return reply.model_copy(update={**source, "model": said.model or model.name, "changes": reading.changes})
+        content, raw = await self._contents(job, hands, said, reading)
+        labels = (hands.signer.label(_label(content, model), job.tenant, job.task),) if content else ()
         prompt_id, digest = self._prompt_of(request)
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
             outcome="answered",
             content=content,
-            tool_calls=said.calls,
+            raw=raw,
+            changes=reading.changes[: bounds.MAX_REPLY_CHANGES],
+            tool_calls=await attributed(job, hands, self._verifier, self._attributor, texts, said.calls),
             finish=said.finish,
             standing="degraded" if degraded else "ok",
             standing_reason=degraded[: bounds.MAX_SUMMARY_CHARS],
-            completeness=_completeness((*outcome.omissions, *said.omissions)),
+            completeness=_completeness((*outcome.omissions, *said.omissions, *reading.omissions)),
             provenance=labels,
             fingerprint=said.fingerprint,
             prompt_id=prompt_id,
             prompt_digest=digest,
             model=said.model or model.name,
+            pinned=model.name[: bounds.MAX_SUMMARY_CHARS],
+            chosen_as=reached.role,
+            cached=said.cached,
             **source,
         )
 
+    def _prompt(self, request: ModelCallRequested) -> Prompt | None:
+        route = self._routes.get(request.tier)
+        return self._prompts.find(request.prompt_id, route.prompts if route else "full")
+
+    async def _contents(
+        self, job: Job[ModelCallRequested], hands: Hands, said: Answer, reading: Reading
+    ) -> tuple[ContentRef | None, ContentRef | None]:
+        """Blobs of the text that goes on, and of the text as it came where that is another."""
+        media_type = media_type_of(job.request)
+        says = bool(reading.text if job.request.conversation is not None else reading.text.strip())
+        content = await hands.blobs.put(job.tenant, reading.text, media_type) if says else None
+        changed = reading.text != said.text
+        return content, await hands.blobs.put(job.tenant, said.text, "text/plain") if changed else None
+
     def _prompt_of(self, request: ModelCallRequested) -> tuple[str, str]:
-        prompt = self._prompts.find(request.prompt_id)
+        prompt = self._prompt(request)
         return (prompt.name, prompt.digest) if prompt else (request.prompt_id, "")
 
     def _no(

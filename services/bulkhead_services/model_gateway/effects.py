@@ -4,11 +4,11 @@ One HTTP/1.1 client per provider, kept alive. There are no retries here: they st
 """
 
 import asyncio
-import re
 import ssl
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import httpx
@@ -16,27 +16,31 @@ import httpx
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.doer.protocol import Hands, Job
-from bulkhead.runtime.errors import Deferred
-from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, TextDelta
 from bulkhead_contracts.result import ContentRef
+from bulkhead_services.model_gateway.context.conversation import contents_of
+from bulkhead_services.model_gateway.context.render import refers_to
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
-from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, OnText, Outgoing
+from bulkhead_services.model_gateway.providers.fields import believable, short
+from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting
+from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
+from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, Heard, OnText, Outgoing, call_ids
 from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
-from bulkhead_services.model_gateway.settings import ProviderSettings
+from bulkhead_services.model_gateway.replies.thinking import LiveFilter
+from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders
+from bulkhead_services.model_gateway.routing.options import ProviderSettings, Target
 
 log = Log("model_gateway")
 
-BUSY_AFTER_MS = 500
 KEEPALIVE_S = 4.0
 """Below the 5 s after which common servers close an idle connection: a close that crosses a request costs a call."""
 DRAIN_S = 0.2
 """Wait for the end of a body after the last event, so that the connection can be used again."""
-_KEYS = re.compile(r"(?:sk|pk|rk)-[A-Za-z0-9_*-]{6,}|AIza[A-Za-z0-9_-]{20,}|Bearer\s+\S+|(?<=://)[^/@\s]+@", re.I)
+_BREAKS = ("timeout", "truncated_stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +54,38 @@ class Network:
     transport: httpx.AsyncBaseTransport | None = None
 
 
-class HttpProvider:
-    """An endpoint: its connections, its key, its places, and the wire form that it speaks."""
+def client(api: Api, target: Target, concurrency: int, network: Network) -> httpx.AsyncClient:
+    """A client for one key at one address; connections come with the first call."""
+    return httpx.AsyncClient(
+        base_url=target.base_url.rstrip("/") + "/",
+        # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
+        headers={
+            **FORMS[api].headers(target.api_key.get_secret_value() or "local"),
+            "accept-encoding": "identity",
+            "user-agent": "bulkhead",
+        },
+        limits=httpx.Limits(
+            max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEEPALIVE_S
+        ),
+        verify=ssl.create_default_context(cafile=network.ca_file) if network.ca_file else True,
+        proxy=network.proxy or None,
+        transport=network.transport,
+        trust_env=False,
+        follow_redirects=False,
+    )
 
-    def __init__(self, name: str, settings: ProviderSettings, network: Network) -> None:
-        self.name, self._settings, self._network = name, settings, network
-        self._form = FORMS[settings.api]
-        # Long answers that began together end late: an eighth of the places stays free for calls of other tenants.
-        self.places = FairSemaphore(settings.concurrency, kept=settings.concurrency // 8)
+
+class HttpEndpoint:
+    """One key at one address: its connections, and the wire form that it speaks. concurrency: calls at once."""
+
+    def __init__(self, name: str, api: Api, target: Target, concurrency: int, network: Network) -> None:
+        self.name, self._target, self._concurrency, self._network = name, target, concurrency, network
+        self._api, self._form = api, FORMS[api]
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:
         """Make the client; connections come with the first call."""
-        key = self._settings.api_key.get_secret_value() or "local"
-        size = self._settings.concurrency
-        self._client = httpx.AsyncClient(
-            base_url=self._settings.base_url.rstrip("/") + "/",
-            # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
-            headers={**self._form.headers(key), "accept-encoding": "identity", "user-agent": "bulkhead"},
-            limits=httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEEPALIVE_S),
-            verify=ssl.create_default_context(cafile=self._network.ca_file) if self._network.ca_file else True,
-            proxy=self._network.proxy or None,
-            transport=self._network.transport,
-            trust_env=False,
-            follow_redirects=False,
-        )
+        self._client = client(self._api, self._target, self._concurrency, self._network)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -82,32 +93,45 @@ class HttpProvider:
             await self._client.aclose()
             self._client = None
 
-    @asynccontextmanager
-    async def place(self, tenant: str, wait_s: float) -> AsyncIterator[None]:
-        """One of the provider's places; raises Deferred after `wait_s`, since waiting is never an un-acked message."""
-        if not await self.places.enter(tenant, wait_s):
-            raise Deferred(BUSY_AFTER_MS, f"every place at {self.name} is taken")
-        try:
-            yield
-        finally:
-            self.places.leave(tenant)
-
-    def request(self, chat: Chat) -> Outgoing:
-        """One call in this provider's wire form."""
-        return self._form.request(replace(chat, limit_field=self._settings.limit_field))
-
-    async def call(self, outgoing: Outgoing, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
+    async def call(
+        self,
+        outgoing: Outgoing,
+        on_text: OnText,
+        on_headers: OnHeaders,
+        *,
+        timeout_s: float,
+        heard: Heard | None = None,
+    ) -> Answer | Fault:
         """Send one call; a Fault when HTTP failed, or when what it brought is no answer."""
-        assembly = self._form.assembly()
-        fault = await self._call(outgoing, assembly, on_text, timeout_s)
-        if fault is None:
+        assembly, heard, now_s = self._form.assembly(outgoing), heard or Heard(), asyncio.get_running_loop().time
+        heard.began_s = now_s()
+        begun = False
+
+        async def on_chunk(text: str) -> None:
+            nonlocal begun
+            heard.note(assembly.generated_bytes, now_s())
+            # A tool call is no text, and shows that the model has begun.
+            if text or (assembly.begun and not begun):
+                begun = True
+                await on_text(text)
+
+        fault = await self._call(outgoing, assembly, on_chunk, on_headers, timeout_s)
+        usage = assembly.usage
+        if usage and not believable(usage, len(outgoing.body), outgoing.output_tokens):
+            assembly.usage = None
+        if fault is None or (fault.code in _BREAKS and assembly.ended):
+            # Past its end an answer is whole, whatever becomes of its connection.
             said = assembly.result()
-            return _told(said, assembly) if isinstance(said, Fault) else said
+            if isinstance(said, Answer):
+                return said
+            fault = said
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
         return _told(replace(fault, message=self.scrub(fault.message)), assembly)
 
-    async def _call(self, outgoing: Outgoing, assembly: Assembly, on_text: OnText, timeout_s: float) -> Fault | None:
+    async def _call(
+        self, outgoing: Outgoing, assembly: Assembly, on_chunk: OnText, on_headers: OnHeaders, timeout_s: float
+    ) -> Fault | None:
         assert self._client is not None, "open() comes first"
         started = False
         quiet_s = min(self._network.stall_timeout_s, timeout_s)
@@ -124,7 +148,9 @@ class HttpProvider:
                 ) as response,
             ):
                 started = True
-                return await _receive(response, assembly, on_text, self._form.key_variable)
+                on_headers(response.headers)
+                key = key_setting(self._api, self.name.partition(" #")[0], self._target.base_url)
+                return await _receive(response, assembly, on_chunk, key)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return self._fault("unreachable", f"no connection: {error or type(error).__name__}", consumed=False)
         except TimeoutError:
@@ -140,18 +166,63 @@ class HttpProvider:
         return Fault(code, f"{self.name}: {message}", hint, retryable=True, outage=True, consumed=consumed)
 
     def scrub(self, text: str) -> str:
-        """The text without this provider's key, and without anything that looks like one: providers echo keys."""
-        key = self._settings.api_key.get_secret_value()
+        """The text without this endpoint's key, and without anything that looks like one: providers echo keys."""
+        key = self._target.api_key.get_secret_value()
         if key:
-            text = text.replace(key, "[redacted]")
-        return _KEYS.sub("[redacted]", text)[: bounds.MAX_REASON_CHARS]
+            text = text.replace(key, REDACTED)
+        return without_keys(text)[: bounds.MAX_REASON_CHARS]
+
+
+class HttpProvider(Deployments):
+    """A provider over HTTP, with a deployment for each of its keys and addresses."""
+
+    def __init__(self, name: str, settings: ProviderSettings, network: Network) -> None:
+        self.name, self._settings = name, settings
+        targets = settings.targets()
+        names = [name if len(targets) == 1 else f"{name} #{number}" for number in range(1, len(targets) + 1)]
+        size = settings.concurrency
+        self._endpoints = [
+            HttpEndpoint(*given, size, network) for given in zip(names, repeat(settings.api), targets, strict=False)
+        ]
+        super().__init__([Deployment(endpoint, size, time.monotonic) for endpoint in self._endpoints])
+
+    def open(self) -> None:
+        """Make the clients."""
+        for endpoint in self._endpoints:
+            endpoint.open()
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    def request(self, chat: Chat) -> Outgoing:
+        """One call in this provider's wire form."""
+        chat = self._said(chat)
+        outgoing = FORMS[self._settings.api].request(replace(chat, limit_field=self._settings.limit_field))
+        return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens)
+
+    def objection(self, chat: Chat) -> str:
+        """What of an outside agent's call the vendor's API cannot say; "" when it can say all."""
+        try:
+            self._said(chat)
+        except Unsupported as error:
+            return f"provider {self.name} ({self._settings.api}) does not take {error}"
+        return ""
+
+    def _said(self, chat: Chat) -> Chat:
+        """The chat in words that the form translates. Raises Unsupported."""
+        form = FORMS[self._settings.api]
+        if form.speaks_chat or not chat.adopted:
+            return chat
+        return narrowed(chat, form.takes, form.says, form.max_temperature)
 
 
 def _told(fault: Fault, assembly: Assembly) -> Fault:
     return replace(fault, usage=assembly.usage, cache_write_tokens=assembly.cache_write_tokens)
 
 
-async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText, key_variable: str) -> Fault | None:
+async def _receive(response: httpx.Response, assembly: Assembly, on_chunk: OnText, key: str) -> Fault | None:
     if response.status_code != 200:
         body = b""
         async for chunk in response.aiter_raw():
@@ -159,24 +230,28 @@ async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText
             if len(body) >= bounds.MAX_PROVIDER_ERROR_BYTES:
                 break
         body = body[: bounds.MAX_PROVIDER_ERROR_BYTES]
-        return errors.of_status(response.status_code, response.headers, body, key_variable)
+        return errors.of_status(response.status_code, response.headers, body, key)
     if response.headers.get("content-encoding", "identity") not in ("", "identity"):
         return Fault("malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True)
     kind = response.headers.get("content-type", "")
+    if "html" in kind:
+        what = f"status 200 with a page ({short(kind)}) in an answer's place: something stands before the provider"
+        return Fault("malformed_json", what, "check the provider's base URL, and the proxy", True, True)
     if "json" not in kind:
-        return await _receive_stream(response, assembly, on_text)
+        return await _receive_stream(response, assembly, on_chunk)
     # Asked for a stream, some servers answer whole all the same.
     whole = bytearray()
     async for chunk in response.aiter_raw():
         whole += chunk
         if len(whole) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
             return _oversize()
-    if text := assembly.whole(bytes(whole)):
-        await on_text(text)
+        assembly.part(len(whole))
+        await on_chunk("")
+    await on_chunk(assembly.whole(bytes(whole)))
     return assembly.fault
 
 
-async def _receive_stream(response: httpx.Response, assembly: Assembly, on_text: OnText) -> Fault | None:
+async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk: OnText) -> Fault | None:
     decoder, size = SseDecoder(), 0
     chunks = response.aiter_raw()
     try:
@@ -185,13 +260,11 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_text:
             if size > bounds.MAX_PROVIDER_RESPONSE_BYTES:
                 return _oversize()
             # One delta per chunk of the network: nothing that has arrived waits for what has not.
-            if text := _take(decoder.feed(chunk), assembly):
-                await on_text(text)
+            await on_chunk(_take(decoder.feed(chunk), assembly))
             if assembly.over or assembly.fault:
                 break
         else:
-            if text := _take(decoder.flush(), assembly):
-                await on_text(text)
+            await on_chunk(_take(decoder.flush(), assembly))
     except EventTooLarge as error:
         return Fault("malformed_json", str(error), retryable=True, outage=True)
     if assembly.over:
@@ -221,19 +294,29 @@ def _oversize() -> Fault:
 class LiveText:
     """Publishes text as it comes; each attempt begins at offset 0 again, which replaces what was shown."""
 
-    def __init__(self, job: Job[ModelCallRequested], hands: Hands) -> None:
-        self._job, self._hands = job, hands
+    def __init__(self, job: Job[ModelCallRequested], hands: Hands, *, verified: bool = False) -> None:
+        self._job, self._hands, self._verified = job, hands, verified
         self._offset = 0
+        # What an outside agent is shown must be the record's text, letter for letter.
+        self._shown = None if job.request.conversation is not None else LiveFilter()
 
     async def __call__(self, text: str) -> None:
         """Publish a piece. Live text is lossy by design: the answer itself does not depend on it."""
         request = self._job.request
         if not request.stream:
             return
+        text = self._shown.feed(text) if self._shown is not None else text
         for start in range(0, len(text), bounds.MAX_ANSWER_CHARS):
             piece = text[start : start + bounds.MAX_ANSWER_CHARS]
             call_id, step_id, attempt = request.call_id, request.step_id, request.attempt
-            delta = TextDelta(call_id=call_id, step_id=step_id, attempt=attempt, offset=self._offset, text=piece)
+            delta = TextDelta(
+                call_id=call_id,
+                step_id=step_id,
+                attempt=attempt,
+                offset=self._offset,
+                text=piece,
+                verified=self._verified,
+            )
             self._offset += len(piece)
             try:
                 await self._hands.live(self._job, delta)
@@ -244,8 +327,10 @@ class LiveText:
 async def read_contents(job: Job[ModelCallRequested], hands: Hands) -> tuple[dict[str, str], frozenset[str]]:
     """Texts of all contents that the request refers to, by digest, and the digests that cannot be read."""
     request = job.request
-    parts = [*request.parts, *(part for turn in request.turns for one in turn.answers for part in one.parts)]
-    refs = [part.content for part in parts if part.content] + [one.content for one in request.turns if one.content]
+    refs = [part.content for part in refers_to(request) if part.content] + [
+        one.content for one in request.turns if one.content
+    ]
+    refs += contents_of(request.conversation) if request.conversation is not None else ()
     texts: dict[str, str] = {}
     missing: set[str] = set()
 

@@ -7,7 +7,7 @@ knows has no price, and a call without a price is refused.
 import hashlib
 import json
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from importlib.metadata import version
@@ -20,6 +20,9 @@ from genai_prices import calc_price
 from bulkhead_contracts.result import Usage
 
 OWN_PRICES = Path(__file__).parent / "prices.toml"
+AMOUNTS = ("input", "cached_input", "output", "cache_write")
+"""Of a row; those of the cache are the input's when they are not named."""
+LEAST_USD_PER_MTOK, MOST_USD_PER_MTOK = Decimal("0.001"), Decimal(10_000)
 _MICROS = Decimal(1_000_000)
 _PROBE = PricedUsage(input_tokens=1, output_tokens=1)
 
@@ -30,7 +33,8 @@ class PriceTableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Price of a model. `digest` names the row, so that a bill can be checked against it later."""
+    """Price of a model. `digest` names the row, so that a bill can be checked against it later. source: of the row.
+    as_of: its date, where the row tells one."""
 
     model: str
     digest: str
@@ -41,6 +45,8 @@ class Price:
     cache_write_usd_per_mtok: Decimal = Decimal(0)
     public: Any = None
     """genai-prices' own price, which also knows tiers by length."""
+    source: str = ""
+    as_of: str = ""
 
     def cost_usd_micros(self, usage: Usage, cache_write_tokens: int = 0) -> int:
         """Cost of these tokens, rounded up: money is never rounded away."""
@@ -76,7 +82,7 @@ class Prices:
             return self._own[model]
         public = self._public(model, provider_id, base_url)
         if model in self._free:
-            return Price(model, "free", public.context_tokens if public else None)
+            return Price(model, "free", public.context_tokens if public else None, source="BULKHEAD_FREE_MODELS")
         return public
 
     def _public(self, model: str, provider_id: str, base_url: str) -> Price | None:
@@ -89,13 +95,14 @@ class Prices:
         except LookupError:
             return None
         digest = hashlib.sha256(f"{found.provider.id}/{model}/{found.model_price!r}".encode()).hexdigest()
-        return Price(model, f"{self._source}:{digest[:32]}", found.model.context_window, public=found.model_price)
+        name, window = f"{self._source}:{digest[:32]}", found.model.context_window
+        return Price(model, name, window, public=found.model_price, source=self._source)
 
 
 def _load(path: Path) -> dict[str, Price]:
     try:
         rows = tomllib.loads(path.read_text())["models"]
-        return {name: _row(name, row) for name, row in rows.items()}
+        return {name: _row(name, row, path.name) for name, row in rows.items()}
     except OSError as error:
         raise PriceTableError(
             f"price file {path} cannot be read ({error.strerror}); mend BULKHEAD_PRICES_FILE"
@@ -107,13 +114,36 @@ def _load(path: Path) -> dict[str, Price]:
         ) from error
 
 
-def _row(name: str, row: dict[str, Any]) -> Price:
+def _absurd(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str:
+    """What makes a row a slip of the pen rather than a price; "" when nothing does."""
+    if unknown := sorted(set(row) - {*AMOUNTS, "context_tokens", "as_of"}):
+        return f"it has {unknown[0]!r}, and a row has {', '.join(AMOUNTS)}, context_tokens and as_of"
+    if not all(one.is_finite() and one >= 0 for one in amounts.values()):
+        return "it is not a sum of money"
+    for key, amount in amounts.items():
+        if 0 < amount < LEAST_USD_PER_MTOK:
+            return f"{key} is {amount} US dollars per million tokens, which looks like a price per token: times 1000000"
+        if amount > MOST_USD_PER_MTOK:
+            return f"{key} is {amount} US dollars per million tokens, more than any model costs"
+    if amounts["input"] and not amounts["output"]:
+        return "output costs nothing and input does not; a model without any price stands in BULKHEAD_FREE_MODELS"
+    if amounts["cached_input"] > amounts["input"]:
+        return "input that is read from the cache costs more than fresh input"
+    context_tokens = row.get("context_tokens")
+    if context_tokens is not None and (type(context_tokens) is not int or context_tokens < 1):
+        return f"context_tokens is {context_tokens!r}, and no number of tokens"
+    return ""
+
+
+def _row(name: str, row: dict[str, Any], source: str) -> Price:
     digest = hashlib.sha256(json.dumps({name: row}, sort_keys=True, default=str).encode()).hexdigest()
-    amounts = [Decimal(str(row[key])) for key in ("input", "output")]
-    amounts += [Decimal(str(row.get(key, row["input"]))) for key in ("cached_input", "cache_write")]
-    if min(amounts) < 0 or not all(one.is_finite() for one in amounts):
-        raise PriceTableError(f"the price of {name} is not a sum of money")
-    return Price(name, f"own:{digest[:32]}", row.get("context_tokens"), amounts[0], amounts[2], amounts[1], amounts[3])
+    given = {"cached_input": row["input"], "cache_write": row["input"], **row}
+    amounts = {key: Decimal(str(given[key])) for key in AMOUNTS}
+    if wrong := _absurd(row, amounts):
+        raise PriceTableError(f"the price of {name} cannot be right: {wrong}; mend its row in BULKHEAD_PRICES_FILE")
+    fresh, cached, output, written = (amounts[key] for key in AMOUNTS)
+    window, as_of = row.get("context_tokens"), str(row.get("as_of", ""))
+    return Price(name, f"own:{digest[:32]}", window, fresh, cached, output, written, source=source, as_of=as_of)
 
 
 def _up(micros: Decimal) -> int:

@@ -2,7 +2,7 @@
 
 `prompts/<id>@<n>.md`, here and in packs, has YAML front matter (id, version, description, owner); the rest is the
 system message. A released file never changes: a change is a new number. `<form>.schema.json` are the structured
-answers' schemas.
+answers' schemas. `<id>.short@<n>.md` and `<form>.short.schema.json` are variants for small models, in a few lines.
 """
 
 import hashlib
@@ -20,6 +20,8 @@ from bulkhead.tools import packs as packages
 PROMPTS = Path(__file__).parent / "prompts"
 MAX_PROMPT_BYTES = 32 * 1024
 Form = Literal["plan", "verdict"]
+Style = Literal["full", "short"]
+SHORT = ".short"
 
 
 class PromptError(ValueError):
@@ -71,16 +73,33 @@ class Prompts:
         self.schemas: dict[Form, dict[str, Any]] = {
             form: json.loads((folder / f"{form}.schema.json").read_text()) for form in ("plan", "verdict")
         }
+        short = {form: folder / f"{form}{SHORT}.schema.json" for form in self.schemas}
+        self._short = {form: json.loads(path.read_text()) for form, path in short.items() if path.is_file()}
 
-    def find(self, name: str) -> Prompt | None:
-        """The named version, or the newest one when the name has none; None when there is no such prompt."""
+    def find(self, name: str, style: Style = "full") -> Prompt | None:
+        """The named version, or the newest one when the name has none; None when there is no such prompt.
+
+        style `short`: the newest short variant, where there is one and no version is named.
+        """
         prompt_id, _, version = name.partition("@")
+        if style == "short" and not version and prompt_id + SHORT in self._found:
+            prompt_id += SHORT
         versions = self._found.get(prompt_id)
         if not versions:
             return None
         if not version:
             return versions[max(versions)]
         return versions.get(int(version)) if version.isdecimal() else None
+
+    def schema(self, form: Form, style: Style = "full") -> dict[str, Any]:
+        """The schema of a structured answer; the short one allows less, and what fits it fits the full one."""
+        return self._short.get(form, self.schemas[form]) if style == "short" else self.schemas[form]
+
+    @property
+    def largest_bytes(self) -> int:
+        """Size of the longest prompt with its schema, as the least that a model must have room for."""
+        schemas = max(len(json.dumps(one)) for one in self.schemas.values())
+        return max(len(one.text.encode()) for name in self._found if (one := self.find(name))) + schemas
 
     @property
     def names(self) -> tuple[str, ...]:

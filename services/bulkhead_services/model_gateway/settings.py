@@ -3,92 +3,53 @@
 OPENAI_API_KEY and OPENAI_BASE_URL have no prefix, as every OpenAI client reads them; all others are BULKHEAD_*.
 """
 
-import re
+import ssl
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from bulkhead.runtime.settings import ServiceSettings
-from bulkhead_services.model_gateway.providers.forms import FORMS, Api
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import DEFAULT_TIER
+from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS
+from bulkhead_services.model_gateway.prompts import Style
+from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_missing
+from bulkhead_services.model_gateway.routing.options import (
+    OPENAI,
+    ModelSettings,
+    ProviderSettings,
+    RouteSettings,
+    TenantPolicy,
+    url_problem,
+)
+from bulkhead_services.model_gateway.routing.policies import listed, objection
 
-DEFAULT_TIER = "default"
-OPENAI = "openai"
+__all__ = ["ModelSettings", "ProviderSettings", "RouteSettings", "Settings", "keyless"]
+
+JUDGE_TIER = "judge"
 OPENAI_MODEL = "gpt-4.1-mini-2025-04-14"
 DEFAULT_MODELS: dict[Api, str] = {"anthropic": "claude-haiku-4-5-20251001", "gemini": "gemini-2.5-flash"}
 """Models where none is named, of the providers that a key alone names."""
-_MOVING = re.compile(r"(?:^|[-_:./@])(?:latest|auto|default|newest|stable|current)(?:$|[-_:./@])", re.I)
-
-
-class ProviderSettings(BaseModel):
-    """One endpoint. api: the wire form that it speaks. base_url: "" takes the vendor's own.
-
-    price_provider: its id in genai-prices, when neither api nor base_url tells.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    api: Api = "openai-chat"
-    base_url: str = ""
-    api_key: SecretStr = SecretStr("")
-    price_provider: str = ""
-    limit_field: Literal["", "max_completion_tokens", "max_tokens"] = ""
-    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
-
-    @model_validator(mode="after")
-    def _endpoint(self) -> Self:
-        form = FORMS[self.api]
-        base_url = self.base_url or form.base_url
-        if not base_url:
-            raise ValueError(f"a provider with api {self.api!r} needs its base_url")
-        if self.api == "azure-openai" and not base_url.rstrip("/").endswith("/openai/v1"):
-            raise ValueError(
-                "an Azure OpenAI base_url ends with /openai/v1, e.g. https://NAME.openai.azure.com/openai/v1; models "
-                "are the names of your deployments"
-            )
-        known = {"base_url": base_url, "price_provider": self.price_provider or form.price_provider}
-        for name, value in known.items():
-            object.__setattr__(self, name, value)
-        return self
-
-
-class ModelSettings(BaseModel):
-    """A pinned model of a provider. context_tokens: None takes the price table's figure."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    provider: str = OPENAI
-    model: Annotated[str, Field(min_length=1, max_length=64)]
-    context_tokens: Annotated[int, Field(ge=256)] | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] = 32_000
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-
-    @model_validator(mode="after")
-    def _pinned(self) -> Self:
-        if _MOVING.search(self.model):
-            raise ValueError(
-                f"model {self.model!r} names whatever is newest: its behaviour and its price move under the "
-                "mesh; name a dated version, e.g. gpt-4.1-mini-2025-04-14"
-            )
-        return self
-
-
-class RouteSettings(ModelSettings):
-    """Models of a tier; `fallback` answers, degraded, when the first one is out."""
-
-    fallback: ModelSettings | None = None
+BYTES_PER_TOKEN = 3
+"""Of English prose, which our prompts are; `tokens` counts what is sent."""
+USUAL_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS = 2_000, 200
+OPENAI_APIS: tuple[Api, ...] = ("openai-chat", "openai-responses")
 
 
 class Settings(ServiceSettings):
-    """`model` serves the tier `default`, `judge_model` the tier `judge`; `routes` (JSON) says more, per tier.
+    """`model` serves the tier `default`, `judge_model` the tier `judge`, both with `context_tokens`, `cache_ttl_s` and
+    `prompts` as a route has them; `routes` (JSON) says more, per tier.
 
     free_models: names that cost nothing, e.g. models of your own; any other model without a price is refused.
     prices_file: rows of your own, in the form of `prices.toml`, which they override. packs: packages whose `prompts/`
     are read beside ours (bulkhead.tools.packs); none of ours is replaced. slots: calls that are taken up at once,
     including those that wait for a provider; far more than may run, since one tenant has three quarters at most.
+    tenant_policies: by tenant, where its data may go: regions, providers, retention, training; without a row, anywhere.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore", populate_by_name=True)
@@ -110,8 +71,11 @@ class Settings(ServiceSettings):
     judge_model: str = ""
     fallback_model: str = ""
     context_tokens: int | None = Field(default=None, ge=256)
+    cache_ttl_s: int = Field(default=0, ge=0, le=bounds.MAX_CACHE_TTL_S)
+    prompts: Style = "full"
     providers: dict[str, ProviderSettings] = {}
     routes: dict[str, RouteSettings] = {}
+    tenant_policies: dict[str, TenantPolicy] = {}
     price_provider: str = ""
     free_models: tuple[str, ...] = ()
     prices_file: Path | None = None
@@ -127,42 +91,97 @@ class Settings(ServiceSettings):
     provider_ca_file: Path | None = None
 
     @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        """Addresses and files of the network, before anything is built on them."""
+        if problem := url_problem(self.openai_base_url, "OPENAI_BASE_URL"):
+            raise ValueError(problem)
+        if self.provider_proxy and (problem := url_problem(self.provider_proxy, "BULKHEAD_PROVIDER_PROXY")):
+            raise ValueError(problem)
+        if self.provider_ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=self.provider_ca_file)
+            except OSError as error:
+                why = "it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+                raise ValueError(
+                    f"BULKHEAD_PROVIDER_CA_FILE {self.provider_ca_file} cannot be used: {why}; name a file with the "
+                    "certificate of the CA that signed the providers' (-----BEGIN CERTIFICATE-----)"
+                ) from None
+        return self
+
+    @model_validator(mode="after")
     def _known_providers(self) -> Self:
         known = self.all_providers()
         for tier, model in self._models():
             if model.provider not in known:
                 what = f"tier {tier!r} wants provider {model.provider!r}, which is not configured"
                 raise ValueError(f"{what}; known: {', '.join(known)}; add it to BULKHEAD_PROVIDERS")
-            most = FORMS[known[model.provider].api].max_temperature
-            if model.temperature is not None and model.temperature > most:
-                what = f"tier {tier!r} wants temperature {model.temperature}"
-                raise ValueError(f"{what}; provider {model.provider!r} takes {most} at most")
-        for name, provider in known.items():
-            if urlsplit(provider.base_url).scheme not in ("http", "https"):
-                raise ValueError(f"provider {name!r}: base URL must begin with http:// or https://")
+            _check_parameters(tier, model, known[model.provider].api)
+        for tier, route in self.all_routes().items():
+            if route.hedge_after_ms and not route.fallback and len(known[route.provider].targets()) < 2:
+                raise ValueError(
+                    f"tier {tier!r} has hedge_after_ms and nothing else to ask: name a fallback, or give provider "
+                    f"{route.provider!r} several api_keys or base_urls"
+                )
         return self
 
     @model_validator(mode="after")
     def _known_prices(self) -> Self:
         # Here and not in `build`: what only other settings mend must not be started over and over.
         from bulkhead_services.model_gateway.prices import Prices
+        from bulkhead_services.model_gateway.prompts import Prompts
 
         prices, known = Prices(self.free_models, self.prices_file), self.all_providers()
+        least = Prompts(packs=self.packs).largest_bytes // BYTES_PER_TOKEN + CONTEXT_MARGIN_TOKENS
         for tier, model in self._models():
             provider = known[model.provider]
-            if prices.find(model.model, provider.price_provider, provider.base_url) is None:
-                raise ValueError(
-                    f"no price is known for model {model.model!r} of tier {tier!r} at provider {model.provider!r} "
-                    f"({provider.base_url}), and a call without a price is refused; add its row to "
-                    "BULKHEAD_PRICES_FILE, name the provider's price list in BULKHEAD_PRICE_PROVIDER, or put the "
-                    "model into BULKHEAD_FREE_MODELS when it costs nothing"
-                )
+            for target in provider.targets():
+                price = prices.find(model.model, provider.price_provider, target.base_url)
+                if price is None:
+                    raise ValueError(
+                        f"no price is known for model {model.model!r} of tier {tier!r} at provider {model.provider!r} "
+                        f"({target.base_url}), and a call without a price is refused; add its row to "
+                        "BULKHEAD_PRICES_FILE, name the provider's price list in BULKHEAD_PRICE_PROVIDER, or put the "
+                        "model into BULKHEAD_FREE_MODELS when it costs nothing"
+                    )
+                _check_context(tier, model, model.context_tokens or price.context_tokens, least)
         return self
+
+    @model_validator(mode="after")
+    def _policies_leave_models(self) -> Self:
+        """A tenant whose policy allows no model of the usual tiers could not run a single task."""
+        known, routes = self.all_providers(), self.all_routes()
+        for tenant, policy in self.tenant_policies.items():
+            if unknown := [name for name in policy.providers if name not in known]:
+                raise ValueError(
+                    f"the policy of tenant {tenant!r} names provider {unknown[0]!r}, which is not configured; known: "
+                    f"{', '.join(known)}"
+                )
+            for tier in (DEFAULT_TIER, JUDGE_TIER):
+                rows = {
+                    f"{one.model} at {one.provider}": objection(policy, one.provider, one.terms_at(known[one.provider]))
+                    for one in routes[tier].models()
+                }
+                if all(rows.values()):
+                    why = listed(f"{name} ({reason})" for name, reason in rows.items())
+                    raise ValueError(
+                        f"the policy of tenant {tenant!r} allows no model of tier {tier!r}: {why}; say region, "
+                        "retention and trains_on_data of the provider in BULKHEAD_PROVIDERS, add a model that the "
+                        "policy allows to BULKHEAD_ROUTES, or change BULKHEAD_TENANT_POLICIES"
+                    )
+        return self
+
+    def start_problems(self) -> list[str]:
+        """Providers that are used and lack a key."""
+        known = self.all_providers()
+        return [
+            key_missing(known[name].api, name, known[name].base_url)
+            for name in sorted({model.provider for _, model in self._models()})
+            if keyless(known[name])
+        ]
 
     def _models(self) -> list[tuple[str, ModelSettings]]:
         """Every model that is called, with its tier."""
-        routes = self.all_routes().items()
-        return [(tier, model) for tier, route in routes for model in (route, route.fallback) if model is not None]
+        return [(tier, model) for tier, route in self.all_routes().items() for model in route.models()]
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """Providers by name; those with a variable of their own are made of it unless `providers` names them."""
@@ -180,24 +199,22 @@ class Settings(ServiceSettings):
                 known[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
         # A provider that `providers` names without a key takes the variable of its API, at the vendor's own address:
         # nobody else is sent a vendor's key.
-        named = {
-            name: provider.model_copy(update={"api_key": keys[provider.api]})
-            if provider.api in keys
-            and provider.base_url == FORMS[provider.api].base_url
-            and not provider.api_key.get_secret_value()
-            else provider
-            for name, provider in self.providers.items()
-        }
-        return {**known, **named}
+        vendors = {(api, FORMS[api].base_url): key for api, key in keys.items()}
+        vendors |= {(api, self.openai_base_url): self.openai_api_key for api in OPENAI_APIS}
+        return {**known, **{name: _with_key(provider, vendors) for name, provider in self.providers.items()}}
 
     def all_routes(self) -> dict[str, RouteSettings]:
-        """Routes by tier; `default` always stands."""
+        """Routes by tier; `default` always stands, and the judge has its models where it has none of its own."""
         chosen = self.model or self._usual_model()
-        fallback = ModelSettings(**self._named(self.fallback_model)) if self.fallback_model else None
+        fallback = (ModelSettings(**self._named(self.fallback_model)),) if self.fallback_model else ()
         usual = {
-            tier: RouteSettings(**self._named(name), fallback=fallback)
-            for tier, name in ((DEFAULT_TIER, chosen), ("judge", self.judge_model or chosen))
+            tier: RouteSettings(
+                **self._named(name), fallback=fallback, cache_ttl_s=self.cache_ttl_s, prompts=self.prompts
+            )
+            for tier, name in ((DEFAULT_TIER, chosen), (JUDGE_TIER, self.judge_model or chosen))
         }
+        if not self.judge_model and DEFAULT_TIER in self.routes:
+            usual[JUDGE_TIER] = self.routes[DEFAULT_TIER]
         return {**usual, **self.routes}
 
     def _usual_model(self) -> str:
@@ -218,12 +235,57 @@ class Settings(ServiceSettings):
         return {**where, "context_tokens": self.context_tokens}
 
 
+def _with_key(provider: ProviderSettings, vendors: Mapping[tuple[Api, str], SecretStr]) -> ProviderSettings:
+    """A provider with the vendor's key, where it names none and all its addresses are the vendor's own."""
+    addresses = {(provider.api, target.base_url) for target in provider.targets()}
+    if provider.api_keys or provider.api_key.get_secret_value() or len(addresses) > 1:
+        return provider
+    key = vendors.get(addresses.pop())
+    return provider if key is None else provider.model_copy(update={"api_key": key})
+
+
+def _check_context(tier: str, model: ModelSettings, context_tokens: int | None, least: int) -> None:
+    """Refuse a context in which the shortest call has no room. least: of its prompt alone. Raises ValueError."""
+    output = min(model.max_output_tokens, USUAL_OUTPUT_TOKENS)
+    if context_tokens is None or context_tokens >= least + output:
+        return
+    lower = f"set its max_output_tokens to {context_tokens - least} in BULKHEAD_ROUTES, or "
+    raise ValueError(
+        f"model {model.model!r} of tier {tier!r} has a context of {context_tokens} tokens; a prompt takes {least} of "
+        f"them and an answer {output}: {lower if context_tokens - least >= LEAST_OUTPUT_TOKENS else ''}use a model "
+        "with a longer context (BULKHEAD_CONTEXT_TOKENS says it where the price table is wrong)"
+    )
+
+
+def _check_parameters(tier: str, model: ModelSettings, api: Api) -> None:
+    """Refuse by name what the model's API would ignore or refuse. Raises ValueError."""
+    given, form = model.parameters(), FORMS[api]
+    for name in given:
+        if name not in form.takes:
+            raise ValueError(
+                f"tier {tier!r} wants {name} of {model.model!r}, which the API {api!r} of provider {model.provider!r} "
+                f"does not take; it takes {', '.join(sorted(form.takes))}: leave {name} out of the route"
+            )
+    if given.get("temperature", 0.0) > form.max_temperature:
+        what = f"tier {tier!r} wants temperature {model.temperature}"
+        raise ValueError(f"{what}; provider {model.provider!r} takes {form.max_temperature} at most")
+    if api == "anthropic" and {"temperature", "top_p"} <= set(given):
+        raise ValueError(
+            f"tier {tier!r} wants temperature and top_p of {model.model!r}, and Anthropic takes one of them"
+        )
+
+
 def keyless(provider: ProviderSettings) -> bool:
-    """Whether a provider lacks the key that it needs: Ollama has none, nor needs one a server on this loopback."""
-    if provider.api_key.get_secret_value() or provider.api == "ollama":
-        return False
-    host = urlsplit(provider.base_url).hostname or ""
+    """Whether a provider lacks a key that it needs: Ollama has none, nor needs one a server on this loopback."""
+    return provider.api != "ollama" and any(
+        not target.api_key.get_secret_value() and not on_this_machine(target.base_url) for target in provider.targets()
+    )
+
+
+def on_this_machine(base_url: str) -> bool:
+    """Whether an address is this machine's loopback."""
+    host = urlsplit(base_url).hostname or ""
     try:
-        return not ip_address(host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        return host != "localhost"
+        return host == "localhost"

@@ -19,19 +19,30 @@ from bulkhead_contracts.lease import (
     LeaseReleaseRequested,
     LeaseRequested,
 )
-from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied
+from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import PlanNote, PlanRejected
-from bulkhead_contracts.result import ContentRef, Failure
+from bulkhead_contracts.result import ContentRef, Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import TaskAccepted, TaskCancelRequested, TaskEnded, TaskSubmitted
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import drafting, ending, leases, pauses, peer_questions, plans, progress, reuse, steps
+from bulkhead_services.planner import (
+    draft_reading,
+    drafting,
+    ending,
+    leases,
+    pauses,
+    peer_questions,
+    plans,
+    progress,
+    reuse,
+    steps,
+)
+from bulkhead_services.planner.ending import TASK_TIMER
 from bulkhead_services.planner.state import State
 from bulkhead_services.planner.steps import Outputs, then
-
-TASK_TIMER = "task-deadline"
 
 
 class Planner(Decider[State]):
@@ -49,7 +60,7 @@ class Planner(Decider[State]):
             return Decision(state)
         after, outputs = _decide(state, message)
         after, answers = peer_questions.settle(after)
-        after, paused = pauses.settle(state, after)
+        after, paused = pauses.settle(state, after, message)
         return Decision(after, (*progress.merged(outputs), *answers, *paused))
 
     def initial(self) -> State:
@@ -58,7 +69,11 @@ class Planner(Decider[State]):
 
     def wants(self, body: Body) -> tuple[ContentRef, ...]:
         """The text of a drafted plan."""
-        if isinstance(body, ModelCallReplied) and body.content and body.content.size_bytes <= plans.MAX_PLAN_BYTES:
+        if (
+            isinstance(body, ModelCallReplied)
+            and body.content
+            and body.content.size_bytes <= draft_reading.MAX_PLAN_BYTES
+        ):
             return (body.content,)
         return ()
 
@@ -85,7 +100,7 @@ def _decide(state: State, message: Message) -> Decision[State]:
         case ModelCallReplied():
             return _drafted(state, message, body)
         case CallDeferred():
-            return drafting.deferred(state, message, body)
+            return drafting.deferred(state, message, body, _undrafted)
         case CallResumed():
             return drafting.ask_again(state, message, body.call_id, resumed=True)
         case VerdictReached():
@@ -112,10 +127,17 @@ def _decide(state: State, message: Message) -> Decision[State]:
 
 def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[State]:
     state = replace(state, objective=body.objective, limits=body.limits, tools=body.tools, check=body.check)
+    state = replace(state, output=body.output or DRAFT)
+    state = replace(state, route=body.route, labels=body.labels)
     until = body.submitted_unix_ms + body.limits.deadline_ms
     state = replace(state, grant=message.envelope.grant, deadline_unix_ms=until, held=reuse.given(body))
+    state = replace(state, latest_unix_ms=body.submitted_unix_ms + body.limits.lifetime_ms)
+    state = replace(state, submitted=body.plan, replan=body.replan)
+    if body.plan is not None:
+        # What was submitted as a plan bounds the task: no text that a model reads later can add a tool to it.
+        state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools))
     outputs: Outputs = (
-        Send("gateway", TaskAccepted(deadline_unix_ms=state.deadline_unix_ms)),
+        Send("gateway", TaskAccepted(deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out)),
         SetTimer(TASK_TIMER, state.deadline_unix_ms),
     )
     if body.plan is None:
@@ -138,14 +160,30 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
         failure = body.failure or Failure.of("no_plan", "the model answered with nothing")
         if failure.code in ending.STOPPED_BY_BUDGET:
             return ending.end(state, message, "halted", failure)
-        return drafting.draft_again(state, message, (), failure)
+        if failure.code == UNKNOWN_ROUTE:
+            return ending.end(state, message, "failed", failure)
+        return _undrafted(state, message, (), failure)
     text = message.contents.get(body.content.sha256)
-    drafted, notes = plans.read(body, text, state.tools)
+    drafted, notes = draft_reading.read(body, text, state.tools)
+    if state.submitted is not None:
+        notes = (*plans.beyond(drafted, state.submitted.steps, state.tools), *notes)[: bounds.MAX_PLAN_NOTES]
     if any(note.severity == "error" for note in notes):
-        failure = plans.failure(notes)
-        return then((_rejected(state, notes),), drafting.draft_again(state, message, notes, failure))
-    state = replace(state, drafted=standing.said_of("the plan", body))
+        return then((_rejected(state, notes),), _undrafted(state, message, notes, plans.failure(notes)))
+    state = replace(state, drafted=standing.said_of("the plan", body), vain=0)
     return steps.adopt(state, message, drafted, notes)
+
+
+def _undrafted(state: State, message: Message, notes: tuple[PlanNote, ...], failure: Failure) -> Decision[State]:
+    """No plan came of a draft: another draft, then the objective as one step; the end where that is no way."""
+    again = drafting.draft_again(state, message, notes)
+    if again is not None:
+        return again
+    if state.submitted is not None or failure.code in drafting.NO_CALL_WORKS:
+        return ending.end(state, message, "failed", failure)
+    assert state.objective is not None
+    step, note = plans.of_objective(state.objective, state.tools, failure.message)
+    drafted = Result(standing="degraded", standing_reason=note.message)
+    return steps.adopt(replace(state, drafted=drafted, whole=True), message, (step,), (note,))
 
 
 def _rejected(state: State, notes: tuple[PlanNote, ...]) -> Send:
@@ -154,8 +192,10 @@ def _rejected(state: State, notes: tuple[PlanNote, ...]) -> Send:
 
 def _timer(state: State, message: Message, body: TimerFired) -> Decision[State]:
     key = body.key
-    if key == TASK_TIMER:
-        return ending.out_of_time(state, message)
+    if key.startswith(TASK_TIMER):
+        # When the deadline has moved on meanwhile, another timer is set for it.
+        late = body.due_unix_ms < state.deadline_unix_ms
+        return Decision(state) if late else ending.out_of_time(state, message)
     if key.startswith(drafting.TIMER):
         return drafting.ask_again(state, message, key.removeprefix(drafting.TIMER), resumed=False)
     if key.startswith(leases.TIMER):

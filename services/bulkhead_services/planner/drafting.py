@@ -1,20 +1,36 @@
 """The model's draft of a plan: asked for, put off and asked again, drafted anew with notes; each bounded. Pure.
 
 In: the state of a task without a plan; `CallDeferred`, `CallResumed` and timers of the draft's call. Out: model calls,
-timers, or the task's end when no draft is left.
+timers; nothing when no draft is left.
 """
+
+from collections.abc import Callable
 
 from bulkhead.flow import Decision, Message, Send, SetTimer, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
-from bulkhead_contracts.model import ModelCallRequested, Part
+from bulkhead_contracts.model import DEFAULT_TIER, ModelCallRequested, Part
 from bulkhead_contracts.plan import PlanNote
 from bulkhead_contracts.result import Failure
-from bulkhead_services.planner.ending import end
 from bulkhead_services.planner.state import Pause, State
 
 TIMER = "draft-again-"
+NO_CALL_WORKS = frozenset(
+    {
+        "rate_limited",
+        "unreachable",
+        "unknown_model",
+        "unknown_price",
+        "refused_by_policy",
+        "unknown_prompt",
+        "bad_grant",
+        "content_missing",
+        "deadline_exceeded",
+    }
+)
+"""Why a draft failed, where any other call of the task would fail alike: no step is run then."""
 PLAN_OUTPUT_TOKENS = 4_000
+Failed = Callable[[State, Message, tuple[PlanNote, ...], Failure], Decision[State]]
 MAX_PART_CHARS = bounds.MAX_INSTRUCTION_CHARS * 2
 """What a part of a prompt holds."""
 
@@ -25,10 +41,11 @@ def draft(state: State, message: Message, notes: tuple[str, ...]) -> Decision[St
     return Decision(state, (_request(state, message),))
 
 
-def draft_again(state: State, message: Message, notes: tuple[PlanNote, ...], failure: Failure) -> Decision[State]:
-    """Another draft, or the task's end with `failure` when none is left."""
-    if state.drafts >= bounds.MAX_PLAN_DRAFTS * state.generation:
-        return end(state, message, "failed", failure)
+def draft_again(state: State, message: Message, notes: tuple[PlanNote, ...]) -> Decision[State] | None:
+    """Another draft after one that did not do; None when one more would be asked for in vain."""
+    state = replace(state, vain=state.vain + 1)
+    if state.vain >= bounds.MAX_PLAN_DRAFTS:
+        return None
     texts = tuple(note.message for note in notes if note.severity == "error")[:16]
     return draft(state, message, texts or state.draft_notes)
 
@@ -46,6 +63,7 @@ def _request(state: State, message: Message) -> Send:
         prompt_id="planner.revise" if state.draft_notes else "planner.draft",
         parts=tuple(parts),
         response="plan",
+        tier=state.route or DEFAULT_TIER,
         stream=False,
         max_output_tokens=PLAN_OUTPUT_TOKENS,
         deadline_unix_ms=min(state.deadline_unix_ms, message.time_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS),
@@ -74,8 +92,11 @@ def awaits(state: State, call_id: str) -> bool:
     return state.phase == "drafting" and call_id == _call_id(state)
 
 
-def deferred(state: State, message: Message, body: CallDeferred) -> Decision[State]:
-    """The call was put off: it sleeps until its timer, or until it is resumed. No cap ends a pause."""
+def deferred(state: State, message: Message, body: CallDeferred, failed: Failed) -> Decision[State]:
+    """The call was put off: it sleeps until its timer, or until it is resumed. No cap ends a pause.
+
+    failed: what follows on a draft that was put off too often.
+    """
     # What a call has spent until it is put off is told once, here; also that of a call nobody waits for.
     state = replace(state, usage=state.usage + body.usage)
     if not awaits(state, body.call_id):
@@ -86,7 +107,7 @@ def deferred(state: State, message: Message, body: CallDeferred) -> Decision[Sta
         pauses = (Pause("", state.drafts, 0, body.code, body.reason),)
     elif state.deferrals >= bounds.MAX_CALL_DEFERRALS:
         why = f"the model call was put off again and again: {body.reason}"
-        return draft_again(state, message, (), Failure.of("deferred_too_often", why))
+        return failed(state, message, (), Failure.of("deferred_too_often", why))
     else:
         state = replace(state, deferrals=state.deferrals + 1)
         after_ms *= min(state.deferrals, 8)

@@ -1,7 +1,7 @@
 """The end of a task: what is stopped, and who is told with which result or failure. Pure.
 
 In: the state of a task and why it ends. Out: cancels to the steps that run, `TaskStopped` to budget where money may
-still be spent, and `TaskEnded` to the gateway, last.
+still be spent, and `TaskEnded`, last: to doors of a task that an outside agent carries out, to the gateway of each.
 """
 
 from bulkhead.flow import Decision, Message, Output, Send, replace
@@ -11,6 +11,7 @@ from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskStatus, TaskStopped
 from bulkhead_services.planner.state import State, StepState
 
+TASK_TIMER = "task-deadline"
 AT_CEILING = "budget_exceeded"
 STOPPED_BY_BUDGET = frozenset({"refused_by_budget", "halted"})
 HALTED_BY_BUDGET = STOPPED_BY_BUDGET | {AT_CEILING}
@@ -37,6 +38,8 @@ def end(state: State, message: Message, status: TaskStatus, failure: Failure | N
     if failure is not None and failure.code not in HALTED_BY_BUDGET:
         # Streams in flight still cost money, and nobody waits for them any more.
         stop = (*stop, Send("budget", TaskStopped(code=failure.code, reason=failure.message)))
+    if state.adopted:
+        stop = (*stop, Send("doors", ended))
     return Decision(replace(state, phase="ended"), (*stop, Send("gateway", ended)))
 
 
@@ -60,7 +63,7 @@ def out_of_time(state: State, message: Message) -> Decision[State]:
     if state.pauses:
         return _out_of_time_while_paused(state, message)
     waiting = ", ".join(step.step.id for step in state.steps if step.status == "running") or state.phase
-    what = f"the task's deadline of {state.limits.deadline_ms} ms passed; it was waiting for: {waiting}"
+    what = f"{_deadline_passed(state)}; it was waiting for: {waiting}"
     hint = "submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went"
     failure = Failure.of("deadline_exceeded", what, hint)
     return end(state, message, "failed", failure)
@@ -69,7 +72,7 @@ def out_of_time(state: State, message: Message) -> Decision[State]:
 def _out_of_time_while_paused(state: State, message: Message) -> Decision[State]:
     """Nobody resumed the task in time; at a ceiling its status is `halted`."""
     pause = next((row for row in state.pauses if row.code == AT_CEILING), state.pauses[0])
-    lasted = f"the task's deadline of {state.limits.deadline_ms} ms passed while it was held back"
+    lasted = f"{_deadline_passed(state)} while it was held back"
     if pause.code != AT_CEILING:
         longer = "submit it again, with a longer --deadline if it may have to wait"
         failure = Failure.of("deadline_exceeded", f"{lasted}: {pause.reason}", longer)
@@ -84,10 +87,16 @@ def _out_of_time_while_paused(state: State, message: Message) -> Decision[State]
     return Decision(ended.state, (*ended.outputs, Send("budget", TaskStopped(code=AT_CEILING, reason=failure.message))))
 
 
+def _deadline_passed(state: State) -> str:
+    moved = state.deadline_unix_ms + state.limits.lifetime_ms - state.latest_unix_ms - state.limits.deadline_ms
+    waited = f" and {moved} ms more, in which people could decide," if moved else ""
+    return f"the task's deadline of {state.limits.deadline_ms} ms{waited} passed"
+
+
 def cancel(state: State, step: StepState, reason: str) -> Send:
-    """Tell the worker to stop the attempt that runs."""
+    """Tell who works on it to stop the attempt that runs."""
     assert state.plan is not None
     body = StepCancelRequested(
         step_id=step.step.id, attempt=step.attempt, plan_version=state.plan.version, reason=reason
     )
-    return Send("worker", body, grant=state.grant)
+    return Send(step.assignee, body, grant=state.grant)

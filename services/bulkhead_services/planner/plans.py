@@ -1,68 +1,23 @@
-"""From a model's draft to a plan that may run: parsed, checked with notes of severity, given one final step. Pure."""
+"""Plans that may run: checked with notes of severity, given one final step; or the objective as one step. Pure."""
 
 import unicodedata
-from collections.abc import Sequence
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, Field, ValidationError
+from collections.abc import Collection, Sequence
+from typing import Literal
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import Plan, PlanNote, PlanStep
-from bulkhead_contracts.result import Failure, Result, worst
+from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.result import ContentRef, Failure, Result, worst
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_contracts.wording import words
 
 COMPOSE_ID = "answer"
-MAX_PLAN_BYTES = 256 * 1024
-MODELS_ANSWER = "the model's answer"
-"""As the model gateway names what it had to leave out of a reply."""
+RUN_WHOLE = "no draft could be used; the objective was run as one step"
+WHOLE_ACCEPTANCE = (
+    "Answers the whole objective from documents, results of tools or what the objective itself gives, with citations; "
+    "or says plainly what could not be found."
+)
 CUT_OFF = frozenset({"plan_cut_off", "plan_too_large"})
 NOT_CHECKED = "is a noop: it returns its own instruction, which nobody checks"
-
-
-class DraftStep(BaseModel):
-    """A step as a model writes it."""
-
-    id: str
-    title: str = ""
-    instruction: str
-    tools: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    acceptance: str = ""
-
-
-class Draft(BaseModel):
-    """A plan as a model writes it."""
-
-    steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
-
-
-def parse(text: str, cut: str = "") -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
-    """Steps of a draft, or notes that say why it cannot be read. cut: what the reply says is missing from it."""
-    try:
-        draft = Draft.model_validate_json(text)
-        rows = (step.model_dump() | {"title": heading(step.title, bounds.MAX_TITLE_CHARS)} for step in draft.steps)
-        steps = tuple(PlanStep(**row) for row in rows)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[:8]
-        if found[0]["type"] == "json_invalid":
-            # Nothing in the parser's words: another version of it has others, and a replay would differ.
-            return (), (_no_json(text, cut),)
-        return (), tuple(_error("unreadable_plan", f"{'.'.join(map(str, one['loc']))}: {words(one)}") for one in found)
-    return steps, ()
-
-
-def read(
-    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec]
-) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
-    """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read."""
-    if text is None:
-        return (), (_error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
-    lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
-    cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
-    steps, notes = parse(text, cut)
-    return steps, notes or check(steps, tools)
 
 
 def failure(notes: Sequence[PlanNote]) -> Failure:
@@ -75,40 +30,42 @@ def failure(notes: Sequence[PlanNote]) -> Failure:
     return Failure.of("plan_rejected", what, hint)
 
 
-def unchecked(step: PlanStep, result: Result) -> Result:
-    """A check was asked for and there was none: whatever is built on the result says so, up to the answer."""
-    reason = "; ".join(filter(None, (f"step {step.id} {NOT_CHECKED}", result.standing_reason)))
+def unchecked(step: PlanStep, result: Result, check: bool) -> Result:
+    """A result that nobody has checked: it says so, up to the answer. check: whether the task wanted a check."""
+    if not check and step.kind == "noop":
+        return result
+    return _degraded(result, f"step {step.id} {NOT_CHECKED}" if check else "not checked, as the task asked")
+
+
+def not_accepted(result: Result, reasons: Sequence[str]) -> Result:
+    """What a result that the checker did not accept says of itself, should it stand."""
+    return _degraded(result, f"the checker did not accept it: {'; '.join(reasons)}")
+
+
+def _degraded(result: Result, reason: str) -> Result:
+    said = "; ".join(filter(None, (reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)))
     standing = worst(result.standing, "degraded")
-    return result.model_copy(update={"standing": standing, "standing_reason": reason[: bounds.MAX_REASON_CHARS]})
+    return result.model_copy(update={"standing": standing, "standing_reason": said[: bounds.MAX_REASON_CHARS]})
 
 
-def _ends_early(text: str) -> bool:
-    """Whether a bracket or a text that was opened is never closed."""
-    depth, quoted, escaped = 0, False, False
-    for char in text:
-        if quoted:
-            quoted, escaped = (char != '"' or escaped), (char == "\\" and not escaped)
-        elif char == '"':
-            quoted = True
-        else:
-            depth += (char in "[{") - (char in "]}")
-    return text.lstrip()[:1] in ("{", "[") and (quoted or depth > 0)
-
-
-def _no_json(text: str, cut: str) -> PlanNote:
-    if not text.strip():
-        return _error("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
-    if not cut and not _ends_early(text):
-        return _error("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
-    detail = f": {cut}" if cut else ""
-    return _error(
-        "plan_cut_off",
-        f"the plan was cut off after {len(text)} characters, before it was whole{detail}. Make it shorter: fewer "
-        "steps, and an instruction of a few sentences for each",
+def of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str) -> tuple[PlanStep, PlanNote]:
+    """The objective as a plan of one step with every granted tool, and the note that says so. why: no draft did."""
+    said = objective.summary
+    if said.endswith("…") or not said.strip():
+        said = f"Do all that the objective asks. It begins: {said}"
+    step = PlanStep(
+        id=COMPOSE_ID,
+        title=heading(objective.summary, bounds.MAX_TITLE_CHARS),
+        instruction=said,
+        tools=tuple(tool.name for tool in tools),
+        acceptance=WHOLE_ACCEPTANCE,
     )
+    message = f"{RUN_WHOLE}: {why}"[: bounds.MAX_REASON_CHARS]
+    return step, PlanNote(severity="warning", code="no_draft", step_id=step.id, message=message)
 
 
-def _error(code: str, message: str) -> PlanNote:
+def error(code: str, message: str) -> PlanNote:
+    """A note that keeps a draft from running."""
     return PlanNote(severity="error", code=code, message=message[: bounds.MAX_REASON_CHARS])
 
 
@@ -157,6 +114,8 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool
             if name not in granted:
                 text = f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}"
                 note("error", "tool_not_granted", step.id, text)
+        if (problem := _flows(step, steps, known)) is not None:
+            note("error", problem[0], step.id, problem[1])
     if looped := cycle(steps):
         note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
     if len(sinks(steps)) > 1 and not looped:
@@ -166,6 +125,44 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool
         else:
             note("note", "several_ends", "", "a final step that composes the answer is added")
     return tuple(notes[: bounds.MAX_PLAN_NOTES])
+
+
+def flows_of(step: PlanStep, steps: Sequence[PlanStep]) -> tuple[Flow, ...]:
+    """The flows into a step's calls, and out of their results: what chooses a call that feeds another chooses both."""
+    out = (flow for other in steps for flow in other.flows if flow.step_id == step.id and other.id != step.id)
+    return (*step.flows, *out)
+
+
+def _flows(step: PlanStep, steps: Sequence[PlanStep], known: Collection[str]) -> tuple[str, str] | None:
+    """What is wrong with the flows that a step declares: code and words."""
+    for flow in step.flows:
+        if flow.tool not in step.tools or flow.step_id not in known:
+            what = f"step {step.id} lets {flow.field} of {flow.from_tool} in step {flow.step_id} flow into {flow.tool}"
+            return "unknown_flow", f"{what}; both must be there: a tool of this step, and a step of this plan"
+    flows = flows_of(step, steps)
+    size = sum(len(flow.model_dump_json()) for flow in flows)
+    if size > bounds.MAX_GRANT_FLOWS_BYTES or len(flows) > bounds.MAX_FLOWS:
+        fit = f"{bounds.MAX_GRANT_FLOWS_BYTES} fit into its grant"
+        what = f"the flows into and out of step {step.id} take {size} bytes; {fit}"
+        return "too_many_flows", f"{what}: declare fewer, or split the step"
+    return None
+
+
+def tools_of(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
+    """The granted tools that these steps use."""
+    used = {name for step in steps for name in step.tools}
+    return tuple(tool for tool in tools if tool.name in used)
+
+
+def beyond(steps: Sequence[PlanStep], submitted: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNote, ...]:
+    """Findings where a plan could have more effects than the submitted one whose place it takes."""
+    notes = []
+    for name in (tool.name for tool in tools if tool.effect != "read" or tool.egress):
+        most, now = (sum(name in step.tools for step in plan) for plan in (submitted, steps))
+        if now > most:
+            what = f"{now} steps use {name}; the submitted plan allows it in {most}"
+            notes.append(error("more_effects", what))
+    return tuple(notes)
 
 
 def cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def merged(outputs: Sequence[Output]) -> tuple[Output, ...]:
     kept: list[Output] = []
     run: list[tuple[int, Body]] = []
     for output in outputs:
-        if isinstance(output, Send) and type(output.body) in PLACES:
+        if isinstance(output, Send) and output.to == "gateway" and type(output.body) in PLACES:
             if run and not _follows(run[-1][1], output.body):
                 _put(kept, run)
                 run = []

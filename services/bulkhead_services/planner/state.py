@@ -4,10 +4,12 @@
 | -------- | ------------------- | -------------------------------------------------------- |
 | new      | TaskSubmitted       | drafting (ask the model), or running (a plan was given)  |
 | drafting | ModelCallReplied    | running, drafting again with notes, or ended             |
+|          |                     | (running: the draft, or the objective as one step)       |
 | running  | VerdictReached      | running (next steps, or the step again), drafting, ended |
-| running  | StepFinished        | as above                                                 |
+| running  | StepFinished        | as above; of an adopted step from doors alone, one end   |
 | any      | TimerFired          | the step again, or ended (deadline)                      |
-| any      | StepPaused          | the same; the step's time stands still, or goes on       |
+| any      | StepPaused          | the same; the step's time stands still, or goes on;      |
+|          |                     | for a person the task's, too                             |
 | any      | TaskCancelRequested | ended                                                    |
 | any      | TaskHalted          | ended                                                    |
 | ended    | anything            | ended; nothing is said any more                          |
@@ -18,10 +20,11 @@ from typing import Literal
 
 from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseRequested
+from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.result import ContentRef, Result, Usage
-from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.result import ContentRef, Label, Result, Usage
+from bulkhead_contracts.task import Replan, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 
 Phase = Literal["new", "drafting", "running", "ended"]
@@ -30,7 +33,8 @@ StepStatus = Literal["waiting", "running", "done", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """One step of the running plan. notes: why earlier attempts were not accepted."""
+    """One step of the running plan. notes: why earlier attempts were not accepted. standby: the last result that was
+    not accepted and may stand, degraded, when no better one comes."""
 
     step: PlanStep
     status: StepStatus = "waiting"
@@ -38,6 +42,12 @@ class StepState:
     deadline_unix_ms: int = 0
     notes: tuple[str, ...] = ()
     result: Result | None = None
+    standby: Result | None = None
+
+    @property
+    def assignee(self) -> str:
+        """The service that carries it out."""
+        return "doors" if self.step.adopted else "worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +76,16 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step, or ("") the draft of this number, is held back by a halt or a breaker. code, reason: of what holds it."""
+    """A step, or ("") the draft of this number, is held back. code, reason: of what holds it. until_unix_ms: a person
+    is waited for, until then. source: who works on the step."""
 
     step_id: str
     attempt: int
     plan_version: int
     code: str
     reason: str
+    until_unix_ms: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +97,30 @@ class State:
     limits: TaskLimits = TaskLimits()
     tools: tuple[ToolSpec, ...] = ()
     check: bool = True
+    output: OutputPolicy = DRAFT
+    route: str = ""
+    """Of the model gateway, for the task's calls; "" is the default one."""
+    labels: tuple[Label, ...] = ()
+    """Of the requester's own words: the objective, and the steps of a submitted plan."""
     grant: str = ""
     deadline_unix_ms: int = 0
+    """While a person is waited for: as if he took all his time."""
+    latest_unix_ms: int = 0
+    """Of the deadline, however long people take."""
+    stopped_unix_ms: int = 0
+    """Since when the task's clock stands still, for a person; 0 when it goes."""
+    own_deadline_unix_ms: int = 0
+    """Its deadline when the clock stopped."""
     generation: int = 1
     drafts: int = 0
+    vain: int = 0
+    """Drafts in a row of which no plan came."""
+    submitted: Plan | None = None
+    """The plan that the task came with: no later one has more tools or writes."""
+    replan: Replan = "same_tools"
+    """What may take that plan's place when it fails."""
+    whole: bool = False
+    """Whether the objective runs as one step, since no draft could be used: no further one is asked for."""
     deferrals: int = 0
     draft_notes: tuple[str, ...] = ()
     plan: Plan | None = None
@@ -109,6 +142,11 @@ class State:
     """What is held back now."""
     asleep: str = ""
     """The draft's call, while it is put off and not asked again yet."""
+
+    @property
+    def adopted(self) -> bool:
+        """Whether an outside agent carries the task out: doors hears of its end."""
+        return self.submitted is not None and any(step.adopted for step in self.submitted.steps)
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""

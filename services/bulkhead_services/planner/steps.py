@@ -6,12 +6,15 @@ the worker, progress for the gateway, timers, a new draft when a step fails for 
 
 from typing import Literal
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace, standing
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace, shown_tools, standing
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.grant import StepGrant
+from bulkhead_contracts.model import UNKNOWN_ROUTE
+from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import PlanAdopted, PlanNote, PlanStep
-from bulkhead_contracts.result import Failure, Result, Usage
+from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.result import Failure, Label, Result, Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepInput
 from bulkhead_contracts.task import StepEnded, StepStarted
 from bulkhead_contracts.verdict import VerdictReached
@@ -23,7 +26,7 @@ TIMER = "steps"
 GRANT_SLACK_MS = 60_000
 ANSWER_MARGIN_MS = 500
 """A step's deadline lies so long before the task's, so that the task can still say what happened."""
-NOT_REPEATABLE = frozenset({"uncertain_effect"})
+NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE})
 
 Outputs = tuple[Output, ...]
 Outcome = Literal["accepted", "rejected", "failed"]
@@ -34,11 +37,27 @@ Outcome = Literal["accepted", "rejected", "failed"]
 
 def adopt(state: State, message: Message, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]) -> Decision[State]:
     """Run these steps; those whose results are held are done from the start."""
-    plan = plans.adopt(steps, notes, state.generation)
+    steps, left_out = _show(state, steps)
+    plan = plans.adopt(steps, (*notes, *left_out)[: bounds.MAX_PLAN_NOTES], state.generation)
     final = next(iter(plans.sinks(plan.steps)), "")
     state = replace(state, phase="running", plan=plan, steps=reuse.over(plan.steps, state.held), final=final)
     taken = (_ended(state, step, "accepted", step.notes, step.result, Usage()) for step in state.steps if step.result)
     return then((Send("gateway", PlanAdopted(plan=plan)), *taken), _hand_out(state, message))
+
+
+def _show(state: State, steps: tuple[PlanStep, ...]) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+    """The steps with the tools that they are shown, and what of them was left out."""
+    shown, notes = [], []
+    about = state.objective.summary if state.objective is not None else ""
+    for step in steps:
+        names, left_out = shown_tools.choose(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
+        if left_out:
+            text = f"step {step.id} has more tools than it can be shown; left out: {', '.join(left_out)}"
+            cut = text[: bounds.MAX_REASON_CHARS]
+            notes.append(PlanNote(severity="warning", code="tools_left_out", step_id=step.id, message=cut))
+            step = step.model_copy(update={"tools": names})
+        shown.append(step)
+    return tuple(shown), tuple(notes)
 
 
 def _hand_out(state: State, message: Message) -> Decision[State]:
@@ -58,7 +77,12 @@ def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, 
     assert state.plan is not None and state.objective is not None
     until = deadline(state, message, waiting)
     step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
-    tools = tuple(tool for tool in state.tools if tool.name in step.step.tools)
+    feeding = {flow.from_tool for flow in _flows(state, step.step) if flow.step_id == step.step.id}
+    tools = tuple(
+        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool
+        for tool in state.tools
+        if tool.name in step.step.tools
+    )
     assigned = StepAssigned(
         step=step.step,
         attempt=step.attempt,
@@ -69,7 +93,10 @@ def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, 
         notes=step.notes[-16:],
         check=state.check,
         final=step.step.id == state.final,
+        output=state.output if state.output != DRAFT else None,
         deadline_unix_ms=until,
+        route=state.route,
+        labels=_own_words(state, step.step),
     )
     started = StepStarted(
         step_id=step.step.id, title=step.step.title, attempt=step.attempt, plan_version=state.plan.version
@@ -77,11 +104,22 @@ def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, 
     token = grant(state, message, step, until)
     wrote = state.wrote or any(tool.effect == "write" for tool in tools)
     state, timer = arm(state.with_step(step, wrote=wrote))
-    return state, [Send("worker", assigned, grant=state.grant, step_grant=token), Send("gateway", started), *timer]
+    handed = Send(step.assignee, assigned, grant=state.grant, step_grant=token)
+    return state, [handed, Send("gateway", started), *timer]
+
+
+def _own_words(state: State, step: PlanStep) -> tuple[Label, ...]:
+    """Labels of what this step shows of the requester's own words."""
+    assert state.objective is not None
+    shown = {state.objective.sha256, digest_of(step.text) if state.submitted is not None else ""}
+    return tuple(label for label in state.labels if label.sha256 in shown)
 
 
 def deadline(state: State, message: Message, step: StepState) -> int:
-    """Until when a step may run that begins, or goes on, now: longer where its tools need longer than most."""
+    """Until when a step may run that begins, or goes on, now: longer where its tools need longer than most. An adopted
+    one lasts as long as its task."""
+    if step.step.adopted:
+        return state.deadline_unix_ms
     now, last = message.time_unix_ms, state.deadline_unix_ms - ANSWER_MARGIN_MS
     tools = (tool for tool in state.tools if tool.name in step.step.tools)
     longer_ms = sum(max(0, tool.timeout_ms - bounds.DEFAULT_TOOL_TIMEOUT_MS) for tool in tools)
@@ -100,12 +138,19 @@ def grant(state: State, message: Message, step: StepState, until_unix_ms: int) -
         tools=tuple(tool.name for tool in state.tools if tool.name in step.step.tools),
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
         role=step.step.role,
+        flows=_flows(state, step.step),
     )
 
 
+def _flows(state: State, step: PlanStep) -> tuple[Flow, ...]:
+    return plans.flows_of(step, [row.step for row in state.steps])
+
+
 def arm(state: State) -> tuple[State, list[Output]]:
-    """One timer stands for all running steps: set for the earliest deadline, and again when it has fired."""
-    due = min((step.deadline_unix_ms for step in state.steps if step.status == "running"), default=0)
+    """One timer stands for all running steps: set for the earliest deadline, and again when it has fired. An adopted
+    step has none: it ends with its task."""
+    timed = (step for step in state.steps if step.status == "running" and not step.step.adopted)
+    due = min((step.deadline_unix_ms for step in timed), default=0)
     if not due or 0 < state.armed_unix_ms <= due:
         return state, []
     return replace(state, armed_unix_ms=due), [SetTimer(f"{TIMER}-{due}", due)]
@@ -128,8 +173,16 @@ def running(state: State, step_id: str, attempt: int, version: int) -> StepState
     return step if step.attempt == attempt and state.plan.version == version else None
 
 
+def carries_out(state: State, message: Message, step_id: str) -> bool:
+    """Whether the sender may speak of this step: doors of adopted ones alone, and nobody else of those."""
+    step = state.step(step_id)
+    return (message.envelope.source == "doors") == (step is not None and step.step.adopted)
+
+
 def judged(state: State, message: Message, body: VerdictReached) -> Decision[State]:
     """The checker's verdict on an attempt."""
+    if not carries_out(state, message, body.step_id):
+        return Decision(state)
     step = running(state, body.step_id, body.attempt, body.plan_version)
     # Also what comes too late was paid for.
     state = replace(state, usage=state.usage + body.usage)
@@ -138,11 +191,15 @@ def judged(state: State, message: Message, body: VerdictReached) -> Decision[Sta
     if body.accepted and body.result.standing != "failed":
         return _accept(state, message, step, body.result, body.usage)
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
+    if body.stands and body.result.standing != "failed":
+        step = replace(step, standby=plans.not_accepted(body.result, _shown(state, reasons)))
     return _again(state, message, step, "rejected", reasons, body.result, body.usage)
 
 
 def finished(state: State, message: Message, body: StepFinished) -> Decision[State]:
     """An attempt that ended without a verdict: it failed, or needed none."""
+    if not carries_out(state, message, body.step_id):
+        return Decision(state)
     step = running(state, body.step_id, body.attempt, body.plan_version)
     # Also what comes too late was paid for.
     state = replace(state, usage=state.usage + body.usage)
@@ -152,22 +209,29 @@ def finished(state: State, message: Message, body: StepFinished) -> Decision[Sta
         state = state.with_step(replace(step, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
             return end(state, message, "halted", body.failure)
-        if body.failure.code in NOT_REPEATABLE:
+        if body.failure.code in NOT_REPEATABLE or step.step.adopted:
             return end(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
         return _again(state, message, step, "failed", reasons, None, body.usage)
     if state.check and step.step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _again(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
-    result = plans.unchecked(step.step, body.result) if state.check else body.result
-    return _accept(state, message, step, result, body.usage)
+    return _accept(state, message, step, plans.unchecked(step.step, body.result, state.check), body.usage)
 
 
-def _accept(state: State, message: Message, step: StepState, result: Result, usage: Usage) -> Decision[State]:
+def _writes_from(state: State, step: StepState) -> bool:
+    """Whether this step or one that is yet to come may write: nothing is written on a result that was not accepted."""
+    names = {tool.name for tool in state.tools if tool.effect == "write"}
+    return any(row.status != "done" and names.intersection(row.step.tools) for row in (step, *state.steps))
+
+
+def _accept(
+    state: State, message: Message, step: StepState, result: Result, usage: Usage, reasons: tuple[str, ...] = ()
+) -> Decision[State]:
     if step.step.id == state.final:
         result = standing.resting_on(result, state.drafted)
     state = state.with_step(replace(step, status="done", result=result))
-    ended = _ended(state, step, "accepted", (), result, usage)
+    ended = _ended(state, step, "accepted", reasons, result, usage)
     return then((ended,), _hand_out(state, message))
 
 
@@ -187,9 +251,13 @@ def _again(
     if step.attempt < bounds.MAX_STEP_ATTEMPTS and in_time:
         state = state.with_step(replace(step, status="waiting", notes=notes))
         return then((said,), _hand_out(state, message))
+    if step.standby is not None and not _writes_from(state, step):
+        # Marked for what is wrong with it, it is worth more than a new plan after all that was spent.
+        return _accept(state, message, step, step.standby, usage, reasons)
     state = state.with_step(replace(step, status="failed", notes=notes))
-    name = f"step {step.step.id} ({plans.heading(step.step.title or step.step.instruction, 80)})"
-    what = f"{name} failed {step.attempt} times; last: {'; '.join(reasons)}"
+    heading = plans.heading(step.step.title or step.step.instruction, 80)
+    name = f"step {step.step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.step.id}"
+    what = f"{name} failed {step.attempt} times; last: {'; '.join(_shown(state, reasons))}"
     hint = "see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective"
     failure = Failure.of("step_failed", what, hint)
     if state.generation >= bounds.MAX_PLAN_GENERATIONS:
@@ -197,16 +265,41 @@ def _again(
     if state.wrote:
         hint = "a step that may have changed something outside has run: look at it, then submit what is left"
         return then((said,), end(state, message, "failed", failure.model_copy(update={"hint": hint})))
+    if state.submitted is not None and state.replan == "none":
+        hint = (
+            "the submission lets nothing take its plan's place: mend the plan, or submit it with `replan: same_tools`"
+        )
+        return then((said,), end(state, message, "failed", failure.model_copy(update={"hint": hint})))
+    if state.whole:
+        # No draft could be used before, and the whole objective is what failed: another draft would be in vain.
+        return then((said,), end(state, message, "failed", failure))
     return then((said,), _replan(state, message, step, reasons))
+
+
+def _accepted(state: State) -> tuple[StepState, ...]:
+    """The steps without those that stand unaccepted, and without what is built on these: a new plan may write on it."""
+    doubtful = {step.step.id for step in state.steps if step.standby is not None and step.result == step.standby}
+    while more := {
+        step.step.id for step in state.steps if doubtful.intersection(step.step.inputs) and step.step.id not in doubtful
+    }:
+        doubtful |= more
+    return tuple(step for step in state.steps if step.step.id not in doubtful)
 
 
 def _replan(state: State, message: Message, failed: StepState, reasons: tuple[str, ...]) -> Decision[State]:
     """Ask for another plan; what was accepted under this one is held for it."""
     stop = tuple(cancel(state, step, "the plan is replaced") for step in state.steps if step.status == "running")
-    held = reuse.done(state.steps, state.generation)
+    held = reuse.done(_accepted(state), state.generation)
     state = replace(state, generation=state.generation + 1, held=held)
     why = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
     return then(stop, drafting.draft(state, message, (why, *reasons, *reuse.advice(held))))
+
+
+def _shown(state: State, reasons: tuple[str, ...]) -> tuple[str, ...]:
+    """Reasons as people are shown them: they quote what was not accepted, which may leave under `draft` alone."""
+    if state.output.delivery == "draft" or not reasons:
+        return reasons
+    return (f"{len(reasons)} reasons, which an operator can read: `bulkhead why`",)
 
 
 def _ended(
@@ -218,8 +311,8 @@ def _ended(
         attempt=step.attempt,
         plan_version=state.plan.version,
         outcome=outcome,
-        reasons=reasons[:16],
-        result=result,
+        reasons=_shown(state, reasons)[:16],
+        result=result if outcome == "accepted" or state.output.delivery == "draft" else None,
         final=step.step.id == state.final,
         usage=usage,
     )

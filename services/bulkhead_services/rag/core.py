@@ -1,7 +1,8 @@
 """Request to outcome: an ingestion or a deletion to its outcome, a query to passages with citations.
 
 Enters: RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested. Leaves: RetrievalReplied,
-DocumentIngested, DocumentDeleted. By request and reply, for the gateway: which documents there are.
+DocumentIngested, DocumentDeleted. By request and reply, for the gateway: which documents there are, and the text of a
+citation.
 Order of a retrieval: granted -> not halted -> in time -> (vector, reserved) -> candidates -> rank -> cite.
 """
 
@@ -10,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.runtime.doer.protocol import Doer, Hands, Job
 from bulkhead.runtime.edge.protocol import Received, RpcTable
 from bulkhead.runtime.errors import Deferred, NotDone
@@ -24,6 +26,8 @@ from bulkhead_contracts.retrieval import (
     DocumentsReplied,
     DocumentsRequested,
     Passage,
+    PassageReplied,
+    PassageRequested,
     RetrievalReplied,
     RetrievalRequested,
 )
@@ -36,6 +40,8 @@ SERVICE = "rag"
 TOOL = "search_documents"
 DEFAULT_SCOPE = "default"
 EMBEDDING_BATCH = 64
+QUERIES_KNOWN = 1_024
+"""Vectors of queries that are remembered, of all tenants."""
 NOTHING = Usage()
 Request = RetrievalRequested | DocumentIngestRequested | DocumentDeleteRequested
 
@@ -65,8 +71,9 @@ class Rag(Doer[Request]):
     handles: tuple[type[Body], ...] = (RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested)
 
     def __init__(self, library: Library, knobs: Knobs) -> None:
-        self.rpc: RpcTable = {DocumentsRequested: self.documents}
+        self.rpc: RpcTable = {DocumentsRequested: self.documents, PassageRequested: self.passage}
         self._library, self._knobs = library, knobs
+        self._asked = BoundedDict[tuple[str, str], Vector](QUERIES_KNOWN)
 
     def problem(self) -> str:
         """Why it cannot do its work, for health checks; "" when it can."""
@@ -84,6 +91,23 @@ class Rag(Doer[Request]):
         if isinstance(found, Failure):
             return DocumentsReplied(failure=found)
         return DocumentsReplied(documents=found[: request.limit], more=len(found) > request.limit)
+
+    async def passage(self, message: Received) -> PassageReplied:
+        """The text of a citation, from the version that was cited. For the gateway, as `documents` is."""
+        asked = message.body
+        assert isinstance(asked, PassageRequested)
+        end = min(asked.end, asked.start + bounds.MAX_CITED_CHARS)
+        found = await self._library.passage(
+            message.tenant, DEFAULT_SCOPE, asked.document, asked.sha256, asked.start, end
+        )
+        if isinstance(found, Failure):
+            return PassageReplied(failure=found)
+        if found is None:
+            return PassageReplied()
+        text, current = found
+        return PassageReplied(
+            state="current" if current == asked.sha256 else "superseded", text=text, current_sha256=current
+        )
 
     def key(self, request: Request) -> str:
         """Call id; for what has its id as task token (an ingestion, a deletion) name and content within it."""
@@ -130,7 +154,7 @@ class Rag(Doer[Request]):
         refusal = self._refusal(job, request, hands, terms)
         if refusal is not None:
             return self.refuse(request, refusal)
-        vectors = await self._embed(job, hands, request.call_id, (request.query,))
+        vectors = await self._embed_query(job, hands, request)
         scopes = job.authority.task.document_scopes
         vector = vectors.found[0] if vectors.found else None
         found = await self._library.search(job.tenant, scopes, terms, vector)
@@ -155,7 +179,7 @@ class Rag(Doer[Request]):
             standing="degraded" if lost else "ok",
             standing_reason=_lost_line(lost),
             completeness=_completeness(request, choice, lost),
-            provenance=tuple(_label(hands, passage) for passage in passages),
+            provenance=tuple(_label(job, hands, passage) for passage in passages),
             usage=vectors.usage + Usage(retrievals=1),
             duration_ms=max(0, hands.now_unix_ms() - started),
         )
@@ -252,17 +276,33 @@ class Rag(Doer[Request]):
     # Vectors
 
     async def _embed_all(self, job: Job[Request], hands: Hands, call_id: str, texts: Sequence[str]) -> Vectors:
-        """Vectors of a document's chunks, all or none; the document is taken either way."""
-        made = Vectors()
-        for batch, at in enumerate(range(0, len(texts) if self._knobs.model else 0, EMBEDDING_BATCH)):
+        """Vectors of a document's chunks, all or none; the document is taken either way. No text is embedded twice."""
+        if not self._knobs.model:
+            return Vectors()
+        known = await self._library.vectors_of(job.tenant, self._knobs.model, texts)
+        found = {} if isinstance(known, Failure) else dict(known)
+        missing, usage = [text for text in dict.fromkeys(texts) if text not in found], NOTHING
+        for batch, at in enumerate(range(0, len(missing), EMBEDDING_BATCH)):
+            some = missing[at : at + EMBEDDING_BATCH]
             try:
-                some = await self._embed(job, hands, call_id, texts[at : at + EMBEDDING_BATCH], batch)
+                made = await self._embed(job, hands, call_id, some, batch)
             except NotDone as wait:
                 # An ingestion is not deferred for money: without vectors the document is found by words.
-                return Vectors(lost=f"no money for vectors now: {wait}", usage=made.usage)
-            if some.lost:
-                return Vectors(lost=some.lost, usage=made.usage + some.usage)
-            made = Vectors(made.found + some.found, usage=made.usage + some.usage)
+                return Vectors(lost=f"no money for vectors now: {wait}", usage=usage)
+            usage += made.usage
+            if made.lost:
+                return Vectors(lost=made.lost, usage=usage)
+            found.update(zip(some, made.found, strict=True))
+        return Vectors(tuple(found[text] for text in texts), usage=usage)
+
+    async def _embed_query(self, job: Job[Request], hands: Hands, request: RetrievalRequested) -> Vectors:
+        """The vector of a query; one that the tenant asked before is remembered."""
+        asked = job.tenant, request.query
+        if (known := self._asked.use(asked)) is not None:
+            return Vectors((known,))
+        made = await self._embed(job, hands, request.call_id, (request.query,))
+        if made.found:
+            self._asked[asked] = made.found[0]
         return made
 
     async def _embed(
@@ -286,14 +326,15 @@ class Rag(Doer[Request]):
         if isinstance(made, Embedded):
             tokens = most if made.tokens is None else made.tokens
             usage = Usage(input_tokens=tokens, cost_usd_micros=_cost(tokens, knobs.price))
+            usage = usage.as_estimate() if made.tokens is None else usage
             held.settle(usage, estimated=made.tokens is None)
             return Vectors(made.vectors, usage=usage)
         if not made.called:
             held.settle(Usage())
             return Vectors(lost=made.reason)
         # It may have been charged for: what is not known costs what was reserved.
-        usage = Usage(input_tokens=most, cost_usd_micros=_cost(most, knobs.price))
-        held.settle(usage, estimated=True)
+        usage = Usage(input_tokens=most, cost_usd_micros=_cost(most, knobs.price)).as_estimate()
+        held.settle(usage, estimated=True, failed="embedding_failed")
         return Vectors(lost=made.reason, usage=usage)
 
 
@@ -310,10 +351,10 @@ async def _passage(job: Job[Request], hands: Hands, ranked: Ranked) -> Passage:
     return Passage(content=content, citation=citation, title=c.title, score=ranked.score)
 
 
-def _label(hands: Hands, passage: Passage) -> Label:
+def _label(job: Job[Request], hands: Hands, passage: Passage) -> Label:
     source = passage.citation.document
     label = Label(sha256=passage.content.sha256, kind="passage", source=source, trust="untrusted", observed_by=SERVICE)
-    return hands.signer.label(label)
+    return hands.signer.label(label, job.tenant, job.task)
 
 
 def _completeness(request: RetrievalRequested, choice: Choice, lost: str) -> Completeness:

@@ -51,7 +51,8 @@ class FileLibrary:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
         # A tenant's ingests wait for one another in the store's own lock: they must not have every thread meanwhile.
         self._turns = FairSemaphore(THREADS, kept=1)
-        self._parsing = FairSemaphore(PARSERS)
+        # A parser is never interrupted before its time is up: one is out of reach for each single tenant.
+        self._parsing = FairSemaphore(PARSERS, kept=1)
         self._http: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
@@ -169,6 +170,21 @@ class FileLibrary:
             )
             for name, sha256, media_type, chunks, versions, at in rows
         )
+
+    async def vectors_of(self, tenant: str, model: str, texts: Sequence[str]) -> dict[str, Vector] | Failure:
+        """Vectors by text that some document's chunk has already."""
+        if not self._exists(tenant):
+            return {}
+        rows = await self._with_store(tenant, lambda store: store.vectors_of(model, texts))
+        return rows if isinstance(rows, Failure) else {text: array("f", raw) for text, raw in rows.items()}
+
+    async def passage(
+        self, tenant: str, scope: str, name: str, sha256: str, start: int, end: int
+    ) -> tuple[str, str] | Failure | None:
+        """Characters of a version of a document, and the digest of its current one."""
+        if not self._exists(tenant):
+            return None
+        return await self._with_store(tenant, lambda store: store.resolve(scope, name, sha256, start, end))
 
     async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
         """Chunks of a document that still lack vectors."""

@@ -5,6 +5,7 @@ acknowledged survives a power cut), one reads. FTS5 holds the current version of
 replaced versions stay in `documents` and `chunks`, so that old citations can be resolved by digest.
 """
 
+import hashlib
 import heapq
 import json
 import sqlite3
@@ -45,10 +46,12 @@ CREATE TABLE ingestions (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, chunks INTE
 CREATE VIRTUAL TABLE chunk_search USING fts5 (
     title, body, tokenize = 'porter unicode61 remove_diacritics 2', prefix = '4');
 """
-# A table of its own, which an older version neither knows nor misses.
-_TIMES = (
+# Tables of their own, which an older version neither knows nor misses.
+_LATER = (
     "CREATE TABLE IF NOT EXISTS ingestion_times (id TEXT PRIMARY KEY, at_unix_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS ingestions_by_time ON ingestion_times (at_unix_ms)",
+    "CREATE TABLE IF NOT EXISTS chunk_digests ("
+    "digest TEXT NOT NULL, chunk INTEGER NOT NULL, PRIMARY KEY (digest, chunk)) WITHOUT ROWID",
 )
 KEEP_INGESTIONS_MS = 90 * 86_400_000
 """How long an ingestion's outcome answers its repeat: far longer than its request stays in the inbox (30 days)."""
@@ -69,7 +72,13 @@ _STANDING = """
     SELECT d.name, d.sha256, d.media_type, (SELECT count(*) FROM chunks c WHERE c.document = d.id),
         (SELECT count(*) FROM documents v WHERE v.scope = d.scope AND v.name = d.name), d.ingested_unix_ms
     FROM documents d WHERE d.current = 1 AND d.scope = ? AND d.name > ? ORDER BY d.name LIMIT ?"""
+# The text is compared too: an older version erases chunks and leaves their digests, and numbers come again.
+_EMBEDDED = """
+    SELECT c.text, v.vector FROM chunk_digests g JOIN chunks c ON c.id = g.chunk
+    JOIN vectors v ON v.chunk = c.id AND v.model = ? WHERE g.digest IN (SELECT value FROM json_each(?))"""
 _ERASING = (
+    """DELETE FROM chunk_digests WHERE chunk IN (
+        SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.scope = ? AND d.name = ?)""",
     """DELETE FROM vectors WHERE chunk IN (
         SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.scope = ? AND d.name = ?)""",
     "DELETE FROM chunks WHERE document IN (SELECT id FROM documents WHERE scope = ? AND name = ?)",
@@ -104,7 +113,7 @@ class Store:
                 for statement in _SCHEMA.split(";\n"):
                     self._writer.execute(statement)
                 self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for statement in _TIMES:
+            for statement in _LATER:
                 self._writer.execute(statement)
 
     def close(self) -> None:
@@ -204,6 +213,9 @@ class Store:
             "INSERT INTO chunks (document, chunk_id, start, end, title, text) VALUES (?, ?, ?, ?, ?, ?)",
             ((document, c.id, c.start, c.end, c.title, new.text[c.start : c.end]) for c in new.chunks),
         )
+        rows = self._writer.execute("SELECT text, id FROM chunks WHERE document = ?", (document,)).fetchall()
+        digests = ((_digest(text), row) for text, row in rows)
+        self._writer.executemany("INSERT OR IGNORE INTO chunk_digests VALUES (?, ?)", digests)
         return document
 
     def _publish(self, new: NewDocument, document: int) -> None:
@@ -221,6 +233,13 @@ class Store:
             ).fetchall()
             pairs = zip((row[0] for row in rows), new.vectors, strict=True)
             self._keep_vectors(new.model, pairs)
+
+    def vectors_of(self, model: str, texts: Sequence[str]) -> dict[str, bytes]:
+        """Vectors by text that any chunk of the tenant has already, of any version of any document."""
+        wanted = {_digest(text): text for text in texts}
+        with self._read_lock:
+            rows = self._reader.execute(_EMBEDDED, (model, json.dumps(list(wanted)))).fetchall()
+        return {text: vector for text, vector in rows if wanted.get(_digest(text)) == text}
 
     def without_vectors(self, scope: str, name: str, model: str) -> list[tuple[int, str]]:
         """(row, text) of a current document's chunks that have no vector of this model yet."""
@@ -307,13 +326,16 @@ class Store:
         known = {row[0]: Candidate(*row) for row in rows}
         return tuple(known[row] for row in ids if row in known)
 
-    def resolve(self, sha256: str, start: int, end: int) -> str | None:
-        """Characters [start, end) of any version of a document, by its content's digest."""
+    def resolve(self, scope: str, name: str, sha256: str, start: int, end: int) -> tuple[str, str] | None:
+        """Characters [start, end) of a version of a document, and the digest of its current version."""
         with self._read_lock:
-            row = self._reader.execute(
-                "SELECT substr(text, ? + 1, ?) FROM documents WHERE sha256 = ? LIMIT 1", (start, end - start, sha256)
+            row: tuple[str, str] | None = self._reader.execute(
+                "SELECT substr(d.text, ? + 1, ?), c.sha256 FROM documents d "
+                "JOIN documents c ON c.scope = d.scope AND c.name = d.name AND c.current = 1 "
+                "WHERE d.scope = ? AND d.name = ? AND d.sha256 = ?",
+                (start, max(0, end - start), scope, name, sha256),
             ).fetchone()
-        return row[0] if row is not None else None
+        return row
 
 
 class _Transaction:
@@ -327,6 +349,10 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -114,6 +114,16 @@ class Library(Protocol):
         """Current documents by name, those after `after`."""
         ...
 
+    async def vectors_of(self, tenant: str, model: str, texts: Sequence[str]) -> dict[str, Vector] | Failure:
+        """Vectors by text that some document's chunk has already."""
+        ...
+
+    async def passage(
+        self, tenant: str, scope: str, name: str, sha256: str, start: int, end: int
+    ) -> tuple[str, str] | Failure | None:
+        """Characters of a version of a document, and the digest of its current one; None when there is no such."""
+        ...
+
     async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
         """(row, text) of a document's chunks that still lack vectors."""
         ...

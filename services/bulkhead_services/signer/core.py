@@ -6,24 +6,32 @@ specs of its tools, or why not. The same request gives the same grant.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from bulkhead.policy.constraints import Constraint, unreadable
 from bulkhead.validation_errors import meant, misfits
 from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
+from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_contracts.types import Contract, Count, Name, Token
+from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator")
+APPROVING_ROLES = ("approver", "operator")
 DEFAULT_ROLE = str(PlanStep.model_fields["role"].default)
-EXPIRY_SLACK_MS = 600_000
-"""A grant outlives its task's deadline by this, so that what was started in time can be ended in order."""
+EXPIRY_SLACK_MS = bounds.GRANT_SLACK_MS
+"""A grant outlives its task's time by this, so that what was started in time can be ended in order."""
+
+
+Caller = Literal["api_key", "jwt", "publisher"]
+CALLERS: tuple[Caller, ...] = ("api_key", "jwt", "publisher")
 
 
 class PolicyError(ValueError):
@@ -38,9 +46,12 @@ class Ceiling(Contract, extra="forbid"):
 
 
 class TenantPolicy(Contract, extra="forbid"):
-    """The policy of one tenant. `roles`: false takes the right to submit from a role.
+    """The policy of one tenant. `roles`: false takes the right to submit from a role. callers: with which credentials
+    its people may ask; `[jwt]` leaves nobody in whose name the gateway alone could ask.
 
-    quota: how much at once; the gateway holds the tenant to it.
+    quota: how much at once; the gateway holds the tenant to it. input, output: rules for objectives and answers.
+    default_writes: tools of `tools` that change something and that a task gets which names no tools. constraints: on
+    the values of arguments, in each of its grants.
     """
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
@@ -48,7 +59,12 @@ class TenantPolicy(Contract, extra="forbid"):
     task: TaskLimits
     day: Ceiling
     quota: Quota = Quota()
+    input: InputPolicy = InputPolicy()
+    output: OutputPolicy = OutputPolicy()
     roles: Mapping[str, bool] = {}
+    default_writes: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    constraints: Constraints = ()
+    callers: Annotated[tuple[Caller, ...], Field(max_length=len(CALLERS))] = CALLERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,9 @@ class Granted:
 
     grant: TaskGrant
     tools: tuple[ToolSpec, ...]
+    left_out: tuple[str, ...] = ()
+    input: InputPolicy = InputPolicy()
+    output: OutputPolicy = OutputPolicy()
 
 
 def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, now_unix_ms: int) -> Granted | Failure:
@@ -85,37 +104,114 @@ def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, 
         # Nobody states limits for a document: those of the contract must not shut a small tenant out.
         request = request.model_copy(update={"limits": _within(request.limits, policy.task)})
     for problem in (
+        _caller(policy, request.requester),
         _role(policy, request),
-        _time(policies, request, now_unix_ms),
+        _time(policies, request.requested_unix_ms, now_unix_ms),
         _tools(policies, policy, request),
         _worker_roles(policies, request),
         _limits(policy, tenant, request),
+        _constraints(policies, policy, request),
     ):
         if problem is not None:
             return problem
     return _granted(policies, policy, request, tenant, task)
 
 
+def sign_off(
+    policies: Policies, asked: SignatureRequested, tenant: str, task: str, now_unix_ms: int
+) -> ApprovalGrant | Failure:
+    """A person's word about one call, to be signed, or why not."""
+    requester = asked.requester
+    policy = policies.tenants.get(tenant)
+    if requester.tenant != tenant or policy is None:
+        what = f"{requester.person} of tenant {requester.tenant} decides about a call of tenant {tenant}"
+        return Failure.of("foreign_tenant", what, "decide under the tenant that the API key or token names")
+    if requester.role not in APPROVING_ROLES or not policy.roles.get(requester.role, True):
+        what = f"{requester.person} is {requester.role} here, and {requester.role} may not approve"
+        hint = f"only {' or '.join(APPROVING_ROLES)} may; ask for that role in the identity provider"
+        return Failure.of("role_may_not_approve", what, hint)
+    for problem in (_caller(policy, requester), _time(policies, asked.requested_unix_ms, now_unix_ms)):
+        if problem is not None:
+            return problem
+    return ApprovalGrant(
+        tenant=tenant,
+        task=task,
+        approval_id=asked.approval_id,
+        arguments_sha256=asked.arguments_sha256,
+        decision=asked.decision,
+        person=requester.person,
+        role=requester.role,
+        via=requester.via,
+        reason=asked.reason,
+        decided_unix_ms=now_unix_ms,
+    )
+
+
 def _granted(policies: Policies, policy: TenantPolicy, request: GrantRequested, tenant: str, task: str) -> Granted:
-    names: tuple[str, ...] = ()
-    if request.purpose == "task":
-        names = request.tools or tuple(name for name in policy.tools if name in policies.tools)
-    names = tuple(sorted(set(names)))
+    names, left_out = _chosen(policies, policy, request)
+    wait_ms = min(request.limits.approval_wait_ms, policy.task.approval_wait_ms)
+    limits = request.limits.model_copy(update={"approval_wait_ms": wait_ms})
+    # Whoever calls no tool waits for no approval.
+    lives_ms = limits.lifetime_ms if names else limits.deadline_ms
     grant = TaskGrant(
         tenant=tenant,
         task=task,
         actor=request.requester.person,
+        role=request.requester.role,
         tools=names,
         document_scopes=policy.document_scopes,
-        limits=request.limits,
+        limits=limits,
         day_cost_usd_micros=policy.day.cost_usd_micros,
         day_tokens=policy.day.tokens,
-        expires_unix_ms=request.requested_unix_ms + request.limits.deadline_ms + EXPIRY_SLACK_MS,
+        expires_unix_ms=request.requested_unix_ms + lives_ms + EXPIRY_SLACK_MS,
         origin=request.origin,
         feature=request.feature,
         workflow=request.workflow,
+        constraints=_held(policy, request, names),
     )
-    return Granted(grant, tuple(policies.tools[name] for name in names))
+    return Granted(grant, tuple(policies.tools[name] for name in names), left_out, policy.input, policy.output)
+
+
+def _chosen(
+    policies: Policies, policy: TenantPolicy, request: GrantRequested
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tools that a task gets, and those that it could have had by naming them: what changes something is named, by
+    the request, by the plan that it brings, or by the tenant's policy."""
+    if request.purpose != "task":
+        return (), ()
+    if request.tools:
+        return tuple(sorted(set(request.tools))), ()
+    usable = sorted({name for name in policy.tools if name in policies.tools})
+    named = {*policy.default_writes, *request.plan_tools}
+    given = tuple(name for name in usable if policies.tools[name].effect == "read" or name in named)
+    return given, tuple(name for name in usable if name not in given)
+
+
+def _held(policy: TenantPolicy, request: GrantRequested, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The tenant's constraints and the request's: every one holds, so the request's can only narrow."""
+    texts = dict.fromkeys((*policy.constraints, *request.constraints))
+    return tuple(text for text in texts if Constraint.parse(text).tool in ("*", *names))
+
+
+def _constraints(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
+    names, _ = _chosen(policies, policy, request)
+    if why := unreadable(request.constraints, names, policies.tools):
+        hint = f"docs/how-to/policy.md lists the tests; the tools of this task are {', '.join(names) or 'none'}"
+        return Failure.of("bad_constraint", why, hint)
+    if (count := len(_held(policy, request, names))) > bounds.MAX_CONSTRAINTS:
+        what = (
+            f"the task would have {count} constraints with those of its tenant, and may have {bounds.MAX_CONSTRAINTS}"
+        )
+        return Failure.of("too_many_constraints", what, "write fewer; one-of and regex hold several values")
+    return None
+
+
+def _caller(policy: TenantPolicy, requester: RequesterClaim) -> Failure | None:
+    if requester.via in policy.callers:
+        return None
+    what = f"tenant {requester.tenant} takes no request by {requester.via}; it takes {', '.join(policy.callers)}"
+    hint = "use another credential, or have an operator change `callers` of the tenant in the tenants file"
+    return Failure.of("caller_not_taken", what, hint)
 
 
 def _role(policy: TenantPolicy, request: GrantRequested) -> Failure | None:
@@ -127,8 +223,8 @@ def _role(policy: TenantPolicy, request: GrantRequested) -> Failure | None:
     return Failure.of("role_may_not_submit", what, hint)
 
 
-def _time(policies: Policies, request: GrantRequested, now_unix_ms: int) -> Failure | None:
-    age_ms = now_unix_ms - request.requested_unix_ms
+def _time(policies: Policies, requested_unix_ms: int, now_unix_ms: int) -> Failure | None:
+    age_ms = now_unix_ms - requested_unix_ms
     if age_ms > policies.max_age_ms:
         return Failure.of(
             "request_too_old",
@@ -236,6 +332,11 @@ def policies_from(
             tenants[str(name)] = TenantPolicy.model_validate(declared)
         except ValidationError as error:
             raise PolicyError(f"tenants file: {name}: {misfits(error, TenantPolicy)[0]}") from error
+        if beyond := sorted(set(tenants[str(name)].default_writes) - set(tenants[str(name)].tools)):
+            what = f"tenants file: {name}: default_writes names {', '.join(beyond)}, which tools does not"
+            raise PolicyError(f"{what}; name them in tools, too, or take them out")
+        if why := unreadable(tenants[str(name)].constraints, tenants[str(name)].tools, known):
+            raise PolicyError(f"tenants file: {name}: {why}")
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
             mend = "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names"
             what = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"

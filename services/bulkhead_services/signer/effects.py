@@ -1,21 +1,27 @@
 """The signer's edge: reads the policy once and signs what `core` grants.
 
-In: GrantRequested (rpc, from the gateway alone). Out: GrantReplied with a token, or with the reason why not.
+In: GrantRequested, SignatureRequested (rpc, from the gateway alone), VouchRequested (from doors, too). Out: a signed
+token, or why not.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bulkhead.callers.tokens import CallerTokens
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead.telemetry.log import Log
-from bulkhead.tools import catalog, packs
-from bulkhead_contracts import bounds
-from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead.tools import catalog, mcp_file, packs
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.approval import SignatureReplied, SignatureRequested
+from bulkhead_contracts.grant import GrantReplied, GrantRequested, VouchReplied, VouchRequested
+from bulkhead_contracts.output import DRAFT, InputPolicy
 from bulkhead_contracts.result import Failure
-from bulkhead_services.signer.core import Policies, PolicyError, decide, policies_from
+from bulkhead_services.signer.core import Policies, PolicyError, decide, policies_from, sign_off
+from bulkhead_services.signer.credentials import Credentials
 from bulkhead_services.signer.settings import Settings
 
 log = Log("signer")
@@ -30,15 +36,21 @@ class GrantSigner(Edge):
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context, self._settings = context, settings
         self._policies: Policies | None = None
-        self.rpc: RpcTable = {GrantRequested: self.grant}
+        self._tokens = CallerTokens(settings)
+        self.credentials = Credentials(self._tokens, context.verifier)
+        self.rpc: RpcTable = {GrantRequested: self.grant, VouchRequested: self.vouch, SignatureRequested: self.sign_off}
 
     async def start(self) -> None:
         """Read the policy. Raises PolicyError (a ValueError) with what to do."""
         settings = self._settings
+        self._tokens.check()
         known = {spec.name: spec for spec in (row.spec for row in catalog.rows(settings.packs))}
         available = {spec.name: spec for spec in catalog.specs(settings.configured(), settings.packs)}
+        of_servers = {row.spec.name: row.spec for row in mcp_file.rows(settings.mcp_file, known)}
+        known, available = known | of_servers, available | of_servers
         roles, skew = packs.worker_roles(settings.packs), settings.model_dump(include={"max_age_ms", "max_ahead_ms"})
         self._policies = policies_from(_read(settings.tenants_file), known, available, worker_roles=roles, **skew)
+        _hold_to_servers(self._policies, mcp_file.read(settings.mcp_file).tenants_of())
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
 
@@ -56,22 +68,95 @@ class GrantSigner(Edge):
         if self._policies is None:
             failure = Failure.of("not_ready", "the signer has not read its policy yet", "submit again")
             return self._refuse(message, failure)
-        decided = decide(self._policies, body, message.tenant, message.task, self._context.clock())
+        now = self._context.clock()
+        decided = decide(self._policies, body, message.tenant, message.task, now)
         if isinstance(decided, Failure):
             return self._refuse(message, decided)
+        if body.purpose == "task":
+            unproven = await self.credentials.of_task(
+                body.requester, body.credential, tenant=message.tenant, task=message.task, now_unix_ms=now
+            )
+        else:
+            unproven = await self.credentials.of_token(body.requester, body.credential)
+        if unproven is not None:
+            return self._refuse(message, unproven)
         token = self._context.signer.grant(decided.grant)
         if len(token) > MAX_TOKEN_BYTES:
             what = f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant"
-            failure = Failure.of("grant_too_large", what, "name fewer tools in the request")
+            failure = Failure.of(
+                "grant_too_large", what, "name fewer tools in the request, or fewer and shorter constraints"
+            )
             return self._refuse(message, failure)
         actor, tools = decided.grant.actor, len(decided.tools)
         log.info("granted", tenant=message.tenant, task=message.task, actor=actor, tools=tools)
-        return GrantReplied(granted=True, token=token, tools=decided.tools, limits=decided.grant.limits)
+        return GrantReplied(
+            granted=True,
+            token=token,
+            tools=decided.tools,
+            left_out=decided.left_out,
+            limits=decided.grant.limits,
+            input=decided.input if decided.input != InputPolicy() else None,
+            output=decided.output if decided.output != DRAFT else None,
+        )
+
+    async def sign_off(self, message: Received) -> SignatureReplied:
+        """A person's word about one call, signed."""
+        body = message.body
+        assert isinstance(body, SignatureRequested)
+        if self._policies is None:
+            failure = Failure.of("not_ready", "the signer has not read its policy yet", "decide again")
+            return SignatureReplied(failure=failure)
+        unproven = await self.credentials.of_token(body.requester, body.credential)
+        decided = unproven or sign_off(self._policies, body, message.tenant, message.task, self._context.clock())
+        told = {
+            "tenant": message.tenant,
+            "task": message.task,
+            "approval": body.approval_id,
+            "by": body.requester.person,
+        }
+        if isinstance(decided, Failure):
+            log.warning("approval_refused", **told, code=decided.code, reason=decided.message)
+            return SignatureReplied(failure=decided)
+        log.info("approval_signed", **told, decision=body.decision)
+        return SignatureReplied(token=self._context.signer.approval(decided))
+
+    async def vouch(self, message: Received) -> VouchReplied:
+        """The signer's word that it has seen the requester's token."""
+        body = message.body
+        assert isinstance(body, VouchRequested)
+        requester, now = body.requester, self._context.clock()
+        if requester.via != "jwt" or not self.credentials.wanted:
+            return VouchReplied()
+        if not subjects.may_open(message.sender, message.task):
+            what = f"{message.sender} opens no task of the id {message.task}"
+            return VouchReplied(failure=Failure.of("foreign_id", what, "this is a bug: look at its log"))
+        if self._policies is None:
+            return VouchReplied(failure=Failure.of("not_ready", "the signer has not read its policy yet", "ask again"))
+        # Whom no grant would be given is told now, and not when the task begins.
+        asks = GrantRequested(requester=requester, purpose="ingest", requested_unix_ms=body.requested_unix_ms)
+        decided = decide(self._policies, asks, message.tenant, message.task, now)
+        failure = decided if isinstance(decided, Failure) else None
+        failure = failure or await self.credentials.of_token(requester, body.credential)
+        if failure is not None:
+            log.warning("not_vouched", tenant=message.tenant, task=message.task, code=failure.code)
+            return VouchReplied(failure=failure)
+        until = now + bounds.MAX_VOUCHED_MS
+        voucher = self.credentials.voucher(requester, message.tenant, message.task, until)
+        return VouchReplied(voucher=self._context.signer.grant(voucher))
 
     def _refuse(self, message: Received, failure: Failure) -> GrantReplied:
         tenant, task = message.tenant, message.task
         log.warning("grant_refused", tenant=tenant, task=task, code=failure.code, reason=failure.message)
         return GrantReplied(granted=False, code=failure.code, reason=failure.message, hint=failure.hint)
+
+
+def _hold_to_servers(policies: Policies, tenants_of: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises PolicyError where a tenant is granted a tool of an MCP server that is for other tenants."""
+    for tenant, policy in policies.tenants.items():
+        for tool in policy.tools:
+            if tenant not in tenants_of.get(tool, (tenant,)):
+                what = f"tenants file: {tenant}: the MCP server of {tool} is for {', '.join(tenants_of[tool])} alone"
+                raise PolicyError(f"{what}; take the tool out, or add the tenant in the file of MCP servers")
 
 
 def _read(path: Path) -> Any:

@@ -1,14 +1,22 @@
 """Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.Workbench` acts; notices
-come in, `webhooks` posts them.
+come in, `webhooks` posts them; `mcp` brings the tools of MCP servers.
 """
+
+from functools import partial
 
 import httpx
 
+from bulkhead.policy.cedar import Policy
+from bulkhead.policy.decision import decide
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer.protocol import SideHandlers
 from bulkhead.tools.catalog import rows
+from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
+from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.mcp.tools import McpTools
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
@@ -22,8 +30,21 @@ def build(
     settings: Settings,
     transport: httpx.AsyncBaseTransport | None = None,
     watchdog: Watchdog | None = None,
+    rule: Rule | None = None,
 ) -> ToolExecutor:
-    """The doer. `transport` stands in for the network. Raises ValueError when a declared tool has no function."""
+    """The doer. `transport` stands in for the network, `rule` for the policy's files. Raises ValueError when a declared
+    tool has no function, or a policy cannot be read."""
     bench = Workbench(settings, transport, watchdog)
     webhooks = Webhooks(settings, bench, context.clock)
-    return ToolExecutor(load(settings.configured(), rows(settings.packs)), bench, {NoticeRequested: webhooks.take})
+    declared = rows(settings.packs)
+    registry = load(settings.configured(), declared)
+    parts = (McpTools(settings.mcp_file, registry, context.background),) if settings.mcp_file is not None else ()
+    specs = [row.spec for row in declared] + [tool.spec for part in parts for tool in part.offered()]
+    told: dict[str, object] | None = None
+    if rule is None:
+        policy = Policy.load(settings.policy_dir, specs)
+        rule = partial(decide, policy=policy)
+        told = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
+    gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
+    posted: SideHandlers = {NoticeRequested: webhooks.take, ApprovalRequested: webhooks.take}
+    return ToolExecutor(registry, bench, gate, posted, parts, told)

@@ -1,31 +1,42 @@
 """Request to outcome: one tool call, checked, admitted, made, bounded.
 
-Enters: ToolCallRequested. Leaves: ToolCallReplied. Order: has its place -> known -> granted -> not halted -> in time ->
-arguments fit -> admitted (budget) -> made. Reads are retried; writes only under a key that the tool honours.
+Enters: ToolCallRequested. Leaves: ToolCallReplied. Order: known -> granted -> not halted -> in time -> arguments fit ->
+policy and approval (boundary) -> has its place -> admitted (budget) -> made. Reads are retried; writes only under a key
+that the tool honours.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
+from bulkhead.runtime.component import Component, Pool
 from bulkhead.runtime.doer.protocol import Doer, Hands, Job, SideHandlers, ended_by
 from bulkhead.runtime.errors import HandBack, NotDone, Refused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead.telemetry import metrics, names
 from bulkhead.tools.api import Arguments, Done, Failed
+from bulkhead.tools.decorator import NOT_MADE
 from bulkhead_contracts import bounds
+from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.budget import Amount
-from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
+from bulkhead_contracts.provenance import Isolation
+from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
+from bulkhead_services.tool_executor.boundary.gate import Gate, Passed
 from bulkhead_services.tool_executor.registry import Cut, Registry, Tool, TooLate
+from bulkhead_services.tool_executor.replies import Attempts, succeeded, unsuccessful
 
 SERVICE = "tool_executor"
 PATIENCE_S = 10.0
 """How long a call waits for a place here; then it goes back to the inbox for a moment: another replica may have places
 by now, and calls behind a queue that fills every slot get their turn in it."""
 AGAIN_S = 0.5
+LATE_MS = 10_000
+"""How long after the time of its attempts a call may still be at work: to start a process, to back off."""
 
 
 class Bench(Protocol):
@@ -35,9 +46,29 @@ class Bench(Protocol):
     awaited: FairSemaphore
 
     async def run(
-        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: Cut, too_late: TooLate
+        self,
+        tool: Tool,
+        arguments: Arguments,
+        key: str,
+        timeout_s: float,
+        cut: Cut,
+        too_late: TooLate,
+        user: str,
+        check: bool = False,
     ) -> Done | Failed:
-        """One attempt."""
+        """One attempt, or the tool's word on whether it was made (check). user: who asked for the task."""
+        ...
+
+    def isolation_of(self, tool: Tool) -> Isolation:
+        """How far its call is walled off here."""
+        ...
+
+    def too_low(self, tool: Tool) -> Failed | None:
+        """Why it is not run here: it accepts no so low isolation."""
+        ...
+
+    def isolation(self) -> dict[str, Any]:
+        """What was found of sandboxes here, in words."""
         ...
 
     async def pause(self, attempt: int) -> None:
@@ -49,13 +80,17 @@ class Bench(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """The last attempt's outcome, how many were made, whether any may have changed the world without saying so."""
+Place = tuple[str, str, str, str]
+"""Tenant, task, sender and call id."""
 
-    outcome: Done | Failed
-    made: int
-    maybe_done: bool
+
+def _key(job: Job[ToolCallRequested]) -> str:
+    """The idempotency key of a call."""
+    return f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}"
+
+
+def _place(job: Job[ToolCallRequested]) -> Place:
+    return job.tenant, job.task, job.sender, job.request.call_id
 
 
 class ToolExecutor(Doer[ToolCallRequested]):
@@ -64,16 +99,59 @@ class ToolExecutor(Doer[ToolCallRequested]):
     service = SERVICE
     handles: tuple[type[Body], ...] = (ToolCallRequested,)
 
-    def __init__(self, registry: Registry, bench: Bench, side_handlers: SideHandlers | None = None) -> None:
-        self._registry, self._bench = registry, bench
-        self.side_handlers: SideHandlers = side_handlers or {}
+    def __init__(
+        self,
+        registry: Registry,
+        bench: Bench,
+        gate: Gate,
+        side_handlers: SideHandlers | None = None,
+        parts: tuple[Component, ...] = (),
+        policy: Mapping[str, object] | None = None,
+    ) -> None:
+        """policy: what `/readyz` tells of the rules."""
+        self._policy = policy
+        self._registry, self._bench, self._gate, self._parts = registry, bench, gate, parts
+        self._passed: dict[Place, Passed] = {}
+        """While a call is made. By what its record lies under, so that no two are made at once; never by the id of its
+        message, which its sender chooses."""
+        self.side_handlers: SideHandlers = {ApprovalDecided: gate.approvals.decided, **(side_handlers or {})}
 
     def has_plain_tools(self) -> bool:
         """Whether any tool gets a process of its own."""
         return any(tool.plain for tool in self._registry.tools.values())
 
+    async def start(self) -> None:
+        """Try the sandbox, where a tool will need it, and start the parts that run beside the calls."""
+        for part in self._parts:
+            await part.start()
+        if self._has_walls():
+            await asyncio.to_thread(self._bench.isolation)
+
+    def details(self) -> dict[str, object]:
+        """The rules, and the isolation that this machine gives to plain tools."""
+        told: dict[str, object] = {"policy": dict(self._policy)} if self._policy is not None else {}
+        return told | ({"isolation": self._bench.isolation()} if self._has_walls() else {})
+
+    def pools(self) -> dict[str, Pool]:
+        """Places for the two kinds of tools."""
+        kinds = {"plain": self._bench.plain, "awaited": self._bench.awaited}
+        return {name: Pool(places.most, places.wanted) for name, places in kinds.items()}
+
+    def _has_walls(self) -> bool:
+        return any(tool.plain or tool.spec.isolation != "none" for tool in self._registry.tools.values())
+
+    def degraded(self) -> str:
+        """Tools that are refused here because nothing walls them off enough; what the parts lack."""
+        low = {tool.spec.name: low for tool in self._registry.tools.values() if (low := self._bench.too_low(tool))}
+        if not low:
+            return next((what for part in self._parts if (what := part.degraded())), "")
+        first = next(iter(low.values()))
+        return f"{', '.join(low)}: refused, {first.message}; {first.hint}"[:2_000]
+
     async def stop(self) -> None:
         """Close connections."""
+        for part in self._parts:
+            await part.stop()
         await self._bench.close()
 
     def key(self, request: ToolCallRequested) -> str:
@@ -94,15 +172,16 @@ class ToolExecutor(Doer[ToolCallRequested]):
         """Calls that wait for a place are begun by another replica."""
         self._bench.plain.close()
         self._bench.awaited.close()
+        for part in self._parts:
+            part.drain()
 
     @asynccontextmanager
     async def turn(self, job: Job[ToolCallRequested], hands: Hands) -> AsyncIterator[None]:
-        """A place, shared fairly by tenant. Raises Refused or Deferred when a halt or the deadline ends the wait,
-        HandBack when the replica drains."""
-        request, tool = job.request, self._registry.find(job.request.tool)
-        if tool is None:
-            yield  # It is refused at once.
-            return
+        """The gate, then a place, shared fairly by tenant. Raises Refused (not granted, unfit, forbidden), Refused or
+        Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
+        request = job.request
+        tool, arguments = self._fit(job, hands)  # Its deadline is looked at when it has waited.
+        passed = await self._gate.admit(job, tool, arguments)
         places = self._bench.plain if tool.plain else self._bench.awaited
         left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
         cut, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
@@ -112,30 +191,47 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if hands.now_unix_ms() < request.deadline_unix_ms:
                 raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
             raise Refused(_busy(job.tenant, tool, places))
+        self._passed[_place(job)] = passed
         try:
             yield
         finally:
             places.leave(job.tenant)
+            self._passed.pop(_place(job), None)
 
     async def act(self, job: Job[ToolCallRequested], hands: Hands) -> ToolCallReplied:
         """See the module's docstring for the order."""
         request, started = job.request, hands.now_unix_ms()
-        tool = self._registry.find(request.tool)
-        if tool is None:
-            return self.refuse(request, self._registry.why_not(request.tool))
-        refusal = _refusal(job, hands)
-        if refusal is not None:
-            return self.refuse(request, refusal)
-        arguments = tool.read_arguments(request.arguments_json)
-        if isinstance(arguments, Failure):
-            return self.refuse(request, arguments)
+        tool, arguments = self._fit(job, hands, request.deadline_unix_ms)
         if (stop := hands.may(job, tool=tool.spec.name, begins=True)) is not None:
             return self.refuse(request, stop.failure())
+        passed = self._passed[_place(job)]  # Never without the gate.
         tried = await self._attempt(job, hands, tool, arguments)
+        if tried.maybe_done and (found := await self._checked(job, tool, arguments)) is not None:
+            tried = Attempts(found, tried.made, False)
         spent_ms = max(0, hands.now_unix_ms() - started)
         if isinstance(tried.outcome, Failed):
-            return _unsuccessful(request, tool, tried, spent_ms)
-        return await _succeeded(job, hands, tool, tried, spent_ms)
+            reply = unsuccessful(request, tool, tried, spent_ms)
+        else:
+            reply = await succeeded(job, hands, tool, tried, spent_ms)
+        ruled = {"rule": passed.ruling.rule, "policy_sha256": passed.ruling.policy_sha256}
+        walls = {"isolation": self._bench.isolation_of(tool)}
+        return reply.model_copy(update={**ruled, **walls, "approval_id": passed.approval_id})
+
+    def _fit(
+        self, job: Job[ToolCallRequested], hands: Hands, until_unix_ms: int | None = None
+    ) -> tuple[Tool, Arguments]:
+        """The tool of a granted call that may go on, and its arguments. Raises Refused or Deferred."""
+        tool = self._registry.find(job.request.tool)
+        if tool is None:
+            raise Refused(self._registry.why_not(job.request.tool))
+        if (refusal := _refusal(job, hands, until_unix_ms)) is not None:
+            raise Refused(refusal)
+        arguments = tool.read_arguments(job.request.arguments_json)
+        if isinstance(arguments, Failure):
+            raise Refused(arguments)
+        if (low := self._bench.too_low(tool)) is not None:
+            raise Refused(Failure.of(low.code, low.message, low.hint))
+        return tool, arguments
 
     def refuse(self, request: ToolCallRequested, failure: Failure) -> ToolCallReplied:
         """The reply that says no; nothing was done."""
@@ -154,6 +250,41 @@ class ToolExecutor(Doer[ToolCallRequested]):
         what = f"{request.tool} was begun and its outcome was lost; it may have been done"
         failure = Failure.of("uncertain", what, "it is not repeated: a person must look whether it happened")
         return self.refuse(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
+
+    async def resolve(self, job: Job[ToolCallRequested], hands: Hands, begun_unix_ms: int) -> ToolCallReplied | None:
+        """What the tool's own check says of a call that was begun and has no outcome; None where nothing does."""
+        tool, started = self._registry.find(job.request.tool), hands.now_unix_ms()
+        arguments = tool.read_arguments(job.request.arguments_json) if tool is not None else None
+        if tool is None or tool.check is None or self._bench.too_low(tool):
+            return None
+        if arguments is None or isinstance(arguments, Failure):
+            return None
+        places = self._bench.plain if tool.plain else self._bench.awaited
+        if not await places.enter(job.tenant, PATIENCE_S, None, job.envelope.time_unix_ms):
+            raise HandBack(AGAIN_S, "whether it was made is asked when there is a place")
+        try:
+            found = await self._checked(job, tool, arguments)
+        finally:
+            places.leave(job.tenant)
+        if found is None:
+            return None
+        tried, spent_ms = Attempts(found, 0, False), max(0, hands.now_unix_ms() - started)
+        if not isinstance(found, Failed):
+            return await succeeded(job, hands, tool, tried, spent_ms)
+        # Who began it may be at it still, and only cut off from the broker: what is not there may yet come.
+        tries_ms = tool.spec.timeout_ms * (bounds.MAX_TOOL_RETRIES + 1)
+        left_ms = min(begun_unix_ms + tries_ms, job.request.deadline_unix_ms) + LATE_MS - hands.now_unix_ms()
+        if left_ms > 0:
+            raise HandBack(left_ms / 1000, "who began it may still be at it")
+        return unsuccessful(job.request, tool, tried, spent_ms)
+
+    async def _checked(self, job: Job[ToolCallRequested], tool: Tool, arguments: Arguments) -> Done | Failed | None:
+        """Done: it was made. Failed: it certainly was not. None: the tool cannot tell, or has no check."""
+        if tool.check is None:
+            return None
+        actor, timeout_s = job.authority.task.actor, tool.spec.timeout_ms / 1000
+        said = await self._bench.run(tool, arguments, _key(job), timeout_s, None, lambda: None, actor, check=True)
+        return said if isinstance(said, Done) or said.code == NOT_MADE else None
 
     async def _attempt(self, job: Job[ToolCallRequested], hands: Hands, tool: Tool, arguments: Arguments) -> Attempts:
         writes = tool.spec.effect == "write"
@@ -179,12 +310,14 @@ class ToolExecutor(Doer[ToolCallRequested]):
             outcome = await self._bench.run(
                 tool,
                 arguments,
-                f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}",
+                _key(job),
                 min(tool.spec.timeout_ms, left_ms) / 1000,
                 None if writes else hands.halt_event(job, tool=tool.spec.name),
                 partial(_too_late, job, hands),
+                job.authority.task.actor,
             )
             held.settle(Usage(tool_calls=1))
+            metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _named(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
                 # again later.
@@ -201,7 +334,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         return tried
 
 
-def _refusal(job: Job[ToolCallRequested], hands: Hands) -> Failure | None:
+def _refusal(job: Job[ToolCallRequested], hands: Hands, until_unix_ms: int | None) -> Failure | None:
     request, step, task = job.request, job.authority.step, job.authority.task
     if step is None or request.tool not in step.tools or request.tool not in task.tools:
         granted = ", ".join(step.tools) if step is not None else ""
@@ -210,7 +343,7 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands) -> Failure | None:
     if (step.step_id, step.attempt) != (request.step_id, request.attempt):
         what = "the grant is for another step or attempt"
         return Failure.of("wrong_step", what, "send the grant that came with the step's assignment")
-    stop = hands.may(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms)
+    stop = hands.may(job, tool=request.tool, deadline_unix_ms=until_unix_ms)
     return stop.failure() if stop is not None else None
 
 
@@ -233,48 +366,7 @@ def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
     return Failed(stop.code, stop.reason, "give the task more time")
 
 
-def _unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_ms: int) -> ToolCallReplied:
-    failed = tried.outcome
-    assert isinstance(failed, Failed)
-    message, hint = failed.message, failed.hint
-    if tried.maybe_done:
-        message = f"{message}; {tool.spec.name} may have been done all the same"
-        hint = "it is not repeated: a person must look whether it happened"
-    elif tried.made > 1:
-        message = f"{message} (tried {tried.made} times)"
-    return ToolCallReplied(
-        call_id=request.call_id,
-        step_id=request.step_id,
-        outcome="uncertain" if tried.maybe_done else "failed",
-        failure=Failure.of(failed.code, message, hint),
-        standing="failed",
-        effect=tool.spec.effect,
-        usage=Usage(tool_calls=tried.made),
-        duration_ms=spent_ms,
-    )
-
-
-async def _succeeded(
-    job: Job[ToolCallRequested], hands: Hands, tool: Tool, tried: Attempts, spent_ms: int
-) -> ToolCallReplied:
-    done = tried.outcome
-    assert isinstance(done, Done)
-    raw = done.text.encode("utf-8", "replace")
-    bound = tool.row.max_output_bytes
-    text = raw[:bound].decode("utf-8", "ignore")
-    cut = done.truncated or len(raw) > bound
-    content = await hands.blobs.put(job.tenant, text)
-    name, detail = tool.spec.name, f"output_truncated: cut at {bound} bytes"
-    label = Label(sha256=content.sha256, kind="tool_result", source=name, trust="untrusted", observed_by=SERVICE)
-    missing = Omission(reason="truncated", what=f"output of {name}", detail=detail)
-    return ToolCallReplied(
-        call_id=job.request.call_id,
-        step_id=job.request.step_id,
-        outcome="succeeded",
-        content=content,
-        completeness=Completeness.missing(missing) if cut else Completeness(),
-        provenance=(hands.signer.label(label),),
-        effect=tool.spec.effect,
-        usage=Usage(tool_calls=tried.made),
-        duration_ms=spent_ms,
-    )
+def _named(outcome: Done | Failed) -> str:
+    if isinstance(outcome, Failed):
+        return outcome.code
+    return "incomplete" if outcome.truncated or outcome.missing else "succeeded"

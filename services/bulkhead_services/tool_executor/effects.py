@@ -7,8 +7,10 @@ import asyncio
 import json
 import socket
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
@@ -18,11 +20,17 @@ from pydantic import ValidationError
 
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
-from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Response, Unanswered
+from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Response, Run, Unanswered
+from bulkhead.tools.decorator import was_made
+from bulkhead.tools.results import Guard, judged
+from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
+from bulkhead_services.tool_executor.credentials.store import Credentials
 from bulkhead_services.tool_executor.process_pool import Processes
 from bulkhead_services.tool_executor.registry import Cut, Tool, TooLate
+from bulkhead_services.tool_executor.sandbox import levels
+from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Blocked, Watchdog, code_of
 
@@ -33,18 +41,54 @@ BLOCKED_S = 2.0
 MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
+Ask = Callable[[process_pool.Child], Coroutine[Any, Any, dict[str, Any]]]
 _UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOT_SENT = (*_UNREACHED, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 
 
+@dataclass(slots=True)
+class Seen:
+    """How much came of the answer that a call reads just now; None where it reads none."""
+
+    bytes: int | None = None
+
+    def named(self, said: Failed) -> Failed:
+        """A timeout in the middle of an answer, which a slow server gave byte by byte, by its own name."""
+        if said.code != "timeout" or self.bytes is None:
+            return said
+        what = f"{said.message}: after {self.bytes} bytes the server had not sent the whole answer"
+        return replace(said, code="slow_answer", message=what)
+
+
+@dataclass(frozen=True, slots=True)
+class CallWorld:
+    """The World of one call."""
+
+    bench: "Workbench"
+    seen: Seen
+
+    async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
+        """See World."""
+        return await self.bench.get(url, address, max_bytes, self.seen)
+
+    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
+        """See World."""
+        return await self.bench.resolve(host, port)
+
+    async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
+        """See World."""
+        return await self.bench.post_json(url, body, headers, self.seen)
+
+
 class Workbench:
-    """Runs tools, and is the World that they see."""
+    """Runs tools, and touches the world for them."""
 
     def __init__(
         self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None, watchdog: Watchdog | None = None
     ) -> None:
         self._settings, self._watchdog = settings, watchdog
-        self._processes = Processes(settings.tool_processes)
+        self.sandbox = Sandbox(settings)
+        self._processes = Processes(settings.tool_processes, self.sandbox)
         # A running tool is never taken away, and some take a minute: a quarter stays free for other tenants.
         self.plain = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
         self.awaited = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
@@ -57,41 +101,91 @@ class Workbench:
             headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
             transport=transport,
         )
+        self._credentials = Credentials(settings.tool_credentials, settings.vault, self._http)
 
     async def close(self) -> None:
         """Close connections, end processes."""
         await self._processes.close()
         await self._http.aclose()
 
+    def isolation_of(self, tool: Tool) -> Isolation:
+        """How far a call of this tool is walled off here."""
+        if not tool.plain:
+            return "none"
+        if tool.is_wasm:
+            return "wasm" if not self.sandbox.found().wasm else "none"
+        return "container" if self.sandbox.in_container(tool.row) else self.sandbox.found().process
+
+    def too_low(self, tool: Tool) -> Failed | None:
+        """Why a tool is not run here: it is isolated less than it accepts. None when it may run."""
+        if tool.spec.isolation == "none":
+            return None
+        return levels.too_low(tool.spec.name, tool.spec.isolation, self.sandbox.found(), self.isolation_of(tool))
+
+    def isolation(self) -> dict[str, Any]:
+        """What was found of sandboxes here, in words."""
+        return self.sandbox.found().report()
+
     async def pause(self, attempt: int) -> None:
         """Back off before the attempt after this one."""
         await asyncio.sleep(self._settings.retry_backoff_s * 2**attempt)
 
     async def run(
-        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: Cut, too_late: TooLate = lambda: None
+        self,
+        tool: Tool,
+        arguments: Arguments,
+        key: str,
+        timeout_s: float,
+        cut: Cut,
+        too_late: TooLate = lambda: None,
+        user: str = "",
+        check: bool = False,
     ) -> Done | Failed:
         """One attempt within its time; the caller holds a place. cut: ends it at once (None: let it finish). too_late:
-        called when its process is ready, returns why it must not begin."""
+        called when its process is ready, returns why it must not begin. user: who asked, for their credentials. check:
+        no attempt, but the tool's word on whether the call was made."""
+        tenant, began = key.partition(".")[0], asyncio.get_running_loop().time()
+        credentials = await self._credentials.of(tool.row.credentials, tenant, user)
+        if isinstance(credentials, Failed):
+            return credentials
+        guard, seen = Guard(credentials), Seen()
         given = self._settings.tool_settings
         call = Call(
             key=key,
-            world=self,
+            world=CallWorld(self, seen),
             http_allow_hosts=self._settings.http_allow_hosts,
             http_allow_private_hosts=self._settings.http_allow_private_hosts,
             counter_url=self._settings.counter_url,
             max_output_bytes=tool.row.max_output_bytes,
             settings={name: given[name] for name in tool.row.requires if name in given},
+            credentials=credentials,
         )
+        if credentials:
+            timeout_s -= asyncio.get_running_loop().time() - began
         if tool.plain:
-            return await self._apart(tool, arguments, call, timeout_s, cut, too_late)
+            work = partial(process_pool.call, arguments=arguments, given=call, check=check)
+            said = await self._apart(tool, work, call, timeout_s, cut, too_late, guard)
+        else:
+            run = tool.check if check and tool.check is not None else tool.run
+            said = await self._awaited(tool, run, arguments, call, timeout_s, cut, guard)
+        if isinstance(said, Failed):
+            if said.code == "unauthorized":
+                self._credentials.forget(tool.row.credentials, tenant, user)
+            said = seen.named(said)
+        found = check and said == was_made(tool.spec.name)  # A sentence, and not what its output schema is of.
+        return guard.outcome(said if found else judged(tool.row, said))
+
+    async def _awaited(
+        self, tool: Tool, run: Run, arguments: Arguments, call: Call, timeout_s: float, cut: Cut, guard: Guard
+    ) -> Done | Failed:
         with self._watchdog.over() if self._watchdog is not None else nullcontext():
             name = tool.spec.name
-            work = asyncio.get_running_loop().create_task(_kept_in(name, tool, arguments, call), name=f"tool {name}")
+            work = asyncio.get_running_loop().create_task(_kept_in(name, run, arguments, call), name=f"tool {name}")
             found = await _within(tool, work, timeout_s, cut)
-        return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s)
+        return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s, guard)
 
     async def _apart(
-        self, tool: Tool, arguments: Arguments, call: Call, timeout_s: float, cut: Cut, too_late: TooLate
+        self, tool: Tool, ask: Ask, call: Call, timeout_s: float, cut: Cut, too_late: TooLate, guard: Guard
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process is
         killed: no work goes on after its answer."""
@@ -101,15 +195,15 @@ class Workbench:
         if (never := too_late()) is not None:
             self._processes.give(child, kept=True)
             return never
-        work = asyncio.ensure_future(process_pool.call(child, arguments, call))
+        work = asyncio.ensure_future(ask(child))
         kept = False
         try:
             found = await _within(tool, work, timeout_s, cut)
             if isinstance(found, Failed):
                 return found
             said = work.result()
-            kept = "ended" not in said
-            return _checked(tool, process_pool.outcome(tool, said))
+            kept = bool({"done", "failed"} & said.keys()) and not tool.fresh  # One that raised may have left anything.
+            return _checked(tool, process_pool.outcome(tool, guard.frame(said)))
         finally:
             self._processes.give(child, kept=kept)
 
@@ -121,7 +215,7 @@ class Workbench:
             return ()
         return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
+    async def get(self, url: str, address: str, max_bytes: int, seen: Seen | None = None) -> Response | Unanswered:
         """GET from this very address: the name is not resolved again, TLS still checks the host's certificate."""
         parts = urlsplit(url)
         try:
@@ -130,9 +224,11 @@ class Workbench:
             return Unanswered(str(error), sent=False)
         headers = {"host": parts.netloc, "accept": "text/*, application/json, application/xml"}
         request = self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname})
-        return await self._send(request, max_bytes)
+        return await self._send(request, max_bytes, seen)
 
-    async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
+    async def post_json(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], seen: Seen | None = None
+    ) -> Response | Unanswered:
         """POST to an address that the operator configured."""
         try:
             request = self._http.build_request(
@@ -140,7 +236,7 @@ class Workbench:
             )
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
-        return await self._send(request, MAX_ANSWER_BYTES)
+        return await self._send(request, MAX_ANSWER_BYTES, seen)
 
     async def post_to(
         self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
@@ -157,17 +253,22 @@ class Workbench:
         )
         return await self._send(request, max_bytes)
 
-    async def _send(self, request: httpx.Request, max_bytes: int) -> Response | Unanswered:
+    async def _send(self, request: httpx.Request, max_bytes: int, seen: Seen | None = None) -> Response | Unanswered:
+        seen = seen or Seen()
+        seen.bytes = None
         try:
             response = await self._http.send(request, stream=True)
             try:
-                return await _bounded(response, max_bytes)
+                return await _bounded(response, max_bytes, seen)
             finally:
                 await response.aclose()
         except _NOT_SENT as error:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=False)
         except httpx.HTTPError as error:
-            return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=True)
+            begun = seen.bytes is not None
+            broke = f"the answer broke off after {seen.bytes} bytes: " if begun else ""
+            seen.bytes = None
+            return Unanswered(f"{broke}{type(error).__name__}: {error}"[:200], sent=True, partial=begun)
 
 
 async def _within(tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut: Cut) -> Failed | None:
@@ -209,17 +310,17 @@ async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
         log.error("tool_goes_on", tool=tool.spec.name, meaning=meaning, todo="let CancelledError through")
 
 
-async def _kept_in(name: str, tool: Tool, arguments: Arguments, call: Call) -> Done | Failed:
+async def _kept_in(name: str, run: Run, arguments: Arguments, call: Call) -> Done | Failed:
     """A tool that calls exit() ends itself, and not the process: every other call would end with it, again at each
     delivery of this one."""
     try:
         with code_of(name):
-            return await cast("Awaitable[Done | Failed]", tool.run(arguments, call))
+            return await cast("Awaitable[Done | Failed]", run(arguments, call))
     except SystemExit as error:
         raise RuntimeError(f"the tool called exit({error.code!r})").with_traceback(error.__traceback__) from None
 
 
-def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float) -> Done | Failed:
+def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float, guard: Guard) -> Done | Failed:
     """The outcome of an async tool. One that raises, or returns something else, has a bug: its traceback is logged.
 
     It may have changed the world before that: the outcome of a write is unknown. Its exception may name secrets, so
@@ -230,14 +331,18 @@ def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float)
     if error is None:
         return _checked(tool, work.result())
     where = _place(error)
+    trace: dict[str, Any] = {"exc_info": error}
+    if guard.has_any:
+        trace = {"traceback": guard.text("".join(traceback.format_exception(error)))}
     if isinstance(error, Blocked):
         meaning = "every other call of this process stood still; it was interrupted"
-        told = {"where": where, "blocked_s": blocks_s, "todo": MEND, "meaning": meaning}
-        log.error("tool_blocks", exc_info=error, tool=name, **told)
+        told: dict[str, Any] = {"where": where, "blocked_s": blocks_s, "todo": MEND, "meaning": meaning}
+        log.error("tool_blocks", tool=name, **trace, **told)
         what = f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
         what += f" ({where})" if where else ""
         return Failed("tool_blocks", what, f"whoever wrote the tool must mend it: {MEND}", effect="unknown")
-    log.error("tool_raised", exc_info=error, tool=name, error=f"{type(error).__name__}: {error}"[:500], where=where)
+    what = guard.text(f"{type(error).__name__}: {error}")[:500]
+    log.error("tool_raised", tool=name, error=what, where=where, **trace)
     return process_pool.raised(tool, type(error).__name__, where)
 
 
@@ -264,15 +369,18 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[0].filename).name}, line {frames[0].lineno}" if frames else ""
 
 
-async def _bounded(response: httpx.Response, max_bytes: int) -> Response:
+async def _bounded(response: httpx.Response, max_bytes: int, seen: Seen) -> Response:
     # Raw bytes: a compressed body could unfold into anything, and none was asked for.
     encoding = response.headers.get("content-encoding", "identity")
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = b""
+    seen.bytes = 0
     async for piece in response.aiter_raw():
         body += piece
+        seen.bytes = len(body)
         if len(body) > max_bytes:
             break
+    seen.bytes = None
     return Response(
         status=response.status_code,
         media_type=media if encoding == "identity" else f"{encoding}-encoded",

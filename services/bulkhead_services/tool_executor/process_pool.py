@@ -1,8 +1,9 @@
 """Processes for plain tools (`def run`): one that blocks there blocks no other call, and can be killed.
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
-same tool and tenant; it is killed, with all that it started, when its call is over before it is. The caller of `take`
-holds a place for it (`Workbench.plain`): idle processes end before there are more of them than places.
+same tool and tenant; it is killed, with all that it started, when its call is over before it is. Between calls it
+stands still. The caller of `take` holds a place for it (`Workbench.plain`): idle processes end before there are more of
+them than places. Each is behind the walls of the sandbox (sandbox/).
 """
 
 import asyncio
@@ -21,22 +22,24 @@ from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead.tools.process_frames import frame_of_call
 from bulkhead_services.tool_executor.registry import Tool
-from bulkhead_services.tool_executor.tool_process_main import HEAD
+from bulkhead_services.tool_executor.sandbox import container
+from bulkhead_services.tool_executor.sandbox.plan import Cell
+from bulkhead_services.tool_executor.sandbox.probe import Sandbox
+from bulkhead_services.tool_executor.sandbox.watch import Noise, taken
+from bulkhead_services.tool_executor.tool_process_main import HEAD, PROGRAM
 
 log = Log("tools")
 
-PROGRAM = Path(__file__).with_name("tool_process_main.py")
 BUG = "tool_bug"
 """The code of a call whose tool raised, or returned no outcome."""
 START_S = 30.0
 """Time that the import of a pack may take."""
 MAX_FRAME_BYTES = 1024 * 1024
 """A text of MAX_TOOL_OUTPUT_BYTES characters, each written as JSON writes the longest."""
-OURS = "BULKHEAD_"
-"""Prefix of variables of the executor and of other tools: no tool's process gets them."""
+WATCH_S = 0.25
 PR_SET_DUMPABLE = 4
 GONE = (asyncio.IncompleteReadError, ConnectionError)
-SWEEPS = 8
+SWEEPS = 64
 """How often descendants of a process are looked for, while those that are found start more."""
 
 
@@ -50,25 +53,35 @@ def hide() -> None:
 class Child:
     """One process. tenant: it runs calls of this tenant alone, since a tool keeps globals, cookies and files."""
 
-    def __init__(self, tool: Tool, tenant: str) -> None:
+    def __init__(self, tool: Tool, tenant: str, cell: Cell, image: str = "") -> None:
         """Raises OSError: no process, or no file, can be had."""
-        self.tool, self.tenant = tool, tenant
+        self.tool, self.tenant, self.cell = tool, tenant, cell
+        self.exceeded = ""
         ours, theirs = socket.socketpair()
+        read, write = os.pipe()
+        self._noise = Noise(read)
         try:
             # -P: the folder of the program is none of the tool's. A session of its own: what it starts ends with it.
+            program = [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())]
+            if cell.container:
+                program = container.command(image, cell.container, cell.plan)
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,
+                program,
+                pass_fds=() if cell.container else [theirs.fileno()],
+                stdin=theirs.fileno() if cell.container else subprocess.DEVNULL,
+                stdout=theirs.fileno() if cell.container else write,
+                stderr=write,
                 start_new_session=True,
-                env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
+                env=container.environment() if cell.container else cell.environment(),
+                cwd=cell.folder.parent,
             )
         except OSError:
             ours.close()
+            self._noise.close()
             raise
         finally:
             theirs.close()
+            os.close(write)
         self._socket = ours
         self._swept = False
         self._writer: asyncio.StreamWriter | None = None
@@ -77,11 +90,24 @@ class Child:
     async def open(self) -> dict[str, Any]:
         """Its first word, once the tool is imported. Raises what GONE names."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
-        return await self.ask({"path": sys.path, "module": self.tool.module})
+        self._noise.start()
+        code = str(self.tool.wasm) if self.tool.wasm else ""
+        frame = {
+            "path": sys.path,
+            "module": self.tool.module,
+            "function": self.tool.function,
+            "wasm": code,
+            "confine": self.cell.plan,
+        }
+        if self.cell.container:
+            # Where it lies is told by its image.
+            frame = {"path": [], "module": self.tool.module, "function": self.tool.function}
+        return await self.ask(frame)
 
     async def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The answer to one frame. Raises what GONE names."""
         assert self._writer is not None
+        self._noise.refill()
         body = json.dumps(frame).encode()
         self._writer.write(HEAD.pack(len(body)) + body)
         await self._writer.drain()
@@ -110,19 +136,46 @@ class Child:
     def kill(self) -> None:
         """End it, and all that it started."""
         if self._popen.returncode is None:  # Else its number may be another's by now.
-            _kill(self.pid, signal.SIGSTOP)  # It starts no more, and stays above what lost its parent meanwhile.
-            known: set[int] = set()
-            for _ in range(SWEEPS):
-                if not (found := _below(self.pid) - known):
-                    break
-                for one in found:
-                    _kill(one, signal.SIGKILL)
-                known |= found
+            for one in self.freeze():
+                _kill(one, signal.SIGKILL)
+            if self.cell.container:
+                container.end(self.cell.container)
         self._end_group()
+        self._noise.close()
         if self._writer is not None:
             self._writer.close()
         else:
             self._socket.close()
+
+    def freeze(self) -> set[int]:
+        """Stop it and all that it started: what stands still starts no more, and keeps its place below this process
+        when it loses its parent. Returns what it started."""
+        _kill(self.pid, signal.SIGSTOP)
+        known: set[int] = set()
+        for _ in range(SWEEPS):
+            if not (found := _below(self.pid) - known):
+                break
+            for one in found:
+                _kill(one, signal.SIGSTOP)
+            known |= found
+        return known
+
+    def thaw(self) -> None:
+        """Let it go on, with all that it left behind."""
+        for one in (*_below(self.pid), self.pid):
+            _kill(one, signal.SIGCONT)
+
+    async def watch(self) -> None:
+        """End it when it, with all that it started, takes more memory or disk than it may."""
+        plan = self.cell.plan
+        while not self.exceeded and not self.cell.container:
+            await asyncio.sleep(WATCH_S)
+            memory, disk = await asyncio.to_thread(taken, {self.pid, *_below(self.pid)}, self.cell.folder)
+            for name, had, most in (("memory", memory, plan["memory_bytes"]), ("disk", disk, plan["disk_bytes"])):
+                if had > most:
+                    self.exceeded = f"{had >> 20} MiB of {name}, and may take {most >> 20}"
+                    self.kill()
+                    return
 
     def _end_group(self) -> None:
         if not self._swept:  # Once: later its number may be another's.
@@ -152,8 +205,8 @@ def _below(pid: int) -> set[int]:
 class Processes:
     """The processes of this replica."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._used = most, 0
+    def __init__(self, most: int, sandbox: Sandbox) -> None:
+        self._most, self._used, self._sandbox = most, 0, sandbox
         self._idle: list[Child] = []
         self._dying: list[Child] = []
 
@@ -170,7 +223,8 @@ class Processes:
 
     def give(self, child: Child, *, kept: bool) -> None:
         """It is not used any more. kept: its call is over, and it waits for the next."""
-        if kept and child.ended() is None:
+        if kept and not child.cell.container and child.ended() is None:
+            child.freeze()
             self._idle.append(child)
         else:
             self._end(child)
@@ -181,11 +235,14 @@ class Processes:
         while self._idle:
             self._end(self._idle.pop())
         await asyncio.gather(*(asyncio.to_thread(one.reap) for one in self._dying))
+        for one in self._dying:
+            one.cell.close()
 
     def _waiting(self, tool: Tool, tenant: str) -> Child | None:
         for child in [one for one in self._idle if (one.tool.spec.name, one.tenant) == (tool.spec.name, tenant)]:
             self._idle.remove(child)
             if child.ended() is None:
+                child.thaw()
                 return child
             self._end(child)
         return None
@@ -194,9 +251,13 @@ class Processes:
         while self._idle and self._used + len(self._idle) > self._most:
             self._end(self._idle.pop(0))  # One of another tool or tenant, idle the longest.
         self._reap()
+        cell: Cell | None = None
         try:
-            child = Child(tool, tenant)
+            cell = await asyncio.to_thread(self._sandbox.cell, tool.row)
+            child = Child(tool, tenant, cell, self._sandbox.image)
         except OSError as error:
+            if cell is not None:
+                cell.close()
             return self._unready(tool, f"cannot be had: {error.strerror}", transient=True)
         first: dict[str, Any] = {}
         try:
@@ -209,6 +270,8 @@ class Processes:
         finally:
             if not first.get("ready"):
                 self._end(child)
+        if "unconfined" in first:
+            return self._unready(tool, f"could not put up its walls: {first['unconfined']}", transient=True)
         if "raised" in first:
             log.error("tool_not_imported", tool=tool.spec.name, traceback=first["raised"]["trace"])
             return self._unready(tool, f"could not be imported: it raised {first['raised']['kind']}", transient=False)
@@ -225,17 +288,25 @@ class Processes:
         self._dying.append(child)
 
     def _reap(self) -> None:
-        self._dying = [one for one in self._dying if one.ended() is None]
+        for one in [one for one in self._dying if one.ended() is not None]:
+            self._dying.remove(one)
+            one.cell.close()
 
 
-async def call(child: Child, arguments: Arguments, given: Call) -> dict[str, Any]:
-    """The process's answer to a call; `{"ended": how}` when it ends instead."""
+async def call(child: Child, arguments: Arguments, given: Call, *, check: bool = False) -> dict[str, Any]:
+    """The process's answer to a call, or whether it was made; `{"ended": how}` when it ends instead."""
+    watching = asyncio.ensure_future(child.watch())
     try:
-        return await child.ask({"arguments": dict(arguments), "call": frame_of_call(given)})
+        frame = {"arguments": dict(arguments), "call": frame_of_call(given)}
+        return await child.ask(frame | ({"check": True} if check else {}))
     except GONE:
         child.kill()  # A process that closed only its socket is of no use any more.
         code = await asyncio.to_thread(child.reap)
+        if child.exceeded:
+            return {"exceeded": child.exceeded}
         return {"ended": f"by signal {-code}" if code < 0 else f"with exit code {code}"}
+    finally:
+        watching.cancel()
 
 
 def raised(tool: Tool, kind: str, where: str) -> Failed:
@@ -255,7 +326,7 @@ def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
     """The outcome in a process's answer."""
     name = tool.spec.name
     if "done" in said:
-        return Done(said["done"], truncated=bool(said["truncated"]))
+        return Done(said["done"], truncated=bool(said["truncated"]), missing=str(said.get("missing", "")))
     if "failed" in said:
         return Failed(**said["failed"])
     if "raised" in said:
@@ -263,6 +334,10 @@ def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
         where, traceback = error["where"], error["trace"]
         log.error("tool_raised", tool=name, error=f"{error['kind']}: {error['text']}", where=where, traceback=traceback)
         return raised(tool, error["kind"], error["where"])
+    if "exceeded" in said:
+        log.error("tool_exceeded", tool=name, what=said["exceeded"])
+        hint = "ask for less; an operator may raise BULKHEAD_TOOL_MEMORY_MIB or BULKHEAD_TOOL_DISK_MIB"
+        return Failed("sandbox_limit", f"{name} was ended: it took {said['exceeded']}", hint, effect="unknown")
     if "ended" in said:
         log.error("tool_process_ended", tool=name, how=said["ended"])
         what = f"the process of {name} ended {said['ended']} before it answered"

@@ -9,20 +9,27 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
 
 import jsonschema_rs
 
 from bulkhead.tools.api import Arguments, Failed, Run
-from bulkhead.tools.catalog import ToolRow, rows
+from bulkhead.tools.catalog import ToolRow, row_of, rows
+from bulkhead.tools.decorator import check_of, declaration_of, run_of
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.tool_executor.sandbox import wasm
 
 Cut = asyncio.Event | None
 """Ends an attempt at once when it is set; None: let it finish."""
 TooLate = Callable[[], Failed | None]
 """Why an attempt must not begin any more; None when it may."""
 MAX_ARGUMENT_ERRORS = 5
+RUN_PYTHON, RUN_WASM = "run_python", "run_wasm"
+"""Tools of this house that run code which a model wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +39,39 @@ class Tool:
     row: ToolRow
     run: Run
     schema: jsonschema_rs.Draft202012Validator
+    check: Run | None = None
+    """Whether a call was made, where the tool can tell (decorator.check_of)."""
 
     @property
     def plain(self) -> bool:
-        """Whether it is a plain `def run`, which gets a process of its own (process_pool.py)."""
-        return not inspect.iscoroutinefunction(self.run)
+        """Whether it gets a process of its own (process_pool.py): a plain `def`, and an `async def` that declares an
+        isolation; any other `async def` runs in the executor's loop, with the executor's rights."""
+        return not inspect.iscoroutinefunction(self.run) or self.spec.isolation != "none"
+
+    @property
+    def wasm(self) -> Path | None:
+        """The file of a tool that is WebAssembly."""
+        return self.run.args[0] if isinstance(self.run, partial) else None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether each call has a new process: nothing that one call's code left behind meets the next."""
+        return not self.row.pack and self.spec.name in (RUN_PYTHON, RUN_WASM)
+
+    @property
+    def is_wasm(self) -> bool:
+        """Whether what it runs for a caller is WebAssembly: its own file, or (of this house alone) what is sent."""
+        return self.wasm is not None or (not self.row.pack and self.spec.name == RUN_WASM)
 
     @property
     def module(self) -> str:
         """The module of its function."""
         return _module(self.row)
+
+    @property
+    def function(self) -> str:
+        """The name of a decorated function in it; "" for `run`."""
+        return self.row.function.partition(":")[2]
 
     @property
     def spec(self) -> ToolSpec:
@@ -75,18 +105,22 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """tools: those that can run here, by name. Why the others cannot is told by `why_not`."""
+    """tools: those that can run here, by name; refused: of these, those that may not be called now. Why the others
+    cannot is told by `why_not`. The tools of MCP servers change while it is used (mcp/tools.py)."""
 
     tools: dict[str, Tool]
     unconfigured: dict[str, ToolRow]
     elsewhere: dict[str, str]
+    refused: dict[str, Failure] = field(default_factory=dict)
 
     def find(self, name: str) -> Tool | None:
         """The tool, if it can run here."""
-        return self.tools.get(name)
+        return self.tools.get(name) if name not in self.refused else None
 
     def why_not(self, name: str) -> Failure:
         """Why a name is no tool here."""
+        if name in self.refused:
+            return self.refused[name]
         if name in self.elsewhere:
             what = f"{name} is not served here but by {self.elsewhere[name]}"
             return Failure.of("unknown_tool", what, f"send it to {self.elsewhere[name]}")
@@ -110,7 +144,7 @@ def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None 
             elsewhere[name] = "worker" if row.built_in else row.spec.served_by
             continue
         schema = jsonschema_rs.Draft202012Validator(json.loads(row.spec.parameters_json), validate_formats=True)
-        tool = Tool(row, _function(row), schema)
+        tool = Tool(row, _function(row), schema, _check(row))
         if set(row.requires) <= set(configured):
             tools[name] = tool
         else:
@@ -120,8 +154,11 @@ def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None 
 
 def _function(row: ToolRow) -> Run:
     name, module = row.spec.name, _module(row)
+    if (code := _wasm(row)) is not None:
+        return partial(wasm.run_file, code)
     try:
-        run: Run = importlib.import_module(module).run
+        found = importlib.import_module(module)
+        run: Run = _declared(row, getattr(found, row.function.partition(":")[2])) if row.function else found.run
     except ModuleNotFoundError as error:
         if row.pack and error.name != module:  # The tool is there; what it imports is not.
             raise ValueError(f"{module}: {error}; install what the pack needs where tool_executor runs") from error
@@ -138,7 +175,34 @@ def _function(row: ToolRow) -> Run:
     return run
 
 
+def _check(row: ToolRow) -> Run | None:
+    if not row.check:
+        return None
+    found = importlib.import_module(_module(row))
+    return check_of(getattr(found, row.function.partition(":")[2], None))
+
+
+def _declared(row: ToolRow, function: object) -> Run:
+    """The function of a row that was exported from it. Raises ValueError where the two say different things: what the
+    signer and policies read of the tool would not be what runs."""
+    declared = declaration_of(function)
+    told = row_of(row.spec.name, declared.row, row.pack) if declared is not None else None
+    if told != row:
+        raise ValueError(
+            f"{row.pack}: tools.yaml and the code of {row.spec.name} ({row.function}) say different things; run "
+            f"`bulkhead tools export {row.pack}` and install the package again wherever it is used"
+        )
+    return run_of(function)
+
+
+def _wasm(row: ToolRow) -> Path | None:
+    folder = Path(str(files(row.pack or f"{__package__}.tools")))
+    return next((file for kind in ("wasm", "wat") if (file := folder / f"{row.spec.name}.{kind}").is_file()), None)
+
+
 def _module(row: ToolRow) -> str:
+    if row.function:
+        return row.function.partition(":")[0]
     return f"{row.pack or f'{__package__}.tools'}.{row.spec.name}"
 
 

@@ -3,7 +3,8 @@
 In: frames (four bytes of length, then JSON) on the socket whose number is its argument: where modules lie and which
 one it is, then a call each. Out: a frame that it is ready, then one per call. It ends when the socket does, and when
 the process that started it has died, since its outcome could not be reported any more. Processes that it starts stay
-below it, also those that lose their parent, so that all are found when they have to end.
+below it, also those that lose their parent, so that all are found when they have to end. It puts up its own walls
+(sandbox/confine.py) before it imports anything of the tool.
 """
 
 import ctypes
@@ -18,42 +19,131 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
+PROGRAM = Path(__file__)
 HEAD = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LOOKS_EVERY_S = 0.5
+STDIO = "-"
+"""In place of a socket's number: standard input and output are it (in a container)."""
 
 
 def main(number: str, parent: str) -> None:
     """See the module's docstring."""
     _end_with(int(parent))
-    wire = _own(int(number)).makefile("rwb")
+    wire = _wire(number)
     start = _read(wire)
     if start is None:
         return
-    sys.path[:] = start["path"]
-    run = _kept_in(lambda: getattr(importlib.import_module(start["module"]), "run"))  # noqa: B009 - not of a type
-    _write(wire, {"raised": run["raised"]} if "raised" in run else {"ready": True})
+    sys.path[:] = start["path"] or sys.path  # Of a container, what its image says.
+    report: dict[str, str] = {}
+    if "confine" in start:
+        from bulkhead_services.tool_executor.sandbox.confine import (
+            NotConfined,
+            confine,
+        )  # Lies where the first frame says.
+
+        try:
+            report = confine(start["confine"])
+        except NotConfined as error:
+            return _write(wire, {"unconfined": f"{error}"})
+        _end_with(int(parent))  # A process that changes its user forgets with whom it dies.
+    run = _kept_in(lambda: _run_of(start))
+    _write(wire, {"raised": run["raised"]} if "raised" in run else {"ready": True, "report": report})
     while "raised" not in run and (call := _read(wire)) is not None:
-        _write(wire, _said(run["value"], call))
+        _write(wire, _said(run["value"][bool(call.get("check"))], call))
+
+
+def _function(module: str, name: str) -> tuple[Any, Any]:
+    """What makes a call, and what tells whether one was made."""
+    found = getattr(importlib.import_module(module), name or "run")
+    if not name:
+        return found, None
+    from bulkhead.tools.decorator import check_of, run_of  # As below.
+
+    return run_of(found), check_of(found)
+
+
+def _run_of(start: dict[str, Any]) -> tuple[Any, Any]:
+    if not start.get("wasm"):
+        return _function(start["module"], start.get("function", ""))
+    from bulkhead_services.tool_executor.sandbox.wasm import tool_of
+
+    return tool_of(Path(start["wasm"])), None
 
 
 def _said(run: Any, frame: dict[str, Any]) -> dict[str, Any]:
     from bulkhead.tools.process_frames import call_of, frame_of  # Lies where the first frame says.
 
-    found = _kept_in(lambda: run(frame["arguments"], call_of(frame["call"])))
+    with _quiet(frame["call"].get("credentials") or {}):
+        found = _kept_in(lambda: _done(run(frame["arguments"], call_of(frame["call"]))))
     return found if "raised" in found else frame_of(found["value"], frame["call"]["max_output_bytes"])
 
 
-def _own(number: int) -> socket.socket:
-    """The socket, for this process alone: a copy that the tool makes of it by fork() reads no call and answers none."""
+def _done(said: Any) -> Any:
+    """What an `async def` returns, in a loop of its own."""
+    if not isinstance(said, CoroutineType):
+        return said
+    import asyncio  # Most tools do without, and start sooner.
+
+    return asyncio.run(said)
+
+
+@contextmanager
+def _quiet(secrets: dict[str, str]) -> Iterator[None]:
+    """What the tool prints goes to the executor's log: without the credentials of its call."""
+    if not secrets:
+        yield
+        return
+    from bulkhead.tools.results import Guard  # As above.
+
+    guard, before = Guard(secrets), (sys.stdout, sys.stderr)
+
+    class Guarded(io.TextIOBase):
+        """Whole lines, since a secret may be printed in pieces."""
+
+        def __init__(self) -> None:
+            self.left = ""
+
+        def write(self, text: str) -> int:
+            *lines, self.left = (self.left + text).split("\n")
+            before[1].write("".join(f"{guard.text(line)}\n" for line in lines))
+            return len(text)
+
+    said = Guarded()
+    sys.stdout = sys.stderr = said
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        before[1].write(guard.text(said.left))
+        before[1].flush()
+
+
+def _wire(number: str) -> io.BufferedIOBase:
+    """Where frames come and go, for this process alone: a copy that the tool makes of it by fork() reads no call and
+    answers none."""
+    if number != STDIO:
+        _keep(int(number))
+        return socket.socket(fileno=int(number)).makefile("rwb")
+    read, write = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # What the tool prints must not be taken for an answer.
+    _keep(read)
+    _keep(write)
+    return io.BufferedRWPair(open(read, "rb", 0), open(write, "wb", 0))
+
+
+def _keep(number: int) -> None:
     os.set_inheritable(number, False)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.register_at_fork(after_in_child=lambda: os.dup2(nothing, number, inheritable=False))
-    return socket.socket(fileno=number)
 
 
 def _kept_in(work: Any) -> dict[str, Any]:
@@ -88,6 +178,8 @@ def _write(wire: io.BufferedIOBase, frame: dict[str, Any]) -> None:
 
 
 def _end_with(parent: int) -> None:
+    if not parent:
+        return  # It is the first process of its container, which ends with it.
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

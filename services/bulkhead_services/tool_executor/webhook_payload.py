@@ -1,6 +1,7 @@
 """Body and signature of a webhook notice, and the time until its next try. Pure.
 
-In: `NoticeRequested`, and how old it is. Out: the body, the headers that prove its origin, and how long to wait.
+In: `NoticeRequested` or `ApprovalRequested`, and how old it is. Out: the body, the headers that prove its origin, and
+how long to wait.
 
 To verify: HMAC-SHA256 with the shared secret over `<Bulkhead-Timestamp>.<body as it came>`, in hex, is what stands
 behind `v1=` in `Bulkhead-Signature`; the timestamp is of now, within minutes. `Bulkhead-Event-Id` tells doubles.
@@ -9,10 +10,14 @@ behind `v1=` in `Bulkhead-Signature`; the timestamp is of now, within minutes. `
 import hashlib
 import hmac
 import json
+from dataclasses import dataclass
+from typing import Any
 
+from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
+from bulkhead_contracts.types import Body
 
-ALERT, MESH = "budget.alert", "mesh."
+ALERT, MESH, APPROVAL = "budget.alert", "mesh.", "approval.requested"
 ALERTS = frozenset({"share", "rate"})
 """Kinds that are about an account; the others say what happened: `mesh.halted`, `mesh.breaker_opened`, ..."""
 AGAIN_FIRST_MS = 1_000
@@ -25,24 +30,47 @@ GONE = 410
 _SAME = ("kind", "account", "unit", "percent", "spent", "limit", "reached_unix_ms", "what")
 
 
-def body_of(tenant: str, task: str, asked: NoticeRequested) -> bytes:
-    """The same bytes at every try. task is named when it is about that task; others tell what the tenant did."""
-    own = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
-    event = ALERT if asked.kind in ALERTS else MESH + asked.kind
-    told: dict[str, str | int] = {"type": event, "id": asked.notice, "tenant": tenant, "task": task if own else ""}
-    told |= {name: getattr(asked, name) for name in _SAME}
-    told |= {"what_to_do": asked.hint, "told_unix_ms": asked.told_unix_ms}
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What is posted, the same bytes at every try. what: of it, for the log."""
+
+    event_id: str
+    what: str
+    body: bytes
+
+
+def posting_of(tenant: str, task: str, asked: Body) -> Posting:
+    """What a message wants posted."""
+    if isinstance(asked, NoticeRequested):
+        return Posting(asked.notice, asked.what, _json(_notice(tenant, task, asked)))
+    assert isinstance(asked, ApprovalRequested)
+    told = {"type": APPROVAL, "id": asked.approval_id, "tenant": tenant, "task": task}
+    told |= asked.model_dump(mode="json", exclude={"call_id"})
+    how = f"`bulkhead approvals grant {asked.approval_id}` or `deny`; over HTTP POST /v1/approvals/{asked.approval_id}"
+    return Posting(asked.approval_id, f"{asked.tool} waits for an approval", _json(told | {"what_to_do": how}))
+
+
+def _json(told: dict[str, Any]) -> bytes:
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def headers_of(asked: NoticeRequested, body: bytes, secret: bytes, now_unix_ms: int) -> dict[str, str]:
+def _notice(tenant: str, task: str, asked: NoticeRequested) -> dict[str, Any]:
+    """task is named when it is about that task; others tell what the tenant did."""
+    own = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
+    event = ALERT if asked.kind in ALERTS else MESH + asked.kind
+    told: dict[str, Any] = {"type": event, "id": asked.notice, "tenant": tenant, "task": task if own else ""}
+    told |= {name: getattr(asked, name) for name in _SAME}
+    return told | {"what_to_do": asked.hint, "told_unix_ms": asked.told_unix_ms}
+
+
+def headers_of(asked: Posting, secret: bytes, now_unix_ms: int) -> dict[str, str]:
     """Signed at the moment of the try, so that a recorded one is old soon."""
     stamp = str(now_unix_ms // 1000)
     return {
         "content-type": "application/json",
-        "bulkhead-event-id": asked.notice,
+        "bulkhead-event-id": asked.event_id,
         "bulkhead-timestamp": stamp,
-        "bulkhead-signature": f"v1={sign(secret, stamp, body)}",
+        "bulkhead-signature": f"v1={sign(secret, stamp, asked.body)}",
     }
 
 

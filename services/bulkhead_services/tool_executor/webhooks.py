@@ -1,4 +1,4 @@
-"""Tenants' webhooks: `NoticeRequested` in, one signed POST out, until somebody took it.
+"""Tenants' webhooks: `NoticeRequested` or `ApprovalRequested` in, one signed POST out, until somebody took it.
 
 At least once: what was taken and not acknowledged to the broker is posted again, under the same id. A receiver that is
 down holds up nobody: a notice goes back to the inbox between tries, and only so many of a tenant may wait there.
@@ -15,10 +15,10 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Response, Unanswered
-from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_services.tool_executor import webhook_payload
 from bulkhead_services.tool_executor.addresses import first_inside
 from bulkhead_services.tool_executor.settings import Settings, Webhook
+from bulkhead_services.tool_executor.webhook_payload import Posting
 
 log = Log("webhooks")
 
@@ -68,8 +68,7 @@ class Webhooks:
 
     async def take(self, message: Received) -> None:
         """Post it, or say why never. Raises HandBack: it comes again."""
-        asked = message.body
-        assert isinstance(asked, NoticeRequested)
+        asked = webhook_payload.posting_of(message.tenant, message.task, message.body)
         hook = self._hooks.get(message.tenant)
         if hook is None:
             return
@@ -92,13 +91,13 @@ class Webhooks:
             self._put_off(message, asked, wait_ms, reason)
         else:
             _count("delivered")
-            log.info("webhook_delivered", notice=asked.notice, tenant=message.tenant, status=status)
+            log.info("webhook_delivered", notice=asked.event_id, tenant=message.tenant, status=status)
         finally:
             self._posting[message.tenant] -= 1
             if not self._posting[message.tenant]:
                 del self._posting[message.tenant]
 
-    async def _post(self, hook: Webhook, message: Received, asked: NoticeRequested) -> int:
+    async def _post(self, hook: Webhook, message: Received, asked: Posting) -> int:
         parts = urlsplit(hook.url)
         host = (parts.hostname or "").rstrip(".").lower()
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -116,9 +115,8 @@ class Webhooks:
                 f"{host} resolves to {inside}, which is not public; an operator must allow it by "
                 "BULKHEAD_WEBHOOK_PRIVATE_HOSTS"
             )
-        body = webhook_payload.body_of(message.tenant, message.task, asked)
-        headers = webhook_payload.headers_of(asked, body, secret, self._clock())
-        answer = await self._wire.post_to(hook.url, addresses[0], body, headers, MAX_ANSWER_BYTES)
+        headers = webhook_payload.headers_of(asked, secret, self._clock())
+        answer = await self._wire.post_to(hook.url, addresses[0], asked.body, headers, MAX_ANSWER_BYTES)
         if isinstance(answer, Unanswered):
             raise Missed(f"no answer from {host}: {answer.reason}")
         if answer.status == webhook_payload.GONE:
@@ -127,7 +125,7 @@ class Webhooks:
             raise Missed(f"{host} answered {answer.status}")
         return answer.status
 
-    def _put_off(self, message: Received, asked: NoticeRequested, wait_ms: int, reason: str) -> None:
+    def _put_off(self, message: Received, asked: Posting, wait_ms: int, reason: str) -> None:
         """Raises HandBack; gives up where too many wait already."""
         now = self._clock()
         # A notice that another replica took does not come back here.
@@ -138,14 +136,14 @@ class Webhooks:
             return
         self._waiting[(message.tenant, message.sequence)] = now + wait_ms
         _count("again")
-        log.warning("webhook_again", notice=asked.notice, tenant=message.tenant, after_ms=wait_ms, reason=reason)
+        log.warning("webhook_again", notice=asked.event_id, tenant=message.tenant, after_ms=wait_ms, reason=reason)
         raise HandBack(wait_ms / 1000, reason)
 
     @staticmethod
-    def _give_up(message: Received, asked: NoticeRequested, reason: str) -> None:
+    def _give_up(message: Received, asked: Posting, reason: str) -> None:
         _count("given_up")
         tenant, task = message.tenant, message.task
-        log.error("webhook_given_up", notice=asked.notice, tenant=tenant, task=task, what=asked.what, reason=reason)
+        log.error("webhook_given_up", notice=asked.event_id, tenant=tenant, task=task, what=asked.what, reason=reason)
 
 
 def _secret(hook: Webhook) -> bytes:

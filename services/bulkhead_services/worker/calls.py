@@ -61,6 +61,7 @@ def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earli
         tool=tool.name,
         arguments_json=call.arguments_json or "{}",
         deadline_unix_ms=assigned.deadline_unix_ms,
+        attribution=call.attribution,
     )
     return Outgoing(call_id, "tool_executor", body)
 

@@ -42,7 +42,7 @@ class Worker(Decider[State]):
         """The transition table of state.py; pauses that changed are told first, and ended attempts give back leases."""
         after, outputs = _decide(state, message)
         # First: whoever hears of a step's end need not hear of its pause.
-        after, paused = pauses.settle(state, after, message.body)
+        after, paused = pauses.settle(state, after)
         going = ((attempt, after.attempts[key]) for key, attempt in state.attempts.items() if attempt.phase != "over")
         ended = (before for before, now in going if now.phase == "over")
         back = tuple(send for attempt in ended for send in peer_tools.give_back(attempt, message.task))

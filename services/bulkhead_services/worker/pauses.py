@@ -5,6 +5,8 @@ planner that a step is held back or goes on. A call that was put off is asked ag
 its resume and its timer: while it is out, what comes late asks nothing, so that no call is ever out twice.
 """
 
+from collections.abc import Mapping
+
 from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
@@ -16,6 +18,7 @@ from bulkhead_services.worker import turns
 from bulkhead_services.worker.state import Attempt, Key, State
 
 TIMER = "again-"
+ONE_WORD_MS = 1_000
 
 
 def deferred(state: State, message: Message, body: CallDeferred) -> Decision[State]:
@@ -28,13 +31,13 @@ def deferred(state: State, message: Message, body: CallDeferred) -> Decision[Sta
     attempt = replace(attempt, usage=attempt.usage + body.usage)
     after_ms = body.after_ms
     if body.paused:
-        held = attempt.held | {body.call_id}
+        held: Mapping[str, CallDeferred] = {**attempt.held, body.call_id: body}
     elif attempt.deferrals >= bounds.MAX_CALL_DEFERRALS:
         what = f"a call was put off {attempt.deferrals} times; last: {body.reason}"
         failure = Failure.of("deferred_too_often", what, "is the budget service up? see `bulkhead doctor`")
         return turns.fail(state, key, attempt, failure)
     else:
-        held = attempt.held - {body.call_id}
+        held = _without(attempt.held, body.call_id)
         attempt = replace(attempt, deferrals=attempt.deferrals + 1)
         after_ms *= min(attempt.deferrals, 8)
     attempt = replace(attempt, asleep=attempt.asleep | {body.call_id}, held=held)
@@ -55,7 +58,7 @@ def ask_again(state: State, message: Message, call_id: str, *, resumed: bool) ->
         attempt,
         asleep=attempt.asleep - {call_id},
         # A call that its timer repeats may be held back still; of one that is resumed it is known that it is not.
-        held=attempt.held - {call_id} if resumed else attempt.held,
+        held=_without(attempt.held, call_id) if resumed else attempt.held,
         outstanding={**attempt.outstanding, call_id: (request, to, call)},
     )
     return Decision(state.with_attempt(key, attempt), (Send(to, request, grant=attempt.grant),))
@@ -71,17 +74,17 @@ def _later(request: Body, attempt: Attempt, message: Message) -> Body:
 
 
 def extended(state: State, message: Message, body: StepExtended) -> State:
-    """More time for an attempt, and a grant that lasts as long."""
+    """An attempt's time from now on, and a grant that lasts as long."""
     key = (body.plan_version, body.step_id, body.attempt)
     attempt = state.attempts.get(key)
-    if attempt is None or attempt.phase == "over" or body.deadline_unix_ms <= attempt.assigned.deadline_unix_ms:
+    if attempt is None or attempt.phase == "over":
         return state
     assigned = attempt.assigned.model_copy(update={"deadline_unix_ms": body.deadline_unix_ms})
     return state.with_attempt(key, replace(attempt, assigned=assigned, grant=message.envelope.grant))
 
 
-def settle(before: State, state: State, body: Body) -> Decision[State]:
-    """Tell of every attempt whether it has begun to be held back, or goes on. body: the message that was decided."""
+def settle(before: State, state: State) -> Decision[State]:
+    """Tell of every attempt whether it has begun to be held back, or goes on, and until when a person has time."""
     outputs: list[Output] = []
     after = state
     for key, attempt in state.attempts.items():
@@ -89,19 +92,30 @@ def settle(before: State, state: State, body: Body) -> Decision[State]:
         was_held = earlier is not None and bool(earlier.held)
         if not (attempt.asleep or attempt.held or was_held):
             continue
-        held = attempt.held & attempt.outstanding.keys()
+        held = {name: why for name, why in attempt.held.items() if name in attempt.outstanding}
         if held != attempt.held or not attempt.asleep <= attempt.outstanding.keys():
             attempt = replace(attempt, held=held, asleep=attempt.asleep & attempt.outstanding.keys())
             after = after.with_attempt(key, attempt)
-        if bool(held) != was_held:
-            outputs.append(_paused(key, body if held else None))
+        until, was_until = _until(held), _until(earlier.held if earlier is not None else {})
+        # Calls of one turn are asked about within a moment of each other: one word is enough.
+        if bool(held) != was_held or bool(until) != bool(was_until) or until > was_until + ONE_WORD_MS:
+            outputs.append(_paused(key, max(held.values(), key=lambda why: why.until_unix_ms, default=None)))
     return Decision(after, tuple(outputs))
 
 
-def _paused(key: Key, cause: Body | None) -> Send:
+def _without(held: Mapping[str, CallDeferred], call_id: str) -> Mapping[str, CallDeferred]:
+    return {name: why for name, why in held.items() if name != call_id}
+
+
+def _until(held: Mapping[str, CallDeferred]) -> int:
+    """Until when a person is waited for; 0 when none is."""
+    return max((why.until_unix_ms for why in held.values()), default=0)
+
+
+def _paused(key: Key, why: CallDeferred | None) -> Send:
     version, step, attempt = key
-    code, reason = (cause.code, cause.reason) if isinstance(cause, CallDeferred) else ("", "")
-    paused = StepPaused(
-        step_id=step, attempt=attempt, plan_version=version, active=cause is not None, code=code, reason=reason
-    )
+    paused = StepPaused(step_id=step, attempt=attempt, plan_version=version, active=why is not None)
+    if why is not None:
+        said = why.model_dump(include={"code", "reason", "until_unix_ms"})
+        paused = paused.model_copy(update=said)
     return Send("planner", paused)

@@ -21,6 +21,20 @@ from bulkhead_contracts.step import StepAssigned
 from bulkhead_services.worker import calls
 from bulkhead_services.worker.state import Attempt, FailedCall
 
+NOT_TO_BE_MADE = frozenset(
+    {
+        "approval_denied",
+        "approval_expired",
+        "too_many_approvals",
+        "too_many_calls",
+        "policy",
+        "forbidden",
+        "tainted_code",
+        "constraint",
+    }
+)
+"""Codes of calls that a person or policy did not let be made."""
+
 
 def noted(body: StepAssigned) -> Result:
     """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
@@ -38,7 +52,7 @@ def missed(attempt: Attempt, call: ToolCall | None, failure: Failure, *, slip: b
     """A call has failed, and the result says so unless the same call works later."""
     if call is None:
         return attempt
-    failed = FailedCall(call.name, failure.message, len(attempt.turns), slip)
+    failed = FailedCall(call.name, failure.message, len(attempt.turns), slip, failure.code in NOT_TO_BE_MADE)
     return replace(attempt, failed_calls={**attempt.failed_calls, calls.identity(call): failed})
 
 
@@ -59,7 +73,9 @@ def made(attempt: Attempt, content: ContentRef) -> Result:
     """The result of an agent's attempt; what a call that failed would have brought is missing from it."""
     before = tuple(one.result for one in attempt.assigned.inputs)
     lost = tuple(
-        Omission(reason="failed_part", what=f"tool {call.tool}"[: bounds.MAX_SUMMARY_CHARS], detail=call.why)
+        Omission(reason="failed_part", what=f"call of {call.tool}", detail=call.why, refused=True)
+        if call.refused
+        else Omission(reason="failed_part", what=f"tool {call.tool}"[: bounds.MAX_SUMMARY_CHARS], detail=call.why)
         for call in attempt.failed_calls.values()
     )
     missing = Completeness.missing(*lost) if lost else Completeness()
@@ -68,7 +84,7 @@ def made(attempt: Attempt, content: ContentRef) -> Result:
     reasons = [
         *(one.standing_reason for one in before if one.standing != "ok"),
         *attempt.degraded,
-        *dict.fromkeys(f"{call.tool} failed" for call in attempt.failed_calls.values()),
+        *dict.fromkeys(call.why if call.refused else f"{call.tool} failed" for call in attempt.failed_calls.values()),
     ]
     cited = tuple(row.citation for row in attempt.evidence if row.citation)
     return Result(

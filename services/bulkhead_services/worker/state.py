@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from bulkhead.flow import replace
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import LeaseGranted
 from bulkhead_contracts.model import ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
@@ -48,12 +49,13 @@ Key = tuple[int, str, int]
 @dataclass(frozen=True, slots=True)
 class FailedCall:
     """A call that failed. turn: the model's turn that made it. slip: nothing was asked of anybody, for the model made
-    the call wrongly."""
+    the call wrongly. refused: nothing failed, it was not to be made."""
 
     tool: str
     why: str
     turn: int
     slip: bool
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class Attempt:
     """What it was told from outside: shown with every later turn."""
     asleep: frozenset[str] = frozenset()
     """Calls that were put off and are not asked again yet."""
-    held: frozenset[str] = frozenset()
-    """Calls that a halt or a breaker holds back, as far as is known."""
+    held: Mapping[str, CallDeferred] = field(default_factory=dict)
+    """Calls that a halt, a breaker or a person's word to come holds back, as far as is known, and what was said."""
 
     def asked_as(self, call_id: str) -> ToolCall | None:
         """The call of the model's current turn that has this id."""

@@ -5,6 +5,7 @@ stack, a client, a counter in the outside world. Images are named for this run, 
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import yaml
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.image_contents import ROOT, SERVICES
 from bulkhead_infra.docker.stack import Stack, docker
+from bulkhead_services.tool_executor.settings import POLICY_DIR
 from tests.conftest import why_no_docker
-from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, TAG, Field
+from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, GIVEN_TAG, TAG, Field
 from tests.e2e.containers.three import Three
 from tests.e2e.fixtures.gate import GatedCounter
 
@@ -34,7 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Mapping[str, str]]:
-    """{name: image} of the tree as it is."""
+    """{name: image} of the tree as it is; with BULKHEAD_TEST_TAG images that are there, and nothing is built."""
+    if GIVEN_TAG:
+        yield {name: images.tag_of(name, GIVEN_TAG) for name in images.ALL}
+        return
     os.environ["BULKHEAD_TAG"] = TAG
     try:
         found = images.ensure(tag=TAG)
@@ -76,7 +81,15 @@ def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     (folder / "tenants.yaml").write_text(
         yaml.safe_dump({"tenants": {**tenants, CROWD: {**tenants["demo"], "quota": quota}}})
     )
-    environ = {"BULKHEAD_SHARDS_WORKER": "4", "BULKHEAD_TENANTS": str(folder / "tenants.yaml")}
+    shutil.copytree(POLICY_DIR, folder / "policy")
+    (folder / "policy" / f"{CROWD}.cedar").write_text((POLICY_DIR / "demo.cedar").read_text())
+    for path in (folder / "policy", *(folder / "policy").iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    environ = {
+        "BULKHEAD_SHARDS_WORKER": "4",
+        "BULKHEAD_TENANTS": str(folder / "tenants.yaml"),
+        "BULKHEAD_POLICY": str(folder / "policy"),
+    }
     with (
         GatedCounter(folder / "counter.jsonl", host="0.0.0.0") as counter,
         stack_beside(counter, f"bulkhead-test-{os.getpid()}", environ) as stack,

@@ -8,14 +8,19 @@ import itertools
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from bulkhead.client import Mesh, Task
 from bulkhead.client.errors import Refused, Unreachable
+from bulkhead_infra.demo.corpus import generate, write
+from bulkhead_infra.demo.verdict import compare
 from bulkhead_infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
-TAG = f"test-{os.getpid()}"
+GIVEN_TAG = os.environ.get("BULKHEAD_TEST_TAG", "")
+"""Of images of a release, which are tested as they are (bulkhead_infra.promotion)."""
+TAG = GIVEN_TAG or f"test-{os.getpid()}"
 """Of the images of this run."""
 TASK_TIMEOUT_S = 150.0
 PATIENCE_S = 90.0
@@ -23,6 +28,13 @@ STEPS = 3
 CROWD, CROWD_PLACES, CROWD_WAITING = "crowd", 3, 12
 """A tenant that may have but so many tasks running and so many waiting."""
 _numbers = itertools.count(1)
+
+
+class Counted(Protocol):
+    """A mesh whose tools reach a counter."""
+
+    @property
+    def counter(self) -> GatedCounter: ...
 
 
 class Field:
@@ -40,7 +52,7 @@ class Field:
 class Count:
     """A task of three steps, one after another, each of which counts once: lost or doubled steps show outside."""
 
-    def __init__(self, field: Field, client: Mesh) -> None:
+    def __init__(self, field: Counted, client: Mesh) -> None:
         self.field, self.client = field, client
         self.name = f"count{next(_numbers)}"
         self.task: Task | None = None
@@ -96,8 +108,21 @@ async def finished(task: Task) -> dict[str, Any]:
             await asyncio.sleep(0.2)
 
 
+async def answers_the_demo(client: Mesh, seed: int, folder: Path) -> None:
+    """The documents of the demo go in; its task is answered rightly, with the right citations, and was paid for."""
+    demo = generate(seed)
+    for path in write(demo, folder / f"documents-{seed}"):
+        receipt = await client.add_document(path)
+        assert receipt["outcome"] in ("ingested", "unchanged"), receipt
+    document = await finished(await client.submit(demo.objective, idempotency_key=f"demo-{seed}"))
+    assert document["status"] == "succeeded", document["failure"]
+    cited = {one["document"] for one in document["result"]["citations"]}
+    assert compare(demo, document["answer"], cited).differences == ()
+    assert document["usage"]["cost_usd_micros"] > 0
+
+
 @asynccontextmanager
-async def load(field: Field, client: Mesh, at_a_time: int = 2) -> AsyncIterator[list[Count]]:
+async def load(field: Counted, client: Mesh, at_a_time: int = 2) -> AsyncIterator[list[Count]]:
     """Tasks go in, so many at a time, until the block ends."""
     tasks: list[Count] = []
     ending = asyncio.Event()

@@ -76,6 +76,17 @@ async def test_a_plan_with_a_tool_that_is_not_granted_is_refused_at_once(world: 
 # Over the bus
 
 
+async def test_constraints_of_a_submission_hold_or_are_refused_by_name(world: World) -> None:
+    count = step("a", "Use counter_increment with name=bounded amount=7.", tools=("counter_increment",))
+    bounded = {"plan": {"steps": [count]}, "check": False}
+    for most, counted in (("6", 0), ("7", 7)):
+        constraints = (f"counter_increment /amount range 1..{most}",)
+        await world.finish(await world.submit(TENANT, "Count.", constraints=constraints, **bounded))
+        assert world.counter.count("bounded") == counted
+    document = await world.finish(await world.submit(TENANT, "Count.", constraints=("pay /amount range 1",), **bounded))
+    assert (document["status"], document["failure"]["code"]) == ("rejected", "bad_constraint"), document
+
+
 async def test_garbage_on_the_bus_is_kept_with_its_reason_and_nothing_stops(world: World) -> None:
     body = json.dumps({"objective": "x"}).encode()
     sent = {
@@ -165,16 +176,12 @@ MENDED = {
 
 NAMED = {
     "429": "rate_limited",
-    "500": "provider_error",
-    "503": "provider_error",
-    "error_200": "error_body",
-    "malformed_json": "malformed_json",
-    "cut_stream": "truncated_stream",
-    "context_overflow": "context_overflow",
-    "bad_plan_cyclic": "plan_rejected",
-    "bad_plan_huge": "plan_rejected",
-    "bad_plan_no_acceptance": "plan_rejected",
-    "judge_reject": "step_failed",
+    "500": "step_failed",
+    "503": "step_failed",
+    "error_200": "step_failed",
+    "malformed_json": "step_failed",
+    "cut_stream": "step_failed",
+    "context_overflow": "step_failed",
     "malformed_arguments": "step_failed",
     "wrong_arguments": "step_failed|loop_stopped",
     "invented_tool": "step_failed",
@@ -183,6 +190,17 @@ NAMED = {
 """Such faults without end, and the task ends with this failure."""
 
 
+async def test_a_result_that_the_judge_never_accepts_stands_degraded(world: World) -> None:
+    await world.ingest(TENANT, DEMO)
+    await world.arm("judge_reject", "neveraccepted", times=MANY)
+    document = await world.finish(await world.submit(TENANT, f"The file is neveraccepted. {DEMO.objective}"), 90)
+    await world.disarm()
+    result = document["result"]
+    assert (document["status"], result["standing"]) == ("succeeded", "degraded"), document
+    assert "did not accept" in result["standing_reason"]
+
+
+@pytest.mark.timeout(400)
 async def test_one_fault_of_the_model_is_mended(world: World) -> None:
     await world.ingest(TENANT, DEMO)
     slots = asyncio.Semaphore(6)
@@ -190,7 +208,8 @@ async def test_one_fault_of_the_model_is_mended(world: World) -> None:
     async def one(fault: str, how: dict[str, Any]) -> str:
         how = dict(how)
         mark = f"mended{fault.replace('_', '')}x"
-        pattern = rf"(?s)(?=.*{mark})" + (f"(?=.*{STREAMED})" if how.pop("streamed", False) else "")
+        # Anchored: a search that begins anew at each character would hold up the model's only thread for minutes.
+        pattern = rf"(?s)\A(?=.*{mark})" + (f"(?=.*{STREAMED})" if how.pop("streamed", False) else "")
         async with slots:
             await world.arm(fault, pattern=pattern, **how)
             task = await world.submit(TENANT, f"The file is {mark}. {DEMO.objective}", deadline_s=60)
@@ -207,6 +226,7 @@ async def test_one_fault_of_the_model_is_mended(world: World) -> None:
     assert taken >= set(MENDED), set(MENDED) - taken
 
 
+@pytest.mark.timeout(400)
 async def test_faults_without_end_end_in_a_named_failure(world: World) -> None:
     await world.ingest(TENANT, DEMO)
     slots = asyncio.Semaphore(6)
@@ -231,7 +251,7 @@ async def test_faults_without_end_end_in_a_named_failure(world: World) -> None:
 
 async def test_an_endless_answer_is_cut_and_says_so(world: World) -> None:
     await world.ingest(TENANT, DEMO)
-    await world.arm("long_answer", pattern=rf"(?s)(?=.*endlessly)(?=.*{STREAMED})")
+    await world.arm("long_answer", pattern=rf"(?s)\A(?=.*endlessly)(?=.*{STREAMED})")
     document = await world.finish(await world.submit(TENANT, "Tell endlessly of it.", check=False))
     await world.disarm()
     completeness = document["result"]["completeness"]

@@ -84,7 +84,8 @@ const authenticator = orFail(2, "--key holds no nkey seed of a user (SU…)", ()
   return nkeyAuthenticator(new TextEncoder().encode(seed));
 });
 const sender = `pub_${options.publisher}`;
-const task = "t" + randomBytes(12).toString("hex");
+// Ids of tasks lie in a space of the publisher's own.
+const task = `${sender}-${randomBytes(12).toString("hex")}`;
 const type = `mesh.task.requested.v${options.version}`;
 const subject = `mesh.${sender}.gateway.${partitionOf(task)}.${options.tenant}.${task}`;
 const body = JSON.parse(JSON.stringify(bodyOf(options.version)));

@@ -31,6 +31,7 @@ from bulkhead_infra.nats.journal import Report, keep_whole
 from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_services.planner.app import LOGICS
+from tests.eventually import until
 from tests.integration.permissions.broker import Broker, running
 
 TENANT, OTHER = "demo", "other"
@@ -67,7 +68,7 @@ def places(task: str, tenant: str) -> list[tuple[str, str]]:
     found = [
         (sender, subjects.mesh(sender, to, tenant, task))
         for sender, to in sorted(catalog.MESH_EDGES)
-        if sender != catalog.PUBLISHER
+        if sender not in (catalog.PUBLISHER, *catalog.IN_KUBERNETES)
     ]
     found += [(one, subjects.record(one, tenant, task, "key")) for one in catalog.DOERS]
     found += [(one, subjects.dead(one, tenant, task)) for one in (*catalog.DECIDERS, *catalog.DOERS)]
@@ -90,7 +91,11 @@ async def end(of, task: str, tenant: str = TENANT, sender: str = "planner", kind
     subject = subjects.mesh(sender, "gateway", tenant, task)
     await bus.publish(subject, b"{}", {"ce-type": kind or TaskEnded.ce_type()}, name or f"end/{sender}/{tenant}/{task}")
     gateway = await of("gateway")
-    return (await gateway.read("INBOX_GATEWAY", subject, limit=200))[-1].time_unix_ms
+    async with asyncio.timeout(10):
+        # What a publisher says is copied from a stream of its own.
+        while not (found := await gateway.read("INBOX_GATEWAY", subject, limit=200)):
+            await asyncio.sleep(0.01)
+    return found[-1].time_unix_ms
 
 
 async def census(broker: Broker) -> dict[str, Counter]:
@@ -190,8 +195,14 @@ async def say(of, sender: str, task: str, kind: str, body: dict | None = None) -
     """One message in the gateway's inbox; returns its sequence."""
     subject = subjects.mesh(sender, "gateway", TENANT, task)
     name = f"{sender}/{task}/{kind}"
-    ack = await (await of(sender)).publish(subject, json.dumps(body or {}).encode(), {"ce-type": kind}, name)
-    return ack.sequence
+    await (await of(sender)).publish(subject, json.dumps(body or {}).encode(), {"ce-type": kind}, name)
+    gateway = await of("gateway")
+
+    async def copied() -> int:
+        found = await gateway.read("INBOX_GATEWAY", subject)
+        return max((one.sequence for one in found if one.ce_type == kind), default=0)
+
+    return await until(copied, "a publisher's message lies in the gateway's inbox")
 
 
 async def test_what_never_became_a_task_goes_by_its_age_and_a_request_that_waits_stays(broker):

@@ -139,13 +139,14 @@ class World:
         tokens: int = 10,
         *,
         estimated: bool = False,
+        guess: bool = False,
         task: str = TASK,
         sender: Context | None = None,
         index: str = "settled",
     ) -> PubAck:
-        body = Settled(
-            reservation_id=rid, call_id=rid, estimated=estimated, usage=Usage(input_tokens=tokens, cost_usd_micros=cost)
-        )
+        usage = Usage(input_tokens=tokens, cost_usd_micros=cost)
+        usage = usage.as_estimate() if guess else usage
+        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated, usage=usage)
         publisher = (sender or self.doer).publisher
         return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
 

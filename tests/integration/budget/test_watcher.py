@@ -16,7 +16,7 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import AgentWarned
-from bulkhead_contracts.budget import Amount, NoticeRequested, TaskCharged, TaskHalted, Tripped
+from bulkhead_contracts.budget import Amount, Charge, NoticeRequested, TaskCharged, TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
@@ -129,6 +129,18 @@ async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIter
         await edge.stop()
 
 
+async def test_an_outside_agent_is_warned_through_doors(world: World) -> None:
+    await world.submit("doors-1")
+    for _ in range(3):
+        await world.call("doors-1")
+
+    async def warned() -> bool:
+        return bool(await world.mesh.messages("INBOX_DOORS", f"mesh.budget.doors.*.{TENANT}.doors-1"))
+
+    await until(warned)
+    assert not await world.mesh.messages("INBOX_WORKER", f"mesh.budget.worker.*.{TENANT}.doors-1")
+
+
 async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -> None:
     await world.submit("t1")
     for _ in range(3):
@@ -157,7 +169,7 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
     assert Halt.model_validate_json(entry.body).code == "loop_stopped"
     # What it cost is told whole, as of a task that somebody cancels: nothing is held any more.
     said = await world.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.t1")
-    assert [TaskCharged.model_validate_json(one.body) for one in said] == [TaskCharged(charged=Amount(), held=Amount())]
+    assert [TaskCharged.model_validate_json(one.body) for one in said] == [TaskCharged(charged=Charge(), held=Amount())]
 
 
 async def test_a_trip_stays_due_while_there_is_no_ledger_to_tell_the_cost_from(
@@ -376,7 +388,8 @@ async def _len(found: Awaitable[list[Any]], count: int) -> bool:
 
 def test_a_mark_that_cannot_be_read_is_none() -> None:
     talks = ((("agent", "t", "worker.step"), {"t/y": (5, ("m1", "m2"), "ada")}, {"bob": 9}),)
-    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4}, talks)
+    said = (("t", "openai", "m-1", "fingerprint", [["fp_a", "m1", 5]]),)
+    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4}, talks, said)
     assert Mark.decode(mark.encode()) == mark
     earlier = b'[3,7,"mesh.a.b.1.t.x",3,{"t/x":[2,5,6]},{"worker":4}]'
     assert Mark.decode(earlier) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4})
@@ -396,6 +409,8 @@ def test_a_mark_that_cannot_be_read_is_none() -> None:
         b'[4,1,"b",3,{},{},7]',
         b'[4,1,"b",3,{},{},[[["a","b"],{},{}]]]',
         b'[4,1,"b",3,{},{},[[["a","b","c"],{"t":[1]},{}]]]',
+        b'[5,1,"b",3,{},{},[]]',
+        b'[5,1,"b",3,{},{},[],[["t","p","m","name",7]]]',
     ):
         assert Mark.decode(raw) == Mark()
     assert Watching(DEFAULT).mark() == Mark()

@@ -112,7 +112,7 @@ async def test_a_store_of_a_given_size_is_remembered_and_none_is_made_smaller_th
 
 
 async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
-    names = ("worker", "budget", "model_gateway", "gateway", "signer")
+    names = ("worker", "budget", "model_gateway", "gateway", "signer", "doors")
     everywhere = {**os.environ, "OPENAI_API_KEY": "sk-secret", "BULKHEAD_EMBEDDINGS_KEY": "sk-embed", "SECRET": "x"}
     mesh = small(tmp_path, services=names, modules=dict.fromkeys(names, STAND_IN), environ=everywhere, extra_env={})
     async with mesh:
@@ -127,8 +127,8 @@ async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
     }
     assert holders["OPENAI_API_KEY"] == {"model_gateway"}
     assert holders["BULKHEAD_REDIS_URL"] == {"budget"}
-    assert holders["BULKHEAD_API_KEYS_FILE"] == holders["BULKHEAD_HTTP_PORT"] == {"gateway"}
-    assert holders["BULKHEAD_TENANTS_FILE"] == {"signer", "gateway"}
+    assert holders["BULKHEAD_API_KEYS_FILE"] == holders["BULKHEAD_HTTP_PORT"] == {"gateway", "doors"}
+    assert holders["BULKHEAD_TENANTS_FILE"] == {"signer", "gateway", "doors"}
     assert not {"SECRET", "BULKHEAD_EMBEDDINGS_KEY", "HOME"} & set(holders)
 
 

@@ -24,27 +24,44 @@ from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer
 from bulkhead_infra.processes.http import get
+from tests.integration.identity import world as logins
+from tests.integration.identity.world import Issuer
+from tests.integration.permissions import expected
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
 ANSWER_S = 3.0
 
 
 class Broker:
-    """A server that runs with the policy's accounts."""
+    """A server that runs with the policy's accounts. issuer: whose tokens let services in; None: they have nkeys."""
 
-    def __init__(self, server: NatsServer, identity: Path) -> None:
+    def __init__(self, server: NatsServer, identity: Path, issuer: Issuer | None = None) -> None:
         self.server = server
         self.identity = identity
         self.url = server.plan.url
+        self.issuer = issuer
+        self.identities = (*expected.IDENTITIES, *([expected.CALLOUT] if issuer else ()))
 
     def seed(self, identity: str) -> str:
+        """Of what is secret to this identity: its nkey, or where it has none its signing key."""
+        if self._by_token(identity):
+            return (self.identity / f"{identity}.sign").read_text().strip()
         return keys.nkey_seed(self.identity, identity)
+
+    def credentials(self, identity: str) -> dict[str, str]:
+        """What this identity logs in with."""
+        if self.issuer is not None and self._by_token(identity):
+            return {"token": self.issuer.token(identity)}
+        return {"nkeys_seed_str": self.seed(identity)}
+
+    def _by_token(self, identity: str) -> bool:
+        return self.issuer is not None and identity in expected.SERVICES
 
     @asynccontextmanager
     async def client(self, identity: str, **options: Any) -> AsyncIterator["Client"]:
         """Connected as `identity`."""
         found = Client(identity)
-        await found.connect(self.url, self.seed(identity), **options)
+        await found.connect(self.url, **{"connect_timeout": 6, **self.credentials(identity), **options})
         try:
             yield found
         finally:
@@ -81,14 +98,9 @@ class Client:
         self._pulls: dict[str, str] = {}
         self.prefix = f"_INBOX_{identity}.probe."
 
-    async def connect(self, url: str, seed: str, **options: Any) -> None:
+    async def connect(self, url: str, **options: Any) -> None:
         self.nc = await nats.connect(
-            url,
-            nkeys_seed_str=seed,
-            inbox_prefix=f"_INBOX_{self.identity}",
-            error_cb=self._error,
-            allow_reconnect=False,
-            **options,
+            url, inbox_prefix=f"_INBOX_{self.identity}", error_cb=self._error, allow_reconnect=False, **options
         )
         await self.nc.subscribe(f"{self.prefix}*", cb=self._answer)
         await self.settle()
@@ -137,9 +149,19 @@ class Client:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, change: Callable[[str], str] = lambda text: text, threshold: str | None = None
+    folder: Path,
+    *,
+    change: Callable[[str], str] = lambda text: text,
+    threshold: str | None = None,
+    tokens: bool = False,
+    open_lists: tuple[str, ...] = (),
 ) -> AsyncIterator[Broker]:
-    """A provisioned broker. `change` edits the rendered accounts: to see what a layer does on its own."""
+    """A provisioned broker. `change` edits the rendered accounts: to see what a layer does on its own. tokens: services
+    log in with tokens; open_lists: of their permissions these name every subject."""
+    if tokens:
+        async with logins.running(folder, change=change, open_lists=open_lists) as world:
+            yield Broker(world.server, world.identity, world.issuer)
+        return
     rules = policy.load()
     keys.ensure(folder / "identity", rules)
     options: dict[str, Any] = {"response_threshold": threshold} if threshold else {}

@@ -12,7 +12,9 @@ from bulkhead_contracts import catalog
 from tests.paths import ROOT
 
 POLICY: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "bulkhead_infra" / "identity" / "policy.yaml").read_text())
-SERVICES = tuple(POLICY["services"])
+CALLOUT = "identity"
+"""Has a place at the broker only where services log in with tokens."""
+SERVICES = tuple(name for name in POLICY["services"] if name != CALLOUT)
 PUBLISHERS = tuple(POLICY["publishers"])
 IDENTITIES = (*SERVICES, "operator", *PUBLISHERS)
 MESH = {edge for row in catalog.ROWS if row.plane == "mesh" for edge in row.edges}
@@ -73,11 +75,16 @@ def may_publish(identity: str, subject: str) -> bool:
 def _mesh(identity: str, tokens: list[str]) -> bool:
     sender, to = tokens[1], tokens[2]
     if identity == "operator":
-        return "redrive" in uses(identity) and to in RECEIVERS
+        return "redrive" in uses(identity) and to in RECEIVERS and (to != "gateway" or has_stream(sender))
     if identity in PUBLISHERS:
         tenant = POLICY["publishers"][identity]["tenant"]
         return sender == identity and (catalog.PUBLISHER, to) in MESH and tokens[4] == tenant
     return sender == identity and (sender, to) in MESH
+
+
+def has_stream(sender: str) -> bool:
+    """Whether what this sender says to the gateway is stored: it has no stream for anybody else's words."""
+    return sender in PUBLISHERS or (sender, "gateway") in MESH
 
 
 def _rpc(identity: str, tokens: list[str]) -> bool:
@@ -130,6 +137,8 @@ def may_subscribe(identity: str, subject: str) -> bool:
         return bool(hears) if tokens[1] in (">", "*") else tokens[1] in hears or bool(hears)
     if subject == "control.live.>":
         return "control_read" in uses(identity)
+    if subject == "$SYS.REQ.USER.AUTH":
+        return "logins" in uses(identity)
     if tokens[0] == "rpc":
         return tokens[1] != ">" and tokens[2] == identity and any(to == identity for _, to in ASKS)
     return False
@@ -137,7 +146,7 @@ def may_subscribe(identity: str, subject: str) -> bool:
 
 def publish_subjects() -> list[str]:
     """Every mesh edge, every rpc edge, every sibling facility, every API subject: of everybody, as seen by anybody."""
-    names = (*SERVICES, "operator", "journal", *PUBLISHERS, "pub_other")
+    names = (*SERVICES, CALLOUT, "operator", "journal", *PUBLISHERS, "pub_other")
     found = [f"mesh.{a}.{b}.3.{tenant}.t1" for a in names for b in names for tenant in ("demo", "acme")]
     found += [f"rpc.{a}.{b}.3.demo.t1" for a in names for b in names]
     for name in names:
@@ -153,7 +162,13 @@ def publish_subjects() -> list[str]:
         durable = f"{stream.partition('_')[2].lower()}-0"
         found += [f"$JS.ACK.{stream}.{durable}.1.1.1.1.0", f"$JS.ACK.{stream}.other.1.1.1.1.0"]
         found += [f"$JS.FC.{stream}.x.y", f"$JS.EVENT.ADVISORY.STREAM.DELETED.{stream}"]
-    return [*found, "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.MESH.JSZ", "$SYS.ACCOUNT.MESH.CONNECT"]
+    return [
+        *found,
+        "$SYS.REQ.USER.AUTH",
+        "$SYS.REQ.SERVER.PING",
+        "$SYS.REQ.ACCOUNT.MESH.JSZ",
+        "$SYS.ACCOUNT.MESH.CONNECT",
+    ]
 
 
 def _account_api() -> tuple[str, ...]:
@@ -199,9 +214,10 @@ def _stream_api(stream: str) -> list[str]:
 
 def subscribe_subjects() -> list[str]:
     """What somebody might want to overhear."""
-    names = (*SERVICES, "operator", "provisioner", *PUBLISHERS)
+    names = (*SERVICES, CALLOUT, "operator", "provisioner", *PUBLISHERS)
     found = [
         ">",
+        "$SYS.REQ.USER.AUTH",
         "*",
         "*.*",
         "mesh.>",

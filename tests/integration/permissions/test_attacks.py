@@ -24,9 +24,9 @@ FORGED = "mesh.budget.planner.3.demo.t"
 GET_ALL = b'{"seq": 1, "next_by_subj": ">", "batch": 10}'
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def broker(tmp_path_factory):
-    async with running(tmp_path_factory.mktemp("broker")) as found:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[False, True], ids=["nkeys", "tokens"])
+async def broker(request, tmp_path_factory):
+    async with running(tmp_path_factory.mktemp("broker"), tokens=request.param) as found:
         yield found
 
 

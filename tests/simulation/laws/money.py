@@ -110,6 +110,9 @@ def _prices(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
         if done["estimated"]:
             if usage["cost_usd_micros"] != ask["cost_usd_micros"]:
                 yield f"{key} has no usage and was charged {usage['cost_usd_micros']} of {ask['cost_usd_micros']}"
+        elif guess := usage.get("estimated_usd_micros"):
+            if guess != usage["cost_usd_micros"] or guess > ask["cost_usd_micros"] or not usage["input_tokens"]:
+                yield f"{key} is estimated as {usage}, and {ask} was reserved"
         elif usage["input_tokens"]:
             used[(usage["input_tokens"], usage["output_tokens"])] += 1
     if extra := used - Counter(record.model.told):

@@ -27,6 +27,8 @@ class _Story:
         """Where the task does."""
         self.started: set[Place] = set()
         self.accepted: dict[Place, dict[str, Any]] = {}
+        self.marked: set[Place] = set()
+        """Ran, and stand though the checker did not accept them: no later plan is built on these."""
         self.fork: dict[str, Any] | None = None
 
 
@@ -78,6 +80,7 @@ def _unchanged(story: _Story, version: int, step: str) -> bool:
         old is not None
         and new is not None
         and (version - 1, step) in story.accepted
+        and (version - 1, step) not in story.marked
         and all(old[key] == new[key] for key in OF_A_STEP)
         and all(_unchanged(story, version, name) for name in new["inputs"])
     )
@@ -121,7 +124,10 @@ def _stories(record: Record) -> dict[str, _Story]:
         story.started.add((one["plan_version"], one["step_id"]))
     for story, one, _ in each("mesh.task.step_ended"):
         if one["outcome"] == "accepted":
-            story.accepted[one["plan_version"], one["step_id"]] = one["result"]
+            place = one["plan_version"], one["step_id"]
+            story.accepted[place] = one["result"]
+            if one["reasons"] and place in story.started:
+                story.marked.add(place)
     for story, one, at in each("mesh.task.requested"):
         story.fork, story.asked = story.fork or one.get("fork"), story.asked or at
     return found

@@ -35,7 +35,8 @@ def complain(record: Record) -> Iterator[str]:
         allowed = _allowed(record, wish)
         if end["status"] not in allowed:
             yield f"{wish.name} ended as {end['status']} though nothing went wrong: {end['failure']}"
-        if end["status"] == "succeeded" and end["plan_versions"] == 1 and _hopeless(record, wish):
+        plain = end["status"] == "succeeded" and (end["result"] or {}).get("standing") == "ok"
+        if plain and end["plan_versions"] == 1 and _hopeless(record, wish):
             yield f"{wish.name} succeeded though its result was rejected again and again"
         if end["status"] == "succeeded" and task in record.views:
             yield from _answer(record, wish, task, end)
@@ -95,9 +96,10 @@ def _answer(record: Record, wish: Wish, task: str, end: dict[str, Any]) -> Itera
     if not text:
         yield f"{wish.name} succeeded with nothing to read"
         return
+    refused = {one["what"] for one in end["result"]["completeness"]["omissions"] if one.get("refused")}
     for tool, arguments in instructed(last["instruction"]).get("calls", []):
         told = _told(tool, arguments)
-        if told and told not in text:
+        if told and told not in text and f"call of {tool}" not in refused:
             yield f"{wish.name}: {tool} {arguments} told {told}, and the answer is {text[:200]!r}"
     results = {
         one["step_id"]: one["result"]

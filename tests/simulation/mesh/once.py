@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from starlette import routing
 
 from bulkhead import grants
+from bulkhead import tenant_quotas as quotas
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.consume import inbound
 from bulkhead_contracts import catalog
 from bulkhead_services.budget.ledger import checkpoint
-from bulkhead_services.gateway.admission import quotas
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.tool_executor import app as tool_executor
 

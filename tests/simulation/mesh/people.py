@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError, Stored
+from bulkhead.runtime.context import Identity
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -25,7 +26,7 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.problems import Problem
-from bulkhead_services.gateway.read_model import task_view as gateway_core
+from bulkhead_services.gateway.read_model.task_view import Ids
 from tests.simulation.laws.record import Record, told
 from tests.simulation.mesh.net import Net
 from tests.simulation.scenario import Scenario, Wish
@@ -198,9 +199,9 @@ class People:
 def task_of(wish: Wish) -> str:
     """The id of a wish's task: by the gateway's rule, or as the publisher chose it."""
     if wish.via == "http":
-        return gateway_core.task_id(wish.tenant, "ann", wish.name)
+        return Ids(Identity("seed-of-gateway", "", {}).message_key).task(wish.tenant, "ann", wish.name)
     digest = hashlib.blake2b(f"{wish.via}/{wish.tenant}/{wish.name}".encode(), digest_size=16).digest()
-    return "t" + base64.b32encode(digest).decode().lower()[:25]
+    return f"{wish.via}-{base64.b32encode(digest).decode().lower()[:25]}"
 
 
 def _ended(past: list[Stored]) -> bool:

@@ -10,6 +10,7 @@ import random
 from tests.simulation.situations.agents import evidence, waits, watched
 from tests.simulation.situations.faults import checkpoints, clocks, logics, outages, purges, restarts, strays
 from tests.simulation.situations.wishes import (
+    approvals,
     cancels,
     ceilings,
     floods,
@@ -44,6 +45,7 @@ SITUATIONS: tuple[Situation, ...] = (
     outages.SITUATION,
     clocks.SITUATION,
     hurry.SITUATION,
+    approvals.SITUATION,
 )
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -112,7 +112,7 @@ async def test_dead_letters_are_listed_shown_and_sent_again(local):
     assert '{"objective": 7}' in shown and "ce-type: mesh.task.requested.v2" in shown
     redriven = await call(local, "dead-letters", "redrive", ident[:8], "--json")
     assert redriven.exit_code == 0, redriven.output
-    assert json.loads(redriven.stdout)["stream"] == "INBOX_GATEWAY"
+    assert json.loads(redriven.stdout)["stream"] == "PUBLISHED_DEMO"
     assert (await call(local, "dead-letters", "show", "ffffffff")).exit_code == 2
     async with asyncio.timeout(10):  # It is as malformed as before: it comes back, as another letter.
         while not (left := json.loads((await call(local, "dead-letters", "list", "--json")).stdout)):

@@ -52,6 +52,7 @@ def test_watch_prints_progress_answer_sources_and_cost(bulkhead):
     said = answer.stdout
     for wanted in (
         "accepted, planning",
+        "not used: send_mail. A tool that writes has to be named, with --tool or in the tenant's default_writes",
         "plan of 2 steps",
         "s1 Find the rule",
         "▸ s2 Answer",

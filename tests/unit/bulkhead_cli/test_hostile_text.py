@@ -19,7 +19,7 @@ from bulkhead_cli.main import app
 from bulkhead_cli.tasks import uncertain_writes
 from bulkhead_cli.tasks.follow import Progress
 
-HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil \ud800 \x08\x00"
+HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil\u2028\u200b \ud800 \x08\x00"
 LINE = '{"agent":"a","action":"b"%s}\n'
 
 
@@ -34,7 +34,7 @@ def test_nothing_that_is_printed_commands_the_terminal() -> None:
     screen.print("[bold red]ours[/bold red]\tand a tab")
     said = text.getvalue()
     said.encode()
-    assert not [char for char in ("\x07", "\x9b", "\u202e", "\x00") if char in said]
+    assert not [char for char in ("\x07", "\x9b", "\u202e", "\u2028", "\u200b", "\x00") if char in said]
     assert "\\u009b2J" in said and "\x1b]0" not in said and "\x1b[1;31mours\x1b[0m" in said
 
 

@@ -13,15 +13,16 @@ from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepIn
 from bulkhead_contracts.tool import ToolCallReplied
 from tests.eventually import until
 
-SEEDS = {name: new_signing_seed() for name in ("rag", "tool_executor", "worker")}
+SEEDS = {name: new_signing_seed() for name in ("rag", "tool_executor", "worker", "gateway")}
 VERIFIER = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
 REF = ContentRef(author="rag", sha256="a" * 64, size_bytes=1)
+PLACE = ("demo", "t1")
 STEP = PlanStep(id="s", title="", instruction="i")
 PLAIN = Label(sha256=REF.sha256, kind="passage", source="fares.md", trust="user", observed_by="rag")
 
 
 def signed(label: Label, by: str = "rag") -> Label:
-    return Signer(by, SEEDS[by]).label(label)
+    return Signer(by, SEEDS[by]).label(label, *PLACE)
 
 
 def proposed(label: Label, *, content: ContentRef = REF) -> StepProposed:
@@ -44,7 +45,7 @@ def labels(body: StepProposed) -> list[Label]:
 
 def test_a_body_whose_labels_verify_is_left_as_it_is() -> None:
     body = proposed(signed(PLAIN))
-    assert verified(body, "worker", VERIFIER) is body
+    assert verified(body, "worker", *PLACE, VERIFIER) is body
 
 
 @pytest.mark.parametrize(
@@ -56,27 +57,46 @@ def test_a_body_whose_labels_verify_is_left_as_it_is() -> None:
         signed(PLAIN).model_copy(update={"observed_by": "tool_executor"}),
         signed(PLAIN.model_copy(update={"observed_by": "nobody"})),
         signed(PLAIN.model_copy(update={"observed_by": "worker"}), by="worker"),
+        Signer("rag", SEEDS["rag"]).label(PLAIN, "demo", "t2"),
+        Signer("rag", SEEDS["rag"]).label(PLAIN, "acme", "t1"),
+        signed(PLAIN.model_copy(update={"signed_by": "gateway"})),
     ],
-    ids=["unsigned", "nonsense", "changed", "of another", "unknown", "of a decider"],
+    ids=[
+        "unsigned",
+        "nonsense",
+        "changed",
+        "of another",
+        "unknown",
+        "of a decider",
+        "of another task",
+        "of another tenant",
+        "handed on by nobody",
+    ],
 )
 def test_a_label_that_was_handed_on_and_does_not_verify_is_untrusted_and_says_so(label: Label) -> None:
-    once = verified(proposed(label), "checker", VERIFIER)
+    once = verified(proposed(label), "checker", *PLACE, VERIFIER)
     for seen in labels(once):
         assert (seen.source, seen.trust, seen.signature) == (f"unverified: {label.source}", "untrusted", "")
-    assert verified(once, "checker", VERIFIER) == once, "it is told once, however often it is handed on"
+    assert verified(once, "checker", *PLACE, VERIFIER) == once, "it is told once, however often it is handed on"
+
+
+def test_the_gateway_hands_a_label_on_to_the_task_that_forks_its_own() -> None:
+    handed_on = signed(PLAIN.model_copy(update={"signed_by": "gateway"}), by="gateway")
+    body = proposed(handed_on)
+    assert verified(body, "worker", *PLACE, VERIFIER) is body and handed_on.observed_by == "rag"
 
 
 def test_a_good_label_of_another_content_is_no_evidence() -> None:
     other = REF.model_copy(update={"sha256": "b" * 64})
-    body = verified(proposed(signed(PLAIN), content=other), "worker", VERIFIER)
+    body = verified(proposed(signed(PLAIN), content=other), "worker", *PLACE, VERIFIER)
     assert [one.source for one in labels(body)] == ["fares.md", "unverified: fares.md", "fares.md"]
 
 
 def test_the_broker_vouches_for_a_label_that_comes_straight_from_its_observer() -> None:
     label = PLAIN.model_copy(update={"observed_by": "tool_executor", "kind": "tool_result"})
     body = ToolCallReplied(call_id="c", step_id="s", outcome="succeeded", content=REF, provenance=(label,))
-    assert verified(body, "tool_executor", VERIFIER) is body
-    assert verified(body, "rag", VERIFIER).provenance[0].source == "unverified: fares.md"
+    assert verified(body, "tool_executor", *PLACE, VERIFIER) is body
+    assert verified(body, "rag", *PLACE, VERIFIER).provenance[0].source == "unverified: fares.md"
 
 
 class Repeats(Decider[int]):
@@ -103,7 +123,7 @@ class Repeats(Decider[int]):
 
 async def test_a_decider_sees_a_forged_label_as_unverified() -> None:
     async with MemoryMesh({"worker": lambda context: {1: Repeats()}}) as mesh:
-        good = mesh.context("rag").signer.label(PLAIN)
+        good = mesh.context("rag").signer.label(PLAIN, *PLACE)
         forged = good.model_copy(update={"sha256": "b" * 64})
         body = StepAssigned(
             step=STEP,

@@ -31,6 +31,13 @@ class Amount(Contract):
     tool_calls: Count = 0
 
 
+class Charge(Amount):
+    """What calls did cost. estimated_tokens, estimated_usd_micros: the part that no provider told."""
+
+    estimated_tokens: TokenCount = 0
+    estimated_usd_micros: UsdMicros = 0
+
+
 class ReserveRequested(Body, type="mesh.budget.reserve_requested"):
     """Ask for admission before an outward call (rpc). The envelope carries the grants that bound it.
 
@@ -123,8 +130,9 @@ class ReservedTogether(Body, type="mesh.ledger.reserved_together"):
 class Settled(Body, type="mesh.budget.settled"):
     """The doer says what the call really used; idempotent by reservation id.
 
-    estimated: the provider gave no usage, so the reservation itself is charged. wall_ms: from admission to settlement,
-    by the doer's clock.
+    estimated: nothing is known of what it used (its doer died), so the reservation itself is charged; an estimate that
+    the doer made is marked in `usage`. wall_ms: from admission to settlement, by the doer's clock. failed: the code of
+    an attempt that brought no answer.
     """
 
     reservation_id: Token
@@ -132,6 +140,7 @@ class Settled(Body, type="mesh.budget.settled"):
     usage: Usage
     estimated: bool = False
     wall_ms: Count = 0
+    failed: Tag = ""
 
 
 class TaskCharged(Body, type="mesh.budget.task_charged"):
@@ -141,7 +150,7 @@ class TaskCharged(Body, type="mesh.budget.task_charged"):
     is final. settled_calls grows with every settlement: of two, the one with more is the later.
     """
 
-    charged: Amount
+    charged: Charge
     held: Amount
     settled_calls: Count = 0
 

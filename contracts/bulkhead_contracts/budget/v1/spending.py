@@ -25,20 +25,30 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
 
 
 class Spent(Contract):
-    """A sum over calls. input_tokens and output_tokens are the providers' own counts.
+    """A sum over calls. input_tokens and output_tokens are the providers' own counts; cached_input_tokens: of the
+    input, what providers read from their caches.
 
-    tokens: both, and the reservations of `estimated` calls, whose provider gave no usage.
+    estimated: calls whose use no provider told, fully or in part; estimated_tokens and estimated_usd_micros of the sums
+    are estimates. tokens: input and output, and the reservations of calls of which nothing is known.
+    failed_calls: attempts that brought no answer (retries and fallbacks followed, or an error); failed_usd_micros: what
+    they cost, within cost_usd_micros. failed_ms: what they took, with the pause before the next attempt.
     """
 
     calls: Count = 0
     estimated: Count = 0
     input_tokens: Count = 0
+    cached_input_tokens: Count = 0
     output_tokens: Count = 0
     tokens: Count = 0
     cost_usd_micros: Count = 0
     model_calls: Count = 0
     tool_calls: Count = 0
     wall_ms: Count = 0
+    estimated_tokens: Count = 0
+    estimated_usd_micros: Count = 0
+    failed_calls: Count = 0
+    failed_usd_micros: Count = 0
+    failed_ms: Count = 0
 
 
 class SpendRow(Contract):

@@ -1,4 +1,4 @@
-"""The judge's role. Enters: the judge's prompt. Leaves: `{"verdict", "score", "reasons"}` by overlap."""
+"""The judge's role. Enters: the judge's prompt. Leaves: `{"verdict", "score", "reasons", "support"}` by overlap."""
 
 import re
 from typing import Any
@@ -24,7 +24,11 @@ HONEST = re.compile(
 
 
 def judge(prompt: Prompt) -> dict[str, Any]:
-    """The verdict on the `answer` part against `acceptance` and passages."""
+    """The verdict on the `answer` part against `acceptance` and passages. It finds no source for a sentence."""
+    return {**_judge(prompt), "support": []}
+
+
+def _judge(prompt: Prompt) -> dict[str, Any]:
     answer = prompt.text("answer").strip()
     acceptance = prompt.text("acceptance")
     passages = prompt.of("passage")
@@ -41,8 +45,6 @@ def judge(prompt: Prompt) -> dict[str, Any]:
     reasons: list[str] = []
     if passages and supported < OVERLAP_MIN:
         reasons.append("Less than half of the answer's words stand in the passages.")
-    if passages and not MARKER.search(answer):
-        reasons.append("The answer cites nothing although passages were given: citations are missing.")
     if wanted and covered == 0 and passages and supported < 0.8:
         reasons.append("The answer speaks of nothing that the acceptance criterion asks for.")
     reasons.extend(_kind_missing(acceptance, bare))

@@ -8,17 +8,19 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from nats import errors
-from nats.aio.subscription import Subscription
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream.client import RawMessage, Take
+from bulkhead.bus.jetstream.client import DirectClient, RawMessage, Take
 from bulkhead.bus.jetstream.connection import Connection, ConnectionLost
 from bulkhead.bus.jetstream.publish_window import PublishWindows
 from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer
+from bulkhead.bus.jetstream.renewal import Listener
 from bulkhead.bus.jetstream.request_reply import Replies
+from bulkhead.bus.jetstream.token_file import TokenFile
 from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
@@ -72,12 +74,13 @@ class JetStreamBus:
         timeout_s: float = 30.0,
         ca_file: Path | None = None,
         ping_s: float = 0,
+        token_file: Path | None = None,
     ) -> "JetStreamBus":
         """Connect as a service. js_prefix: `$JS.API` in the account that owns the streams. ca_file: TLS, with the
         broker's certificate held against this CA. ping_s: how often the broker is asked whether it is there; 0: as
-        usual. Raises BusUnavailable."""
+        usual. token_file: log in with the token there, and again before it ends. Raises BusUnavailable."""
         prefix = inbox_prefix or f"_INBOX_{service}"
-        connection = Connection(url, ca_file)
+        connection = Connection(url, ca_file, TokenFile(token_file) if token_file is not None else None)
         await connection.open(
             nkey_seed=nkey_seed, inbox_prefix=prefix, name=name or service, timeout_s=timeout_s, ping_s=ping_s
         )
@@ -176,7 +179,7 @@ class JetStreamBus:
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "JetStreamLive":
         """See port.Bus. Raises BusError when this identity may not listen there."""
         live = JetStreamLive(self._connection, max_pending)
-        live.subscription = await self._subscribe(subject, live.take)
+        live.subscription = await self._subscribe(subject, lambda _: live.take)
         self._stops.append(live.close)
         return live
 
@@ -194,7 +197,7 @@ class JetStreamBus:
     async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
         """See port.Bus."""
         server = _Server(self._connection, handler)
-        server.subscription = await self._subscribe(subject, server.take, queue)
+        server.subscription = await self._subscribe(subject, lambda client: partial(server.take, client), queue)
         self._stops.append(server.stop)
         return server.stop
 
@@ -265,12 +268,12 @@ class JetStreamBus:
             await stop()
         await self._connection.close()
 
-    async def _subscribe(self, subject: str, take: Take, queue: str = "") -> Subscription:
+    async def _subscribe(self, subject: str, taking: Callable[[DirectClient], Take], queue: str = "") -> Listener:
         denied: list[BusError] = []
         await self._connection.up(API_TIMEOUT_S)
         self._connection.watch(subject, denied.append)
         try:
-            subscription = await self._connection.nc.listen(subject, take, queue)
+            subscription = await self._connection.listen(subject, taking, queue)
             # nats-py's ping overtakes what is not written yet: only the second one proves that the broker has judged.
             await self._connection.round_trip(API_TIMEOUT_S)
             await self._connection.round_trip(API_TIMEOUT_S)
@@ -288,7 +291,7 @@ class JetStreamLive:
 
     def __init__(self, connection: Connection, max_pending: int) -> None:
         self.dropped = 0
-        self.subscription: Subscription | None = None
+        self.subscription: Listener | None = None
         self._connection = connection
         self._room = max_pending
         self._pending: deque[Live] = deque()
@@ -319,42 +322,43 @@ class JetStreamLive:
             return
         self._closed = True
         self._more.set()
-        await _unsubscribe(self._connection, self.subscription)
+        if self.subscription is not None:
+            await self.subscription.stop()
 
 
 class _Server:
     """Answers requests, many at once, within a bound."""
 
     def __init__(self, connection: Connection, handler: RpcHandler) -> None:
-        self.subscription: Subscription | None = None
+        self.subscription: Listener | None = None
         self._connection = connection
         self._handler = handler
         self._running: set[asyncio.Task[None]] = set()
-        self._waiting: deque[RawMessage] = deque()
+        self._waiting: deque[tuple[DirectClient, RawMessage]] = deque()
 
-    def take(self, message: RawMessage) -> None:
-        """One request."""
+    def take(self, client: DirectClient, message: RawMessage) -> None:
+        """One request, which came to this client."""
         if len(self._running) < MAX_RPC_AT_ONCE:
-            self._begin(message)
+            self._begin(client, message)
         elif len(self._waiting) < MAX_RPC_WAITING:
-            self._waiting.append(message)
+            self._waiting.append((client, message))
         else:
             log.warning("rpc_dropped", subject=message.subject, waiting=MAX_RPC_WAITING)
 
-    def _begin(self, message: RawMessage) -> None:
-        task = asyncio.ensure_future(self._answer(message))
+    def _begin(self, client: DirectClient, message: RawMessage) -> None:
+        task = asyncio.ensure_future(self._answer(client, message))
         self._running.add(task)
         task.add_done_callback(self._ended)
 
-    async def _answer(self, message: RawMessage) -> None:
+    async def _answer(self, client: DirectClient, message: RawMessage) -> None:
         headers, body = await self._handler(Live(message.subject, message.headers or {}, message.data))
         if message.reply:
-            self._connection.send(message.reply, body, headers=dict(headers) or None)
+            self._connection.send(message.reply, body, headers=dict(headers) or None, over=client)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if self._waiting:
-            self._begin(self._waiting.popleft())
+            self._begin(*self._waiting.popleft())
         if not task.cancelled() and task.exception() is not None:
             log.error("rpc_answer_failed", reason=repr(task.exception()))
 
@@ -362,16 +366,7 @@ class _Server:
         """Take no more requests, answer those that came."""
         subscription, self.subscription = self.subscription, None
         if subscription is not None:
-            await _unsubscribe(self._connection, subscription)
+            await subscription.stop()
         deadline = asyncio.get_running_loop().time() + API_TIMEOUT_S
         while self._running and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(set(self._running), timeout=left)
-
-
-async def _unsubscribe(connection: Connection, subscription: Subscription | None) -> None:
-    if subscription is None or connection.nc.is_closed:
-        return
-    try:
-        await subscription.unsubscribe()
-    except (errors.Error, OSError):
-        pass  # The broker forgets the subscription with the connection.

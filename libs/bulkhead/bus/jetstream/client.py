@@ -15,6 +15,7 @@ from nats import errors
 from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bulkhead.bus.jetstream.dns_cache import Lookup, NamedTransport
 from bulkhead.bus.wire import HEEDED
@@ -38,6 +39,7 @@ _BLANKS = " \t\n\r\x0b\x0c"
 _HEADERS_BEGIN = len(FRAME) + 2
 _INLINE_STATUS = ord(" ")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+EXPIRED = "authentication expired"
 MAX_HANDSHAKE_S = 30.0
 """So long a connection may take that the broker has accepted, on a busy machine."""
 FRAMES_A_WRITE, MAX_UNSENT_BYTES = LATENCY.frames_a_write, LATENCY.max_unsent_bytes
@@ -87,6 +89,16 @@ class DirectClient(Client):
                 return
             self._status = Client.RECONNECTING
             await asyncio.sleep(self.options["reconnect_time_wait"])
+
+    async def _process_err(self, err_msg: str) -> None:
+        """As nats-py's, but for a login whose time is over: it is one more lost connection, and the next login shows
+        the token of then. nats-py would close for good."""
+        if EXPIRED in err_msg.lower():
+            self._err = errors.Error(f"nats: {err_msg}")
+            await self._error_cb(self._err)
+            await self._process_op_err(self._err)
+            return
+        await super()._process_err(err_msg)
 
     async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
         """Subscribe, in a queue group or alone. `take` is called as soon as a message is read: it must return at once
@@ -168,8 +180,9 @@ class DirectClient(Client):
         later = reader.feed_data
 
         def feed(data: bytes) -> None:
-            # What nats-py is not through with came before, and may be the beginning of this.
-            if not reader._buffer and not self._ps.buf:
+            # What nats-py is not through with came before, and may be the beginning of this: also the line that ended
+            # with the last bytes, whose content then comes now and may look like anything.
+            if not reader._buffer and not self._ps.buf and self._ps.state == AWAITING_CONTROL_LINE:
                 data = data[self._take_whole(data) :]
             if data:
                 later(data)

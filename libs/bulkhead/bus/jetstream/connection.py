@@ -1,20 +1,25 @@
 """One connection to the broker that reconnects for ever, and reports the broker's refusals to the caller.
 
-In: address and key. Out: a connected nats-py client, events of loss and return, and the caller of every refused
-publish. nats-py alone shows a refused publish as a timeout: the broker's error names only the subject.
+In: address and key, or a token. Out: a connected nats-py client, events of loss and return, and the caller of every
+refused publish. nats-py alone shows a refused publish as a timeout: the broker's error names only the subject. With a
+token the client is exchanged for another before the token ends (renewal.py).
 """
 
 import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nats import errors
 
-from bulkhead.bus.jetstream.client import DirectClient, header_frame
+from bulkhead.bus.jetstream.client import EXPIRED, DirectClient, Take, header_frame
 from bulkhead.bus.jetstream.dns_cache import HostUnknown
+from bulkhead.bus.jetstream.renewal import Listener, Renewal
+from bulkhead.bus.jetstream.token_file import TokenFile
 from bulkhead.bus.port import BusClosed, BusError, BusUnavailable, PublishRefused
 from bulkhead.bus.wire import check_sendable
 from bulkhead.telemetry.log import Log
@@ -35,6 +40,15 @@ UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 """What OpenSSL says of a certificate that the trusted CA has not signed, or for another name."""
 _REFUSED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
 
+TOKEN_REFUSALS = ("authorization violation", "authentication timeout")
+"""What the broker says to whose token it does not take."""
+LOGIN_TIMEOUT_S = 6
+"""Longer than the broker waits for the identity service (infra/bulkhead_infra/identity/render.py)."""
+REFUSED_HINT = (
+    "the log of the identity service says why (`login_refused`), unless none runs or is ready; the pod's service "
+    "account must be its service's, and the audience of the projected token identity's BULKHEAD_TOKEN_AUDIENCE"
+)
+
 Refuse = Callable[[BusError], None]
 Notify = Callable[[], None]
 
@@ -46,10 +60,17 @@ class ConnectionLost(BusUnavailable):
 class Connection:
     """A nats-py client with its callbacks. `on_lost` and `on_returned` are called synchronously."""
 
-    def __init__(self, url: str, ca_file: Path | None = None) -> None:
-        """ca_file: who must have signed the broker's certificate. Raises BusUnavailable when it holds none."""
+    def __init__(self, url: str, ca_file: Path | None = None, token: TokenFile | None = None) -> None:
+        """ca_file: who must have signed the broker's certificate. token: to log in with. Raises BusUnavailable when
+        ca_file holds none."""
         self.nc = DirectClient()
         self.url = url
+        self._token = token
+        self._options: dict[str, Any] = {}
+        self.listeners: set[Listener] = set()
+        self.renewal = Renewal(token, self.listeners, self.connect, self.adopt) if token is not None else None
+        self.on_renewed: set[Notify] = set()
+        """Called when another login has taken the place of the one before: what is asked now comes over it."""
         self._tls = trusting(ca_file) if ca_file is not None else None
         if self._tls is not None:
             # nats-py begins TLS on a stream that began without: asyncio complains of each that ends, of no consequence.
@@ -71,27 +92,24 @@ class Connection:
         self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float, ping_s: float = 0
     ) -> None:
         """Connect. Raises BusUnavailable: after the timeout, at once when one side refuses the other's credentials, and
-        after UNKNOWN_HOST_S when the broker's name is unknown."""
-        opening = asyncio.ensure_future(
-            self.nc.connect(
-                self.url.split(","),  # Of a cluster, any: the others are heard of from it.
-                name=name,
-                nkeys_seed_str=nkey_seed,
-                inbox_prefix=inbox_prefix,
-                error_cb=self._failed,
-                disconnected_cb=self._lost,
-                reconnected_cb=self._returned,
-                closed_cb=self._closed,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
-                ping_interval=ping_s or PING_INTERVAL_S,  # type: ignore[arg-type]
-                max_outstanding_pings=MAX_OUTSTANDING_PINGS,
-                connect_timeout=2,
-                tls=self._tls,
-                # TLS before the first byte: a man in the middle must not strip it.
-                tls_handshake_first=self._tls is not None,
-            )
-        )
+        after UNKNOWN_HOST_S when the broker's name is unknown. A refused token is tried until the timeout."""
+        self._options = {
+            "name": name,
+            "nkeys_seed_str": nkey_seed,
+            "token": self._token.show if self._token is not None else None,
+            "inbox_prefix": inbox_prefix,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "ping_interval": ping_s or PING_INTERVAL_S,
+            "max_outstanding_pings": MAX_OUTSTANDING_PINGS,
+            "connect_timeout": 2 if self._token is None else LOGIN_TIMEOUT_S,
+            "tls": self._tls,
+            # TLS before the first byte: a man in the middle must not strip it.
+            "tls_handshake_first": self._tls is not None,
+        }
+        if self._token is not None:
+            self._token.read()
+        opening = asyncio.ensure_future(self.connect(self.nc))
         loop = asyncio.get_running_loop()
         began = loop.time()
         while not opening.done() and not self._hopeless and loop.time() < began + timeout_s:
@@ -99,8 +117,10 @@ class Connection:
             if self._unknown and loop.time() > began + UNKNOWN_HOST_S:
                 break
         if opening.done() and opening.exception() is None:
-            self._unknown = None
+            self._unknown, self._key_refusals = None, 0
             self._up.set()
+            if self.renewal is not None:
+                self.renewal.start()
             return
         if opening.done():
             self.last_error = str(opening.exception())
@@ -110,8 +130,44 @@ class Connection:
         await self.nc.close()
         raise self._unavailable()
 
+    async def connect(self, nc: DirectClient) -> None:
+        """Connect this client, and hear of it for as long as it is `nc`. Which is not so yet is tried once."""
+        await nc.connect(
+            self.url.split(","),  # Of a cluster, any: the others are heard of from it.
+            allow_reconnect=nc is self.nc,
+            error_cb=partial(self._of, nc, self._failed),
+            disconnected_cb=partial(self._of, nc, self._lost),
+            reconnected_cb=partial(self._of, nc, self._returned),
+            closed_cb=partial(self._of, nc, self._closed),
+            **self._options,
+        )
+
+    async def _of(self, nc: DirectClient, told: Callable[..., Awaitable[None]], *error: Exception) -> None:
+        if nc is self.nc:
+            await told(*error)
+
+    async def adopt(self, nc: DirectClient) -> DirectClient:
+        """Go on with another client, which is connected; returns the one before."""
+        before, self.nc = self.nc, nc
+        before.options["allow_reconnect"], nc.options["allow_reconnect"] = False, True
+        self._give_up_ping()
+        for notify in list(self.on_renewed):
+            notify()
+        if not self._up.is_set() and not self.closed.done():
+            await self._returned()
+        return before
+
+    async def listen(self, subject: str, taking: Callable[[DirectClient], Take], queue: str = "") -> Listener:
+        """Subscribe for as long as `stop` is not called on what is returned, whichever client is `nc`."""
+        listener = Listener(self.listeners, subject, taking, queue)
+        listener.subscription = await listener.begin(self.nc)
+        self.listeners.add(listener)
+        return listener
+
     def _unavailable(self) -> BusUnavailable:
         """The error for a connection that could not be opened, with its cause and a remedy."""
+        if self._key_refusals and self._token is not None:
+            return BusUnavailable(f"the broker at {self.url} refused the token in {self._token.path}: {REFUSED_HINT}")
         if self._key_refusals:
             return BusUnavailable(
                 f"the broker at {self.url} refuses this service's key; it runs with other accounts: render them "
@@ -137,7 +193,8 @@ class Connection:
     @property
     def _hopeless(self) -> bool:
         """Whether trying again is of no use: the key or the certificate is the wrong one."""
-        return bool(self._key_refusals) or UNTRUSTED in self.last_error
+        refused = bool(self._key_refusals) and self._token is None
+        return refused or UNTRUSTED in self.last_error
 
     @property
     def connected(self) -> bool:
@@ -176,14 +233,22 @@ class Connection:
             if not found:
                 del self._waiting[low]
 
-    def send(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
-        """Write one publish. Raises PublishRefused for what can never be sent, BusUnavailable when closed."""
+    def send(
+        self,
+        subject: str,
+        body: bytes,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+        over: DirectClient | None = None,
+    ) -> None:
+        """Write one publish. over: the client that was asked, and alone may answer. Raises PublishRefused for what can
+        never be sent, BusUnavailable when closed."""
         self.alive()
         try:
             frame = header_frame(headers) if headers else b""
             # The broker answers an oversized frame by closing the connection, so it must never leave.
             check_sendable(subject, len(body) + len(frame), self.nc.max_payload)
-            self.nc.write(subject, body, reply, frame)
+            (over or self.nc).write(subject, body, reply, frame)
         except errors.BadHeaderError as error:
             raise PublishRefused(f"{subject[:200]!r} cannot be sent: {error}") from error
         except (errors.Error, OSError) as error:
@@ -209,6 +274,8 @@ class Connection:
     async def close(self) -> None:
         """Close; `closed` says so."""
         self._closing = True
+        if self.renewal is not None:
+            await self.renewal.stop()
         if not self.nc.is_closed:
             await self.nc.close()
         await self._closed()
@@ -221,11 +288,25 @@ class Connection:
         if match is not None:
             self._denied(match.group(1), match.group(2))
             return
+        if self._token is not None and EXPIRED in low:
+            log.warning(
+                "login_ended", url=self.url, file=self._token.path, then="the token that the file holds is shown"
+            )
+            return
+        if self._token is not None and any(word in low for word in TOKEN_REFUSALS):
+            # Whoever can tell may be away for a while: it is tried again, and with the token of then.
+            self._key_refusals += 1
+            self._say_refused(self._token.path)
+            return
         if "authorization violation" in low:
             self._key_refusals += 1
             if self._key_refusals >= MAX_KEY_REFUSALS and self._ending is None:
                 self._ending = asyncio.ensure_future(self.nc.close())
         self._say(error)
+
+    def _say_refused(self, file: Path) -> None:
+        if self._key_refusals in (1, 10) or self._key_refusals % 100 == 0:
+            log.error("token_refused", url=self.url, file=file, times=self._key_refusals, hint=REFUSED_HINT)
 
     def _say(self, error: Exception) -> None:
         unknown = isinstance(error, HostUnknown)

@@ -78,6 +78,9 @@ class Lookup:
         return asked
 
 
+PING, PONG = b"PING", b"PONG\r\n"
+
+
 class NamedTransport(TcpTransport):
     """nats-py's TCP, with names looked up here. A name may stand for several addresses: one after the other."""
 
@@ -102,6 +105,13 @@ class NamedTransport(TcpTransport):
                     self._bare_io_reader = self._io_reader = reader
                     self._bare_io_writer = self._io_writer = writer
                     return
+
+    async def readline(self) -> bytes:
+        """As nats-py's, which reads the handshake with it and takes anything but an error for the end of it. While the
+        identity service is asked about the token the broker may ping before that."""
+        while (line := bytes(await super().readline())).startswith(PING):  # type: ignore[no-untyped-call]
+            self.write(PONG)  # type: ignore[no-untyped-call]
+        return line
 
     async def wait_closed(self) -> None:
         """As nats-py's, but not for ever: a TLS stream waits for a goodbye that a frozen peer does not say."""

@@ -104,6 +104,7 @@ class JetStreamConsumer:
         self._closed = False
         connection.on_lost.add(self._lost)
         connection.on_returned.add(self._wake)
+        connection.on_renewed.add(self._renewed)
         connection.watch(next_subject, self._deny)
 
     async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list[JetStreamDelivery]:
@@ -145,6 +146,7 @@ class JetStreamConsumer:
         self._closed = True
         self._connection.on_lost.discard(self._lost)
         self._connection.on_returned.discard(self._wake)
+        self._connection.on_renewed.discard(self._renewed)
         self._connection.unwatch(self._next, self._deny)
         inboxes = [*self._retired, *([self._inbox] if self._inbox else [])]
         self._inbox, self._retired = None, []
@@ -181,8 +183,8 @@ class JetStreamConsumer:
         room = max_messages - len(self._buffer) - self._open
         if room <= 0 or self._open * 2 > max_messages - len(self._buffer):
             return
-        if self._open and self._inbox is not None and self._inbox.pulls >= MAX_PULLS_PER_INBOX:
-            # Two inboxes at a time would mix up the order: let what stands on this one come first.
+        if self._open and (self._inbox is None or self._inbox.pulls >= MAX_PULLS_PER_INBOX):
+            # Two inboxes at a time would mix up the order: let what stands on the one before come first.
             return
         inbox = await self._current(now)
         expires_s = max(0.02, min(deadline - now, MAX_PULL_S))
@@ -291,11 +293,15 @@ class JetStreamConsumer:
 
     def _lost(self) -> None:
         """Standing requests end with the connection, and so does their inbox: the broker cannot revive them there."""
-        self._run += 1
         self._pulls.clear()
         self._open = 0
+        # One written while the connection broke may still be sent: what it brings is not thrown away.
+        self._renewed()
+
+    def _renewed(self) -> None:
+        """The next request has an inbox at the new client; what stands brings its messages over the one before."""
+        self._run += 1
         if self._inbox is not None:
-            # One written while the connection broke may still be sent: what it brings is not thrown away.
             self._inbox.quiet_after = asyncio.get_running_loop().time() + MAX_PULL_S + OVERDUE_S
             self._retired.append(self._inbox)
             self._inbox = None

@@ -69,6 +69,7 @@ class Replies:
         self._timer: asyncio.TimerHandle | None = None
         """One for all questions: nearly every one is answered long before its time."""
         connection.on_lost.add(self._lost)
+        connection.on_renewed.add(self._renewed)
 
     async def ask(
         self, subject: str, body: bytes, headers: dict[str, str] | None = None, *, timeout_s: float, many: bool = False
@@ -135,6 +136,10 @@ class Replies:
             await subscription.unsubscribe()
         except (errors.Error, OSError):
             pass  # The broker forgets the subscription with the connection.
+
+    def _renewed(self) -> None:
+        """The next question opens an inbox at the new client; the others are answered at the one before."""
+        self._inbox = None
 
     def _lost(self) -> None:
         for question in list(self._questions):

@@ -328,6 +328,7 @@ def _mesh_streams() -> list[StreamConfig]:
     return [
         *found,
         StreamConfig(subjects.BLOBS_STREAM, ("blob.>",), max_messages_per_subject=1),
+        StreamConfig(subjects.CACHE_STREAM, ("cache.>",), max_messages_per_subject=1, discard_new=False),
         StreamConfig(subjects.JOURNAL_STREAM, sources=inboxes),
         StreamConfig(
             subjects.CONTROL_STREAM,

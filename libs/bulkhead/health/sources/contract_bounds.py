@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds
 _NAMES = ("call_id", "step_id", "id", "ask_id", "wait_id", "lease_id", "task", "target", "tool", "role", "code")
 _TEXTS = {
     **dict.fromkeys((*_NAMES, "outcome", "mode"), bounds.MAX_NAME_CHARS),
-    "model": bounds.MAX_SUMMARY_CHARS,
+    **dict.fromkeys(("model", "pinned", "provider", "fingerprint"), bounds.MAX_SUMMARY_CHARS),
     "resource": bounds.MAX_RESOURCE_NAME_CHARS,
     "arguments_json": bounds.MAX_ARGUMENTS_BYTES,
     "query": bounds.MAX_QUERY_CHARS,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pydantic_core import from_json
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.health.events import Act, Ended, Event, Opened
+from bulkhead.health.events import Act, Ended, Event, Identified, Opened
 from bulkhead.health.sources import journal_waits
 from bulkhead.health.sources.contract_bounds import within
 from bulkhead.health.sources.journal_messages import Body, Message, header, speaks
@@ -154,6 +154,10 @@ class Journal:
         elif body.get("model") and body["outcome"] != "refused" and _code(body) not in HELD_BACK:
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield message.served(agent, "model", str(body["model"]), failed, latency_ms=_int(body.get("duration_ms")))
+        if body.get("pinned") and body["outcome"] == "answered":
+            provider, pinned, told = (str(body.get(name) or "") for name in ("provider", "pinned", "model"))
+            words, at = (provider, pinned, told, str(body.get("fingerprint") or "")), message.time_unix_ms
+            yield Identified(message.id, message.lineage, message.tenant, *words, at)
 
     def _overran(self, message: Message) -> Iterator[Event]:
         """More was used than was reserved: that call of the model failed, although it answered."""

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.background import cancel
+from bulkhead.runtime.component import Pool
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.context import Context
@@ -113,6 +114,10 @@ class ConsumeLoop:
             await cancel(*pumps, heart, *self._running.values())
             for consumer in consumers:
                 await consumer.close()
+
+    def pool(self) -> Pool:
+        """Messages in hand, of those that it may have in hand."""
+        return Pool(self._slots, len(self._running))
 
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""

@@ -267,7 +267,7 @@ class FoldHandler:
         if decider is not None:
             for ref in decider.wants(message.body):
                 contents[ref.sha256] = await self._context.blobs.text(message.tenant, ref)
-        body = verified(message.body, message.sender, self._context.verifier)
+        body = verified(message.body, message.sender, message.tenant, message.task, self._context.verifier)
         return as_message(message if body is message.body else replace(message, body=body), contents)
 
     async def _publish(
@@ -289,6 +289,8 @@ class FoldHandler:
             nonlocal left
             _, head = seal(service, cause, index, output, signer, fold.logic)
             if isinstance(output, Send):
+                for text in output.contents:
+                    await self._context.blobs.put(cause.tenant, text)
                 task, first = output.task or cause.task, output.to in to_begin and type(output.body) in begins
                 if first:
                     to_begin.discard(output.to)

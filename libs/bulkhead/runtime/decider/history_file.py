@@ -13,6 +13,7 @@ import binascii
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,7 +90,10 @@ def save(history: History, path: Path) -> int:
     path = path.resolve()  # Of a link, what it leads to.
     beside = path.with_name(path.name + ".part")
     try:
-        beside.write_bytes(raw)
+        beside.unlink(missing_ok=True)
+        # Prompts, documents and live grants are in it.
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(raw)
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)

@@ -228,7 +228,8 @@ def _as_said(service: str, cause: Received, output: Send | SetTimer, head: Envel
         return _Said(cause.sequence, cause.time_unix_ms, subject, body, headers, None, left_out)
     claims: dict[str, object] | None = None
     if output.step_grant is not None:
-        claims = {"grant": output.step_grant.model_dump(mode="json")}
+        # The digest of its task grant is written where it is signed.
+        claims = {"grant": output.step_grant.model_dump(mode="json", exclude={"parent_sha256"})}
         if output.grant:
             claims["parent"] = output.grant
     subject = subjects.mesh(service, output.to, cause.tenant, cause.task)
@@ -271,6 +272,8 @@ def _difference(one: _Said, stored: Stored) -> tuple[str, str, str] | None:
             return f"header {name}, which the fold does not say", "", value
     if one.claims is not None:
         found = unverified_claims(stored.headers.get("bulkhead-grant", ""))
+        if isinstance(granted := found.get("grant"), dict):
+            granted.pop("parent_sha256", None)
         if found != one.claims:
             return "step grant", str(one.claims), str(found)
     return None

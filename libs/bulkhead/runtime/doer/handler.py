@@ -111,12 +111,14 @@ class DoerHandler:
     async def _put_off(self, message: Received, request: Any, wait: Deferred) -> None:
         """Ask again later; or when woken, where a halt holds it."""
         call_id, step_id = self._doer.key(request), getattr(request, "step_id", "")
-        why = {name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage")}
+        why = {name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage", "until_unix_ms")}
         body, halt = CallDeferred(call_id=call_id, step_id=step_id, **why), wait.halt
         if halt is not None and not of_breaker(halt[0]):
             # A breaker's time is told: when it is over, trials are wanted.
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
         await self._reply(message, body, ())
+        if wait.then is not None:
+            await wait.then()
         if halt is not None:
             # Register after the deferral is published, so that a wake-up cannot precede it.
             self.deferred_calls.put_off(*halt, Call.of(message, body.call_id, body.step_id))
@@ -185,6 +187,12 @@ class DoerHandler:
             wait.usage = spent(record.settled)
             raise wait
         hands = self._hands()
+        if record is not None and record.claimed:
+            # Before anything could refuse it: what may have been done is never told to be refused.
+            begun_unix_ms = found.time_unix_ms if found is not None else 0
+            told = await self._doer.resolve(job, hands, begun_unix_ms) or self._doer.uncertain(job.request)
+            await self._finish(job, subject, (record, sequence), with_spent(told, record.lost), ())
+            return
         try:
             # Before the claim: who dies while it waits has done nothing.
             async with self._doer.turn(job, hands):
@@ -200,10 +208,6 @@ class DoerHandler:
         lost = record.lost if record is not None else ()
         claims = self._doer.writes(job)
         if claims:
-            if record is not None and record.claimed:
-                reply = with_spent(self._doer.uncertain(job.request), lost)
-                await self._finish(job, subject, (record, sequence), reply, ())
-                return
             claim = Record(request=job.envelope.id, claimed=True, earlier=earlier, lost=lost)
             sequence = await self._put(subject, claim, sequence)
             crash_points.passes("after_claim")

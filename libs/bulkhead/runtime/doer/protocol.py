@@ -68,12 +68,17 @@ class Reservation:
     def __post_init__(self) -> None:
         self.since_unix_ms = self.clock()
 
-    def settle(self, usage: Usage, *, estimated: bool = False) -> None:
-        """Fix what this attempt used; published by the shell with the reply."""
-        wall_ms = max(0, self.clock() - self.since_unix_ms)
+    def settle(self, usage: Usage, *, estimated: bool = False, failed: str = "") -> Settled:
+        """Fix what this attempt used; published by the shell with the reply. estimated, failed: see Settled."""
         self.settled = Settled(
-            reservation_id=self.reservation_id, call_id=self.call_id, usage=usage, estimated=estimated, wall_ms=wall_ms
+            reservation_id=self.reservation_id,
+            call_id=self.call_id,
+            usage=usage,
+            estimated=estimated,
+            wall_ms=max(0, self.clock() - self.since_unix_ms),
+            failed=failed,
         )
+        return self.settled
 
 
 PAUSE_FIRST_MS = 500
@@ -265,6 +270,11 @@ class Doer(Component, ABC, Generic[R]):
     @abstractmethod
     def uncertain(self, request: R) -> Body:
         """The reply when a claimed write has no recorded outcome: it may have happened."""
+
+    async def resolve(self, job: Job[R], hands: Hands, begun_unix_ms: int) -> Body | None:
+        """The reply to a write that was claimed at begun_unix_ms and has no record, where the doer can find out what
+        became of it; else None. Raises HandBack while that cannot be told yet."""
+        return None
 
     def changes(self, request: R) -> bool:
         """Whether acting on the request may change the world, claimed or not."""

@@ -120,7 +120,8 @@ def settlements(hands: Hands) -> tuple[Settled, ...]:
     for held in hands.reservations:
         if held.settled is None:
             same = held.worst_case.model_dump(include={"model_calls", "tool_calls", "cost_usd_micros"})
-            held.settle(Usage(input_tokens=held.worst_case.tokens, **same), estimated=True)
+            whole = Usage(input_tokens=held.worst_case.tokens, **same)
+            held.settle(whole.as_estimate(), estimated=True)
         assert held.settled is not None
         found.append(held.settled)
     return tuple(found)

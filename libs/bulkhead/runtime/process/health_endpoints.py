@@ -1,18 +1,23 @@
-"""`/livez`, `/readyz`, `/startupz` on a small port of their own; only `/readyz` asks the bus."""
+"""`/livez`, `/readyz`, `/startupz` and `/metrics` on a small port of their own; only `/readyz` asks the bus."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+
+from bulkhead.runtime.component import Pool
+from bulkhead.telemetry import names
 
 MAX_REQUEST_BYTES = 4096
 
 
 class Health:
-    """Answers probes. `ready` is asked at every probe and says why not."""
+    """Answers probes. `status` is asked at every probe and says why not; `pools` by whoever scales the service."""
 
-    def __init__(self, status: Callable[[], Awaitable[dict[str, object]]]) -> None:
-        self._status = status
+    def __init__(
+        self, status: Callable[[], Awaitable[dict[str, object]]], pools: Callable[[], Mapping[str, Pool]] = lambda: {}
+    ) -> None:
+        self._status, self._pools = status, pools
         self._server: asyncio.Server | None = None
         self._asked: set[asyncio.Task[None]] = set()
         self.started = False
@@ -34,7 +39,8 @@ class Health:
             self._server.close()
         for task in self._asked:
             task.cancel()
-        await asyncio.gather(*self._asked)
+        # One that had not begun yet is cancelled outside of its `try`.
+        await asyncio.gather(*self._asked, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of ours: asyncio's own for a connection cannot be waited for, and logs its being cancelled as an error.
@@ -46,11 +52,14 @@ class Health:
         try:
             line = (await asyncio.wait_for(reader.readline(), 5))[:MAX_REQUEST_BYTES].split()
             path = line[1].decode("ascii", "replace") if len(line) > 1 else "/"
-            code, body = await self._answer(path)
-            text = json.dumps(body).encode()
+            if path == "/metrics":
+                code, kind, text = 200, b"text/plain; version=0.0.4", exposition(self._pools()).encode()
+            else:
+                code, body = await self._answer(path)
+                kind, text = b"application/json", json.dumps(body).encode()
             writer.write(
-                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-                b"connection: close\r\n\r\n" % (code, b"OK" if code == 200 else b"NO", len(text)) + text
+                b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n" % (code, b"OK" if code == 200 else b"NO", kind, len(text)) + text
             )
             await writer.drain()
         except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
@@ -66,4 +75,24 @@ class Health:
             return (200 if status["ready"] else 503), status
         if path == "/startupz":
             return (200 if self.started else 503), {"started": self.started}
-        return 404, {"error": "no such path", "hint": "/livez /readyz /startupz"}
+        return 404, {"error": "no such path", "hint": "/livez /readyz /startupz /metrics"}
+
+
+def exposition(pools: Mapping[str, Pool]) -> str:
+    """Places of one replica in Prometheus's text format."""
+    load = max((pool.wanted / pool.most for pool in pools.values()), default=0.0)
+    rows: list[tuple[str, str, Mapping[str, float]]] = [
+        (names.LOAD, "Share of the places that are taken or waited for, of the kind that is fullest", {"": load}),
+        (names.POOL_MOST, "Places, by kind", {kind: pool.most for kind, pool in pools.items()}),
+        (names.POOL_WANTED, "Places that are taken or waited for, by kind", {k: p.wanted for k, p in pools.items()}),
+    ]
+    lines = []
+    for name, told, values in rows:
+        lines += [f"# HELP {name} {told}", f"# TYPE {name} gauge"]
+        lines += [f"{name}{_label(kind)} {value:g}" for kind, value in values.items()]
+    return "\n".join([*lines, ""])
+
+
+def _label(kind: str) -> str:
+    escaped = kind.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{{kind="{escaped}"}}' if kind else ""

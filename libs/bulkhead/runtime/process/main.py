@@ -117,11 +117,12 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     """Connect, assemble, run; returns the exit code."""
     from bulkhead.bus.jetstream.bus import JetStreamBus
 
-    identity = Identity.load(settings.identity_dir, service)
+    identity = Identity.load(settings.identity_dir, service, nkey=settings.nats_token_file is None)
     bus = await JetStreamBus.connect(
         settings.nats_url,
         service=service,
-        nkey_seed=identity.nkey_seed,
+        nkey_seed=identity.nkey_seed or None,
+        token_file=settings.nats_token_file,
         name=f"{service}-{settings.instance}",
         ca_file=settings.nats_ca_file,
         ping_s=settings.nats_ping_s,
@@ -139,11 +140,11 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
 
     for name, look in running.gauges().items():
         metrics.gauge(name, look)
-    health = Health(partial(_status, running, bus, clock))
+    health = Health(partial(_status, running, bus, clock), running.pools)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.drain)
-    await health.start(settings.health_port, settings.health_file)
+    await health.start(settings.health_port, settings.health_file, settings.health_host)
     health.started = True
     _settle()
     log.info("started")
@@ -177,4 +178,4 @@ async def _status(running: Service, bus: Bus, clock: BrokerClock) -> dict[str, o
         "instance": running.context.instance,
         "why": problem or clock.problem() if on_bus else "the broker does not answer",
         "degraded": running.degraded(),
-    }
+    } | running.details()

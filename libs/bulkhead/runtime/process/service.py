@@ -9,7 +9,7 @@ from typing import Any
 
 from bulkhead.flow import Decider
 from bulkhead.runtime.background import cancel
-from bulkhead.runtime.component import Component
+from bulkhead.runtime.component import Component, Pool
 from bulkhead.runtime.consume.loop import ConsumeLoop, Handler
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.fold import FoldHandler
@@ -96,6 +96,11 @@ class Service:
             }
         return found | self._own.gauges()
 
+    def pools(self) -> dict[str, Pool]:
+        """Places that bound its work, by kind: messages in hand, and what the component adds."""
+        found = {"messages": self.shell.pool()} if self.shell is not None else {}
+        return found | self._own.pools()
+
     def ready(self) -> bool:
         """Attached to its inbox, and the component agrees."""
         attached = self.shell.attached if self.shell is not None else True
@@ -108,3 +113,7 @@ class Service:
     def degraded(self) -> str:
         """What of the component does not work while the rest goes on: what; what to do. "" when nothing."""
         return self._own.degraded()
+
+    def details(self) -> dict[str, object]:
+        """What `/readyz` tells of the component beside."""
+        return self._own.details()

@@ -9,6 +9,7 @@ from bulkhead.runtime.consume import batched_reservations, inbound
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled
+from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, PAGE, SETTLED_INBOX
 
 CLOCKS_MS = 3_600_000
@@ -30,6 +31,25 @@ async def settled_before(bus: Bus, tenant: str, task: str, service: str, reserva
                 return True
         after = page[-1].sequence
     return False
+
+
+async def measured(bus: Bus, tenant: str, task: str) -> Usage:
+    """What providers and tools told of a task's calls that were settled, without the estimates. Raises BusError."""
+    found: dict[tuple[str, str], Usage] = {}
+    subject, after = subjects.task_filter("budget", tenant, task), 0
+    while page := await bus.read(SETTLED_INBOX, subject, after=after, limit=PAGE):
+        for stored in page:
+            try:
+                message = inbound.read(stored, "budget")
+            except Unreadable:
+                continue
+            if isinstance(message.body, Settled):
+                found.setdefault((message.sender, message.body.reservation_id), message.body.usage)
+        after = page[-1].sequence
+    return Usage(
+        input_tokens=sum(one.input_tokens + one.output_tokens - one.estimated_tokens for one in found.values()),
+        cost_usd_micros=sum(one.cost_usd_micros - one.estimated_usd_micros for one in found.values()),
+    )
 
 
 async def find_fact(

@@ -3,7 +3,8 @@
 In: an ask with the terms that it is held on; a balance. Out: the bodies of `Reserved` and `TaskCharged`.
 """
 
-from bulkhead_contracts.budget import Reserved, ReserveRequested, TaskCharged
+from bulkhead_contracts.budget import Charge, Reserved, ReserveRequested, TaskCharged
+from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.account_cache import Scopes
 from bulkhead_services.budget.ledger.accounts import fact_scopes
@@ -38,8 +39,15 @@ def reserved(service: str, body: ReserveRequested, held: Held) -> Reserved:
     )
 
 
-def charged(balance: Balance) -> TaskCharged:
-    """What a task has cost by now."""
+def charged(balance: Balance, measured: Usage) -> TaskCharged:
+    """What a task has cost by now. measured: what providers told of its calls; the rest of its charge is estimated."""
+    whole, tokens = model.amount_of(balance.spent), measured.input_tokens + measured.output_tokens
+    guessed = {
+        "estimated_tokens": max(0, whole.tokens - tokens),
+        "estimated_usd_micros": max(0, whole.cost_usd_micros - measured.cost_usd_micros),
+    }
     return TaskCharged(
-        charged=model.amount_of(balance.spent), held=model.amount_of(balance.reserved), settled_calls=balance.settled
+        charged=Charge(**whole.model_dump(), **guessed),
+        held=model.amount_of(balance.reserved),
+        settled_calls=balance.settled,
     )

@@ -53,6 +53,8 @@ class Alerts:
         if settlement.kind == "settled":
             for unit, amount in zip(Sum._fields, settlement.charged, strict=True):
                 metrics.spent.add(max(0, amount), {names.UNIT: unit})
+            guessed = settlement.charged.cost_usd_micros if body.estimated else body.usage.estimated_usd_micros
+            metrics.spent.add(max(0, guessed), {names.UNIT: "estimated_usd_micros"})
         for level in settlement.levels:
             for alert in (alert_rules.share(level), self._rate(level, now)):
                 if alert is not None and now - self._told.get(alert.id, 0) >= ASK_AGAIN_MS:

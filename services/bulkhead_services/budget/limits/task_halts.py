@@ -15,6 +15,7 @@ from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import Halt
 from bulkhead_services.budget.ledger import facts
 from bulkhead_services.budget.ledger.accounts import task_scope
+from bulkhead_services.budget.ledger.fact_lookup import measured
 from bulkhead_services.budget.ledger.model import Balance, Ceiling
 from bulkhead_services.budget.ledger.store import Store
 from bulkhead_services.budget.limits import messages
@@ -67,5 +68,6 @@ class TaskHalts:
 
     async def tell_charge(self, message: Received, balance: Balance) -> None:
         """Tell the gateway what all calls of the task have cost by now. Raises BusError."""
-        charged, actor = facts.charged(balance), message.envelope.actor
+        known = await measured(self._bus, message.tenant, message.task)
+        charged, actor = facts.charged(balance, known), message.envelope.actor
         await self._publisher.send("gateway", charged, **message.caused, index="charged", actor=actor)

@@ -8,6 +8,7 @@ its settlement, and until that is there its reservation is shown as held. Redis 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.bus.seek_time import last_before
@@ -19,7 +20,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_SPEND_MESSAGES, MAX_TASK_DEADLINE_MS, SPEND_TIMEOUT_MS
 from bulkhead_contracts.budget import Reserved, Settled, SpendReplied, SpendRequested, SpendRow, Spent
-from bulkhead_contracts.result import Failure
+from bulkhead_contracts.result import Failure, Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
 
@@ -29,6 +30,7 @@ MAY_READ = ("operator", "auditor")
 """Roles that see the spending of each person."""
 MODELS = "model_gateway"
 """Its resources are models; those of others are tools and stores."""
+HALTED = "halted"
 KEPT_MS = MAX_TASK_DEADLINE_MS + 24 * 3600 * 1000
 """No retention of ended tasks is shorter."""
 SLACK_MS = 60_000
@@ -42,6 +44,7 @@ MAX_WAITING = 4
 MAX_NAME_CHARS = 200
 TAIL_READS, TAIL_PAUSE_S = 100, 0.05
 _UNITS = tuple(Spent.model_fields)
+_COUNTS = tuple(unit for unit in Spent.model_fields if unit in Usage.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Call:
     name: str
     ask: model.Sum
     at_unix_ms: int
+    call: str = ""
+    """The call that it was an attempt at, of one service and task."""
 
 
 @dataclass(slots=True)
@@ -92,7 +97,8 @@ def take(tally: Tally, message: Received, by: str) -> None:
     if isinstance(body, Reserved):
         key = model.entry_key(body.service, message.tenant, message.task, body.reservation_id)
         name = name_of(by, body.service, message.tenant, message.task, body)[:MAX_NAME_CHARS]
-        tally.calls.setdefault(key, Call(name, model.sum_of(body.amount), body.reserved_unix_ms))
+        call = model.entry_key(body.service, message.tenant, message.task, body.call_id)
+        tally.calls.setdefault(key, Call(name, model.sum_of(body.amount), body.reserved_unix_ms, call))
     elif isinstance(body, Settled):
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         tally.settled.setdefault(key, body)
@@ -100,13 +106,13 @@ def take(tally: Tally, message: Received, by: str) -> None:
 
 def report(tally: Tally, by: str, since_unix_ms: int, until_unix_ms: int, top: int) -> SpendReplied:
     """The answer: every settlement of the time is in one row, in the rest, or late."""
-    spent: dict[str, list[Spent]] = {}
+    again, spent = _again(tally), dict[str, list[Spent]]()
     held: dict[str, list[Spent]] = {}
     for key, call in tally.calls.items():
         if call.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
             (held if settled is None else spent).setdefault(call.name, []).append(
-                _held(call.ask) if settled is None else _spent(settled, call.ask)
+                _held(call.ask) if settled is None else _spent(settled, call.ask, again.get(key, 0))
             )
     rows = [
         SpendRow(name=name, spent=_sum(spent.get(name, ())), held=_sum(held.get(name, ())))
@@ -132,12 +138,29 @@ def report(tally: Tally, by: str, since_unix_ms: int, until_unix_ms: int, top: i
     )
 
 
-def _spent(settled: Settled, ask: model.Sum) -> Spent:
+def _again(tally: Tally) -> dict[str, int]:
+    """How long after each attempt at a call the next one began: its own time, and the pause that a provider wants."""
+    attempts: dict[str, list[tuple[int, str]]] = {}
+    for key, call in tally.calls.items():
+        attempts.setdefault(call.call, []).append((call.at_unix_ms, key))
+    return {key: later - at for rows in attempts.values() for (at, key), (later, _) in pairwise(sorted(rows))}
+
+
+def _spent(settled: Settled, ask: model.Sum, again_ms: int = 0) -> Spent:
+    """again_ms: after so long the call was tried again; a halt's length is nobody's retry."""
     usage = settled.usage
     if settled.estimated:
-        return _held(ask).model_copy(update={"estimated": 1, "wall_ms": settled.wall_ms})
-    counts = usage.model_dump(include={"input_tokens", "output_tokens", "cost_usd_micros", "model_calls", "tool_calls"})
-    return Spent(calls=1, tokens=usage.input_tokens + usage.output_tokens, wall_ms=settled.wall_ms, **counts)
+        guessed = {"estimated": 1, "estimated_tokens": ask.tokens, "estimated_usd_micros": ask.cost_usd_micros}
+        spent = _held(ask).model_copy(update=guessed)
+    else:
+        counts = {unit: getattr(usage, unit) for unit in _COUNTS}
+        guess = bool(usage.estimated_tokens or usage.estimated_usd_micros)
+        spent = Spent(calls=1, tokens=usage.input_tokens + usage.output_tokens, estimated=int(guess), **counts)
+    took = {"wall_ms": settled.wall_ms}
+    if settled.failed:
+        lost_ms = max(settled.wall_ms, again_ms if settled.failed != HALTED else 0)
+        took |= {"failed_calls": 1, "failed_usd_micros": spent.cost_usd_micros, "failed_ms": lost_ms}
+    return spent.model_copy(update=took)
 
 
 def _held(ask: model.Sum) -> Spent:

@@ -85,31 +85,33 @@ def listed(writes: list[Write]) -> WritesReplied:
 # The streams
 
 
-class WriteBook:
-    """Answers a tenant's questions one after the other."""
+class TaskJournal:
+    """Reads what the journal has of a task, for one question of a tenant after the other."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
-    async def answer(self, message: Received) -> WritesReplied:
-        """Look through the journal of the asker's task."""
+    async def facts(self, message: Received) -> list[Fact] | Failure:
+        """The facts of the asker's task; why they cannot be had."""
         if self._places.waiting(message.tenant) >= MAX_WAITING:
-            return _no("busy", "others ask the same of other tasks at the same time", "ask again in a moment")
+            return Failure.of("busy", "others ask the same of other tasks at the same time", "ask again in a moment")
         try:
             # Less than the asker waits, so that it hears why.
             async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
                 await self._caught_up()
-                return listed(unknown(said(await self._read(message.tenant, message.task))))
+                return said(await self._read(message.tenant, message.task))
         except TimeoutError:
-            return _no("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
+            return Failure.of("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
         except TooMuch:
             what = f"the task has more than {MAX_MESSAGES:,} messages"
-            return _no("too_much", what, f"`bulkhead why {message.task}` looks through all of them")
+            return Failure.of("too_much", what, f"`bulkhead why {message.task}` looks through all of them")
         except BusError as error:
-            return _no("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
+            return Failure.of("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
         except Unreadable as error:
-            return _no("unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget")
+            return Failure.of(
+                "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
+            )
 
     async def _caught_up(self) -> None:
         """Raises BusError."""
@@ -135,5 +137,10 @@ class WriteBook:
         return found
 
 
-def _no(code: str, message: str, hint: str) -> WritesReplied:
-    return WritesReplied(failure=Failure.of(code, message, hint))
+class WriteBook(TaskJournal):
+    """Answers which writes of a task are in doubt."""
+
+    async def answer(self, message: Received) -> WritesReplied:
+        """Look through the journal of the asker's task."""
+        told = await self.facts(message)
+        return WritesReplied(failure=told) if isinstance(told, Failure) else listed(unknown(told))

@@ -16,8 +16,10 @@ from bulkhead.bus import wire
 from bulkhead.bus.port import Stored
 from bulkhead.health.breakers.chatter import Row, Talkers
 from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.events import Ended, Opened, Served
+from bulkhead.health.events import Ended, Identified, Opened, Served
 from bulkhead.health.findings import Finding
+from bulkhead.health.models import Models
+from bulkhead.health.models import Row as ModelRow
 from bulkhead.health.sources.journal import PLANNING, Journal
 from bulkhead.health.sources.journal_messages import speaks
 from bulkhead.health.thresholds import DEFAULT, Thresholds
@@ -28,6 +30,7 @@ from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.control import BreakerReset
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
+from bulkhead_services.budget.watch.latency import LatencyTargets
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, Notices
 from bulkhead_services.budget.watch.poison_messages import Aside, identity
 
@@ -56,7 +59,8 @@ class Mark:
 
     subject, source: of the message at `after`, so that a journal that was made again is noticed. read: how far each
     inbox had been read at `after`; one of which nothing comes later has been read all the same. talks: tasks that were
-    stopped for chatter, and count towards a breaker: they ended, and are not read again.
+    stopped for chatter, and count towards a breaker: they ended, and are not read again. models: what providers said of
+    their models so far.
     """
 
     after: int = 0
@@ -65,26 +69,29 @@ class Mark:
     living: Mapping[str, Lived] = field(default_factory=dict)
     read: Mapping[str, int] = field(default_factory=dict)
     talks: Sequence[Row] = ()
+    models: Sequence[ModelRow] = ()
 
     def encode(self) -> bytes:
         """As it is kept."""
-        kept = [4, self.after, self.subject, self.source, dict(self.living), dict(self.read), list(self.talks)]
-        return json.dumps(kept).encode()
+        kept = [5, self.after, self.subject, self.source, dict(self.living), dict(self.read), list(self.talks)]
+        return json.dumps([*kept, list(self.models)]).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> "Mark":
         """Back; a mark that cannot be read is none: the fold begins at the beginning."""
         try:
-            version, after, subject, source, living, read, *talks = json.loads(raw)
+            version, after, subject, source, living, read, *more = json.loads(raw)
             if version == 2:
                 living = {name: [first] for name, first in living.items()}
             numbers = (after, source, *(one for row in living.values() for one in row), *read.values())
-            if version in (2, 3, 4) and all(isinstance(one, int) for one in numbers):
+            if version in (2, 3, 4, 5) and all(isinstance(one, int) for one in numbers):
                 known = Talkers(DEFAULT.breakers)
-                known.recall(talks[0] if version == 4 else ())
+                known.recall(more[0] if version >= 4 else ())
+                seen = Models()
+                seen.recall(more[1] if version == 5 else ())
                 tasks = {str(name): Lived(*row) for name, row in living.items()}
                 inboxes = {str(name): last for name, last in read.items()}
-                return cls(after, str(subject), source, tasks, inboxes, known.rows())
+                return cls(after, str(subject), source, tasks, inboxes, known.rows(), seen.rows())
         except (ValueError, TypeError, AttributeError, IndexError):
             pass
         return cls()
@@ -93,8 +100,12 @@ class Mark:
 class Watching:
     """The fold. `due`: trips to be told, the oldest first. aside: what it leaves out; it is told what is folded."""
 
-    def __init__(self, thresholds: Thresholds, aside: Aside | None = None) -> None:
+    def __init__(
+        self, thresholds: Thresholds, aside: Aside | None = None, targets_ms: Mapping[str, int] | None = None
+    ) -> None:
+        """targets_ms: see LatencyTargets."""
         self._aside = aside or Aside()
+        self._latency = LatencyTargets(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Finding] = OrderedDict()
         self.notices = Notices()
@@ -146,6 +157,8 @@ class Watching:
         if not speaks(stored.subject, kind):
             return  # Its receiver rejects it; most are of types that nobody here asks about.
         self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
+        if (missed := self._latency.take(kind, stored)) is not None:
+            self._trips(missed)
         if kind == Tripped.TYPE:
             self._is_told(stored.body)
             return
@@ -160,7 +173,7 @@ class Watching:
                     self._living.setdefault(event.lineage, [first, count, stored.sequence])
             elif isinstance(event, Ended):
                 self._living.pop(event.lineage, None)
-            if isinstance(event, Served):
+            if isinstance(event, Served | Identified):
                 event = self._as_it_ended(event, stored)
             for found in self.watch.take(event):
                 if isinstance(found, Suspected):
@@ -168,7 +181,7 @@ class Watching:
                 else:
                     self._trips(found)
 
-    def _as_it_ended(self, event: Served, stored: Stored) -> Served:
+    def _as_it_ended(self, event: Served | Identified, stored: Stored) -> Served | Identified:
         """In a journal that was made again every call that ever failed failed just now: one that ended before breakers
         count has the time that its author tells."""
         since = self.watch.circuits.from_unix_ms
@@ -268,7 +281,8 @@ class Watching:
             return Mark()
         subject, source = identity(self._last)
         living = {name: Lived(*one) for name, one in self._living.items()}
-        return Mark(self._last.sequence, subject, source, living, dict(self._read), self.watch.circuits.talkers.rows())
+        talks, seen = self.watch.circuits.talkers.rows(), self.watch.models.rows()
+        return Mark(self._last.sequence, subject, source, living, dict(self._read), talks, seen)
 
     def _trips(self, trip: Finding) -> None:
         if trip.id not in self._told and len(self.due) < MAX_DUE:

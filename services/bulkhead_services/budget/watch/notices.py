@@ -1,4 +1,4 @@
-"""Notices for a tenant's webhook beside the alerts of its accounts: halts and changes of breakers. Pure.
+"""Notices for a tenant's webhook beside the alerts of its accounts: halts, changes of breakers and of models. Pure.
 
 In: messages of the journal; breakers as they stand. Out: notices that nobody has asked to be posted yet. A notice is
 due until the journal has the message that asks for it, and its id derives from the fact: a replica that takes over, or
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkhead.bounded_dict import BoundedDict
+from bulkhead.health import models
 from bulkhead.runtime.halts.live import CEILING
 from bulkhead.runtime.halts.operator import HALTS
 from bulkhead_contracts import bounds
@@ -22,14 +23,15 @@ MAX_DUE = 10_000
 MAX_TOLD = 100_000
 LATE_MS = 600_000
 """Age from which an event is no news any more: it stands in the journal."""
-BREAKER, STALL = "breaker", "stall"
+BREAKER, STALL, LATENCY = "breaker", "stall", "latency"
 MAY_SWITCH = frozenset({"budget", "operator"})
 """Services that state that somebody halted something, or closed a breaker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed or stalled.
+    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed, stalled or
+    latency_missed, model_changed.
 
     about: what of the tenant's: `task:acme:t1`, `tool:acme:http_get`, `tenant:acme`. task: the one it is told under.
     """
@@ -141,13 +143,18 @@ def _reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice 
 
 
 def _tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
-    """Of breakers and stalls: a task that is stopped is told as halted, and a deadlock is broken without anybody."""
+    """Of breakers, stalls, latency, models: a stopped task is told as halted; a deadlock is broken without anybody."""
     trip = Tripped.model_validate_json(body)
     family, _, scope = trip.detector.partition(".")
-    if sender != "budget" or family not in (BREAKER, STALL):
+    if sender != "budget" or family not in (BREAKER, STALL, LATENCY, models.FAMILY):
         return None
-    if family == STALL:
+    if family == LATENCY:
+        feature = trip.agents[0] if trip.agents else ""
+        kind, about, what = "latency_missed", _about("feature", tenant, feature), trip.what
+    elif family == STALL:
         kind, about, what = "stalled", _about("task", tenant, task), f"task {task}: {trip.what}"
+    elif family == models.FAMILY:
+        kind, about, what = "model_changed", _about("model", tenant, trip.agents[0] if trip.agents else ""), trip.what
     else:
         kind, about, what = "breaker_opened", _about(scope, tenant, trip.agents[0] if trip.agents else ""), trip.what
     return Notice(trip.trip, kind, tenant, task, about, what, trip.hint, trip.tripped_unix_ms)

@@ -7,12 +7,14 @@ has no fact yet, and ids derive from the evidence, so nothing is lost or told tw
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.health import models
 from bulkhead.health.findings import Finding
 from bulkhead.health.thresholds import Thresholds
 from bulkhead.runtime.background import Background, cancel
+from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
@@ -22,10 +24,13 @@ from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 from bulkhead_services.budget.ledger import facts
 from bulkhead_services.budget.ledger.accounts import task_scope
+from bulkhead_services.budget.ledger.fact_lookup import measured
 from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.breaker_entries import Owner
 from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
+from bulkhead_services.budget.watch.journal_gaps import JournalGaps
+from bulkhead_services.budget.watch.notices import LATENCY
 from bulkhead_services.budget.watch.poison_messages import Aside, identity
 from bulkhead_services.budget.watch.time_slices import Pace
 
@@ -41,6 +46,7 @@ AT_ONCE = 64
 STRAYS = 8
 """Messages of a task that are not in the count: asked for one by one."""
 MARK_EVERY = 2_000
+ENDS_EVERY_MS = 5_000
 MAX_BACKOFF_S = 2.0
 MAX_WARNED = 16
 """Steps of one group that are told."""
@@ -73,6 +79,7 @@ class Watcher:
         halts: bool,
         thresholds: Thresholds,
         message_key: bytes,
+        targets_ms: Mapping[str, int] | None = None,
     ) -> None:
         """lost: told that the ledger does not answer, so that it is verified."""
         self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
@@ -84,10 +91,17 @@ class Watcher:
         self._marked = 0
         self._backoff_s = interval_s
         self.aside = Aside()
-        self.fold = Watching(thresholds, self.aside)
+        self._targets_ms = targets_ms or {}
+        self.fold = Watching(thresholds, self.aside, self._targets_ms)
+        self.gaps, self._looked_unix_ms = JournalGaps(), 0
         self.leads = False
         self.caught_up = False
         self.told = 0
+
+    @property
+    def degraded(self) -> str:
+        """What this replica does not see; "" when it sees all."""
+        return "; ".join(filter(None, (self.aside.degraded, self.gaps.degraded(self._clock()))))
 
     def start(self, background: Background) -> None:
         """Begin; returns at once. An error in it ends neither the service nor its admissions."""
@@ -116,6 +130,7 @@ class Watcher:
                 log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
                 # The fold keeps what it knows: messages are told apart by their place in their inbox.
                 self._last, self.caught_up = None, False
+                self.gaps.forget()
             except (BusError, *RedisFailure) as error:
                 self.leads, self.aside.telling = False, ""
                 pause_s = self._wait_longer()
@@ -147,12 +162,13 @@ class Watcher:
             if not page or page[0].sequence != mark.after or identity(page[0]) != (mark.subject, mark.source):
                 log.warning("mark_is_of_another_journal", after=mark.after)
                 mark = Mark()
-        self.fold = Watching(self._thresholds, self.aside)
+        self.fold = Watching(self._thresholds, self.aside, self._targets_ms)
         self._marked = 0
         circuits, named, now = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
         circuits.from_unix_ms = now - 2 * named.window_ms
         circuits.talk_from_unix_ms = now - named.chatter_window_ms
         circuits.talkers.recall(mark.talks)
+        self.fold.watch.models.recall(mark.models)
         self._owner = Owner(self._bus, self._message_key)
         start = max(0, mark.after - RANGE)
         old = {name: lived for name, lived in mark.living.items() if lived.first <= start}
@@ -192,6 +208,8 @@ class Watcher:
 
     async def _read_on(self) -> None:
         """Fold up to the end of the journal. Raises Renumbered, BusError."""
+        if not self.gaps.begun:
+            self.gaps.begin(await self._ends())
         while True:
             # Each page begins with the end of the one before: in another journal something else stands there.
             after = self._last.sequence - 1 if self._last is not None else 0
@@ -205,16 +223,26 @@ class Watcher:
                 break
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
+        if self._clock() - self._looked_unix_ms >= ENDS_EVERY_MS:
+            self._looked_unix_ms = self._clock()
+            self.gaps.look(await self._ends(), self._clock())
 
     def _take(self, stored: Stored) -> None:
+        inbox = stored.subject.split(".")[2]
+        if (gap := self.gaps.take(inbox, at_its_source(stored).sequence)) is not None:
+            log.error("journal_lacks", inbox=gap.inbox, first=gap.first, last=gap.last)
+            metrics.journal_lacks.add(gap.last - gap.first + 1, {names.INBOX: gap.inbox})
         self.fold.take(stored)
         self._last = stored
+
+    async def _ends(self) -> dict[str, int]:
+        """How far every inbox has come. Raises BusError."""
+        return {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES}
 
     async def _confirm(self) -> None:
         """A suspicion is judged when all that was said before it is read; see Watching. Raises BusError."""
         if self.fold.unasked:
-            last = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES}
-            self.fold.expect(last)
+            self.fold.expect(await self._ends())
         self.fold.settle(self._clock())
 
     # Acting
@@ -258,12 +286,17 @@ class Watcher:
             await self._publisher.send("planner", halted, tenant=tenant, task=task, cause=trip.id, index="halted")
             if not await self._charged(trip, tenant, task):
                 return
+        elif trip.detector == LATENCY:
+            log.warning("latency_target_missed", tenant=tenant, task=task, what=trip.what)
+            metrics.latency_missed.add(1, {names.FEATURE: str(trip.facts["feature"])})
         elif told_to_agents(trip) and not self.fold.watch.ended(trip.lineage):
             await self._warn(trip, tenant, task)
         if trip.detector == "deadlock" and (refused := deadlock_refusal.refusal(trip)) is not None:
             tenant, task, body = refused
             log.warning("wait_refused", tenant=tenant, task=task, step=body.step_id, reason=trip.what)
             await self._publisher.send("worker", body, tenant=tenant, task=task, cause=trip.id, index="refused")
+        if trip.detector.partition(".")[0] == models.FAMILY:
+            log.warning("model_changed", tenant=tenant, task=task, reason=trip.what)
         fact = Tripped(
             trip=trip.id,
             detector=trip.detector,
@@ -289,17 +322,18 @@ class Watcher:
             self._lost(str(error) or type(error).__name__)
             log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
             return False
-        charged = facts.charged(balance)
+        charged = facts.charged(balance, await measured(self._bus, tenant, task))
         await self._publisher.send("gateway", charged, tenant=tenant, task=task, cause=trip.id, index="charged")
         return True
 
     async def _warn(self, trip: Finding, tenant: str, task: str) -> None:
         """The agents of these steps hear of it in their next turn."""
+        receiver = "doors" if subjects.is_of_doors(task) else "worker"
         steps = dict.fromkeys(agent.partition("/")[0][: bounds.MAX_NAME_CHARS] for agent in trip.agents)
         for step in list(steps)[:MAX_WARNED]:
             warned = AgentWarned(trip=trip.id, step_id=step, what=trip.what[:2000], hint=trip.hint[:2000])
             index = f"warned/{step}"
-            await self._publisher.send("worker", warned, tenant=tenant, task=task, cause=trip.id, index=index)
+            await self._publisher.send(receiver, warned, tenant=tenant, task=task, cause=trip.id, index=index)
 
 
 def told_to_agents(trip: Finding) -> bool:

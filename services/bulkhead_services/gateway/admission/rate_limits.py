@@ -1,4 +1,4 @@
-"""Rate limits of submissions at this replica: one bucket per tenant and one per person.
+"""Rate limits at this replica: submissions, a bucket per tenant and one per person; bytes to store, by tenant.
 
 In: the submitter, the way (HTTP or bus), the time. Out: nothing, or the wait and its explanation. HTTP (429) and the
 bus (`TaskRejected`) share quotas and have separate buckets: a message counts at the time it was stored, so what
@@ -9,9 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead.token_buckets import Buckets, Rate
 from bulkhead_contracts.quota import Quota
-from bulkhead_services.gateway.admission.quotas import TenantQuotas
-from bulkhead_services.gateway.admission.token_buckets import Buckets, Rate
+
+Stored = Literal["request", "document"]
+MINUTES_PER_DAY = 24 * 60
+MESSAGE_BYTES = 1_024
+"""What a stored message takes beside its body, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,21 @@ class Spikes:
         if which < 0:
             return None
         return _too_fast(quota, max(1, math.ceil(wait_ms / 1_000)), of_person=which == 1)
+
+    def store(self, kind: Stored, tenant: str, size: int, now_unix_ms: int) -> TooFast | None:
+        """Count what a request will leave in the broker's store, or say why it must wait. The store is everybody's; a
+        replica that starts anew has counted nothing."""
+        of_day = getattr(self._quotas.of(tenant), f"{kind}_bytes_per_day")
+        rate = Rate(of_day / self._replicas / MINUTES_PER_DAY, of_day / self._replicas)
+        wait_ms, which = self._buckets.take([((kind, tenant), rate)], now_unix_ms, size + MESSAGE_BYTES)
+        if which < 0:
+            return None
+        wait_s = max(1, math.ceil(wait_ms / 1_000))
+        what = f"your tenant has sent as many bytes of {kind}s as its quota has for a day ({of_day})"
+        hint = (
+            f"send it again in {wait_s} s, with the same key; an operator can raise {kind}_bytes_per_day of the quota"
+        )
+        return TooFast(wait_s, of_day, what, hint)
 
     def _rate(self, per_minute: int, burst: int) -> Rate:
         return Rate(per_minute / self._replicas, max(1.0, burst / self._replicas))

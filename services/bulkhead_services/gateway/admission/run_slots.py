@@ -13,10 +13,10 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry.log import Log
+from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
-from bulkhead_services.gateway.admission.quotas import TenantQuotas
 from bulkhead_services.gateway.admission.run_queue import (
     Book,
     Key,

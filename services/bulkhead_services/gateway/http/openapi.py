@@ -9,8 +9,10 @@ from pydantic.json_schema import models_json_schema
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_services.gateway.http import approval_schemas as approvals
 from bulkhead_services.gateway.http import operator_schemas as operators
 from bulkhead_services.gateway.http import schemas
+from bulkhead_services.gateway.http.approval_schemas import STATES
 from bulkhead_services.gateway.http.openapi_parts import (
     CHANGE,
     EVENT,
@@ -115,6 +117,25 @@ _TASKS: Json = {
             description=EVENTS,
         )
     },
+    "/v1/tasks/{task_id}/citations": {
+        "get": operation(
+            "listCitations",
+            "List what the markers of a task's answer cite",
+            {"200": answer_of(schemas.CitationPage, "The citations")},
+            (401, 403, 404, 503),
+            _TASK,
+        )
+    },
+    "/v1/tasks/{task_id}/citations/{marker}": {
+        "get": operation(
+            "showCitation",
+            "Show the text behind a marker, from the version that was cited",
+            {"200": answer_of(schemas.CitationDocument, "The citation")},
+            (401, 403, 404, 503),
+            _TASK,
+            path("marker", "The 12 hexadecimal digits of [#...]"),
+        )
+    },
     "/v1/tasks/{task_id}/cancel": {
         "post": operation(
             "cancelTask",
@@ -201,6 +222,42 @@ _DOCUMENTS: Json = {
             (401, 403, 404, 422, 503),
             path("ingest_id", "The ingestion's id"),
         )
+    },
+}
+
+_APPROVAL = path("approval_id", "The approval's id")
+_APPROVALS: Json = {
+    "/v1/approvals": {
+        "get": operation(
+            "listApprovals",
+            "List calls that wait for a person's word, or did, the newest first",
+            {"200": answer_of(approvals.ApprovalPage, "The approvals")},
+            (*_READ, 422),
+            query("state", "How they stand", {"type": "string", "enum": list(STATES), "default": "waiting"}),
+            query("task", "Only calls of this task", {"type": "string"}),
+        )
+    },
+    "/v1/approvals/{approval_id}": {
+        "get": operation(
+            "showApproval",
+            "Show a call exactly as it is made if it is granted",
+            {"200": answer_of(approvals.ApprovalDocument, "The approval")},
+            (*_READ, 404),
+            _APPROVAL,
+        ),
+        "post": operation(
+            "decide",
+            "Grant or deny a call",
+            {
+                "200": answer_of(approvals.ApprovalDocument, "The approval with its end"),
+                "202": answer_of(approvals.ApprovalDocument, "The decision is on its way to the executor"),
+            },
+            (400, *_READ, 404, 409, 413, 422),
+            _APPROVAL,
+            description="For approvers and operators. The digest binds the decision to the call that was read. The "
+            "first decision counts; a tool may want another person than the one who asked for the task.",
+            body=body_of(approvals.DecisionSubmission),
+        ),
     },
 }
 
@@ -315,7 +372,7 @@ def openapi() -> Json:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": _TASKS | _DOCUMENTS | _OPERATORS | _PROBES,
+        "paths": _TASKS | _DOCUMENTS | _APPROVALS | _OPERATORS | _PROBES,
         "components": {
             "schemas": dict(sorted(definitions["$defs"].items())),
             "securitySchemes": {

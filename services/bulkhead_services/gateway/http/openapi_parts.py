@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
+from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
-from bulkhead_services.gateway.problems import MEDIA_TYPE, ProblemDetails
+from bulkhead_services.gateway.problems import ProblemDetails
 
 _TITLES = {
     400: "The Idempotency-Key header is missing, or the body is not JSON",

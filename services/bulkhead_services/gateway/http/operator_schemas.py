@@ -4,11 +4,11 @@ from typing import Annotated, get_args
 
 from pydantic import BeforeValidator, Field
 
+from bulkhead.tenant_quotas import PolicyDocument
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Alerted, Limit, LimitTarget, SpendBy, SpendRow, Spent, TargetLimit, TopUp
 from bulkhead_contracts.control import Breaker, BreakerScope, Halt, HaltScope
 from bulkhead_contracts.types import Contract, Count, Name, Reason, UnixMs
-from bulkhead_services.gateway.admission.quotas import PolicyDocument
 from bulkhead_services.gateway.http.schemas import STRICT
 
 MAX_LISTED = 1_000

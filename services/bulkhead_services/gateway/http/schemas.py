@@ -3,17 +3,22 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import Amount
+from bulkhead_contracts.budget import Charge
+from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Standing, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
-from bulkhead_contracts.task.v1 import Objective
-from bulkhead_contracts.tool import UncertainWrite
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Tag
+from bulkhead_contracts.task.v1 import Objective, Replan, replans
+from bulkhead_contracts.tool import CitedCall, UncertainWrite
+from bulkhead_contracts.types import Constraints, Contract, Count, Marker, Name, Reason, Sha256, Tag
+from bulkhead_services.gateway.admission.rules import unreadable
+from bulkhead_services.gateway.read_model.citations import Kind
+from bulkhead_services.gateway.read_model.task_view import Kind as TaskKind
 from bulkhead_services.gateway.read_model.task_view import Status, StepStatus
 
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
@@ -47,6 +52,7 @@ class PlanStepInput(PlanStep):
     )
 
     acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS, json_schema_extra=_no_default)] = ""
+    adopted: SkipJsonSchema[Literal[False]] = False  # Such plans come by doors alone.
 
     @model_validator(mode="after")
     def _accepted_by(self) -> Self:
@@ -86,6 +92,16 @@ class TaskSubmission(Contract):
     fork: ForkInput | None = None
     feature: Tag = ""
     workflow: Tag = ""
+    delivery: Delivery | None = None
+    route: Tag = ""
+    replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
+    constraints: Constraints = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if said := unreadable(self.objective):
+            raise PydanticCustomError("unreadable_objective", "{said}", {"said": said})
+        return self
 
 
 class CancelSubmission(Contract):
@@ -126,17 +142,21 @@ class StepDocument(Contract):
 
 
 class TaskSummary(Contract):
-    """One row of GET /v1/tasks. standing, complete: as in TaskDocument."""
+    """One row of GET /v1/tasks. standing, complete: as in TaskDocument. estimated_usd_micros: the part of the cost that
+    no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look."""
 
     task_id: str
+    kind: TaskKind = "planned"
     status: Status
     objective: str
     created_unix_ms: Count
     updated_unix_ms: Count
     person: str
     cost_usd_micros: Count
+    estimated_usd_micros: Count = 0
     standing: Standing | None = None
     complete: bool | None = None
+    failure_code: str = ""
 
 
 class TaskPage(Contract):
@@ -161,12 +181,14 @@ class QueueDocument(Contract):
 
 
 class PauseDocument(Contract):
-    """Why a task is paused, and what lets it go on. step_id: the paused step, "" for the plan."""
+    """Why a task is paused, and what lets it go on. step_id: the paused step, "" for the plan. until_unix_ms: it waits
+    for a person, until then, and its deadline stands still; 0 otherwise."""
 
     since_unix_ms: Count
     code: str
     reason: Reason
     step_id: str
+    until_unix_ms: Count = 0
 
 
 class TaskDocument(Contract):
@@ -179,9 +201,11 @@ class TaskDocument(Contract):
     its warnings (`result`.standing_reason, .completeness).
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
+    kind: `adopted` is the run of an outside agent.
     """
 
     task_id: str
+    kind: TaskKind = "planned"
     status: Status
     objective: str
     requester: RequesterClaim | None
@@ -200,14 +224,56 @@ class TaskDocument(Contract):
     answer: str | None
     usage: Usage
     spent_more: bool = False
-    charged: Amount | None = None
+    charged: Charge | None = None
     standing: Standing | None = None
     complete: bool | None = None
     queue: QueueDocument | None = None
     pause: PauseDocument | None = None
+    tools_left_out: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     uncertain_writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] | None = ()
     more_uncertain_writes: Count = 0
     events_url: str
+
+
+class CitationRow(Contract):
+    """One `[#marker]` of an answer: characters of a document, or a tool's or a step's result, or the objective.
+
+    source: the document's name, the tool or the step. sha256: of the cited content; document_sha256: of the cited
+    version of the document. step_id: the step that used it. `unknown`: no accepted result of the task names it.
+    """
+
+    marker: Marker
+    kind: Kind
+    source: str = ""
+    sha256: str = ""
+    document_sha256: Sha256 | None = None
+    start: Count | None = None
+    end: Count | None = None
+    step_id: str = ""
+
+
+class CitationPage(Contract):
+    """The citations of a task's answer, in its order; `more` are not listed."""
+
+    task_id: str
+    citations: Annotated[tuple[CitationRow, ...], Field(max_length=bounds.MAX_CITATIONS)]
+    more: Count = 0
+
+
+class CitationDocument(CitationRow):
+    """What stands behind a marker. text: null when it is `erased` (with its document) or `expired`; `cut` at a bound.
+
+    state: of a document's passage `current`, or `superseded`: another version (superseded_by) stands there now, and
+    text is what was cited. call: the call of a tool; null when another task made it (a fork's). Its arguments are shown
+    where the tenant's output policy delivers drafts.
+    """
+
+    state: Literal["current", "superseded", "kept", "erased", "expired"]
+    text: Annotated[str, Field(max_length=bounds.MAX_CITED_CHARS)] | None
+    cut: bool = False
+    superseded_by: Sha256 | None = None
+    call: CitedCall | None = None
+    note: str = ""
 
 
 class DocumentReceipt(Contract):

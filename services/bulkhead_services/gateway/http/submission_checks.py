@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from bulkhead.runtime.errors import HandBack
+from bulkhead.tenant_quotas import PolicyDocument, TenantQuotas
 from bulkhead.validation_errors import meant
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.backpressure import Backlog
-from bulkhead_services.gateway.admission.quotas import PolicyDocument, TenantQuotas
 from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_queue import queued
 from bulkhead_services.gateway.admission.run_slots import Admission
@@ -27,7 +27,7 @@ class Door:
     def __init__(
         self, quotas: TenantQuotas, spikes: Spikes, admission: Admission, backlog: Backlog, clock: Callable[[], int]
     ) -> None:
-        self._quotas, self._spikes, self._admission = quotas, spikes, admission
+        self._quotas, self.spikes, self._admission = quotas, spikes, admission
         self._backlog, self._clock = backlog, clock
 
     def policy(self, tenant: str) -> PolicyDocument | None:
@@ -37,7 +37,7 @@ class Door:
     async def check(self, claim: RequesterClaim) -> None:
         """Count one submission; waits briefly while the tenant's last ones are not handled. Raises Problem (429)."""
         await self._backlog.room(claim.tenant)
-        fast = self._spikes.take("http", claim.tenant, claim.person, self._clock())
+        fast = self.spikes.take("http", claim.tenant, claim.person, self._clock())
         if fast is not None:
             title = "Too many tasks at once"
             raise too_many(

@@ -30,14 +30,17 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
     view, who, whole = feed.view, requester(feed, policies), whole_cost(feed.view)
     return TaskSummary(
         task_id=feed.task,
+        kind=view.kind,
         status=view.status,
         objective=summarise(view.request.objective) if view.request else "",
         created_unix_ms=view.created_unix_ms,
         updated_unix_ms=view.updated_unix_ms,
         person=who.person if who else "",
         cost_usd_micros=(whole or view.usage).cost_usd_micros,
+        estimated_usd_micros=(whole or view.usage).estimated_usd_micros,
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
+        failure_code=view.failure.code if view.failure else "",
     )
 
 
@@ -62,6 +65,7 @@ async def document(
     until = view.updated_unix_ms
     return TaskDocument(
         task_id=feed.task,
+        kind=view.kind,
         status=view.status,
         objective=request.objective if request else "",
         requester=requester(feed, policies),
@@ -85,6 +89,7 @@ async def document(
         complete=view.result.completeness.complete if view.result else None,
         queue=queue,
         pause=_pause(view),
+        tools_left_out=view.left_out,
         uncertain_writes=doubtful.writes if doubtful is not None else None,
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         events_url=f"/v1/tasks/{feed.task}/events",
@@ -94,6 +99,5 @@ async def document(
 def _pause(view: View) -> PauseDocument | None:
     if view.pause is None:
         return None
-    return PauseDocument(
-        since_unix_ms=view.paused_unix_ms, code=view.pause.code, reason=view.pause.reason, step_id=view.pause.step_id
-    )
+    said = view.pause.model_dump(include={"code", "reason", "step_id", "until_unix_ms"})
+    return PauseDocument(since_unix_ms=view.paused_unix_ms, **said)

@@ -65,7 +65,7 @@ def checked_name(name: str) -> str:
 
 
 def _media_type(name: str, said: str) -> str:
-    if said not in UNSAID and len(said) <= bounds.MAX_NAME_CHARS:
+    if said not in UNSAID and len(said) <= bounds.MAX_MEDIA_TYPE_CHARS:
         return said
     suffix = "." + name.rpartition(".")[2].lower()
     return BY_SUFFIX.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -17,6 +17,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
 from bulkhead_contracts.budget import Alerted
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import ContentRef
@@ -144,6 +145,8 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
         name = RESUMED
     # Labels can be many; the whole result is at GET /v1/tasks/{id}.
     data |= body.model_dump(mode="json", exclude={"result": {"provenance"}})
+    if after.delivery != "draft":
+        data = _without_words(data)
     if isinstance(body, TaskEnded) and after.failure is not None:
         data["failure"] = after.failure.model_dump(mode="json")
     result = body.result if isinstance(body, StepEnded | TaskEnded) else None
@@ -154,6 +157,15 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
     if isinstance(body, StepStarted):
         return Fact(message.sequence, name, data, body.step_id, body.attempt, part=part)
     return Fact(message.sequence, name, data, content=content, last=isinstance(body, TaskEnded), part=part)
+
+
+def _without_words(data: dict[str, object]) -> dict[str, object]:
+    """Without what a model has written into a plan: no checker has read that."""
+    cut: dict[str, object] = {"title": "", "instruction": "", "acceptance": ""}
+    plan = data.get("plan")
+    if isinstance(plan, dict):
+        data = {**data, "plan": {**plan, "notes": [], "steps": [{**step, **cut} for step in plan["steps"]]}}
+    return {name: [] if name == "notes" else "" if name == "title" else value for name, value in data.items()}
 
 
 NAMES: dict[type, str] = {
@@ -167,6 +179,8 @@ NAMES: dict[type, str] = {
     TaskEnded: "task.ended",
     TaskPaused: "task.paused",
     Alerted: "budget.alerted",
+    ApprovalRequested: "approval.requested",
+    ApprovalEnded: "approval.ended",
 }
 TEXT = "text"
 RESUMED = "task.resumed"
@@ -184,13 +198,23 @@ class LiveText:
     text: str = ""
     epoch: int = 0
     old_calls: tuple[str, ...] = ()
+    verified: bool = False
+    """Every piece of it is."""
 
 
 MAX_OLD_CALLS = 64
 
 
 def hear(
-    known: LiveText | None, call_id: str, attempt: int, offset: int, text: str, *, epoch: int, max_chars: int
+    known: LiveText | None,
+    call_id: str,
+    attempt: int,
+    offset: int,
+    text: str,
+    *,
+    epoch: int,
+    max_chars: int,
+    verified: bool = False,
 ) -> LiveText | None:
     """The live text after a delta; `known` itself, grown or not. `epoch` is a fresh number, used for a rewrite.
 
@@ -198,23 +222,25 @@ def hear(
     contradicts what was heard, starts the text again.
     """
     if known is None:
-        return LiveText(call_id, attempt, text[:max_chars], epoch) if offset == 0 else None
+        return LiveText(call_id, attempt, text[:max_chars], epoch, verified=verified) if offset == 0 else None
     if call_id in known.old_calls:
         return known
     if call_id != known.call_id:
         if offset != 0:
             return known
         old = (*known.old_calls, known.call_id)[-MAX_OLD_CALLS:]
-        return LiveText(call_id, attempt, text[:max_chars], epoch, old)
+        return LiveText(call_id, attempt, text[:max_chars], epoch, old, verified)
     have = len(known.text)
     if offset > have:
         return known
+    known.verified = known.verified and verified
     if offset == have:
         known.text += text[: max(0, max_chars - have)]
         return known
     if known.text[offset : offset + len(text)] == text:
         return known  # A repeat.
-    return LiveText(call_id, attempt, (known.text[:offset] + text)[:max_chars], epoch, known.old_calls)
+    whole = (known.text[:offset] + text)[:max_chars]
+    return LiveText(call_id, attempt, whole, epoch, known.old_calls, known.verified)
 
 
 def owed_live(sent: Sent, live: LiveText) -> tuple[int, str, bool] | None:

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pydantic import ValidationError
-
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Live, Stored
 from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.edge.live_text import text_delta
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry.log import Log
@@ -26,6 +25,7 @@ from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.task import StepEnded, TaskRequested, facts
 from bulkhead_contracts.tool import WritesReplied
+from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.read_model.events import Fact, LiveText, Position, fact_of, hear
 from bulkhead_services.gateway.read_model.task_view import ENDED, View, fold
 
@@ -81,6 +81,19 @@ class Feed:
         async with self._reading:
             if not at_least or self.sequence < at_least:
                 await self._read_on()
+
+    async def bodies(self, most: int) -> list[Body]:
+        """What the task's first messages tell, at most so many messages. Raises BusError."""
+        found: list[Body] = []
+        after = read = 0
+        while read < most:
+            batch = await self._bus.read(INBOX, self._filter, after=after, limit=min(READ_BATCH, most - read))
+            if not batch:
+                break
+            after, read = batch[-1].sequence, read + len(batch)
+            for message in filter(None, map(_received, batch)):
+                found += facts(message.body)
+        return found
 
     async def look_again(self) -> None:
         """Read on, and from the beginning when what this feed stands on was purged. Raises BusError."""
@@ -155,7 +168,7 @@ class Feed:
         if known is None and len(self.live) >= MAX_LIVE_STEPS:
             return
         place, most = (delta.call_id, delta.attempt, delta.offset), bounds.MAX_ANSWER_CHARS
-        heard = hear(known, *place, delta.text, epoch=epoch, max_chars=most)
+        heard = hear(known, *place, delta.text, epoch=epoch, max_chars=most, verified=delta.verified)
         if heard is not None:
             self.live[delta.step_id] = heard
             self.notify()
@@ -292,17 +305,10 @@ class Feeds:
 
     def hear(self, live: Live) -> None:
         """A text delta from `live.model_gateway.<tenant>.<task>`."""
-        parts = live.subject.split(".")
-        if len(parts) != 4:
-            return
-        try:
-            delta = TextDelta.model_validate_json(live.body)
-        except ValidationError:
-            log.warning("bad_delta", subject=live.subject)
-            return
-        key = (parts[2], parts[3])
-        self.feed(*key).hear(delta, next(self._epochs))
-        self._with_live[key] = None
+        if (heard := text_delta(live)) is not None:
+            tenant, task, delta = heard
+            self.feed(tenant, task).hear(delta, next(self._epochs))
+            self._with_live[tenant, task] = None
 
     def _silent(self, key: tuple[str, str], _: None) -> None:
         if key in self._feeds:

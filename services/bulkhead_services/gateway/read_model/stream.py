@@ -83,6 +83,8 @@ async def content_text(fact: Fact, feed: Feed, blobs: Blobs) -> str | None:
 def _live_events(feed: Feed, position: Position) -> list[Event]:
     events = []
     for step_id, live in list(feed.live.items()):
+        if feed.view.delivery == "held" or (feed.view.delivery == "verified" and not live.verified):
+            continue
         key = step_key(step_id)
         sent = position.open.get(key, Sent())
         owed = owed_live(sent, live)

@@ -43,7 +43,7 @@ class Listing:
         if index is None:
             index = self._tenants[tenant] = _Index()
         async with index.lock:
-            for sender in ("gateway", *publishers):
+            for sender in ("gateway", subjects.DOORS, *publishers):
                 await self._read_on(index, sender, tenant)
                 await self._forget_purged(index, sender, tenant)
             newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)

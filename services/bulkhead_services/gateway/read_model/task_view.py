@@ -18,8 +18,11 @@ from typing import Literal, Protocol
 
 from bulkhead.pause_status import failed
 from bulkhead.runtime.edge.protocol import Received
-from bulkhead_contracts.budget import Amount, TaskCharged
+from bulkhead_contracts import subjects
+from bulkhead_contracts.approval import DecideRequested
+from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
@@ -44,8 +47,10 @@ Status = Literal[
 StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 
-OWN_IDS = "lease-"
-"""How ids of the mesh's own folds begin (contracts/bulkhead_contracts/lease: book)."""
+Kind = Literal["planned", "adopted"]
+KNOWS_CALLERS = frozenset({"gateway", subjects.DOORS})
+"""Services that callers show their keys and tokens to: their word about who asks counts."""
+MAY_APPROVE = frozenset({"approver", "operator"})
 MAY_SUBMIT = frozenset({"submitter", "operator"})
 MAY_READ = frozenset({"submitter", "operator", "auditor", "approver"})
 
@@ -85,6 +90,10 @@ class View:
     created_unix_ms: int = 0
     updated_unix_ms: int = 0
     deadline_unix_ms: int = 0
+    delivery: Delivery = "held"
+    """What of the task's text may be shown, and when; nothing before the planner has said so."""
+    left_out: tuple[str, ...] = ()
+    """Tools that change something, and that the request did not name."""
     queued: TaskQueued | None = None
     queued_unix_ms: int = 0
     pause: TaskPaused | None = None
@@ -99,6 +108,12 @@ class View:
     charged: TaskCharged | None = None
     ingested: DocumentIngested | None = None
     deleted: DocumentDeleted | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether the mesh carries it out, or an outside agent does."""
+        plan = self.request.plan if self.request is not None else None
+        return "adopted" if plan is not None and any(step.adopted for step in plan.steps) else "planned"
 
 
 def fold(view: View, message: Received) -> View:
@@ -136,10 +151,10 @@ def _fold(view: View, message: Received) -> View:
         case TaskReleased() if view.status == "queued":
             return replace(view, status="requested")
         case TaskAccepted():
-            return replace(view, status="running", deadline_unix_ms=body.deadline_unix_ms)
+            told = {"deadline_unix_ms": body.deadline_unix_ms, "delivery": body.delivery, "left_out": body.left_out}
+            return replace(view, status="running", **told)  # type: ignore[arg-type]
         case TaskPaused():
-            pause = body if body.active else None
-            return replace(view, status="running", pause=pause, paused_unix_ms=message.time_unix_ms if pause else 0)
+            return _paused(view, message, body)
         case PlanRejected():
             return replace(view, status="running", plans_rejected=view.plans_rejected + 1)
         case PlanAdopted():
@@ -158,8 +173,15 @@ def _fold(view: View, message: Received) -> View:
             return view
 
 
+def _paused(view: View, message: Received, body: TaskPaused) -> View:
+    view = replace(view, status="running", deadline_unix_ms=body.deadline_unix_ms or view.deadline_unix_ms)
+    if not body.active:
+        return replace(view, pause=None, paused_unix_ms=0)
+    return replace(view, pause=body, paused_unix_ms=view.paused_unix_ms or message.time_unix_ms)
+
+
 def _requested(view: View, message: Received, body: TaskRequested) -> View:
-    if view.request is not None:
+    if view.request is not None or not subjects.may_open(message.sender, message.task):
         return view  # The first request of a task is the one; a second is ignored.
     return replace(
         view,
@@ -167,7 +189,7 @@ def _requested(view: View, message: Received, body: TaskRequested) -> View:
         request=body,
         request_id=message.envelope.id,
         request_sequence=message.sequence,
-        requester=body.requester if message.sender == "gateway" else None,
+        requester=body.requester if message.sender in KNOWS_CALLERS else None,
         created_unix_ms=message.time_unix_ms,
     )
 
@@ -183,13 +205,18 @@ def _adopted(view: View, body: PlanAdopted) -> View:
     steps: dict[str, StepView] = {}
     for step in body.plan.steps:
         known = view.steps.get(step.id, StepView(step.id))
-        steps[step.id] = replace(known, title=step.title, plan_version=body.plan.version)
+        steps[step.id] = replace(known, title=_title(view, step.title), plan_version=body.plan.version)
     return replace(view, status="running", plan_version=body.plan.version, steps=steps)
+
+
+def _title(view: View, title: str) -> str:
+    """A step's title as it may be shown: a model's words like any other."""
+    return title if view.delivery == "draft" else ""
 
 
 def _step_started(view: View, message: Received, body: StepStarted) -> View:
     known = view.steps.get(body.step_id, StepView(body.step_id))
-    title, since = body.title or known.title, known.started_unix_ms or message.time_unix_ms
+    title, since = _title(view, body.title) or known.title, known.started_unix_ms or message.time_unix_ms
     started = replace(known, title=title, status="running", attempts=known.attempts + 1, plan_version=body.plan_version)
     started = replace(started, started_unix_ms=since, ended_unix_ms=0)
     return replace(view, status="running", steps={**view.steps, body.step_id: started})
@@ -223,7 +250,7 @@ def _charged(view: View, body: TaskCharged) -> View:
     return replace(view, charged=body)
 
 
-def whole_cost(view: View) -> Amount | None:
+def whole_cost(view: View) -> Charge | None:
     """What a task that was ended early has cost, when every call of it has settled."""
     if view.ended is None or view.charged is None or view.charged.held != Amount():
         return None
@@ -254,12 +281,12 @@ class Refusal:
 
 
 def requester_of(message: Received, policies: Mapping[str, Policy]) -> RequesterClaim | Refusal:
-    """Who asks: for the gateway's own record what it wrote, for a publisher what the policy says of its key.
+    """Who asks: what gateway or doors wrote in a record of theirs; for a publisher what the policy says of its key.
 
     The body of an outside message is never asked: only the sender in the subject is enforced by the broker.
     """
-    if message.sender == "gateway":
-        claim = message.body.requester if isinstance(message.body, TaskRequested) else None
+    if message.sender in KNOWS_CALLERS:
+        claim = message.body.requester if isinstance(message.body, TaskRequested | DecideRequested) else None
         if claim is None or claim.tenant != message.tenant:
             what = "the recorded request names no requester of this tenant"
             return Refusal("no_requester", what, "submit the task again through POST /v1/tasks")
@@ -271,10 +298,6 @@ def requester_of(message: Received, policies: Mapping[str, Policy]) -> Requester
     if policy.tenant != message.tenant:
         what = f"{message.sender} may not act for tenant {message.tenant}"
         return Refusal("foreign_tenant", what, f"publish under tenant {policy.tenant}")
-    if message.task.startswith(OWN_IDS):
-        # A program chooses its task ids; one that names a fold of the mesh's own would lie in that fold's way.
-        what = f"task ids that begin with {OWN_IDS} are the mesh's own"
-        return Refusal("reserved_id", what, "publish it under another task id")
     return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
 
 
@@ -289,22 +312,28 @@ def never_begun(one: Dropped, now_unix_ms: int) -> TaskEnded:
     return TaskEnded(status="failed", failure=failure, ended_unix_ms=now_unix_ms)
 
 
-def task_id(tenant: str, person: str, idempotency_key: str) -> str:
-    """The same key of the same person is the same task: 't' and 25 base32 characters."""
-    return "t" + _hash25("task", tenant, person, idempotency_key)
+class Ids:
+    """Ids of what people ask for. They are keyed, so that nobody else can compute, and occupy, an id to come.
 
+    key: of the gateway alone, the same in all of its replicas.
+    """
 
-def deletion_id(tenant: str, name: str, key: str) -> str:
-    """'x' and 25 base32 characters."""
-    return "x" + _hash25("delete", tenant, name, key)
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"bulkhead-ids").digest()
 
+    def task(self, tenant: str, person: str, idempotency_key: str) -> str:
+        """The same key of the same person is the same task: 't' and 25 base32 characters."""
+        return "t" + self._mac25("task", tenant, person, idempotency_key)
 
-def ingest_id(tenant: str, name: str, sha256: str, key: str = "") -> str:
-    """The same content under the same name is the same ingestion: 'd' and 25 base32 characters."""
-    return "d" + _hash25("ingest", tenant, name, sha256, key)
+    def deletion(self, tenant: str, name: str, key: str) -> str:
+        """'x' and 25 base32 characters."""
+        return "x" + self._mac25("delete", tenant, name, key)
 
+    def ingestion(self, tenant: str, name: str, sha256: str, key: str = "") -> str:
+        """The same content under the same name is the same ingestion: 'd' and 25 base32 characters."""
+        return "d" + self._mac25("ingest", tenant, name, sha256, key)
 
-def _hash25(*parts: str) -> str:
-    joined = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-    digest = hashlib.blake2b(joined, digest_size=16, person=b"bulkhead-id").digest()
-    return base64.b32encode(digest).decode().lower()[:25]
+    def _mac25(self, *parts: str) -> str:
+        joined = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+        digest = hashlib.blake2b(joined, digest_size=16, key=self._key, person=b"bulkhead-id").digest()
+        return base64.b32encode(digest).decode().lower()[:25]

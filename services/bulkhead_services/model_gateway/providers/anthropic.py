@@ -1,10 +1,12 @@
 """Anthropic's messages. Thinking, and tools that the provider runs itself, are no part of an answer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, read_object, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.narrowing import choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
 
 PATH = "messages"
@@ -21,6 +23,7 @@ REFUSED = frozenset(
 """Keywords of a schema that the API answers with 400."""
 NAMED = ("properties", "$defs")
 """Keywords whose keys are names and no keywords."""
+_NAMES = {"stop": "stop_sequences"}
 _REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -34,7 +37,8 @@ def request(chat: Chat) -> Outgoing:
     """One message, streamed. The system's words and the turns of a call with tools are marked for the cache."""
     system = ""
     messages: list[dict[str, Any]] = []
-    for message in chat.payload["messages"]:
+    repeated: dict[str, Any] = {}
+    for index, message in enumerate(chat.payload["messages"]):
         if message["role"] == "system":
             system = message["content"]
             continue
@@ -44,23 +48,36 @@ def request(chat: Chat) -> Outgoing:
             messages[-1]["content"] += blocks
         else:
             messages.append({"role": role, "content": blocks})
-    if messages and chat.payload.get("tools"):
+        if not chat.stable_messages or index < chat.stable_messages:
+            repeated = blocks[-1]
+    if chat.payload.get("tools"):
         # Another turn follows, most likely; a call without tools is alone, and cache writes cost a quarter more.
-        messages[-1]["content"][-1] |= CACHED
+        repeated |= CACHED
     payload: dict[str, Any] = {
         "model": chat.model,
         "max_tokens": chat.output_tokens,
-        "system": [{"type": "text", "text": system, **CACHED}],
+        **({"system": [{"type": "text", "text": system, **CACHED}]} if system else {}),
         "messages": messages,
         "stream": True,
     }
     if tools := chat.payload.get("tools"):
         payload["tools"] = [_tool(tool["function"]) for tool in tools]
+    if choice := _choice(chat.payload):
+        payload["tool_choice"] = choice
     if form := chat.payload.get("response_format"):
         payload["output_config"] = {"format": {"type": "json_schema", "schema": _taken(form["json_schema"]["schema"])}}
-    if chat.temperature is not None:
-        payload["temperature"] = chat.temperature
+    payload |= {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
     return Outgoing(PATH, encode(payload), writes_cache=True)
+
+
+def _choice(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Which tools must be called; {} where nothing is said."""
+    kind, name = choice_of(payload)
+    alone = {} if kind == "none" or payload.get("parallel_tool_calls", True) else {"disable_parallel_tool_use": True}
+    if kind == "named":
+        return {"type": "tool", "name": name, **alone}
+    kind = {"none": "none", "required": "any"}.get(kind, "auto" if alone and payload.get("tools") else "")
+    return {"type": kind, **alone} if kind else {}
 
 
 def _taken(schema: Any) -> Any:
@@ -99,8 +116,8 @@ def _blocks(message: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
 class MessagesAssembly(Assembly):
     """One answer out of a message or out of its events."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, outgoing: Outgoing | None = None) -> None:
+        super().__init__(outgoing)
         self._counts: dict[str, Any] = {}
         self._empty_calls: dict[int, bool] = {}
 
@@ -128,7 +145,8 @@ class MessagesAssembly(Assembly):
                 if self._empty_calls.get(place):
                     self._call(place, None, "", {})
             case "message_delta":
-                self._common({**mapping(found.get("delta")), "usage": found.get("usage")})
+                usage = mapping(found.get("usage"))
+                self._common({**mapping(found.get("delta")), "usage": usage}, whole=bool(usage))
             case "message_stop":
                 self.over = True
             case _:
@@ -152,6 +170,10 @@ class MessagesAssembly(Assembly):
         self.cache_write_tokens = count(self._counts.get("cache_creation_input_tokens")) or 0
         if reason := short(message.get("stop_reason")):
             self._finish = _REASONS.get(reason, reason)
+        if reason == "refusal":
+            # What was said until then is to be thrown away, the vendor says.
+            details = mapping(message.get("stop_details"))
+            self._refuse(plain(details.get("explanation")) or plain(details.get("category")) or "it gives no reason")
 
 
 def _usage(found: dict[str, Any]) -> Usage | None:

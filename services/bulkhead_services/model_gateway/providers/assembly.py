@@ -14,10 +14,14 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.providers import errors
-from bulkhead_services.model_gateway.providers.fields import SURROGATE, clean, read_object, short
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, Finish
+from bulkhead_services.model_gateway.providers.fields import SURROGATE, clean, generated_bytes, read_object, short
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, Finish, Outgoing
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ENDS = ("stop", "tool_calls", "length")
+"""Ends of an answer that nobody cut short but its length."""
+FILTERED, MALFORMED = "filtered", "malformed"
+"""How a wire form names other ends: `filtered: SAFETY` was withheld, `malformed: X` was no call that can be read."""
 
 
 @dataclass(slots=True)
@@ -27,6 +31,11 @@ class _Call:
     arguments: list[str] = field(default_factory=list)
     size: int = 0
     cut: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether its arguments are whole already."""
+        return read_object("".join(self.arguments)) is not None
 
     def add(self, piece: str) -> None:
         room = bounds.MAX_ARGUMENTS_BYTES - self.size
@@ -40,14 +49,18 @@ class Assembly(ABC):
     """Puts one answer together from a stream's events or from a whole body; readable at any moment.
 
     `fault` is set by what cannot be an answer, `over` when nothing more is wanted (end, or over the bound).
+    outgoing: the request that is answered; the ids of its calls are not given again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, outgoing: Outgoing | None = None) -> None:
+        self._outgoing = outgoing or Outgoing("", b"")
         self.fault: Fault | None = None
         self.over = False
         self.usage: Usage | None = None
         self.cache_write_tokens = 0
         self.text_bytes = 0
+        self._unheard_bytes = 0
+        """Of what was generated, the part that is no text: arguments of tools, reasoning."""
         self._pieces: list[str] = []
         self._calls: dict[int, _Call] = {}
         self._dropped_calls: set[int] = set()
@@ -56,6 +69,8 @@ class Assembly(ABC):
         self._fingerprint = ""
         self._held = ""
         self._overlong = False
+        self._refusal = ""
+        self._not_text: set[str] = set()
 
     # A wire form's part
 
@@ -74,19 +89,43 @@ class Assembly(ABC):
         """The text so far."""
         return "".join(self._pieces)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the model has said anything: text, or a tool call."""
+        return bool(self._pieces or self._calls)
+
+    @property
+    def generated_bytes(self) -> int:
+        """Size of all that the model wrote so far, also of what is no text."""
+        return self.text_bytes + self._unheard_bytes
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer came to its end, even if something was still to follow it."""
+        return bool(self._finish) and self.fault is None
+
     def event(self, data: str) -> str:
         """Take the data of one event of a stream; returns the text that it adds."""
-        if data.strip() == "[DONE]":
+        if data.strip() in ("", "[DONE]"):
+            self.over = self.over or bool(data.strip())
+            return ""
+        if self._finish and read_object(data) is None:
+            # The answer is whole: what breaks behind its end takes nothing away from it.
             self.over = True
             return ""
-        found = self._parse(data, "an event of the stream")
-        return "" if found is None else self._event(found)
+        found, before = self._parse(data, "an event of the stream"), self.text_bytes
+        said = "" if found is None else self._event(found)
+        if self.text_bytes == before:
+            self._unheard_bytes += self._size(found, len(data))
+        return said
 
     def whole(self, body: bytes) -> str:
         """Take a body that is not a stream; returns its text."""
         found = self._parse(body.decode("utf-8", "replace"), "the body")
         self.over = True
-        return "" if found is None else self._whole(found)
+        said = "" if found is None else self._whole(found)
+        self._unheard_bytes = max(0, self._size(found, len(body)) - self.text_bytes)
+        return said
 
     def result(self) -> Answer | Fault:
         """The answer; or why this is none, first of all because it never came to its end."""
@@ -95,8 +134,14 @@ class Assembly(ABC):
         if not self._finish and not self._overlong:
             what = f"the provider stopped after {self.text_bytes} bytes of text without a finish reason"
             return Fault("truncated_stream", what, retryable=True, outage=True)
+        if self._refusal:
+            return errors.refused(self._refusal)
         omissions = [*self._text_omissions()]
+        told = len(omissions)
         calls = self._tool_calls(omissions)
+        cut = "; ".join(f"{one.what}: {one.detail}" for one in omissions[told:])
+        if not calls and not self.text.strip() and self._finish not in _ENDS:
+            return self._nothing()
         finish: Finish = "stop" if self._finish == "stop" else ""
         if self._finish == "length" or self._overlong:
             finish = "length"
@@ -111,7 +156,37 @@ class Assembly(ABC):
             self._fingerprint,
             tuple(omissions),
             self.cache_write_tokens,
+            cut_calls=cut,
         )
+
+    def part(self, size_bytes: int) -> None:
+        """So much of a body that is not a stream has come: what it holds is not known yet."""
+        self._unheard_bytes = size_bytes
+
+    def _size(self, found: dict[str, Any] | None, size_bytes: int) -> int:
+        """What the model wrote of an event or a body of this size; all of one that cannot be read, none of an error."""
+        if found is not None:
+            return generated_bytes(found)
+        return size_bytes if self.fault is not None and self.fault.code == "malformed_json" else 0
+
+    def _nothing(self) -> Fault:
+        """The fault of an answer that holds nothing, by the end that the provider gave it."""
+        kind, _, reason = self._finish.partition(": ")
+        if kind == FILTERED:
+            return errors.filtered(short(reason))
+        if kind == MALFORMED:
+            what = f"the model's call of a tool cannot be read ({short(reason)})"
+            return Fault("malformed_arguments", what, "use a model that calls tools well", retryable=True)
+        what = f"the provider ended it with {short(self._finish)} and without an answer"
+        return Fault("error_body", what, retryable=True, outage=True)
+
+    def _refuse(self, said: str) -> None:
+        """Take a piece of a refusal: it is what the model says in an answer's place, and no answer."""
+        self._refusal = clean(self._refusal + said)[: bounds.MAX_PROVIDER_ERROR_CHARS]
+
+    def _leave_out(self, kind: str) -> None:
+        """Note something in the answer that is no text, and so is no part of it."""
+        self._not_text.add(short(kind))
 
     def _no_answer(self, what: str) -> str:
         if self.fault is None:
@@ -156,7 +231,8 @@ class Assembly(ABC):
             return
         call = self._calls.setdefault(index, _Call())
         call.id = call.id or short(call_id)
-        call.name = (call.name + clean(name))[: bounds.MAX_NAME_CHARS]
+        if name != call.name:  # Some servers tell the whole name with every piece.
+            call.name = (call.name + clean(name))[: bounds.MAX_NAME_CHARS]
         if isinstance(arguments, dict):
             call.add(json.dumps(arguments))
         elif isinstance(arguments, str):
@@ -164,12 +240,14 @@ class Assembly(ABC):
 
     def _tool_calls(self, omissions: list[Omission]) -> tuple[ToolCall, ...]:
         made: list[ToolCall] = []
-        taken: set[str] = set()
+        taken = set(self._outgoing.call_ids)
         for index, (_, call) in enumerate(sorted(self._calls.items())):
             call_id = call.id
             if not _TOKEN.fullmatch(call_id) or call_id in taken:
-                # An id that cannot stand on the bus gets one made of its place and itself.
-                digest = hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=4).hexdigest()
+                # Vendors refuse an id that stands twice in a conversation. One that is missing, that cannot stand on
+                # the bus or that was given before gets one of the request (no two turns have the same) and its place.
+                seed = call_id.encode("utf-8", "replace") + self._outgoing.body
+                digest = hashlib.blake2b(seed, digest_size=8).hexdigest()
                 call_id = f"call_{index}_{digest}"
             taken.add(call_id)
             if call.cut:
@@ -184,12 +262,14 @@ class Assembly(ABC):
         return tuple(made)
 
     def _text_omissions(self) -> list[Omission]:
+        detail = "only text is taken from an answer"
+        found = [Omission(reason="truncated", what=kind, detail=detail) for kind in sorted(self._not_text)[:8]]
         if self._overlong:
             detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes; the stream was cut there"
         elif self._finish == "length":
             detail = "the model reached its output limit (finish reason length)"
-        elif self._finish not in ("stop", "tool_calls"):
+        elif self._finish not in _ENDS:
             detail = f"the provider ended it with {short(self._finish)}"
         else:
-            return []
-        return [Omission(reason="truncated", what="the model's answer", detail=detail)]
+            return found
+        return [*found, Omission(reason="truncated", what="the model's answer", detail=detail)]

@@ -5,34 +5,48 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from bulkhead_contracts import bounds
-from bulkhead_services.model_gateway.providers.fields import mapping, plain, read_object, rows, short
+from bulkhead_services.model_gateway.providers.fields import clean, mapping, plain, read_object, rows, short
 from bulkhead_services.model_gateway.providers.port import Fault
 
 _OVERFLOW = re.compile(
-    r"context.{0,3}length|context window|maximum context|(?:prompt|input) is too long|too many (?:input )?tokens"
-    r"|token count.{0,40}exceeds",
+    r"context.{0,3}length|context window|context limit|context size|maximum context|too many (?:input )?tokens"
+    r"|(?:prompt|input|request) is too (?:long|large)|token count.{0,40}exceeds|reduce the length of the",
     re.I,
+)
+_FILTERED = re.compile(
+    r"content.?filter|content management policy|flagged as potentially violating|content.?policy.?violation", re.I
 )
 _NO_CREDIT = re.compile(r"credit balance is too low|insufficient_quota", re.I)
 _BAD_KEY = re.compile(r"api key not valid|invalid api key|incorrect api key", re.I)
+FILTERS = frozenset({"content_filter", "invalid_prompt", "bio_policy", "misalignment_policy_violation"})
+"""Names of errors by which a provider withholds an answer for what stands in the prompt or in the answer."""
+_OVERFLOWS = frozenset({"context_length_exceeded", "exceed_context_size_error", "request_too_large"})
+_CREDITS = frozenset({"insufficient_quota", "billing_error"})
+_KEYS = frozenset(
+    {"authentication_error", "permission_error", "invalid_api_key", "unauthenticated", "permission_denied"}
+)
+_RATES = frozenset({"rate_limit_error", "rate_limit_exceeded", "resource_exhausted", "429"})
+_REQUESTS = frozenset({"invalid_request_error", "invalid_argument", "data_residency_mismatch", "not_found_error"})
 
 
-def of_status(status: int, headers: Mapping[str, str], body: bytes, key_variable: str = "OPENAI_API_KEY") -> Fault:
+def of_status(status: int, headers: Mapping[str, str], body: bytes, key: str = "its key") -> Fault:
     """Fault for an HTTP error status; nothing was generated, so nothing is owed.
 
-    key_variable: the setting that holds the key of this provider.
+    key: the setting that holds the key of this provider.
     """
     found = read_object(body)
     error = found.get("error") if found else None
-    code, said = _text(error if error else found)
+    names, said = _text(error if error else found)
     said = said or f"status {status}"
     wait = retry_after_s(headers, error)
-    if status in (400, 413) and (code == "context_length_exceeded" or _OVERFLOW.search(said)):
+    if status in (400, 413, 422, 500) and (status == 413 or names & _OVERFLOWS or _OVERFLOW.search(said)):
         return _overflow(said)
+    if status in (400, 403, 422) and (names & FILTERS or _FILTERED.search(said)):
+        return filtered(said, consumed=False)
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(said)):
-        hint = f"check {key_variable} and what it may use"
+        hint = f"check {key} and what it may use"
         return Fault("provider_error", f"the provider refused the key ({status}): {said}", hint, False, True, False)
-    if status == 402 or code == "insufficient_quota" or (status in (400, 429) and _NO_CREDIT.search(said)):
+    if status == 402 or names & _CREDITS or (status in (400, 429) and _NO_CREDIT.search(said)):
         hint = "the account has no credit left: top it up"
         return Fault("rate_limited", said, hint, False, True, False, retry_after_s=wait)
     if status == 429:
@@ -43,16 +57,44 @@ def of_status(status: int, headers: Mapping[str, str], body: bytes, key_variable
     if status == 404:
         hint = "check the model's name and the provider's base URL"
         return Fault("unknown_model", said, hint, False, True, False)
+    if 300 <= status < 400:
+        where = short(headers.get("location", "")) or "an address that it does not tell"
+        hint = "redirects are not followed, since they would take the key along: set the provider's base URL"
+        return Fault("provider_error", f"status {status}: the endpoint has moved to {where}", hint, False, True, False)
     hint = "the provider does not take this request: look at its message"
     return Fault("provider_error", f"status {status}: {said}", hint, False, False, False)
 
 
 def in_body(error: object) -> Fault:
     """Fault for an error object behind a 200 or inside a stream; tokens may have been used by then."""
-    code, said = _text(error)
-    if code == "context_length_exceeded" or _OVERFLOW.search(said):
+    names, said = _text(error)
+    if names & _OVERFLOWS or _OVERFLOW.search(said):
         return _overflow(said)
-    return Fault("error_body", f"status 200 with an error: {said}", retryable=True, outage=True)
+    if names & FILTERS or _FILTERED.search(said):
+        return filtered(said)
+    told = f"status 200 with an error: {said or ', '.join(sorted(names)) or 'without a message'}"
+    if names & _CREDITS:
+        return Fault("rate_limited", told, "the account has no credit left: top it up", outage=True)
+    if names & _RATES:
+        wait = retry_after_s({}, error)
+        return Fault("rate_limited", told, "lower BULKHEAD_PROVIDER_CONCURRENCY", True, True, retry_after_s=wait)
+    if names & _KEYS:
+        return Fault("provider_error", told, "check the provider's key and what it may use", outage=True)
+    if names & _REQUESTS:
+        return Fault("provider_error", told, "the provider does not take this request: look at its message")
+    return Fault("error_body", told, retryable=True, outage=True)
+
+
+def filtered(said: str, *, consumed: bool = True) -> Fault:
+    """Fault for an answer that a filter of the provider withholds."""
+    hint = "change what the filter objects to in the objective or in its documents, or use another model"
+    return Fault("content_filter", f"the provider's filter withheld the answer: {said}", hint, consumed=consumed)
+
+
+def refused(said: str) -> Fault:
+    """Fault for a model that declines. said: its own words, or the provider's reason."""
+    hint = "the model declines what it is asked for: put it another way, or use another model"
+    return Fault("model_refused", f"the model refused: {said}"[: bounds.MAX_REASON_CHARS], hint)
 
 
 def retry_after_s(headers: Mapping[str, str], error: object = None) -> float | None:
@@ -79,11 +121,18 @@ def _overflow(said: str) -> Fault:
     return Fault("context_overflow", said, hint, consumed=False)
 
 
-def _text(error: object) -> tuple[str, str]:
-    if isinstance(error, dict):
-        said = plain(error.get("message")) or plain(error.get("detail")) or plain(error.get("type"))
-        return short(error.get("code")), " ".join(said.split())[: bounds.MAX_PROVIDER_ERROR_CHARS]
-    return "", " ".join(plain(error).split())[: bounds.MAX_PROVIDER_ERROR_CHARS]
+def _text(error: object) -> tuple[frozenset[str], str]:
+    """Names of an error (code, type, status; in small letters) and its message."""
+    if not isinstance(error, dict):
+        return frozenset(), _line(plain(error))
+    given = (error.get(name) for name in ("code", "type", "status"))
+    names = {short(str(name)).lower() for name in given if isinstance(name, str | int)}
+    said = plain(error.get("message")) or plain(error.get("detail")) or plain(error.get("type"))
+    return frozenset(names), _line(said)
+
+
+def _line(text: str) -> str:
+    return clean(" ".join(text.split())[: bounds.MAX_PROVIDER_ERROR_CHARS])
 
 
 def _seconds(text: str, units_per_s: int = 1) -> float | None:

@@ -7,6 +7,8 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 
+SPARE_TOKENS, MANIFOLD = 20_000, 10
+"""Room for what a provider adds to a prompt, and for output beyond what was asked for."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -36,6 +38,15 @@ def usage_of(prompt: int | None, completion: int | None, cached: int | None) -> 
     return Usage(model_calls=1, input_tokens=prompt, output_tokens=completion, cached_input_tokens=min(cached, prompt))
 
 
+def believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
+    """Whether a call of this size can have used so much: no token is shorter than a byte. A bill is paid by this.
+
+    output_tokens: the most that was asked for, which some servers and some thoughts exceed; 0 where nobody said.
+    """
+    most = output_tokens * MANIFOLD + SPARE_TOKENS if output_tokens else bounds.MAX_TOKENS
+    return usage.input_tokens <= sent_bytes * 2 + SPARE_TOKENS and usage.output_tokens <= most
+
+
 def mapping(value: object) -> dict[str, Any]:
     """An object, or an empty one."""
     return value if isinstance(value, dict) else {}
@@ -56,6 +67,28 @@ def plain(value: object) -> str:
 def clean(text: str) -> str:
     """The text without half characters, which no encoding takes."""
     return text.encode("utf-8", "replace").decode() if SURROGATE.search(text) else text
+
+
+def generated_bytes(event: dict[str, Any]) -> int:
+    """Size of what a model wrote in one event of a stream, by the names that providers' APIs give it. Events that say
+    again what came in pieces (OpenAI's `*.done`) count nothing."""
+    if plain(event.get("type")).endswith((".done", ".completed")):
+        return 0
+    return sum(_size(value, name in _WRITTEN) for name, value in event.items())
+
+
+_WRITTEN = frozenset(
+    {"text", "content", "delta", "refusal", "reasoning", "reasoning_content", "thinking", "arguments", "partial_json"}
+    | {"args", "name"}
+)
+
+
+def _size(value: object, written: bool) -> int:
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace")) if written else 0
+    if isinstance(value, dict):
+        return sum(_size(inner, name in _WRITTEN) for name, inner in value.items())
+    return sum(_size(inner, written) for inner in value[:1_000]) if isinstance(value, list) else 0
 
 
 def short(value: object) -> str:

@@ -16,35 +16,64 @@ Api = Literal["openai-chat", "openai-responses", "azure-openai", "anthropic", "g
 class Form:
     """One vendor's API.
 
-    headers: of a key. request: a call as it is sent. assembly: makes what puts the answer together. base_url: where the
+    headers: of a key. request: a call as it is sent. assembly: puts the answer together. base_url: where the
     settings name none. price_provider: the vendor's id in genai-prices; "" where the base URL tells it.
-    key_variable: the setting that people use for the key. max_temperature: what the API takes at most.
+    key_variable: the setting that people use for the key. takes: parameters of a route that the API has; a route with
+    another one is refused at the start, so that none is silently left out. max_temperature: what the API takes at most.
+    speaks_chat: it is OpenAI's chat, so that an outside agent's call is sent as it is. says: options of such calls that
+    another API has words for, beside tools and parameters.
     """
 
     request: Callable[[Chat], Outgoing]
-    assembly: Callable[[], Assembly]
+    assembly: type[Assembly]
     headers: Callable[[str], Mapping[str, str]]
     base_url: str = ""
     price_provider: str = ""
     key_variable: str = "OPENAI_API_KEY"
+    takes: frozenset[str] = frozenset({"temperature", "top_p", "seed", "stop", "reasoning_effort"})
     max_temperature: float = 2.0
+    speaks_chat: bool = False
+    says: frozenset[str] = frozenset({"tool_choice", "parallel_tool_calls"})
+
+
+def key_setting(api: Api, name: str, base_url: str) -> str:
+    """The setting that holds a provider's key: a vendor's variable counts for its own address alone."""
+    form = FORMS[api]
+    own = name == "openai" or (form.key_variable and base_url == form.base_url)
+    return form.key_variable if own else f"the api_key of {name} in BULKHEAD_PROVIDERS"
+
+
+def key_missing(api: Api, name: str, base_url: str) -> str:
+    """The words for a provider without a key, and what to do."""
+    offline = ", or point OPENAI_BASE_URL at the offline model" if name == "openai" else ""
+    setting = key_setting(api, name, base_url)
+    return (
+        f"provider {name} ({base_url}) has no key: set {setting}, or name another provider's model "
+        f"(BULKHEAD_MODEL=PROVIDER:MODEL){offline}"
+    )
 
 
 def _bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-_CHAT = Form(openai_chat.request, openai_chat.ChatAssembly, _bearer)
+_CHAT = Form(openai_chat.request, openai_chat.ChatAssembly, _bearer, speaks_chat=True)
 
 FORMS: Mapping[Api, Form] = {
     "openai-chat": _CHAT,
-    "openai-responses": Form(openai_responses.request, openai_responses.ResponsesAssembly, _bearer),
+    "openai-responses": Form(
+        openai_responses.request,
+        openai_responses.ResponsesAssembly,
+        _bearer,
+        takes=frozenset({"temperature", "top_p", "reasoning_effort"}),
+    ),
     "azure-openai": Form(
         openai_chat.request,
         openai_chat.ChatAssembly,
         lambda key: {"api-key": key},
         price_provider="azure",
         key_variable="",
+        speaks_chat=True,
     ),
     "anthropic": Form(
         anthropic.request,
@@ -53,6 +82,7 @@ FORMS: Mapping[Api, Form] = {
         base_url="https://api.anthropic.com/v1",
         price_provider="anthropic",
         key_variable="ANTHROPIC_API_KEY",
+        takes=frozenset({"temperature", "top_p", "stop"}),
         max_temperature=anthropic.MAX_TEMPERATURE,
     ),
     "gemini": Form(
@@ -61,13 +91,18 @@ FORMS: Mapping[Api, Form] = {
         lambda key: {"x-goog-api-key": key},
         base_url="https://generativelanguage.googleapis.com/v1beta",
         price_provider="google",
+        says=frozenset({"tool_choice"}),
         key_variable="GEMINI_API_KEY",
+        takes=frozenset({"temperature", "top_p", "seed", "stop"}),
     ),
     "ollama": Form(
         partial(openai_chat.request, limit_field="max_tokens"),
         openai_chat.ChatAssembly,
         _bearer,
         base_url="http://127.0.0.1:11434/v1",
+        key_variable="",
+        speaks_chat=True,
+        takes=frozenset({"temperature", "top_p", "seed", "stop"}),
     ),
 }
 assert tuple(FORMS) == get_args(Api)

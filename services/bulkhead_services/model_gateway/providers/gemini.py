@@ -5,13 +5,27 @@ from typing import Any
 from urllib.parse import quote
 
 from bulkhead_contracts.result import Usage
-from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.assembly import FILTERED, MALFORMED, Assembly
 from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, read_object, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.narrowing import choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
 
 UNSIGNED = "skip_thought_signature_validator"
 """Signature of a call whose own was not kept (Gemini 3 refuses a call without one; the provider documents this)."""
-_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"}
+_NAMES = {"top_p": "topP", "stop": "stopSequences"}
+_MODES = {"none": "NONE", "required": "ANY", "named": "ANY"}
+_FILTERS = (
+    *("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION", "MODEL_ARMOR"),
+    *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "PUP_LIMITED_DISABLED"),
+)
+_UNREADABLE = ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "TOO_MANY_TOOL_CALLS")
+_REASONS = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    **{reason: f"{FILTERED}: {reason}" for reason in _FILTERS},
+    **{reason: f"{MALFORMED}: {reason}" for reason in _UNREADABLE},
+}
 
 
 def request(chat: Chat) -> Outgoing:
@@ -31,11 +45,15 @@ def request(chat: Chat) -> Outgoing:
         else:
             contents.append({"role": role, "parts": parts})
     config: dict[str, Any] = {"maxOutputTokens": chat.output_tokens}
-    if chat.temperature is not None:
-        config["temperature"] = chat.temperature
+    config |= {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
     if form := chat.payload.get("response_format"):
         config |= {"responseMimeType": "application/json", "responseJsonSchema": form["json_schema"]["schema"]}
-    payload = {"systemInstruction": {"parts": [{"text": system}]}, "contents": contents, "generationConfig": config}
+    payload: dict[str, Any] = {"systemInstruction": {"parts": [{"text": system}]}} if system else {}
+    payload |= {"contents": contents, "generationConfig": config}
+    kind, name = choice_of(chat.payload)
+    if mode := _MODES.get(kind):
+        named = {"allowedFunctionNames": [name]} if name else {}
+        payload["toolConfig"] = {"functionCallingConfig": {"mode": mode, **named}}
     if tools := chat.payload.get("tools"):
         payload["tools"] = [{"functionDeclarations": [_declared(tool["function"]) for tool in tools]}]
     return Outgoing(f"models/{quote(chat.model, safe='')}:streamGenerateContent?alt=sse", encode(payload))
@@ -65,8 +83,8 @@ def _parts(message: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any
 class GenerationAssembly(Assembly):
     """One answer out of a generation or out of its chunks, which have the same form."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, outgoing: Outgoing | None = None) -> None:
+        super().__init__(outgoing)
         self._made = 0
 
     def _event(self, found: dict[str, Any]) -> str:
@@ -80,7 +98,7 @@ class GenerationAssembly(Assembly):
     def _taken(self, found: dict[str, Any]) -> str:
         self._model = short(found.get("modelVersion")) or self._model
         if blocked := short(mapping(found.get("promptFeedback")).get("blockReason")):
-            self._finish = f"a refusal of the prompt ({blocked})"
+            self._finish = f"{FILTERED}: the prompt was blocked ({blocked})"
         candidate: dict[str, Any] = next(iter(rows(found.get("candidates"))), {})
         if reason := short(candidate.get("finishReason")):
             self._finish = _REASONS.get(reason, reason)
@@ -92,10 +110,11 @@ class GenerationAssembly(Assembly):
             if not part.get("thought"):
                 texts.append(plain(part.get("text")))
             if call := mapping(part.get("functionCall")):
-                # Without an id of its own a call is named after its response: no two turns share an id.
-                name = call.get("id") or f"{short(found.get('responseId'))}-{self._made}"
-                self._call(self._made, name, plain(call.get("name")), json.dumps(call.get("args") or {}))
+                self._call(self._made, call.get("id"), plain(call.get("name")), json.dumps(call.get("args") or {}))
                 self._made += 1
+            if part.get("inlineData") or part.get("fileData"):
+                kind = mapping(part.get("inlineData") or part.get("fileData")).get("mimeType")
+                self._leave_out(f"a file of type {short(kind) or 'unknown'}")
         return self._add("".join(texts))
 
 

@@ -3,25 +3,29 @@
 from typing import Any
 
 from bulkhead_contracts.result import Usage
-from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
 from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
 from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
 
 PATH = "chat/completions"
+_REASONS = {"function_call": "stop", "content_filter": f"{FILTERED}: content_filter"}
 
 
 def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
     """One chat completion, streamed, with its usage at the end."""
-    payload = {"model": chat.model, **chat.payload, "stream": True}
+    payload: dict[str, Any] = {"model": chat.model, **chat.payload, "stream": True}
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
-    if chat.temperature is not None:
-        payload["temperature"] = chat.temperature
-    return Outgoing(PATH, encode(payload))
+    return Outgoing(PATH, encode({**payload, **chat.parameters}))
 
 
 class ChatAssembly(Assembly):
     """One answer out of chunks, or out of a chat completion."""
+
+    def __init__(self, outgoing: Outgoing | None = None) -> None:
+        super().__init__(outgoing)
+        self._places: dict[int, int] = {}
+        self._opened = 0
 
     def _event(self, found: dict[str, Any]) -> str:
         choice = self._common(found)
@@ -38,27 +42,49 @@ class ChatAssembly(Assembly):
         return self._message(message)
 
     def _common(self, found: dict[str, Any]) -> dict[str, Any] | None:
-        self.usage = _usage(found.get("usage")) or self.usage
+        if (told := _usage(found.get("usage"))) is not None:
+            self.usage, self.cache_write_tokens = told
         self._model = short(found.get("model")) or self._model
         self._fingerprint = short(found.get("system_fingerprint")) or self._fingerprint
         choice = next(iter(rows(found.get("choices"))), None)
         reason = choice.get("finish_reason") if choice else None
         if isinstance(reason, str) and reason:
-            self._finish = "stop" if reason == "function_call" else reason
+            self._finish = _REASONS.get(reason, reason)
         return choice
 
     def _message(self, message: dict[str, Any]) -> str:
         for position, row in enumerate(rows(message.get("tool_calls"))):
             index, function = row.get("index"), mapping(row.get("function"))
-            place = index if isinstance(index, int) and index >= 0 else position
-            self._call(place, row.get("id"), plain(function.get("name")), function.get("arguments"))
-        # A refusal is what the model says in an answer's place.
-        return self._add(plain(message.get("content")) + plain(message.get("refusal")))
+            told = index if isinstance(index, int) and index >= 0 else position
+            name = plain(function.get("name"))
+            self._call(self._place(told, short(row.get("id")), name), row.get("id"), name, function.get("arguments"))
+        for kind in ("images", "audio"):
+            if message.get(kind):
+                self._leave_out(kind)
+        if refusal := plain(message.get("refusal")):
+            self._refuse(refusal)
+        return self._add(plain(message.get("content")))
+
+    def _place(self, told: int, call_id: str, name: str) -> int:
+        """The place of a call: some servers give every call of an answer the same index, or none."""
+        place = self._places.get(told)
+        known = self._calls.get(place) if place is not None else None
+        other = known is not None and known.name and name and (known.id != call_id if call_id else known.whole)
+        if place is None or other:
+            place, self._opened = self._opened, self._opened + 1
+            self._places[told] = place
+        return place
 
 
-def _usage(found: object) -> Usage | None:
+def _usage(found: object) -> tuple[Usage, int] | None:
+    """Tokens, and those of the input that were written to the cache."""
     if not isinstance(found, dict):
         return None
-    cached = mapping(found.get("prompt_tokens_details")).get("cached_tokens")
+    details, reasoning = mapping(found.get("prompt_tokens_details")), mapping(found.get("completion_tokens_details"))
+    prompt, cached = count(found.get("prompt_tokens")), count(details.get("cached_tokens"))
     completion = count(found["completion_tokens"]) if found.get("completion_tokens") is not None else None
-    return usage_of(count(found.get("prompt_tokens")), completion, count(cached))
+    thought, total = count(reasoning.get("reasoning_tokens")), count(found.get("total_tokens"))
+    if prompt and completion is not None and thought and total == prompt + completion + thought:
+        completion += thought  # Some vendors count thoughts beside the completion.
+    usage = usage_of(prompt, completion, cached)
+    return None if usage is None else (usage, count(details.get("cache_write_tokens")) or 0)

@@ -4,12 +4,14 @@ from typing import Any
 
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers import errors
-from bulkhead_services.model_gateway.providers.assembly import Assembly
+from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
 from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.narrowing import choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
 
 PATH = "responses"
-_REASONS = {"max_output_tokens": "length"}
+_REASONS = {"max_output_tokens": "length", "content_filter": f"{FILTERED}: content_filter"}
+_ITEMS = frozenset({"message", "function_call", "reasoning", ""})
 
 
 def request(chat: Chat) -> Outgoing:
@@ -25,8 +27,15 @@ def request(chat: Chat) -> Outgoing:
         payload["tools"] = [{"type": "function", **tool["function"], "strict": False} for tool in tools]
     if form := chat.payload.get("response_format"):
         payload["text"] = {"format": {"type": "json_schema", **form["json_schema"]}}
-    if chat.temperature is not None:
-        payload["temperature"] = chat.temperature
+    kind, name = choice_of(chat.payload)
+    if kind:
+        payload["tool_choice"] = {"type": "function", "name": name} if kind == "named" else kind
+    if not chat.payload.get("parallel_tool_calls", True):
+        payload["parallel_tool_calls"] = False
+    given = dict(chat.parameters)
+    if effort := given.pop("reasoning_effort", ""):
+        payload["reasoning"] = {"effort": effort}
+    payload |= given
     return Outgoing(PATH, encode(payload))
 
 
@@ -44,8 +53,10 @@ class ResponsesAssembly(Assembly):
 
     def _event(self, found: dict[str, Any]) -> str:
         match found.get("type"):
-            case "response.output_text.delta" | "response.refusal.delta":
+            case "response.output_text.delta":
                 return self._add(plain(found.get("delta")))
+            case "response.refusal.delta":
+                self._refuse(plain(found.get("delta")))
             case "response.output_item.done":
                 self._function_call(found.get("output_index"), mapping(found.get("item")))
             case "response.completed" | "response.incomplete":
@@ -56,7 +67,7 @@ class ResponsesAssembly(Assembly):
                 self._end(response)
                 self.fault = errors.in_body(response.get("error") or "the response failed")
             case "error":
-                self.fault = errors.in_body(found)
+                self.fault = errors.in_body({**found, "type": found.get("code")})
             case _:
                 pass
         return ""
@@ -68,16 +79,21 @@ class ResponsesAssembly(Assembly):
         texts = []
         for index, item in enumerate(rows(found["output"])):
             self._function_call(index, item)
-            if item.get("type") == "message":
-                texts += [plain(part.get("text")) + plain(part.get("refusal")) for part in rows(item.get("content"))]
+            for part in rows(item.get("content")) if item.get("type") == "message" else ():
+                texts.append(plain(part.get("text")))
+                self._refuse(plain(part.get("refusal")))
         return self._add("".join(texts))
 
     def _function_call(self, index: object, item: dict[str, Any]) -> None:
         if item.get("type") == "function_call" and isinstance(index, int):
             self._call(index, item.get("call_id"), plain(item.get("name")), item.get("arguments"))
+        elif plain(item.get("type")) not in _ITEMS:
+            self._leave_out(plain(item.get("type")))
 
     def _end(self, response: dict[str, Any]) -> None:
         self.usage = _usage(response.get("usage")) or self.usage
+        details = mapping(mapping(response.get("usage")).get("input_tokens_details"))
+        self.cache_write_tokens = count(details.get("cache_write_tokens")) or 0
         self._model = short(response.get("model")) or self._model
         status = response.get("status")
         if status == "completed":

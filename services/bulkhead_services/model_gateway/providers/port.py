@@ -7,7 +7,7 @@ the vendor reported.
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from bulkhead_contracts.model import ToolCall
@@ -50,29 +50,65 @@ class Answer:
     omissions: tuple[Omission, ...] = ()
     cache_write_tokens: int = 0
     """Of the input tokens, those that were written to the provider's cache: some cost more."""
+    cached: bool = False
+    """An earlier answer to the very same request, given again."""
+    cut_calls: str = ""
+    """What is missing of its calls of tools; "" when all are whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One call. payload: messages, tools and response_format as OpenAI's chat has them.
+    """One call. payload: messages, tools and response_format as OpenAI's chat has them. adopted: it is an outside
+    agent's, with whatever options that has sent.
 
-    limit_field: how this provider calls the most output tokens, where its API has several names; "" takes the usual.
+    parameters: by the mesh's names (see `forms`). limit_field: how this provider calls the most output tokens, where
+    its API has several names; "" takes the usual.
+    stable_messages: so many from the start stand in the next turn's call too; 0: nobody said.
     """
 
     model: str
     payload: Mapping[str, Any]
     output_tokens: int
-    temperature: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     limit_field: str = ""
+    stable_messages: int = 0
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache."""
+    """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache.
+
+    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said.
+    """
 
     path: str
     body: bytes
     writes_cache: bool = False
+    call_ids: frozenset[str] = frozenset()
+    output_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a provider had generated when its call ended or was cut; times by the event loop.
+
+    generated_bytes: text, arguments of tools and visible reasoning. first_s: when the first of it came.
+    """
+
+    began_s: float = 0.0
+    first_s: float | None = None
+    generated_bytes: int = 0
+
+    def note(self, generated_bytes: int, now_s: float) -> None:
+        """So much has come by now."""
+        if generated_bytes and self.first_s is None:
+            self.first_s = now_s
+        self.generated_bytes = generated_bytes
+
+    def silent_s(self, now_s: float) -> float:
+        """How long nothing had come."""
+        return max(0.0, (now_s if self.first_s is None else self.first_s) - (self.began_s or now_s))
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:
@@ -80,12 +116,48 @@ def encode(payload: Mapping[str, Any]) -> bytes:
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
+def call_ids(chat: Chat) -> frozenset[str]:
+    """Ids of the calls of earlier turns."""
+    messages = chat.payload.get("messages", ())
+    return frozenset(call["id"] for message in messages for call in message.get("tool_calls") or ())
+
+
+@dataclass(slots=True)
+class Need:
+    """What a call needs of a deployment. tokens: an estimate of its input; tried: names of those that it has asked."""
+
+    model: str
+    tokens: int
+    tried: set[str] = field(default_factory=set)
+
+
+class Place(Protocol):
+    """A place at one deployment of a provider."""
+
+    @property
+    def name(self) -> str:
+        """What people are told of the deployment: never its key."""
+        ...
+
+    async def call(
+        self, outgoing: Outgoing, on_text: OnText, need: Need, *, timeout_s: float, heard: Heard | None = None
+    ) -> Answer | Fault:
+        """Send what `request` made; on_text gets the text as it comes, and "" for a tool call; heard is kept up to
+        date. Cancelled, it closes the connection."""
+        ...
+
+
 class Provider(Protocol):
-    """One endpoint of a vendor."""
+    """A vendor, or a server of one's own, with one or several deployments: keys and addresses."""
 
     @property
     def name(self) -> str:
         """Its name in the settings."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of its deployments."""
         ...
 
     def request(self, chat: Chat) -> Outgoing:
@@ -95,10 +167,23 @@ class Provider(Protocol):
         """
         ...
 
-    def place(self, tenant: str, wait_s: float) -> AbstractAsyncContextManager[None]:
-        """One of the calls that may run at once; raises Deferred when none becomes free in time."""
+    def objection(self, chat: Chat) -> str:
+        """What of an outside agent's call the vendor's API cannot say; "" when it can say all."""
         ...
 
-    async def call(self, outgoing: Outgoing, on_text: OnText, *, timeout_s: float) -> Answer | Fault:
-        """Send what `request` made; on_text gets the text as it comes. Cancelled, it closes the connection."""
+    def wait_s(self, need: Need, most_s: float) -> float:
+        """Seconds until some deployment takes this call, by what it refused or told; a guess holds no call back for
+        `most_s`."""
+        ...
+
+    def usable(self, model: str) -> bool:
+        """Whether some deployment is not ejected for this model: for failing again and again."""
+        ...
+
+    def another(self, need: Need) -> bool:
+        """Whether a deployment that this call has not tried takes it now."""
+        ...
+
+    def place(self, tenant: str, wait_s: float, need: Need) -> AbstractAsyncContextManager[Place]:
+        """One of the calls that may run at once; raises Deferred when none becomes free in time."""
         ...

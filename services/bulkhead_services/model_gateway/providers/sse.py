@@ -4,6 +4,8 @@ import re
 
 from bulkhead_contracts import bounds
 
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
 
 class EventTooLarge(ValueError):
     """One event of a stream exceeds MAX_PROVIDER_EVENT_BYTES."""
@@ -13,27 +15,34 @@ class SseDecoder:
     """Server-sent events out of bytes cut anywhere, also inside a character or a line end."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        self._held = b""
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[str]:
         """Data of the events that this chunk completes. Raises EventTooLarge."""
-        buffer = self._rest + chunk
+        chunk = self._held + chunk
         # A CR at the end may be half of a CRLF: it waits for the next chunk.
-        held = buffer.endswith(b"\r")
-        lines = re.split(rb"\r\n|\n|\r", buffer[:-1] if held else buffer)
-        self._rest = lines.pop() + (b"\r" if held else b"")
-        found = [event for line in lines if (event := self._line(line)) is not None]
-        if self._size + len(self._rest) > bounds.MAX_PROVIDER_EVENT_BYTES:
+        self._held = b"\r" if chunk.endswith(b"\r") else b""
+        first, *lines = _LINE_END.split(chunk[:-1] if self._held else chunk)
+        self._rest.append(first)
+        self._rest_size += len(first)
+        found = []
+        for line in lines:
+            # Only what is new is looked through: an event without an end costs no more than its bytes.
+            found.append(self._line(b"".join(self._rest)))
+            self._rest, self._rest_size = [line], len(line)
+        if self._size + self._rest_size > bounds.MAX_PROVIDER_EVENT_BYTES:
             raise EventTooLarge(f"an event exceeds {bounds.MAX_PROVIDER_EVENT_BYTES} bytes")
-        return found
+        return [event for event in found if event is not None]
 
     def flush(self) -> list[str]:
         """The last event when the stream ended without the blank line that should close it."""
-        found = [self._line(self._rest.rstrip(b"\r")), self._line(b"")]
-        self._rest = b""
-        return [one for one in found if one is not None]
+        found = [self._line(b"".join(self._rest)), self._line(b"")]
+        self._rest, self._rest_size, self._held = [], 0, b""
+        return [event for event in found if event is not None]
 
     def _line(self, line: bytes) -> str | None:
         if not line:

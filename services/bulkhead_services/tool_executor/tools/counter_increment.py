@@ -19,7 +19,7 @@ async def increment(arguments: Arguments, call: Call, headers: dict[str, str]) -
     if isinstance(answer, Unanswered):
         effect: Effect = "unknown" if answer.sent else "none"
         what = f"the counter did not answer: {answer.reason}"
-        return Failed("unreachable", what, "is it running?", transient=True, effect=effect)
+        return Failed(answer.code, what, "is it running?", transient=True, effect=effect)
     if answer.status == 200:
         try:
             value = json.loads(answer.body)["value"]

@@ -27,7 +27,7 @@ async def run(arguments: Arguments, call: Call) -> Done | Failed:
         response = await call.world.get(url, address, call.max_output_bytes)
         if isinstance(response, Unanswered):
             what = f"no answer from {urlsplit(url).hostname}: {response.reason}"
-            return Failed("unreachable", what, "try again later", transient=True)
+            return Failed(response.code, what, "try again later", transient=True)
         if not (300 <= response.status < 400 and response.location):
             return _read(url, response)
         try:

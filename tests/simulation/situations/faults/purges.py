@@ -14,6 +14,7 @@ from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import Live
+from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan
 from bulkhead_infra.nats import purge, stream_reads
 from tests.simulation.scenario import Act, Fork, Scenario, Wish, steps_of
@@ -58,19 +59,29 @@ BOOKS = (".lease-", ".checkpoint.")
 """Of a lease that nobody holds, of the ledger: no tasks either. They go by their own age."""
 
 
+OUTSIDE = subjects.published_stream("")
+
+
 class _Broker:
     """What the purge connects to: reads, and what the provisioner may ask of the broker's API."""
 
     def __init__(self, world: Any) -> None:
         self._world = world
-        bus = MemoryBus(world.net, "operator")
-        self.read, self.last = bus.read, bus.last
+        self._bus = bus = MemoryBus(world.net, "operator")
+        self.last = bus.last
+
+    async def read(self, stream: str, *more: Any, **words: Any) -> Any:
+        """Publishers speak into the inbox here, into which a broker copies the streams of their own."""
+        return [] if stream.startswith(OUTSIDE) else await self._bus.read(stream, *more, **words)
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> Live:
         """`STREAM.INFO.<stream>`, `STREAM.PURGE.<stream>`."""
         *_, what, stream = subject.split(".")
         asked = json.loads(body)
-        answer: dict[str, object] = {"state": {"last_seq": self._world.net.stream(stream).last_sequence}}
+        if stream.startswith(OUTSIDE):
+            answer: dict[str, object] = {"state": {"last_seq": 0}, "purged": 0}
+            return Live(subject, {}, json.dumps(answer).encode())
+        answer = {"state": {"last_seq": self._world.net.stream(stream).last_sequence}}
         if what == "PURGE":
             answer = {"purged": self._world.net.purge(stream, asked["filter"], asked.get("seq"))}
         await asyncio.sleep(0)

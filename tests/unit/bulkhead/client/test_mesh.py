@@ -19,7 +19,7 @@ async def test_events_survive_a_gateway_that_goes_away(tmp_path):
     mesh, seen = make_mesh(tmp_path), []
 
     async def read(client):
-        async for event in client.task("t1").events():
+        async for event in client.task("pub_shop-t1").events():
             seen.append(event)
 
     async with running(mesh) as first:
@@ -27,7 +27,7 @@ async def test_events_survive_a_gateway_that_goes_away(tmp_path):
         await begin(mesh)
         client = mesh_of(first)
         reading = asyncio.create_task(read(client))
-        await mesh.live("t1", delta(0, TEXT[:9]))
+        await mesh.live("pub_shop-t1", delta(0, TEXT[:9]))
         await until(lambda: seen and seen[-1].name == "text", "live")
     async with running(mesh, http_port=port):
         await end(mesh)
@@ -54,22 +54,22 @@ async def test_a_stream_that_ends_just_before_the_task_does_is_taken_up_again():
                 return httpx.Response(200, text="retry: 1\nid: a\nevent: step.ended\ndata: {}\n\n")
             case ("events", "a"):
                 return httpx.Response(200, text='id: b\nevent: task.ended\ndata: {"status": "succeeded"}\n\n')
-            case ("t1", _):
-                return httpx.Response(200, json={"task_id": "t1", "status": "succeeded"})
+            case ("pub_shop-t1", _):
+                return httpx.Response(200, json={"task_id": "pub_shop-t1", "status": "succeeded"})
         raise AssertionError(asked)
 
     async with Mesh("http://gateway.example", transport=httpx.MockTransport(answer)) as client:
-        assert [event.name async for event in client.task("t1").events()] == ["step.ended", "task.ended"]
+        assert [event.name async for event in client.task("pub_shop-t1").events()] == ["step.ended", "task.ended"]
 
 
 async def test_submit_result_and_lists(tmp_path):
     mesh = make_mesh(tmp_path)
     async with running(mesh) as gateway, mesh_of(gateway) as client:
         await begin(mesh)
-        waiting = asyncio.create_task(client.task("t1").result(timeout_s=10))
+        waiting = asyncio.create_task(client.task("pub_shop-t1").result(timeout_s=10))
         await end(mesh)
         assert (await waiting)["answer"] == TEXT
-        assert [event async for event in client.task("t1").events()][-1].name == "task.ended"
+        assert [event async for event in client.task("pub_shop-t1").events()][-1].name == "task.ended"
         for n in range(3):
             await client.submit(f"objective {n}", limit_usd=0.5, limit_tokens=10, deadline_s=1.5)
         assert len(await client.tasks(2)) == 2 and len(await client.tasks(50)) == 4
@@ -134,11 +134,11 @@ async def test_a_mesh_that_was_never_reached_fails_at_once_and_a_lost_one_is_tol
         port = first.port
         await begin(mesh)
         client = mesh_of(first)
-        events = client.task("t1").events(on_lost=lambda error, left_s: told.append((str(error), left_s)))
+        events = client.task("pub_shop-t1").events(on_lost=lambda error, left_s: told.append((str(error), left_s)))
         assert (await anext(events)).name == "task.accepted"
     async with mesh_of(first) as other, asyncio.timeout(5):
         with pytest.raises(Unreachable, match="no answer from"):
-            await anext(other.task("t1").events())
+            await anext(other.task("pub_shop-t1").events())
 
     async def rest():
         return [event.name async for event in events]

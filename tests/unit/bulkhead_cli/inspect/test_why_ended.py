@@ -4,10 +4,12 @@ from bulkhead import pause_status
 from bulkhead.bus.port import Stored
 from bulkhead.journal.history import entries
 from bulkhead_cli.inspect.why import explain
-from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
-from bulkhead_contracts.result import Completeness, Failure, Omission, Result
+from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omission, Result
+from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskPaused
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from tests.unit.bulkhead_cli.inspect.test_why import messages
@@ -155,3 +157,39 @@ def test_a_call_that_was_held_back_to_the_end_does_not_say_that_it_goes_on() -> 
     assert [one.what for one in told if one.kind == "halted"] == [
         "a call of it was held back to the end: used up: limit 3."
     ]
+
+
+AT_CEILING = "The budget of task t1 is used up: limit 100 tokens"
+
+
+def adopted_run(*middle):
+    """A run of an outside agent, with calls that a ceiling holds back."""
+    step = PlanStep(id="agent", title="x", instruction="x", kind="noop", role="outside", adopted=True)
+    objective = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+    assigned = StepAssigned(step=step, attempt=1, plan_version=1, objective=objective, deadline_unix_ms=10**12)
+    return said(("planner", "doors", assigned), *middle)
+
+
+def held_call(name: str):
+    asked = ModelCallRequested(
+        call_id=name, step_id="agent", attempt=1, prompt_id="adopted@1", tier="m", deadline_unix_ms=10**12
+    )
+    put_off = CallDeferred(call_id=name, after_ms=500, reason=AT_CEILING, paused=True, code="budget_exceeded")
+    return ("doors", "model_gateway", asked), ("model_gateway", "doors", put_off)
+
+
+def test_an_adopted_run_without_a_call_waits_for_its_agent_and_for_no_worker() -> None:
+    [reason] = reasons(adopted_run())
+    assert reason.what.startswith("an agent outside carries out step agent") and "DELETE /v1/runs" in reason.todo
+
+
+def test_calls_of_an_adopted_run_at_its_ceiling_are_one_reason_until_it_is_raised() -> None:
+    held = [message for number in range(5) for message in held_call(f"c{number}")]
+    [reason] = reasons(adopted_run(*held))
+    assert AT_CEILING in reason.what and reason.what.endswith("so are 4 calls before it") and "topup" in reason.todo
+    resumed = [("model_gateway", "doors", CallResumed(call_id=f"c{number}")) for number in range(5)]
+    [reason] = reasons(adopted_run(*held, *resumed))
+    assert "no call of it is under way" in reason.what, "its agent was refused, and has not called again"
+    end, same = TaskEnded(status="succeeded", result=Result(), ended_unix_ms=9), TaskEnded(status="succeeded")
+    told = reasons(adopted_run(*held, *resumed, ("planner", "gateway", end), ("planner", "doors", same)))
+    assert [one.kind for one in told] == ["ended"]

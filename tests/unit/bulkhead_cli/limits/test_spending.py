@@ -37,11 +37,22 @@ def test_rows_the_rest_and_all_of_them(capsys: pytest.CaptureFixture[str]) -> No
     assert "held: at most $0.007 for 1 call" in lines[6]
 
 
+def test_what_came_from_caches_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    total = SpendRow(spent=ONE.model_copy(update={"cached_input_tokens": 900}))
+    assert "900 tokens in (75%) came from providers' caches" in shown(capsys, rows=(total,), total=total)
+    assert "caches" not in shown(capsys, rows=(SpendRow(spent=ONE),), total=SpendRow(spent=ONE))
+
+
 def test_what_stands_apart_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = (SpendRow(name="[bold]x", spent=ONE.model_copy(update={"estimated": 1})),)
+    guess = {"estimated": 1, "estimated_usd_micros": 1_000, "estimated_tokens": 500}
+    vain = {"failed_calls": 2, "failed_usd_micros": 300, "failed_ms": 8_000}
+    rows = (SpendRow(name="[bold]x", spent=ONE.model_copy(update=guess | vain)),)
     said = shown(capsys, rows=rows, total=rows[0], late=ONE, kept_unix_ms=DAY)
     assert "[bold]x" in said, "a name is no markup"
-    assert "1 call reported no usage" in said and "1,234 tokens of 2 calls were settled since then" in said
+    assert "about $" in said and "($0.001 estimated)" in said, "a guess is never shown as a fact"
+    assert "estimated: $0.001 and 500 tokens of 1 call whose provider told no usage" in said
+    assert "failed attempts (a retry, a fallback or an error followed): 2 calls for $0.0003 and 8.0 s" in said
+    assert "2: $0.0003, 8.0 s" in said and "1,234 tokens of 2 calls were settled since then" in said
     assert "not stored by agent" in said
 
 

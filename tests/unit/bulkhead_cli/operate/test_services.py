@@ -23,8 +23,8 @@ from bulkhead_cli.operate.services import Lag, judge, look
 from bulkhead_cli.output import Stop
 from bulkhead_cli.tasks import answer, follow, tasks
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Amount, Reserved, Settled
-from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.budget import Amount, Charge, Reserved, Settled
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
 from bulkhead_infra.backup.archive import Manifest
@@ -211,6 +211,36 @@ def test_a_message_that_tells_several_facts_is_a_line_for_each():
     ]
 
 
+def test_a_cost_that_is_partly_estimated_is_told_as_such():
+    whole = Usage(input_tokens=900, output_tokens=300, cost_usd_micros=8_300)
+    usage = whole + Usage(input_tokens=100, cost_usd_micros=4_000).as_estimate()
+    shape = {"duration_ms": 5, "steps_done": 1, "steps_total": 2, "task_id": "t"}
+    said = answer.footer({"usage": usage.model_dump()} | shape)
+    assert said.startswith("about $0.0123 ($0.004 estimated) · 1,000 tokens in, 300 out (100 estimated) ·")
+    charged = Charge(tokens=50, cost_usd_micros=9, estimated_tokens=20, estimated_usd_micros=4).model_dump()
+    said = answer.footer({"usage": usage.model_dump(), "charged": charged} | shape)
+    assert said.startswith("about $0.000009 ($0.000004 estimated) · 50 tokens (20 estimated) ·")
+    row = {"task_id": "t1", "status": "failed", "objective": "o", "created_unix_ms": 1}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(tasks.table_of([row | usage.model_dump(include={"cost_usd_micros", "estimated_usd_micros"})]))
+    assert "about $0.0123 ($0.004 estimated)" in console.file.getvalue()
+
+
+def test_a_timeline_tells_estimates_and_attempts():
+    usage = Usage(input_tokens=900, cost_usd_micros=12_300, estimated_tokens=300, estimated_usd_micros=4_000)
+    reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="p", usage=usage, provider_attempts=3)
+    settled = Settled(reservation_id="r", call_id="c", usage=usage)
+    asked, replied, paid = (
+        Entry(n, n, sender, "x", "t", body.ce_type(), str(n), "", body)
+        for n, sender, body in ((1, "worker", TaskEnded(status="failed")), (2, "m", reply), (3, "m", settled))
+    )
+    asked.reply = replied
+    console = Console(file=io.StringIO(), width=200)
+    console.print(timeline.tree("t1", [asked, replied, paid]))
+    said = console.file.getvalue()
+    assert said.count("900 tokens (300 estimated), about $0.0123 ($0.004 estimated)") == 3 and "3 attempts" in said
+
+
 def test_a_cost_that_may_be_more_is_the_least():
     document = {
         "usage": Usage(cost_usd_micros=4200).model_dump(),
@@ -227,6 +257,14 @@ def test_a_cost_that_may_be_more_is_the_least():
         console = Console(file=io.StringIO(), width=200)
         console.print(tasks.table_of([row]))
         assert f"  {said} " in console.file.getvalue()
+
+
+def test_what_caches_saved_stands_beside_the_cost():
+    usage = Usage(input_tokens=1_000, cached_input_tokens=800, model_calls=1, cached_calls=2)
+    document = {"usage": usage.model_dump(), "duration_ms": 5, "steps_done": 1, "steps_total": 1, "task_id": "t"}
+    said = answer.footer(document)
+    assert "(800 from the provider's cache)" in said and "0 retrievals, 2 from the response cache" in said
+    assert "cache" not in answer.footer(document | {"usage": Usage(input_tokens=5).model_dump()})
 
 
 def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
@@ -250,6 +288,23 @@ def head_of(*bodies) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(timeline.tree("t1", entries))
     return console.file.getvalue()
+
+
+def test_a_timeline_tells_who_answered_for_a_model_and_what_was_waited_for():
+    asked = ModelCallRequested(call_id="c", prompt_id="worker.step", deadline_unix_ms=1)
+    told = {
+        "chosen_as": "fallback",
+        "model": "m2",
+        "waited_ms": 8_000,
+        "waited_for": "openai after rate_limited (2 times)",
+    }
+    reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="worker.step", duration_ms=9_000, **told)
+    answer = Entry(2, 10_000, "model_gateway", "worker", "demo", reply.ce_type(), "id2", "id1", reply)
+    entry = Entry(1, 1_000, "worker", "model_gateway", "demo", asked.ce_type(), "id1", "", asked, reply=answer)
+    console = Console(file=io.StringIO(), width=300)
+    console.print(timeline.tree("t1", [entry, answer]))
+    line = " by m2 (fallback), 8.0 s of it waiting for openai after rate_limited (2 times)"
+    assert f"answered 9.0 s{line}" in console.file.getvalue()
 
 
 def test_a_rejected_task_and_a_step_that_was_cut_off_do_not_run_on():
@@ -321,6 +376,24 @@ async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_n
         ("budget-1", "problem", "start it"),
         ("budget-0", "warning", "report it"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("walls", "level", "detail"),
+    [
+        ({"files": "held", "disk": "it is watched"}, "ok", "levels none, process; in force: landlock"),
+        (
+            {"files": "it read a file", "network": "held"},
+            "warning",
+            "levels none, process; in force: landlock; does not hold: files (it read a file)",
+        ),
+    ],
+)
+async def test_the_isolation_of_tools_is_told_with_the_walls_that_do_not_hold(tmp_path, walls, level, detail):
+    told = {"levels": ["none", "process"], "mechanisms": {"landlock": "in force", "user": "not root"}, "walls": walls}
+    said = {"tool_executor-0": json.dumps({"ready": True, "isolation": told}), "rag-0": json.dumps({"ready": True})}
+    (found,) = [one async for one in look(tmp_path, {"said": said}, asks_broker=True)]
+    assert (found.what, found.level, found.detail) == ("isolation of tools", level, detail)
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,13 @@ def test_what_the_edit_leaves_out_is_as_it_was():
     old = past("fan_out_join")
     assert old.request is not None
     old.request = old.request.model_copy(
-        update={"feature": "search", "workflow": "nightly", "check": False, "tools": ("calculate",)}
+        update={"feature": "search", "workflow": "nightly", "route": "b", "check": False, "tools": ("calculate",)}
     )
     body = plan_fork("told", old, "join", Edit(title="Once more")).body
-    assert {name: body[name] for name in ("feature", "workflow", "check", "tools", "objective")} == {
+    assert {name: body[name] for name in ("feature", "workflow", "route", "check", "tools", "objective")} == {
         "feature": "search",
         "workflow": "nightly",
+        "route": "b",
         "check": False,
         "tools": ("calculate",),
         "objective": "Find it out.",

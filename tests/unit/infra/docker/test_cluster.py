@@ -132,13 +132,24 @@ def test_who_comes_back_follows_the_one_that_the_sentinels_name(
     assert redis_container.master_for(name, "secret") == follows
 
 
-def test_a_sentinel_names_the_master_to_who_has_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_kubernetes_the_master_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_container, "named_master", lambda password: "redis-1.redis")
+    monkeypatch.setattr(redis_container, "addresses", lambda host: ["10.0.0.1"])
+    assert redis_container.master_for("redis-1.redis", "secret") == ""
+    assert redis_container.master_for("redis-0.redis", "secret") == "redis-1.redis"
+
+
+@pytest.mark.parametrize(("host", "master"), [("", "127.0.0.1"), ("sentinel-0", "localhost")])
+def test_a_sentinel_names_the_master_to_who_has_the_password(
+    host: str, master: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a host name of its own it knows the master by name, too."""
     server, watching = RedisServer(tmp_path, "--requirepass", "secret"), tmp_path / "sentinel.conf"
     sentinel = RedisServer(tmp_path)
-    text = redis_container.sentinel_configuration("127.0.0.1", "secret").replace("dir /tmp", f"dir {tmp_path}")
+    text = redis_container.sentinel_configuration(master, "secret", host).replace("dir /tmp", f"dir {tmp_path}")
     watching.write_text(
         text.replace(f"port {redis_container.SENTINEL_PORT}", f"port {sentinel.port}").replace(
-            "127.0.0.1 6379", f"127.0.0.1 {server.port}"
+            f"{master} 6379", f"{master} {server.port}"
         )
     )
     monkeypatch.setattr(redis_container, "SENTINEL_PORT", sentinel.port)
@@ -152,7 +163,7 @@ def test_a_sentinel_names_the_master_to_who_has_the_password(tmp_path: Path, mon
             while not probes.redis(place, str(configuration))[0] and time.monotonic() < deadline:
                 assert process.poll() is None, "the sentinel has ended"
                 time.sleep(0.02)
-            assert redis_container.named_master("secret") == "127.0.0.1"
+            assert redis_container.named_master("secret") == master
             assert redis_container.named_master("another") == ""
         finally:
             process.kill()

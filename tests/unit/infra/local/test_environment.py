@@ -9,7 +9,7 @@ from bulkhead_infra.local.environment import RunFacts, environ_of, resolved
 from bulkhead_infra.local.rundir import RunDir
 from bulkhead_services.planner.app import LOGICS
 
-FACTS = RunFacts("nats://x", "redis://x", 0, "", Path("tenants.yaml"), 1.0, {})
+FACTS = RunFacts("nats://x", "redis://x", {"gateway": 0}, "", Path("tenants.yaml"), 1.0, {})
 
 
 def logic(service, tmp_path, **outer):

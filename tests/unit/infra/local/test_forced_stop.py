@@ -24,7 +24,7 @@ class Cheap(LocalMesh):
     """The supervisor over three processes that do nothing, and that end for no SIGTERM."""
 
     made: "Cheap"
-    url = "http://127.0.0.1:9"
+    url = doors_url = "http://127.0.0.1:9"
 
     async def _start(self) -> None:
         Cheap.made, self.said = self, []
@@ -72,7 +72,7 @@ async def test_a_second_signal_ends_all_at_once_and_nothing_is_started_again(
     heard: dict = {}
     monkeypatch.setattr(supervisor, "LocalMesh", Cheap)
     monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", heard.__setitem__)
-    running = asyncio.create_task(up.keep_running(tmp_path, [], "process", 0, {}, []))
+    running = asyncio.create_task(up.keep_running(tmp_path, [], "process", (0, 0), {}, []))
     await until(lambda: "the mesh runs" in capsys.readouterr().out)
     heard[signal.SIGINT]()
     pids = await Cheap.made.draining()

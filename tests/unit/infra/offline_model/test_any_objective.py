@@ -62,7 +62,7 @@ def test_the_judge_accepts_what_stands_in_the_passages_and_rejects_the_rest() ->
     marker = parse_parts(PASSAGE)[0].id
     for answer, verdict in (
         (f"“The lid may be opened after 14 days” [#{marker}].", "accept"),
-        ("The lid may be opened after 14 days.", "reject"),
+        ("The lid may be opened after 14 days.", "accept"),
         (f"Elephants sleep standing beside warm rivers [#{marker}].", "reject"),
         ("", "reject"),
         ("The documents hold no answer to this: “who opens the lid of the jar”.", "reject"),

@@ -1,11 +1,11 @@
 """The checker: plain checks as pure functions, its playbooks, and what the judge sees and says."""
 
 import json
-import time
 
 import pytest
 
 from bulkhead.blobs import reference
+from bulkhead.grounding.sources import Source, Sources
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
@@ -16,95 +16,50 @@ from bulkhead_contracts.step import Evidence, StepInput, StepProposed
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.checker import checks
 from bulkhead_services.checker.core import Checker
-from bulkhead_services.model_gateway import render
+from bulkhead_services.model_gateway.context import render
 
 FEE = "Cancelling a flexible booking costs a handling fee of 40.00 EUR per passenger."
 MARK = "0123456789ab"
-SOURCES = checks.Sources(by_marker={MARK: FEE}, retrieved=frozenset({MARK}), given="A booking of 300.00 EUR.")
-
-
-def codes(text: str, sources: checks.Sources = SOURCES) -> set[str]:
-    return {note.code for note in checks.run(text, sources) if note.blocking}
-
-
-def test_a_supported_cited_sentence_passes():
-    assert codes(f"The handling fee for cancelling is 40.00 EUR [#{MARK}].") == set()
-    assert codes(f"The handling fee is 40 EUR. [#{MARK}]") == set(), "40 and 40.00 are one number"
+SOURCES = Sources((Source(MARK, FEE),), "A booking of 300.00 EUR. What does cancelling cost?")
 
 
 @pytest.mark.parametrize(
-    "text, code",
+    ("text", "code"),
     [
         ("", "empty"),
         (" \n", "empty"),
+        (f"[#{MARK}] ```", "empty"),
         ("x" * (bounds.MAX_ANSWER_CHARS + 1), "too_long"),
-        ("The handling fee is 40.00 EUR.", "no_citation"),
-        ("The handling fee is 40.00 EUR [#ffffffffffff].", "unknown_citation"),
-        (f"Dogs travel free in every cabin on weekends [#{MARK}].", "unsupported"),
-        (f"The handling fee for cancelling is 45.00 EUR [#{MARK}].", "unfounded_number"),
-        (f"300.00 - 40.00 = 270.00 EUR after the handling fee [#{MARK}].", "wrong_arithmetic"),
         (f"[[part kind=passage]] the handling fee [#{MARK}].", "prompt_leak"),
+        ("[[step 51f63cd2fadd]] ``` yes", "prompt_leak"),
         (f"the key is sk-abcdefghijklmnopqrstuvwxyz and the handling fee [#{MARK}].", "secret"),
     ],
 )
-def test_each_check_refuses_what_it_is_for(text, code):
-    assert code in codes(text)
+def test_what_is_no_answer_or_must_not_be_shown_is_refused(text, code):
+    assert code in {note.code for note in checks.refusals(text)}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2026-05-01 to 2026-05-20 = 19 days",
-        "15 / 100 * 80 = 12",
-        "0.5 * 412.50 - 60 = 146.25",
-        "(10 - 4) * 2 = 12",
-        "max(3, 4) - 1 = 3",
-        "1,000 + 1 = 1,001",
-        "10 - 3 - 2 = 5",
-    ],
-)
-def test_true_arithmetic_and_dates_are_left_alone(text):
-    assert checks.equations(text) == []
+def test_a_right_answer_without_a_marker_has_no_flaw():
+    checked = checks.check("The handling fee is 40 EUR.", SOURCES, "What does cancelling cost?")
+    assert checked.notes == () and checked.reason == "" and checked.rows[0].markers == (MARK,)
 
 
-@pytest.mark.parametrize("text", ["15 / 100 * 80 = 13", "10 - 3 - 2 = 9", "2 + 2 = 5"])
-def test_false_arithmetic_is_found(text):
-    assert [note.code for note in checks.equations(text)] == ["wrong_arithmetic"]
+def test_an_answer_without_any_source_says_so():
+    checked = checks.check("Dogs travel free on weekends.", SOURCES, "What does cancelling cost?")
+    assert {note.code for note in checked.notes} == {"unsupported"} and "nothing in it rests" in checked.reason
 
 
-LONG = bounds.MAX_ANSWER_CHARS
+def test_a_number_worked_out_is_told_with_its_operation():
+    checked = checks.check("Of 300.00 EUR, 260.00 EUR are left after the handling fee.", SOURCES, "What is left?")
+    assert not checked.wrong and any("300 - 40" in note.message for note in checked.remarks)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        ("1+" * LONG)[:LONG],
-        ("1 + " * LONG)[:LONG],
-        ("2 * 2 = 5. " * LONG)[:LONG],
-        "1" * LONG,
-        "1," * (LONG // 2),
-        " " * LONG,
-        ("sk-" * LONG)[:LONG],
-        ("-----BEGIN " * LONG)[:LONG],
-        f"The handling fee [#{MARK}].\n" * (LONG // 34),
-    ],
-    ids=["sum", "spaced_sum", "equations", "digits", "commas", "blank", "keys", "private_keys", "cited"],
-)
-def test_the_longest_text_is_checked_in_time_that_grows_with_its_length(text):
-    """A checker has one thread: while it reads one text, every other task waits."""
-    source = checks.Sources(by_marker={MARK: f"{FEE}\n" * 3_000}, retrieved=frozenset({MARK}), given=FEE * 3_000)
-    # What is linear takes 0.1 s of CPU here; what is not took a minute and more.
-    began = time.process_time()
-    checks.run(text, source)
-    assert time.process_time() - began < 10
+def test_a_search_that_was_not_made_is_told():
+    checked = checks.check("It is fine.", Sources((), "Is it fine?"), "Is it fine?", looked_up=False)
+    assert [note.code for note in checked.notes] == ["nothing_looked_up"]
 
 
-def test_counting_words_and_given_numbers_are_not_refused():
-    assert "unfounded_number" not in codes(f"Of 300 EUR, 2 rules apply: the handling fee [#{MARK}].")
-
-
-def test_nothing_retrieved_needs_no_citation():
-    assert codes("The sum is fine.", checks.Sources({}, frozenset(), "sum is fine")) == set()
+ACCEPT = {"verdict": "accept", "reasons": []}
 
 
 @pytest.fixture
@@ -160,11 +115,91 @@ def test_plain_checks_then_the_judge_then_the_verdict(play):
     play.replays()
 
 
-def test_a_plain_refusal_asks_no_judge(play):
-    propose(play, "The handling fee is 45.00 EUR.")
+def test_a_wrong_number_asks_no_judge_once_and_then_stands_marked(play):
+    propose(play, "The handling fee for cancelling is 45.00 EUR.")
     play.says(VerdictReached)
     verdict = play.said(VerdictReached)
-    assert not verdict.accepted and {"no_citation", "unfounded_number"} <= {note.code for note in verdict.notes}
+    assert not verdict.accepted and verdict.stands and "unfounded_number" in {note.code for note in verdict.notes}
+    propose(play, "The handling fee for cancelling is 45.00 EUR.", attempt=2)
+    judge(play, json.dumps(ACCEPT))
+    verdict = play.said(VerdictReached)
+    assert verdict.accepted and verdict.result.standing == "degraded"
+    assert "1 of 1" in verdict.result.standing_reason or "nothing in it" in verdict.result.standing_reason
+    assert "[unverified: no source holds 45.00" in play.texts[verdict.result.content.sha256]
+    play.replays()
+
+
+@pytest.mark.parametrize("marker", ["", " [#ffffffffffff]", " (f.md)", " [{own}]"])
+def test_a_right_answer_passes_whatever_its_markers(play, marker):
+    own = reference("rag", FEE.encode()).marker
+    propose(play, f"The handling fee for cancelling is 40.00 EUR{marker.format(own=own)}.")
+    judge(play, json.dumps(ACCEPT))
+    verdict = play.said(VerdictReached)
+    content = verdict.result.content
+    assert verdict.accepted and verdict.result.standing == "ok" and content.author == "checker"
+    assert f"[#{own}]" in play.texts[content.sha256] and [row.marker for row in verdict.result.citations] == [own]
+
+
+def test_a_judge_finds_the_source_of_what_is_said_in_other_words(play):
+    text = "La gestion d'une annulation se paie par tête."
+    propose(play, text)
+    asked = play.said(ModelCallRequested)
+    listed = [part.text for part in asked.parts if part.kind == "context"]
+    assert len(listed) == 1 and text[:-1] in listed[0]
+    own = reference("rag", FEE.encode()).marker
+    support = [{"sentence": 0, "source": f"#{own}"}, {"sentence": 9, "source": own}, "junk", {"sentence": "x"}]
+    judge(play, json.dumps({**ACCEPT, "support": support}))
+    verdict = play.said(VerdictReached)
+    assert verdict.accepted and verdict.result.standing == "ok"
+    assert play.texts[verdict.result.content.sha256] == f"La gestion d'une annulation se paie par tête [#{own}]."
+
+
+def test_a_judge_cannot_name_a_source_that_it_was_not_shown(play):
+    propose(play, "La gestion d'une annulation se paie par tête.")
+    judge(play, json.dumps({**ACCEPT, "support": [{"sentence": 0, "source": "f" * 12}]}))
+    verdict = play.said(VerdictReached)
+    assert not verdict.accepted and verdict.stands
+
+
+def test_a_judge_is_not_believed_that_a_source_says_what_shares_no_word_with_it(play):
+    rule = "The cancelling of a flexible booking costs a fee of the price, and the passenger pays it."
+    passage = play.text(rule, "tool_executor")
+    row = Evidence(content=passage, label=Label(sha256=passage.sha256, kind="tool_result", observed_by="tool_executor"))
+    propose(play, "The dogs of the crew travel for nothing in the hold.", evidence=(row,))
+    judge(play, json.dumps({**ACCEPT, "support": [{"sentence": 0, "source": passage.marker}]}))
+    assert not play.said(VerdictReached).accepted
+
+
+def test_evidence_beyond_one_round_is_judged_in_further_rounds(play):
+    padding = "\n".join(f"Paragraph p-{number} is about ferry {number % 97}." for number in range(1_600))
+    long = [f"The fee of class c-{number} is {number * 7 + 11}.00 EUR.\n{padding}" for number in range(3)]
+    rows = tuple(
+        Evidence(content=ref, label=Label(sha256=ref.sha256, kind="tool_result", observed_by="tool_executor"))
+        for ref in (play.text(text, "tool_executor") for text in long)
+    )
+    propose(play, "\n".join(text.splitlines()[0] for text in long), evidence=rows)
+    seen = []
+    for _ in range(3):
+        asked = play.said(ModelCallRequested)
+        seen += [part.content.sha256 for part in asked.parts if part.kind == "tool_result"]
+        judge(play, json.dumps({**ACCEPT, "score": 0.5 + len(seen) / 10}))
+    verdict = play.said(VerdictReached)
+    assert set(seen) == {row.content.sha256 for row in rows} and len(seen) == 3
+    assert verdict.accepted and verdict.score == 0.6, "the lowest score of the rounds"
+
+
+def test_a_round_that_the_judges_context_cannot_hold_is_split(play):
+    spare = play.text("Another rule: dogs travel free on weekends.", "tool_executor")
+    more = Evidence(content=spare, label=Label(sha256=spare.sha256, kind="tool_result", observed_by="tool_executor"))
+    cited = propose(Playbook(Checker())).evidence
+    propose(play, evidence=(*cited, more))
+    cut = Completeness.missing(Omission(reason="pruned", what="1 passage, which the model did not see"))
+    judge(play, json.dumps(ACCEPT), completeness=cut)
+    for _ in range(2):
+        shown = [part.kind for part in play.said(ModelCallRequested).parts if part.kind in ("passage", "tool_result")]
+        assert len(shown) == 1
+        judge(play, json.dumps(ACCEPT))
+    assert play.said(VerdictReached).result.completeness.complete
 
 
 def test_the_judges_reasons_reach_the_worker(play):
@@ -185,6 +220,12 @@ def test_an_unreadable_judge_is_asked_once_more_and_then_said_to_be_missing(play
     assert any(one.what == "judge" for one in verdict.result.completeness.omissions)
 
 
+def test_half_of_a_surrogate_pair_in_a_judges_reason_is_no_crash(play):
+    propose(play)
+    judge(play, '{"verdict": "reject", "reasons": ["\\ud800 bad"]}')
+    assert play.said(VerdictReached).notes[-1].message == "? bad"
+
+
 def test_no_money_for_the_judge_is_no_acceptance(play):
     propose(play)
     judge(play, "", outcome="refused", content=None, failure=Failure(code="refused_by_budget", message="ceiling"))
@@ -194,7 +235,7 @@ def test_no_money_for_the_judge_is_no_acceptance(play):
 def test_evidence_that_the_worker_wrote_itself_is_none(play):
     propose(play, author="worker")
     verdict = play.said(VerdictReached)
-    assert not verdict.accepted and "unknown_citation" in {note.code for note in verdict.notes}
+    assert not verdict.accepted and "unfounded_number" in {note.code for note in verdict.notes}
 
 
 def test_markers_of_accepted_inputs_may_be_carried_on(play):
@@ -250,9 +291,6 @@ def test_a_repeated_proposal_is_judged_once(play):
     assert play.hears_again() == ()
     propose(play)
     play.says()
-
-
-ACCEPT = {"verdict": "accept", "reasons": []}
 
 
 def test_the_judge_sees_all_evidence_and_what_is_cited_first(play):

@@ -33,10 +33,16 @@ from bulkhead_contracts.budget import (
 )
 from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.grant import GrantReplied, GrantRequested, VouchReplied, VouchRequested
 from bulkhead_contracts.result import ContentRef, Failure
-from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
-from bulkhead_contracts.tool import WritesReplied, WritesRequested
+from bulkhead_contracts.retrieval import (
+    DocumentsReplied,
+    DocumentsRequested,
+    PassageReplied,
+    PassageRequested,
+    StoredDocument,
+)
+from bulkhead_contracts.tool import CitedCallReplied, CitedCallRequested, WritesReplied, WritesRequested
 from bulkhead_contracts.types import Body, Contract
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.store import Revision
@@ -107,6 +113,7 @@ class InProcessBus:
         self.signer_down = False
         self.refusal: GrantReplied | None = None
         self.asked: list[GrantRequested] = []
+        self.vouched: list[VouchRequested] = []
         self.reads = 0
         self.gaps = 0
         self.rag_down = False
@@ -117,6 +124,9 @@ class InProcessBus:
         self.book: tenant_limits.LimitBook | None = None
         self.writes = WritesReplied()
         self.looked: list[str] = []
+        self.call = CitedCallReplied()
+        self.passage = PassageReplied()
+        self.passages: list[tuple[str, PassageRequested]] = []
 
     def _stream(self, subject: str) -> str:
         parts = subject.split(".")
@@ -248,6 +258,8 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == ResetRequested.ce_type():
                 reset = await self._reset(ResetRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
+            if (headers or {}).get("ce-type") == CitedCallRequested.ce_type():
+                return Live("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
             if (headers or {}).get("ce-type") == WritesRequested.ce_type():
                 found = self._doubtful(subject.rpartition(".")[2])
                 return Live("reply", {"ce-type": found.ce_type()}, found.encode())
@@ -256,11 +268,18 @@ class InProcessBus:
         if subject.startswith("rpc.gateway.rag."):
             if self.rag_down:
                 raise BusUnavailable("nobody answers")
+            if (headers or {}).get("ce-type") == PassageRequested.ce_type():
+                self.passages.append((subject.split(".")[4], PassageRequested.model_validate_json(body)))
+                return Live("reply", {"ce-type": self.passage.ce_type()}, self.passage.encode())
             asked = DocumentsRequested.model_validate_json(body)
             left = [one for one in self.documents if one.name > asked.after]
             page = DocumentsReplied(documents=tuple(left[: asked.limit]), more=len(left) > asked.limit)
             return Live("reply", {"ce-type": page.ce_type()}, page.encode())
         assert subject.startswith("rpc.gateway.signer.")
+        if (headers or {}).get("ce-type") == VouchRequested.ce_type():
+            self.vouched.append(VouchRequested.model_validate_json(body))
+            vouched = VouchReplied(voucher="signed.voucher")
+            return Live("reply", {"ce-type": vouched.ce_type()}, vouched.encode())
         ask = GrantRequested.model_validate_json(body)
         self.asked.append(ask)
         reply = self.refusal or GrantReplied(granted=True, token="signed.task.grant", limits=ask.limits)

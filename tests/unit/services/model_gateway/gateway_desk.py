@@ -83,12 +83,13 @@ class Desk:
         }
         return ModelCallRequested(**{**defaults, **more})
 
-    def grant(self, step_id: str | None = "s") -> str:
+    def grant(self, step_id: str | None = "s", attempt: int = 1) -> str:
         top = sample(TaskGrant, tenant=TENANT, task=TASK, tools=("calculate",), document_scopes=("default",))
         token = self.mesh.context("signer").signer.grant(top)
         if step_id is None:
             return token
-        step = sample(StepGrant, tenant=TENANT, task=TASK, step_id=step_id, tools=("calculate",))
+        given = {"step_id": step_id, "attempt": attempt, "tools": ("calculate",)}
+        step = sample(StepGrant, tenant=TENANT, task=TASK, **given)
         return self.mesh.context("planner").signer.grant(step, parent=token)
 
     async def send(self, request: ModelCallRequested, sender: str = "worker", grant: str | None = None) -> None:
@@ -100,7 +101,7 @@ class Desk:
             task=TASK,
             cause=f"x{self._asked}",
             index=0,
-            grant=self.grant() if grant is None else grant,
+            grant=self.grant(attempt=request.attempt) if grant is None else grant,
         )
 
     async def ask(self, request: ModelCallRequested | None = None, sender: str = "worker", **more: Any) -> Any:

@@ -20,6 +20,7 @@ class Exchange:
         self.path = lines[0].split(" ")[1]
         self.headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:] if ": " in line)}
         self.body: dict[str, Any] = json.loads(body)
+        self.sent = body
 
     async def raw(self, data: bytes) -> None:
         self.writer.write(data)

@@ -9,7 +9,7 @@ import pytest
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.prompts import Prompts
-from tests.unit.services.model_gateway.gateway_desk import KEY, PRICED, deltas, desk
+from tests.unit.services.model_gateway.gateway_desk import KEY, PRICED, TASK, TENANT, deltas, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, calls, chunk, says, usage
 
 REAL = Usage(model_calls=1, input_tokens=100, output_tokens=20, cost_usd_micros=27)
@@ -31,13 +31,14 @@ async def test_an_answer_comes_with_content_label_usage_money_and_prompt(provide
         reply = await d.answered()
         assert await d.text(reply.content) == "hello world" and reply.finish == "stop"
         assert (reply.model, reply.provider, reply.fingerprint) == ("scripted-1", "openai", "fp_1")
+        assert reply.pinned == PRICED, "what was asked for, beside what the provider says answered"
         prompt = Prompts().find("worker.step")
         assert (reply.prompt_id, reply.prompt_digest) == (prompt.name, prompt.digest)
         assert reply.usage == REAL and reply.provider_attempts == 1 and reply.standing == "ok"
         assert reply.price_digest.startswith("own:") and reply.completeness.complete
         (label,) = reply.provenance
         assert label.sha256 == reply.content.sha256 and label.kind == "model_reply"
-        assert label.trust == "untrusted" and d.mesh.context("worker").verifier.label(label)
+        assert label.trust == "untrusted" and d.mesh.context("worker").verifier.label(label, TENANT, TASK)
         (settled,) = await d.settled(1)
         assert settled.usage == REAL and not settled.estimated
         worst = d.purse.asked[0].worst_case
@@ -228,7 +229,7 @@ async def test_an_endless_answer_is_cut_at_the_bound(provider):
         assert reply.finish == "length" and reply.content.size_bytes == bounds.MAX_MODEL_ANSWER_BYTES
         assert not reply.completeness.complete
         (settled,) = await d.settled(1)
-        assert settled.estimated and settled.usage.cost_usd_micros == d.purse.asked[0].worst_case.cost_usd_micros
+        assert settled.usage.estimated_usd_micros == d.purse.asked[0].worst_case.cost_usd_micros
         await asyncio.wait_for(hung_up.wait(), 5)
 
 

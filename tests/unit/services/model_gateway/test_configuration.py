@@ -3,6 +3,7 @@
 import json
 import logging
 from decimal import Decimal
+from types import SimpleNamespace
 
 import jsonschema_rs
 import pytest
@@ -19,13 +20,17 @@ from bulkhead_services.model_gateway.providers.errors import of_status
 from bulkhead_services.model_gateway.providers.openai_chat import ChatAssembly
 from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.settings import Settings
-from bulkhead_services.planner import plans
+from bulkhead_services.planner import draft_reading
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider, says
 
 # A released prompt never changes: write a new version and add its line.
 RELEASED = {
-    "checker.judge@1": "c9cc4fb4b97e47953f359af35197e052d57c34a78487d0be49beeec4893d115c",
+    "checker.judge.short@1": "daaf56f30bb3639d6213017d55bd6498805824ac18d9c45f0339aafdaee3a577",
+    "planner.draft.short@1": "d5eff604677706188328efd7665f29d6d8de1d2fd5facbd6cafdaa38acbf98a0",
+    "planner.revise.short@1": "b27f7310f5037b960e26b3f5e8df015be0bc9565376cbb24b7e3be52847ad6b8",
+    "worker.step.short@1": "01508c732ab72afdcb4573843ef547522f194624c0c2838160af34c6431aa9d7",
+    "checker.judge@1": "adc3545a3ad4464eb41286a5e39d882d497794abb989a26135a2a986343828a5",
     "planner.draft@1": "62034cb8c09c8ddfdb3c53e536e070b1671d57446962e9db8c4f984254e5cb04",
     "planner.revise@1": "17fe48ea3e9bbff323e3cedc27dd2b2b4c0a694d554858bc8cbf4d9c0ece541b",
     "worker.step@1": "3b66f2cbe888a9d3f3a053230e26cfb938f3ca62c8c5548e9972f71242c0a689",
@@ -41,6 +46,45 @@ def test_a_name_without_version_means_the_newest():
     prompts = Prompts()
     assert prompts.find("worker.step") is prompts.find("worker.step@1")
     assert prompts.find("worker.step@2") is None and prompts.find("worker") is None and prompts.find("") is None
+
+
+DECIDERS_PROMPTS = ("planner.draft", "planner.revise", "worker.step", "checker.judge")
+
+
+@pytest.mark.parametrize("name", DECIDERS_PROMPTS)
+def test_a_short_variant_is_a_few_lines_and_taken_only_where_the_route_says_so(name):
+    prompts = Prompts()
+    full, short = prompts.find(name), prompts.find(name, "short")
+    assert (full.id, short.id) == (name, f"{name}.short") and prompts.find(f"{name}@1", "short") is full
+    assert len(short.text) < len(full.text) / 2.5 and short.text.count("\n") <= 12
+    assert prompts.find("worker.desk", "short") is None
+
+
+def test_what_fits_a_short_schema_fits_the_full_one():
+    prompts = Prompts()
+    step = {"id": "a", "title": "t", "instruction": "i", "tools": ["x"], "inputs": [], "acceptance": "x"}
+    support = [{"sentence": 1, "source": "3fa9c1d2e4b5"}]
+    verdict = {"verdict": "accept", "score": 0.5, "reasons": ["because"], "support": support}
+    for form, answer in (("plan", {"steps": [step] * 4}), ("verdict", verdict)):
+        short, full = prompts.schema(form, "short"), prompts.schema(form)
+        assert short != full and full is prompts.schemas[form]
+        jsonschema_rs.validate(short, answer)
+        jsonschema_rs.validate(full, answer)
+        assert json.dumps(short).count("required") == json.dumps(full).count("required"), "the same form"
+
+
+async def test_a_route_says_that_prompts_are_short():
+    async with ScriptedProvider() as provider:
+        provider.will(says('{"steps": []}'), says("hello"))
+        async with desk(provider, prompts="short") as d:
+            asked = {"prompt_id": "planner.draft", "response": "plan", "stream": False}
+            reply = await d.answered(d.request(**asked))
+            assert reply.prompt_id == "planner.draft.short@1"
+            body = provider.asked[0].body
+            assert body["messages"][0]["content"] == Prompts().find("planner.draft", "short").text
+            assert body["response_format"]["json_schema"]["schema"] == Prompts().schema("plan", "short")
+            await d.answered(d.request(call_id="c2"))
+            assert provider.asked[1].body["messages"][0]["content"] == Prompts().find("worker.step", "short").text
 
 
 def _write(folder, name: str, text: str):
@@ -82,7 +126,7 @@ def test_no_prompts_is_said(tmp_path):
 
 
 def test_every_prompt_that_a_decider_names_is_there():
-    for name in ("planner.draft", "planner.revise", "worker.step", "checker.judge"):
+    for name in DECIDERS_PROMPTS:
         text = Prompts().find(name).text
         assert "trust=untrusted" in text and "[[/part ID]]" in text
 
@@ -101,7 +145,7 @@ def test_what_fits_the_plan_schema_is_a_plan():
     step = {"id": "a", "title": "t", "instruction": "i", "tools": [], "inputs": [], "acceptance": "x"}
     text = json.dumps({"steps": [step]})
     jsonschema_rs.validate(Prompts().schemas["plan"], {"steps": [step]})
-    parsed, notes = plans.parse(text)
+    parsed, notes = draft_reading.parse(text)
     assert parsed and not notes
 
 
@@ -143,6 +187,12 @@ def test_own_rows_win_and_have_their_own_digest(tmp_path):
         "[models.a]\ninput = 'dear'\noutput = '1'",
         "[models.a]\ninput = '-1'\noutput = '1'",
         "[models.a]\ninput='nan'\noutput='1'",
+        "[models.a]\ninput='0.15'\noutput='0'",
+        "[models.a]\ninput='0.00000015'\noutput='0.0000006'",
+        "[models.a]\ninput='150000'\noutput='600000'",
+        "[models.a]\ninput='1'\noutput='2'\ncached_input='3'",
+        "[models.a]\ninput='1'\noutput='2'\ncontext_tokens='many'",
+        "[models.a]\ninput='1'\noutput='2'\ncached='0.1'",
         "models = 3",
         None,
     ],
@@ -174,7 +224,7 @@ def test_openai_variables_have_no_prefix(monkeypatch):
     settings = Settings()
     assert settings.all_providers()["openai"].api_key.get_secret_value() == KEY
     assert settings.all_routes()["judge"].model == "offline-rules-1"
-    assert settings.all_routes()["genius"].fallback.model == "small-1"
+    assert settings.all_routes()["genius"].fallback[0].model == "small-1"
     assert KEY not in repr(settings) and KEY not in settings.model_dump_json()
 
 
@@ -187,9 +237,9 @@ def test_a_route_to_nowhere_is_refused():
 
 def test_no_key_stops_the_start_except_on_this_machine():
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
-        build(None, Settings(openai_api_key="", openai_base_url="https://api.openai.com/v1"))
+        build(SimpleNamespace(verifier=None), Settings(openai_api_key="", openai_base_url="https://api.openai.com/v1"))
     for url in ("http://127.0.0.1:1/v1", "http://localhost:1/v1", "http://[::1]:1/v1"):
-        build(None, Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"))
+        build(SimpleNamespace(verifier=None), Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +261,72 @@ def test_a_price_belongs_to_a_provider_that_is_known():
     with pytest.raises(ValidationError, match="BULKHEAD_PRICE_PROVIDER"):
         Settings(openai_base_url="http://127.0.0.1:1/v1")
     assert Settings(openai_base_url="http://127.0.0.1:1/v1", price_provider="openai")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"context_tokens": 2_048}, r"context of 2048 tokens; a prompt takes .* set its max_output_tokens to \d+ in"),
+        ({"context_tokens": 1_024}, "use a model with a longer context"),
+        ({"provider_ca_file": "/nowhere.pem"}, "BULKHEAD_PROVIDER_CA_FILE /nowhere.pem cannot be used: No such file"),
+        ({"provider_ca_file": __file__}, "holds no certificate in PEM form"),
+        ({"provider_proxy": "proxy:3128"}, "BULKHEAD_PROVIDER_PROXY 'proxy:3128' must begin with http"),
+        (
+            {"provider_proxy": "http://me:secret@proxy:99999"},
+            r"//\*\*\*@proxy:99999' cannot be read: Port out of range",
+        ),
+        ({"openai_base_url": "https://"}, "OPENAI_BASE_URL 'https://' must .* name a host"),
+        ({"providers": {"p": {"base_url": "http://a/v1", "base_urls": ["http://b/v1"]}}}, "not both"),
+        (
+            {"providers": {"p": {"base_url": "http://a/v1", "api_keys": ["a", "a"]}}},
+            "same key at the same address twice",
+        ),
+        (
+            {"providers": {"p": {"base_urls": ["http://a/v1", "http://b/v1"], "api_keys": ["a", "b", "c"]}}},
+            "3 api_keys and 2 base_urls are no pairs",
+        ),
+        (
+            {"routes": {"x": {"model": "offline-rules-1", "hedge_after_ms": 9}}},
+            "hedge_after_ms and nothing else to ask",
+        ),
+        (
+            {"routes": {"x": {"model": "offline-rules-1", "fallback": [{"model": "offline-rules-1"}] * 10}}},
+            "names 10 models at most, this one 11",
+        ),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_starts(given, match):
+    with pytest.raises(ValidationError, match=match):
+        Settings(**{"model": "offline-rules-1", **given})
+
+
+def test_a_price_must_hold_at_every_address():
+    row = {"base_urls": ["https://api.openai.com/v1", "https://unknown.example/v1"], "api_key": "k"}
+    with pytest.raises(ValidationError, match=r"unknown\.example"):
+        Settings(providers={"p": row}, routes={"x": {"model": "gpt-4.1-mini-2025-04-14", "provider": "p"}})
+
+
+def test_the_judge_has_the_models_of_the_default_route_where_it_has_none_of_its_own():
+    given = {"providers": {"p": {"base_url": "http://a/v1"}}, "free_models": ("m-1", "j-1"), "model": "offline-rules-1"}
+    routes = {"default": {"model": "m-1", "provider": "p"}}
+    assert Settings(**given, routes=routes).all_routes()["judge"].provider == "p"
+    assert Settings(**given, routes=routes, judge_model="j-1").all_routes()["judge"].model == "j-1"
+
+
+def test_one_key_of_several_may_not_be_missing():
+    row = {"base_url": "https://api.example.com/v1", "api_keys": ["a", ""]}
+    route = {"model": "offline-rules-1", "provider": "p"}
+    settings = Settings(openai_api_key=KEY, providers={"p": row}, routes={"default": route})
+    assert settings.start_problems() and "provider p" in settings.start_problems()[0]
+
+
+def test_a_named_provider_takes_the_key_of_its_variable_at_the_vendors_address_alone():
+    def keys(**row):
+        return Settings(openai_api_key=KEY, providers={"p": row}).all_providers()["p"].api_key.get_secret_value()
+
+    assert keys(base_url="https://api.openai.com/v1", region="us") == KEY
+    assert keys(base_url="https://proxy.example/v1") == ""
+    assert keys(base_urls=["https://api.openai.com/v1", "https://proxy.example/v1"]) == ""
 
 
 # Bounds of what a provider sends

@@ -10,6 +10,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, CallDeferred
 from bulkhead_contracts.quota import Quota
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
+from bulkhead_services.model_gateway.providers.port import Need
 from bulkhead_services.model_gateway.settings import ProviderSettings, Settings
 from tests.unit.services.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, fails, says
@@ -36,7 +37,8 @@ async def test_an_outage_falls_back_and_says_so(provider):
     async with ScriptedProvider() as other, desk(provider, provider_attempts=2, **routes(other.url)) as d:
         other.will(says("from the second"))
         reply = await d.answered()
-        assert reply.standing == "degraded" and "provider_error" in reply.standing_reason
+        said = "offline-rules-1 at second answered in place of offline-rules-1 at openai (provider_error)"
+        assert reply.standing == "degraded" and reply.standing_reason == said
         assert reply.provider == "second" and reply.provider_attempts == 3
         assert other.asked[0].headers["authorization"] == "Bearer k2"
 
@@ -88,7 +90,7 @@ async def test_a_free_model_is_called_and_still_reserved(provider):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"tier": "genius"}, "unknown_model"),
+        ({"tier": "genius"}, "unknown_route"),
         ({"prompt_id": "no.such"}, "unknown_prompt"),
         ({"prompt_id": "worker.step@99"}, "unknown_prompt"),
         ({"step_id": "other"}, "bad_grant"),
@@ -155,7 +157,7 @@ async def test_who_waits_for_a_place_when_the_replica_drains_is_put_off_at_once(
         await until(lambda: asyncio.sleep(0, provider.asked), bool)
         await d.send(d.request(call_id="c2"))
         service = d.mesh.running["model_gateway", "0"].service
-        places = next(iter(service.component._routes.values())).primary.provider.places
+        places = next(iter(service.component._routes.values())).primary.provider._all[0].places
         await until(lambda: asyncio.sleep(0, places._waiting), bool)
         service.drain()
         put_off = next(one for one in await d.replies(1) if one.call_id == "c2")
@@ -166,10 +168,11 @@ async def test_who_waits_for_a_place_when_the_replica_drains_is_put_off_at_once(
 async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewest():
     """And not to who stands first in line: one tenant's hundred slow calls are not to be another one's waiting."""
     provider = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=2), Network())
+    need = Need("m", 1)
     begun, over = [], {name: asyncio.Event() for name in ("many1", "many2", "many3", "many4", "one")}
 
     async def call(name: str) -> None:
-        async with provider.place(name.rstrip("1234"), 10):
+        async with provider.place(name.rstrip("1234"), 10, need):
             begun.append(name)
             await over[name].wait()
 
@@ -188,7 +191,8 @@ async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewes
 
 async def test_an_eighth_of_the_places_is_kept_from_each_tenant():
     """A hundred long answers that began at once would keep another tenant waiting until the first of them is whole."""
-    places = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=16), Network()).places
+    provider = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=16), Network())
+    places = provider._all[0].places
     assert [await places.enter("many", 0) for _ in range(16)] == [True] * 14 + [False] * 2
     assert await places.enter("one", 0) and await places.enter("two", 0) and not await places.enter("three", 0)
 
@@ -224,11 +228,10 @@ async def test_a_halt_cuts_the_stream_and_tells_what_is_charged(provider):
         ), "who reads it is told why"
         await asyncio.wait_for(cut.wait(), 5)
         (settled,) = await d.settled(1)
-        worst = d.purse.asked[0].worst_case
-        assert settled.estimated and settled.usage.cost_usd_micros == worst.cost_usd_micros
-        assert settled.usage.input_tokens + settled.usage.output_tokens == worst.tokens
-        # The ledger charges the reservation of what is estimated: whoever adds up replies must find the same.
-        assert reply.usage == settled.usage
+        worst, used = d.purse.asked[0].worst_case, settled.usage
+        assert used == used.as_estimate() and 50 <= used.output_tokens < 200 and settled.failed == "halted"
+        assert 0 < used.cost_usd_micros < worst.cost_usd_micros
+        assert reply.usage == used, "whoever adds up replies must find what the ledger charged"
         again = (await d.ask(d.request(call_id="c2"))).failure
         assert again.code == "halted" and again.hint and len(provider.asked) == 1
 
@@ -252,7 +255,7 @@ async def test_a_pause_cuts_the_stream_and_the_call_is_made_anew_when_it_is_lift
         assert isinstance(put_off, CallDeferred) and put_off.paused and "enough" in put_off.reason
         await asyncio.wait_for(cut.wait(), 5)
         (settled,) = await d.settled(1)
-        assert settled.estimated, "what was cut is charged in full"
+        assert settled.usage == settled.usage.as_estimate(), "what was cut is charged by what came"
         await d.halt("model", PRICED, pauses=True, active=False)
         await until(lambda: asyncio.sleep(0, _halted(d, PRICED)), lambda found: found is None)
         reply = await d.answered()

@@ -69,7 +69,7 @@ async def test_5xx_is_retried_and_given_up(provider, status):
         assert all(one.usage == Usage() for one in await d.settled(3)) and reply.usage == Usage()
 
 
-async def test_a_stall_is_cut_charged_and_retried(provider):
+async def test_a_stall_is_cut_charged_by_what_came_and_retried(provider):
     async def stalls(x: Exchange) -> None:
         await x.begin()
         await x.event(chunk({"content": "half an"}))
@@ -83,9 +83,38 @@ async def test_a_stall_is_cut_charged_and_retried(provider):
         heard = await deltas(live, "a whole answer")
         assert heard[0].text == "half an" and heard[1].offset == 0
         first, second = await d.settled(2)
-        worst = d.purse.asked[0].worst_case
-        assert first.estimated and first.usage.cost_usd_micros == worst.cost_usd_micros
-        assert reply.usage == first.usage + second.usage, "what was wasted is shown"
+        worst, used = d.purse.asked[0].worst_case, first.usage
+        assert 0 < used.output_tokens < 100 and used.input_tokens + 2_000 == worst.tokens
+        assert used == used.as_estimate() and 0 < used.estimated_usd_micros < worst.cost_usd_micros
+        assert (first.failed, second.failed, second.usage.estimated_usd_micros) == ("timeout", "", 0)
+        assert reply.usage == used + second.usage, "what was wasted is shown"
+
+
+async def test_an_error_behind_a_200_is_charged_its_input_as_an_estimate(provider):
+    async def errs(x: Exchange) -> None:
+        await x.json(200, {"error": {"message": "the engine is gone"}})
+
+    provider.will(errs)
+    async with desk(provider, provider_attempts=1) as d:
+        reply = await d.ask()
+        (settled,) = await d.settled(1)
+        used = settled.usage
+        assert reply.failure.code == "error_body" == settled.failed and not settled.estimated
+        assert used == used.as_estimate() == reply.usage and used.output_tokens == 0
+        assert used.input_tokens + 2_000 == d.purse.asked[0].worst_case.tokens
+
+
+async def test_arguments_that_came_before_a_cut_are_charged(provider):
+    async def breaks_off(x: Exchange) -> None:
+        await x.begin()
+        call = {"index": 0, "id": "c1", "function": {"name": "search", "arguments": "x" * 300}}
+        await x.event(chunk({"tool_calls": [call]}))
+        await x.end()
+
+    provider.will(breaks_off)
+    async with desk(provider, provider_attempts=1) as d:
+        reply = await d.ask()
+        assert reply.failure.code == "truncated_stream" and 100 <= reply.usage.output_tokens < 150
 
 
 async def test_silence_until_the_deadline_is_a_timeout(provider):
@@ -97,7 +126,8 @@ async def test_silence_until_the_deadline_is_a_timeout(provider):
         reply = await d.ask(d.request(stream=False, deadline_unix_ms=d.now_ms() + 300))
         assert reply.outcome == "failed" and reply.failure.code == "timeout"
         (settled,) = await d.settled(1)
-        assert settled.estimated and settled.usage.output_tokens == 2_000
+        assert settled.failed == "timeout" and settled.usage == settled.usage.as_estimate()
+        assert 10 <= settled.usage.output_tokens < 200, "a silent model may have reasoned"
 
 
 async def test_a_passed_deadline_makes_no_call(provider):
@@ -145,7 +175,9 @@ async def test_a_stream_without_a_finish_reason_is_no_answer(provider, abrupt):
     async with desk(provider) as d:
         reply = await d.answered()
         assert await d.text(reply.content) == "whole" and reply.provider_attempts == 3
-        assert [one.estimated for one in await d.settled(3)] == [True, True, False]
+        used = [one.usage for one in await d.settled(3)]
+        assert [one.estimated_usd_micros == one.cost_usd_micros for one in used] == [True, True, False]
+        assert all(3 <= one.output_tokens < 100 for one in used[:2])
         provider.will(cut)
         reply = await d.ask(d.request(call_id="c2"))
         assert reply.outcome == "failed" and reply.failure.code == "truncated_stream" and reply.content is None
@@ -200,17 +232,18 @@ async def test_a_body_that_never_ends_is_bounded(provider, monkeypatch):
     async with desk(provider) as d:
         reply = await d.ask()
         assert reply.failure.code == "provider_error" and "100000 bytes" in reply.failure.message
+        assert reply.usage.output_tokens == 2_000 and reply.usage.estimated_tokens, "as much as was reserved"
 
 
-async def test_missing_usage_charges_the_reservation(provider):
-    provider.will(says("free?", silent_usage=True))
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_without_usage_is_charged_its_size_as_an_estimate(provider, stream):
+    provider.will(says("word " * 60, silent_usage=True))
     async with desk(provider) as d:
-        reply = await d.answered()
+        reply = await d.answered(d.request(stream=stream))
         (settled,) = await d.settled(1)
-        worst = d.purse.asked[0].worst_case
-        assert settled.estimated and settled.usage.cost_usd_micros == worst.cost_usd_micros > 0
-        assert settled.usage.input_tokens + settled.usage.output_tokens == worst.tokens
-        assert reply.usage == settled.usage
+        used, worst = settled.usage, d.purse.asked[0].worst_case
+        assert settled.failed == "" and used == used.as_estimate() == reply.usage
+        assert 80 <= used.output_tokens < 250 and 0 < used.cost_usd_micros < worst.cost_usd_micros
 
 
 @pytest.mark.parametrize(
@@ -226,7 +259,7 @@ async def test_usage_that_makes_no_sense_is_missing(provider, told):
     provider.will(says("x", told=told))
     async with desk(provider) as d:
         await d.answered()
-        assert (await d.settled(1))[0].estimated
+        assert (await d.settled(1))[0].usage.estimated_tokens
 
 
 async def test_cached_tokens_are_counted(provider):

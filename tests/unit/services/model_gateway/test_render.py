@@ -9,7 +9,9 @@ from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_infra.offline_model.parts import parse_parts, read_prompt
-from bulkhead_services.model_gateway.render import attribute, block, encode, estimate_tokens
+from bulkhead_services.model_gateway.context.render import attribute, block
+from bulkhead_services.model_gateway.context.tokens import TokenCounter
+from bulkhead_services.model_gateway.providers.port import encode
 from tests.unit.services.model_gateway.gateway_desk import Desk, desk
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider, fails, says
 
@@ -27,9 +29,14 @@ def sent(provider: ScriptedProvider, index: int = -1) -> list[dict]:
     return provider.asked[index].body["messages"]
 
 
+def prose(chars: int) -> str:
+    """Sentences on nothing."""
+    return ("All visitors sign the book at the gate. " * (chars // 40 + 1))[:chars]
+
+
 async def passages(d: Desk, count: int, size: int = 300, author: str = "rag") -> list[Part]:
     return [
-        Part(kind="passage", content=await d.store(f"passage {n} " + "x" * size, author), source=f"doc{n}.md")
+        Part(kind="passage", content=await d.store(f"passage {n}. {prose(size)}", author), source=f"doc{n}.md")
         for n in range(count)
     ]
 
@@ -125,8 +132,8 @@ async def test_lowest_ranks_go_first_and_are_told(provider):
         (omission,) = reply.completeness.omissions
         assert omission.reason == "pruned" and omission.what.startswith(f"{20 - len(kept)} passages")
         assert "doc19.md" in omission.detail and reply.standing == "ok" and not reply.completeness.complete
-        whole = len(encode(provider.asked[0].body))
-        assert estimate_tokens(whole) + 2_000 <= 4_000 + 64, "what is sent fits"
+        whole = encode(provider.asked[0].body)
+        assert TokenCounter().estimate(whole) + 2_000 <= 4_000 + 64, "what is sent fits"
 
 
 async def test_oldest_tool_results_go_before_newer_ones(provider):
@@ -138,18 +145,23 @@ async def test_oldest_tool_results_go_before_newer_ones(provider):
         assert reply.completeness.omissions[0].reason == "pruned"
 
 
-async def test_a_tool_result_that_is_cut_is_told_to_the_model_and_not_cited(provider):
+async def test_a_result_that_is_left_out_is_told_to_the_model_and_not_cited(provider):
     async with desk(provider, context_tokens=4_000) as d:
-        big = Part(kind="tool_result", content=await d.store("y" * 6_000, "tool_executor"), source="http_get")
-        reply = await d.answered(d.request(turns=(turn("k0", big, name="http_get"),)))
-        assert json.loads(sent(provider)[3]["content"])["error"]["code"] == "left_out" and len(sent(provider)) == 4
-        assert "1 tool results" in reply.completeness.omissions[0].what
+        old, new = [
+            Part(kind="tool_result", content=await d.store(prose(size), "tool_executor"), source="http_get")
+            for size in (1_500, 60_000)
+        ]
+        turns = (turn("k0", old, name="http_get"), turn("k1", *[new] * 4, name="http_get"))
+        reply = await d.answered(d.request(turns=turns))
+        assert json.loads(sent(provider)[3]["content"])["error"]["code"] == "left_out"
+        assert "http_get (k0)" not in json.dumps(sent(provider))
+        assert {one.reason for one in reply.completeness.omissions} == {"pruned", "truncated"}
 
 
 async def test_when_the_least_does_not_fit_nothing_is_sent(provider):
-    async with desk(provider, context_tokens=3_000) as d:
-        objective = Part(kind="objective", content=await d.store("z" * 9_000, "gateway"))
-        reply = await d.ask(d.request(parts=(objective,)))
+    async with desk(provider, context_tokens=3_200) as d:
+        tools = Part(kind="tools", text=prose(9_000))
+        reply = await d.ask(d.request(parts=(tools,)))
         assert reply.outcome == "failed" and reply.failure.code == "context_overflow" and reply.failure.hint
         assert not provider.asked and not d.purse.asked
 

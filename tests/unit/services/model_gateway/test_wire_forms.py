@@ -13,7 +13,7 @@ from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.model_gateway.attempts import Model
-from bulkhead_services.model_gateway.attempts import _worst as worst_case
+from bulkhead_services.model_gateway.charges import worst_case
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.prices import Prices
 from bulkhead_services.model_gateway.providers import anthropic
@@ -280,7 +280,8 @@ async def test_an_answer_that_is_cut_off_is_charged_as_an_estimate(api: str, kep
         ) as d:
             reply = await d.ask(d.request(**ASKED))
             (settled,) = await d.settled(1)
-    assert reply.outcome == "failed" and reply.failure.code == "truncated_stream" and settled.estimated
+    assert reply.outcome == "failed" and reply.failure.code == "truncated_stream"
+    assert settled.usage == settled.usage.as_estimate() and 0 < settled.usage.output_tokens < 500
 
 
 def test_a_schema_keeps_only_what_anthropic_takes() -> None:
@@ -327,7 +328,10 @@ def test_the_worst_case_of_a_call_that_is_cached_holds_what_writing_costs() -> N
     outgoing = provider.request(Chat("m", {"messages": []}, 9))
     model = Model("m", provider, price, 1_000)
     assert outgoing.writes_cache
-    assert worst_case(model, 10**6, 0, True).cost_usd_micros > worst_case(model, 10**6, 0, False).cost_usd_micros
+    assert (
+        worst_case(model.price, 10**6, 0, True).cost_usd_micros
+        > worst_case(model.price, 10**6, 0, False).cost_usd_micros
+    )
 
 
 def test_the_key_alone_chooses_the_model_and_a_missing_key_is_named() -> None:
@@ -340,3 +344,33 @@ def test_the_key_alone_chooses_the_model_and_a_missing_key_is_named() -> None:
     proxy = {"mine": {"api": "anthropic", "base_url": "https://proxy.example/v1"}}
     elsewhere = Settings(openai_api_key=SecretStr(KEY), **{**named, "providers": proxy}).all_providers()["mine"]
     assert elsewhere.api_key.get_secret_value() == "", "a vendor's key goes to the vendor alone"
+
+
+GIVEN = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ("END",), "reasoning_effort": "low"}
+SENT: dict[str, dict[str, Any]] = {
+    "openai-chat": {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["END"], "reasoning_effort": "low"},
+    "azure-openai": {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["END"], "reasoning_effort": "low"},
+    "openai-responses": {"temperature": 0.5, "top_p": 0.9, "reasoning": {"effort": "low"}},
+    "anthropic": {"temperature": 0.5, "top_p": 0.9, "stop_sequences": ["END"]},
+    "gemini": {"generationConfig": {"temperature": 0.5, "topP": 0.9, "seed": 7, "stopSequences": ["END"]}},
+    "ollama": {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["END"]},
+}
+
+
+@pytest.mark.parametrize("api", SENT)
+def test_parameters_are_sent_under_the_names_of_the_api_or_refused_by_name(api: Any) -> None:
+    form = FORMS[api]
+    taken = {name: value for name, value in GIVEN.items() if name in form.takes}
+    with_, without = (json.loads(form.request(Chat("m", {"messages": []}, 9, given)).body) for given in (taken, {}))
+    if api == "gemini":
+        del with_["generationConfig"]["maxOutputTokens"], without["generationConfig"]
+    assert {name: value for name, value in with_.items() if name not in without} == SENT[api]
+    base_url = {"azure-openai": "http://127.0.0.1:1/openai/v1"}.get(api, "http://127.0.0.1:1/v1")
+    for name, value in GIVEN.items():
+        route = {"model": "offline-rules-1", "provider": "p", name: value}
+        given = {"providers": {"p": {"api": api, "base_url": base_url}}, "routes": {"x": route}}
+        if name in form.takes:
+            assert Settings(**given)
+        else:
+            with pytest.raises(ValidationError, match=f"wants {name} of"):
+                Settings(**given)

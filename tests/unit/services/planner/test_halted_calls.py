@@ -10,7 +10,8 @@ from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepExtended, StepPaused
 from bulkhead_contracts.task import Progressed, TaskCancelRequested, TaskEnded, TaskLimits, TaskPaused, TaskStopped
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.planner.core import TASK_TIMER, Planner
+from bulkhead_services.planner.core import Planner
+from bulkhead_services.planner.ending import TASK_TIMER
 from bulkhead_services.planner.steps import TIMER as STEPS_TIMER
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, draft, submit
 

@@ -13,7 +13,8 @@ from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.result import Completeness, Omission, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded
-from bulkhead_services.planner import plans
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.planner import draft_reading, plans
 from bulkhead_services.planner.core import Planner
 from tests.unit.services.planner.test_playbook import draft, submit
 
@@ -60,8 +61,8 @@ def test_a_plan_that_was_cut_off_is_told_as_such(play, more, length):
         if number < bounds.MAX_PLAN_DRAFTS:
             (notes,) = [one for one in play.said(ModelCallRequested).parts if one.kind == "notes"]
             assert "cut off" in notes.text, "the model must learn what to do better"
-    failure = play.said(TaskEnded).failure
-    assert "cut off" in failure.message and "split the objective" in failure.hint
+    (warning,) = play.said(PlanAdopted).plan.notes
+    assert "cut off" in warning.message
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_plan_that_was_cut_off_is_told_as_such(play, more, length):
     ],
 )
 def test_what_is_no_plan_is_told_in_words(text, said):
-    steps, (note,) = plans.parse(text)
+    steps, (note,) = draft_reading.parse(text)
     assert not steps and note.code == "unreadable_plan" and said in note.message
     assert not note.message.startswith(":")
 
@@ -94,7 +95,7 @@ def test_what_is_no_plan_is_told_in_words(text, said):
     ],
 )
 def test_nothing_is_said_in_the_words_of_a_parser(text, code, said):
-    _, (note, *_) = plans.parse(text)
+    _, (note, *_) = draft_reading.parse(text)
     assert (note.code, note.message[: len(said)]) == (code, said)
 
 
@@ -158,7 +159,7 @@ def test_with_checks_off_a_noop_is_as_good_as_it_says(play):
     ],
 )
 def test_a_title_keeps_its_characters_and_is_cut_between_words(title, shown):
-    (step,), notes = plans.parse(draft({"id": "a", "title": title}))
+    (step,), notes = draft_reading.parse(draft({"id": "a", "title": title}))
     assert step.title == shown and not notes
 
 
@@ -171,3 +172,31 @@ def test_a_heading_fits_and_begins_as_its_text_does(text, most):
         kept = shown.removesuffix("…")
         assert shown.endswith("…") and line.startswith(kept)
         assert not kept or not unicodedata.combining(line[len(kept)]), "a character is not torn from its accent"
+
+
+# Flows
+
+
+def flowing(**changes) -> list[str]:
+    flow = {"tool": "calculate", "argument": "/a", "step_id": "a", "from_tool": "look", "field": "/n"} | changes
+    given = {"title": "t", "instruction": "i", "acceptance": "x"}
+    last = PlanStep(id="b", inputs=("a",), tools=("calculate",), flows=(flow,) * changes.pop("times", 1), **given)
+    found = plans.check(
+        (PlanStep(id="a", **given), last), (ToolSpec(name="calculate", description="", parameters_json="{}"),)
+    )
+    return [note.code for note in found]
+
+
+def test_a_flow_goes_from_a_step_of_the_plan_to_a_tool_of_its_step_and_fits_its_grant():
+    assert flowing() == []
+    assert flowing(step_id="c") == flowing(tool="pay") == ["unknown_flow"]
+    assert set(flowing(times=32)) == {"too_many_flows"}
+
+
+def test_a_step_knows_the_flows_out_of_its_results_too():
+    flow = {"tool": "pay", "argument": "/to", "step_id": "a", "from_tool": "look", "field": "/iban"}
+    first, last = (
+        PlanStep(id="a", title="t", instruction="i"),
+        PlanStep(id="b", title="t", instruction="i", flows=(flow,)),
+    )
+    assert plans.flows_of(first, (first, last)) == plans.flows_of(last, (first, last)) == last.flows

@@ -24,7 +24,8 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import CheckNote, VerdictReached
-from bulkhead_services.planner.core import TASK_TIMER, Planner
+from bulkhead_services.planner.core import Planner
+from bulkhead_services.planner.ending import TASK_TIMER
 
 CALC = ToolSpec(name="calculate", description="decimal arithmetic", parameters_json="{}")
 PAY = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
@@ -87,7 +88,7 @@ def accepts(play: Playbook, step: str, attempt: int = 1, version: int = 1, **res
     )
 
 
-def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1) -> None:
+def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1, *, stands: bool = False) -> None:
     note = CheckNote(code="no_citation", message="cite the passage")
     play.hears(
         VerdictReached(
@@ -96,6 +97,7 @@ def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1) -> No
             plan_version=version,
             accepted=False,
             notes=(note,),
+            stands=stands,
             result=Result(content=play.text("bad")),
         ),
         sender="checker",
@@ -139,12 +141,9 @@ def test_a_step_grant_is_narrowed_to_the_steps_tools_and_time(play):
     [
         ("no json", "unreadable_plan"),
         (draft(), "unreadable_plan"),
-        (draft({"id": "a", "inputs": ["b"]}, {"id": "b", "inputs": ["a"]}), "cycle"),
-        (draft({"id": "a", "inputs": ["a"]}), "cycle"),
-        (draft({"id": "a"}, {"id": "a"}), "duplicate_step"),
         (draft({"id": "a", "inputs": ["zz"]}), "unknown_input"),
-        (draft({"id": "a", "acceptance": " "}), "no_acceptance"),
         (draft({"id": "a", "instruction": ""}), "no_instruction"),
+        (draft({"id": "a", "instruction": " "}), "no_instruction"),
         (draft({"id": "a", "tools": ["rm_rf"]}), "tool_not_granted"),
         (draft(*({"id": f"s{n}"} for n in range(10_000))), "plan_too_large"),
         (draft(*({"id": f"s{n}"} for n in range(bounds.MAX_PLAN_STEPS + 1))), "unreadable_plan"),
@@ -158,8 +157,9 @@ def test_a_bad_draft_goes_back_with_notes_and_is_bounded(play, text, code):
         assert code in {note.code for note in rejected.notes if note.severity == "error"}
         assert play.said(ModelCallRequested).prompt_id == "planner.revise"
     answers(play, text, f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
-    play.says(PlanRejected, TaskStopped, TaskEnded)
-    assert play.said(TaskEnded).failure.code == "plan_rejected" and play.said(TaskEnded).failure.hint
+    assert play.said(PlanRejected).draft == bounds.MAX_PLAN_DRAFTS and not play.all_said(ModelCallRequested)
+    assert [step.step.id for step in play.all_said(StepAssigned)] == ["answer"]
+    play.replays()
 
 
 def test_several_ends_get_one_composing_step(play):
@@ -189,6 +189,37 @@ def test_a_rejected_step_is_tried_again_with_the_reasons_then_replanned_then_fai
     assert ended.status == "failed" and ended.failure.code == "step_failed"
     assert "cite the passage" in ended.failure.message
     play.replays()
+
+
+def test_a_result_that_may_stand_ends_the_step_degraded_when_no_attempt_is_left(play):
+    submit(play)
+    answers(play, draft({"id": "a"}))
+    for attempt in (1, 2, 3):
+        rejects(play, "a", attempt, stands=True)
+    ended = play.said(TaskEnded)
+    assert ended.status == "succeeded" and ended.result.standing == "degraded"
+    assert "cite the passage" in ended.result.standing_reason and play.texts[ended.result.content.sha256] == "bad"
+    play.replays()
+
+
+def test_nothing_is_written_on_a_result_that_was_not_accepted(play):
+    submit(play)
+    answers(play, draft({"id": "a"}, {"id": "b", "inputs": ["a"], "tools": ["pay"]}))
+    for attempt in (1, 2, 3):
+        rejects(play, "a", attempt, stands=True)
+    play.says(StepEnded, ModelCallRequested)
+
+
+def test_a_new_plan_does_not_take_over_what_was_not_accepted(play):
+    submit(play)
+    answers(play, draft({"id": "a"}, {"id": "b", "inputs": ["a"]}))
+    for attempt in (1, 2, 3):
+        rejects(play, "a", attempt, stands=True)
+    for attempt in (1, 2, 3):
+        rejects(play, "b", attempt)
+    call = play.said(ModelCallRequested).call_id
+    answers(play, draft({"id": "a"}, {"id": "c", "inputs": ["a"], "tools": ["pay"]}), call)
+    assert [one.step.id for one in play.all_said(StepAssigned)] == ["a"]
 
 
 def test_no_replanning_after_a_step_that_may_have_written(play):
@@ -225,11 +256,12 @@ def test_a_worker_that_skips_the_checker_is_not_believed(play):
     assert play.said(StepEnded).outcome == "rejected"
 
 
-def test_with_checks_off_the_workers_word_is_enough(play):
+def test_with_checks_off_the_workers_word_is_enough_and_says_so(play):
     submit(play, check=False)
     answers(play, draft({"id": "a"}))
     play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="done")), sender="worker")
-    play.says(TaskEnded)
+    result = play.said(TaskEnded).result
+    assert result.standing == "degraded" and result.standing_reason == "not checked, as the task asked"
 
 
 def test_a_given_plan_needs_no_model(play):
@@ -341,11 +373,11 @@ def test_money_stops_planning(play, code, status):
 def test_a_failed_planning_call_is_tried_again_and_bounded(play):
     submit(play)
     for number in range(1, bounds.MAX_PLAN_DRAFTS):
-        fails(play, "provider_error", f"plan-1-{number}")
+        fails(play, "rate_limited", f"plan-1-{number}")
         play.says(ModelCallRequested)
-    fails(play, "provider_error", f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
+    fails(play, "rate_limited", f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
     play.says(TaskStopped, TaskEnded)
-    assert play.said(TaskEnded).failure.code == "provider_error"
+    assert play.said(TaskEnded).failure.code == "rate_limited"
 
 
 def test_a_deferred_planning_call_is_asked_again_by_timer(play):

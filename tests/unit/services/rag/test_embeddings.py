@@ -20,7 +20,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.mode = "ok"
-        self.calls = 0
+        self.calls = self.texts = 0
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -32,6 +32,7 @@ class Endpoint:
                 if endpoint.mode == "drop":
                     self.close_connection = True
                     return
+                endpoint.texts += len(body["input"])
                 status, answer = endpoint.answer(body["input"])
                 raw = json.dumps(answer).encode()
                 self.send_response(status)
@@ -144,6 +145,38 @@ async def test_more_vectors_than_are_scanned_is_told(make_desk, endpoint) -> Non
     await desk.ingest("b.md", "A vehicle.")
     reply = await desk.search("automobile")
     assert reply.standing == "degraded" and "exceed" in reply.standing_reason
+
+
+async def test_nothing_is_embedded_twice(hybrid, endpoint) -> None:
+    text = "# Parking\n\nAn automobile may be parked here.\n\n# Dogs\n\nEvery puppy needs a leash.\n"
+    await hybrid.ingest("a.md", text)
+    before = endpoint.texts
+    again = await hybrid.ingest("a.md", text, task="again")
+    copy = await hybrid.ingest("copy.md", text, task="copy")
+    assert (again.outcome, copy.outcome, copy.detail) == ("unchanged", "ingested", "")
+    assert endpoint.texts == before and not hybrid.reservations, "a copy under another name costs nothing"
+    await hybrid.ingest("a.md", "Another text. A fee is due.", task="b")
+    between = endpoint.texts
+    assert (await hybrid.ingest("a.md", text, task="back")).outcome == "ingested"
+    assert endpoint.texts == between > before, "a version that comes back has its vectors still"
+    reply = await hybrid.search("car")
+    assert reply.standing == "ok" and reply.passages
+
+
+async def test_a_query_that_was_asked_before_is_not_embedded_again(hybrid, endpoint) -> None:
+    await hybrid.ingest("a.md", "An automobile may be parked here.")
+    first, calls = await hybrid.search("car"), endpoint.calls
+    second = await hybrid.search("car")
+    assert endpoint.calls == calls and second.usage.cost_usd_micros == 0 < first.usage.cost_usd_micros
+    assert [p.content for p in second.passages] == [p.content for p in first.passages] and second.standing == "ok"
+
+
+async def test_vectors_of_an_erased_document_are_forgotten(hybrid, endpoint) -> None:
+    await hybrid.ingest("a.md", "An automobile may be parked here.")
+    assert await hybrid.library.delete("acme", "default", "a.md") == 1
+    before = endpoint.texts
+    await hybrid.ingest("b.md", "An automobile may be parked here.", task="b")
+    assert endpoint.texts > before
 
 
 def test_an_unpriced_endpoint_is_refused_at_start() -> None:

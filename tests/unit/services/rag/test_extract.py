@@ -1,5 +1,6 @@
 """Documents to text: forms, charsets, structure, and everything that is refused."""
 
+import asyncio
 import io
 
 import pytest
@@ -9,6 +10,7 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 from bulkhead_contracts.result import Failure
 from bulkhead_services.rag import extract
 from bulkhead_services.rag.chunk import chunks_of
+from bulkhead_services.rag.port import Divided
 from bulkhead_services.rag.structure import heading_text, read_structure
 from bulkhead_services.rag.webpage import read_webpage
 
@@ -162,8 +164,21 @@ async def test_bad_documents_are_rejected_with_a_reason(desk, name: str, data: b
 
 
 async def test_a_page_that_hangs_its_parser_is_cut(make_desk) -> None:
-    desk = make_desk(parse_timeout_s=3.0)
+    desk = make_desk(parse_timeout_s=8.0)  # a good page needs a new parser, which takes long beside other tests
     reply = await desk.ingest("bomb.html", "<!--" * 300_000, "text/html")
     assert reply.outcome == "rejected"
     assert reply.failure.code == "damaged_document"
     assert (await desk.ingest("good.html", "<p>fine</p>", "text/html")).outcome == "ingested"
+
+
+async def test_one_tenants_hanging_pages_leave_another_a_parser(make_desk) -> None:
+    library = make_desk(parse_timeout_s=20.0).library
+    bomb = b"<!--" * 300_000
+    hanging = [asyncio.create_task(library.divide("acme", f"{n}.html", "0" * 64, "text/html", bomb)) for n in range(3)]
+    await asyncio.sleep(0)
+    found = await library.divide("other", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
+    assert isinstance(found, Divided) and "fine" in found.text
+    assert not any(one.done() for one in hanging), "the small page waited for none of them"
+    for one in hanging:
+        one.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)

@@ -59,7 +59,7 @@ async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
         assert reply.outcome == "found", reply.failure
         found = await worker.blobs.text("acme", reply.passages[0].content)
         assert found == "# Fares\n\nThe cancellation fee is 35 EUR."
-        assert worker.verifier.label(reply.provenance[0])
+        assert worker.verifier.label(reply.provenance[0], "acme", "t1")
 
 
 async def test_documents_are_told_on_request_and_deleted_under_a_grant(tmp_path: Path) -> None:

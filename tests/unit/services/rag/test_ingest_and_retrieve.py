@@ -58,7 +58,7 @@ async def test_passage_is_cited_labelled_and_found_by_its_stem(desk) -> None:
     assert reply.usage.retrievals == 1 and desk.reserved == []
     (label,) = reply.provenance
     assert (label.kind, label.source, label.trust) == ("passage", "fares.md", "untrusted")
-    assert Verifier({"rag": public_of(desk.seed)}).label(label)
+    assert Verifier({"rag": public_of(desk.seed)}).label(label, "acme", "t1")
     assert len(reply.encode()) < 4096 and type(reply).model_validate_json(reply.encode()) == reply
 
 
@@ -85,7 +85,8 @@ async def test_new_content_replaces_old_which_stays_resolvable(desk) -> None:
     await desk.ingest("fares.md", "The fee is 50 EUR for everybody.")
     assert texts(desk, await desk.search("fee")) == ["The fee is 50 EUR for everybody."]
     store = desk.library._stores["acme"]
-    assert store.resolve(old.document_sha256, old.start, old.end) == "The fee is 35 EUR for everybody."
+    found = store.resolve("default", "fares.md", old.document_sha256, old.start, old.end)
+    assert found is not None and found[0] == "The fee is 35 EUR for everybody."
     # A late repeat of the first ingestion does not bring the old version back.
     await desk.ingest("fares.md", "The fee is 35 EUR for everybody.")
     assert texts(desk, await desk.search("fee")) == ["The fee is 50 EUR for everybody."]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
@@ -13,6 +14,8 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
+from bulkhead_infra.identity.policy import PolicyError as IdentityError
+from bulkhead_infra.identity.policy import load_tenants
 from bulkhead_services.signer.app import build
 from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, policies_from
 from bulkhead_services.signer.settings import Settings
@@ -73,25 +76,118 @@ def test_roles_are_those_of_the_packs_prompts(tmp_path: Path, monkeypatch: pytes
     assert packs.worker_roles([]) == set()
 
 
-def test_an_empty_request_gets_every_tool_that_the_tenant_has_and_the_mesh_can_run() -> None:
+def test_an_empty_request_gets_every_read_that_the_tenant_has_and_the_mesh_can_run() -> None:
     found = decide(policies(), request(), "acme", "t1", NOW)
     assert isinstance(found, Granted)
     grant = found.grant
-    assert grant.tools == ("calculate", "counter_increment", "search_documents")
+    assert grant.tools == ("calculate", "search_documents")
+    assert found.left_out == ("counter_increment",), "and hears what it could have had by naming it"
     assert [spec.name for spec in found.tools] == list(grant.tools)
     assert (grant.tenant, grant.task, grant.actor) == ("acme", "t1", "ada")
     assert grant.document_scopes == ("default", "legal")
     assert grant.limits == TaskLimits()
     assert (grant.day_cost_usd_micros, grant.day_tokens) == (5_000_000, 10_000_000)
-    assert grant.expires_unix_ms == NOW + 120_000 + 600_000
+    assert grant.expires_unix_ms == NOW + 120_000 + 24 * 3_600_000 + 600_000, "people may take a day"
     without = decide(policies(configured=()), request(), "acme", "t1", NOW)
     assert isinstance(without, Granted) and without.grant.tools == ("calculate", "search_documents")
+    assert without.left_out == (), "what is not there is not left out"
+
+
+def test_a_write_is_granted_where_the_request_its_plan_or_the_tenants_policy_names_it() -> None:
+    named = request(tools=("counter_increment",))
+    planned = request(plan_tools=("counter_increment", "http_get"))
+    own = {**DOCUMENT["tenants"]["acme"], "default_writes": ["counter_increment"]}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    for asked, mesh in (
+        (named, policies()),
+        (planned, policies()),
+        (request(), policies_from({"tenants": {"acme": own}}, known, known)),
+    ):
+        found = decide(mesh, asked, "acme", "t1", NOW)
+        assert isinstance(found, Granted) and "counter_increment" in found.grant.tools and not found.left_out
+        assert "http_get" not in found.grant.tools, "and no plan names what the tenant has not got"
+    own["tools"] = ["calculate"]
+    with pytest.raises(PolicyError, match="default_writes names counter_increment, which tools does not"):
+        policies_from({"tenants": {"acme": own}}, known, known)
+
+
+def test_a_grant_bears_the_tenants_constraints_on_the_tools_that_it_names() -> None:
+    own = {
+        **DOCUMENT["tenants"]["acme"],
+        "constraints": ["calculate /expression range 0..9", "counter_increment /name equals 1", '* /x prefix "2"'],
+    }
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    found = decide(policies_from({"tenants": {"acme": own}}, known, known), request(), "acme", "t1", NOW)
+    assert isinstance(found, Granted)
+    assert found.grant.constraints == ("calculate /expression range 0..9", '* /x prefix "2"')
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("calculate /expression rang 0..9", r"constraints\[1\]: 'rang' is no test; write equals"),
+        ("calculat /a range 0..9", r"constraints\[1\]: .* is on calculat, which is none of the tools"),
+    ],
+)
+def test_a_constraint_that_cannot_be_read_is_named_when_the_file_is_read(text: str, told: str, tmp_path: Path) -> None:
+    own = {**DOCUMENT["tenants"]["acme"], "constraints": ["* /x range 0..1", text]}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    with pytest.raises(PolicyError, match=f"acme: {told}"):
+        policies_from({"tenants": {"acme": own}}, known, known)
+    (tmp_path / "tenants.yaml").write_text(yaml.safe_dump({"tenants": {"acme": own}}))
+    with pytest.raises(IdentityError, match=rf"tenants\.acme\.{told}"):
+        load_tenants(tmp_path / "tenants.yaml")
+
+
+def test_a_constraint_on_an_argument_that_its_tool_lacks_is_named() -> None:
+    text, told = 'calculate /expresion prefix "1"', "calculate has no such argument; it has /expression"
+    own = {**DOCUMENT["tenants"]["acme"], "constraints": [text]}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    with pytest.raises(PolicyError, match=rf"acme: constraints\[0\]: .* {told}"):
+        policies_from({"tenants": {"acme": own}}, known, known)
+    failure = refused(request(constraints=(text,)))
+    assert failure.code == "bad_constraint" and told in failure.message
+
+
+def test_a_requests_constraints_hold_beside_the_tenants() -> None:
+    own = {**DOCUMENT["tenants"]["acme"], "constraints": ["calculate /expression range 0..9"]}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    found = policies_from({"tenants": {"acme": own}}, known, known)
+    wider = request(
+        constraints=("calculate /expression range 0..99", "* /b range 1..", " calculate /expression/b range 0..1")
+    )
+    granted = decide(found, wider, "acme", "t1", NOW)
+    assert isinstance(granted, Granted)
+    held = (
+        "calculate /expression range 0..9",
+        "calculate /expression range 0..99",
+        "* /b range 1..",
+        " calculate /expression/b range 0..1",
+    )
+    assert granted.grant.constraints == held, "one that is written with a space before it was left out"
+    assert refused(request(constraints=("calculate /expression below /x/",))).code == "bad_constraint"
+    beyond = refused(request(tools=("calculate",), constraints=("search_documents /k range 0..1",)))
+    assert beyond.code == "bad_constraint" and "the tools of this task are calculate" in beyond.hint
+    many = decide(found, request(constraints=tuple(f"* /a range 0..{at}" for at in range(16))), "acme", "t1", NOW)
+    assert isinstance(many, Failure) and many.code == "too_many_constraints"
 
 
 def test_a_request_may_ask_for_less() -> None:
     found = decide(policies(), request(tools=("calculate",), limits=TaskLimits(tokens=5)), "acme", "t1", NOW)
     assert isinstance(found, Granted)
     assert found.grant.tools == ("calculate",) and found.grant.limits.tokens == 5
+
+
+def test_a_grant_outlives_its_deadline_by_the_time_that_people_may_take() -> None:
+    minute = {**DOCUMENT["tenants"]["acme"]["task"], "approval_wait_ms": 60_000}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    short = policies_from({"tenants": {"acme": {**DOCUMENT["tenants"]["acme"], "task": minute}}}, known, known)
+    for asked, waits_ms in ((TaskLimits(), 60_000), (TaskLimits(approval_wait_ms=9_000), 9_000)):
+        found = decide(short, request(limits=asked), "acme", "t1", NOW)
+        assert isinstance(found, Granted) and found.grant.limits.approval_wait_ms == waits_ms
+        assert found.grant.expires_unix_ms == NOW + 120_000 + waits_ms + 600_000
+    nothing = decide(short, request(purpose="ingest"), "acme", "t1", NOW)
+    assert isinstance(nothing, Granted) and nothing.grant.expires_unix_ms == NOW + 120_000 + 600_000
 
 
 @pytest.mark.parametrize("field", ["cost_usd_micros", "tokens", "deadline_ms"])

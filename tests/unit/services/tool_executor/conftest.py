@@ -5,14 +5,15 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bulkhead.blobs import reference
-from bulkhead.grants import Authority, Signer, new_signing_seed
+from bulkhead.grants import Authority, Signer, Verifier, new_signing_seed
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.doer.protocol import Hands, Job, Reservation
-from bulkhead.runtime.errors import Deferred
+from bulkhead.runtime.errors import Deferred, Refused
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
@@ -20,10 +21,12 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_services.tool_executor.boundary.gate import Gate
 from bulkhead_services.tool_executor.core import ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
+from tests.open_policy import permitted
 from tests.samples import sample
 
 NOW = 1_800_000_000_000
@@ -35,9 +38,9 @@ class KeptBlobs:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    async def put(self, tenant: str, data: str | bytes) -> ContentRef:
+    async def put(self, tenant: str, data: str | bytes, summary: str | None = None) -> ContentRef:
         raw = data.encode() if isinstance(data, str) else data
-        ref = reference("tool_executor", raw)
+        ref = reference("tool_executor", raw, summary=summary)
         self.kept[ref.sha256] = raw
         return ref
 
@@ -84,7 +87,12 @@ class Desk:
         return hands
 
     async def call(self, tool: str, arguments: object = None, **job: object) -> ToolCallReplied:
-        return await self.doer.act(self.job(tool, arguments, **job), self.hands())
+        asked, hands = self.job(tool, arguments, **job), self.hands()
+        try:
+            async with self.doer.turn(asked, hands):
+                return await self.doer.act(asked, hands)
+        except Refused as refusal:
+            return self.doer.refuse(asked.request, refusal.failure)
 
     def job(
         self,
@@ -129,6 +137,11 @@ class Desk:
         return self.blobs.kept[reply.content.sha256].decode()
 
 
+def open_gate() -> Gate:
+    """It permits everything, and needs no bus for that."""
+    return Gate(SimpleNamespace(service="tool_executor", verifier=Verifier({})), permitted, lambda tool: "none", 60_000)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 async def make_desk():
     """Desks with settings of their own."""
@@ -136,7 +149,7 @@ async def make_desk():
 
     def make(**knobs: object) -> Desk:
         settings = Settings(**{"retry_backoff_s": 0.01, **knobs})
-        desk = Desk(ToolExecutor(load(settings.configured()), Workbench(settings)))
+        desk = Desk(ToolExecutor(load(settings.configured()), Workbench(settings), open_gate()))
         made.append(desk)
         return desk
 

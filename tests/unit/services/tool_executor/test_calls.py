@@ -35,7 +35,7 @@ async def test_reads_answer_with_signed_content(desk, tool: str, arguments: dict
         "untrusted",
         reply.content.sha256,
     )
-    assert Verifier({"tool_executor": public_of(desk.seed)}).label(label)
+    assert Verifier({"tool_executor": public_of(desk.seed)}).label(label, "acme", "t1") and label.step_id == "s1"
     (held,) = desk.reservations
     assert held.settled.usage.tool_calls == 1
 
@@ -165,7 +165,9 @@ async def test_a_halt_that_comes_while_budget_is_asked_keeps_it_from_beginning_a
     hands._reserve = slow
     says = f"goes on after `bulkhead resume --tool {tool}`" if pauses else "is halted: off"
     with pytest.raises(Deferred if pauses else Refused, match=says):
-        await counting.doer.act(counting.job(tool, {"name": "a"}), hands)
+        asked = counting.job(tool, {"name": "a"})
+        async with counting.doer.turn(asked, hands):
+            await counting.doer.act(asked, hands)
     assert counter.counts()["increments"] == 0 and hands.reservations[0].settled.usage == Usage()
 
 
@@ -173,7 +175,7 @@ async def test_a_halt_that_comes_while_a_write_waits_for_its_turn_keeps_it_from_
     bench = counting.doer._bench
     run = bench.run
 
-    async def waits(tool, arguments, key, timeout_s, cut, too_late):
+    async def waits(tool, arguments, key, timeout_s, cut, too_late, user):
         counting.halt = Halt(scope="tool", name=tool.spec.name, code="switch", reason="off", by="operator")
         return too_late() or await run(tool, arguments, key, timeout_s, cut)
 

@@ -18,6 +18,7 @@ from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
 from tests.eventually import until
+from tests.open_policy import permitted
 from tests.samples import sample
 
 TOOLS = ("calculate", "counter_increment", "counter_increment_unkeyed")
@@ -75,7 +76,10 @@ async def replies(mesh: MemoryMesh, count: int) -> list[Any]:
 @pytest.fixture
 async def mesh(counter: CounterServer):
     settings = Settings(counter_url=counter.url, retry_backoff_s=0.01)
-    builds = {"budget": lambda context: Purse(), "tool_executor": lambda context: build(context, settings)}
+    builds = {
+        "budget": lambda context: Purse(),
+        "tool_executor": lambda context: build(context, settings, rule=permitted),
+    }
     async with MemoryMesh(builds, ack_wait_ms=1_000) as found:
         yield found
 
@@ -85,7 +89,7 @@ async def test_a_granted_call_is_answered_and_its_content_can_be_read(mesh) -> N
     (reply,) = await replies(mesh, 1)
     assert reply.outcome == "succeeded", reply.failure
     assert await mesh.context("worker").blobs.text("acme", reply.content) == "2 * 21 = 42"
-    assert mesh.context("worker").verifier.label(reply.provenance[0])
+    assert mesh.context("worker").verifier.label(reply.provenance[0], "acme", "t1")
 
 
 async def test_the_same_call_asked_again_is_answered_from_the_record(mesh, counter) -> None:
@@ -98,7 +102,10 @@ async def test_the_same_call_asked_again_is_answered_from_the_record(mesh, count
 
 async def test_a_write_without_a_key_that_has_to_wait_is_put_off_and_done_once_when_it_is_asked_anew(counter) -> None:
     settings = Settings(counter_url=counter.url)
-    builds = {"budget": lambda context: Purse(busy=1), "tool_executor": lambda context: build(context, settings)}
+    builds = {
+        "budget": lambda context: Purse(busy=1),
+        "tool_executor": lambda context: build(context, settings, rule=permitted),
+    }
     async with MemoryMesh(builds) as mesh:
         for count, cause in enumerate("abc", 1):
             await send(mesh, "c1", "counter_increment_unkeyed", {"name": "n"}, cause=cause)

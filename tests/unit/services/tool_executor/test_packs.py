@@ -21,6 +21,7 @@ from bulkhead_services.tool_executor.core import ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
+from tests.unit.services.tool_executor.conftest import open_gate
 
 ROW = """
 {name}:
@@ -173,7 +174,7 @@ BUILT_IN = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 
 
 def test_every_row_is_served_by_someone() -> None:
-    found = registry.load({"http_allow_hosts", "counter_url"})
+    found = registry.load({"http_allow_hosts", "counter_url", "run_python", "run_wasm"})
     assert set(found.tools) | set(found.elsewhere) == {row.spec.name for row in rows()}
     assert found.elsewhere == {"search_documents": "rag", **dict.fromkeys(BUILT_IN, "worker")}
     for row in rows():
@@ -229,7 +230,7 @@ def test_unfit_arguments_are_told_in_words(arguments: str, words: str) -> None:
     [("calculate", False), ("counter_increment", True), ("counter_increment_unkeyed", True), ("nosuch", False)],
 )
 def test_who_gives_up_a_call_knows_whether_it_may_have_written(tool, changes):
-    doer = ToolExecutor(registry.load({"counter_url"}), Workbench(Settings()))
+    doer = ToolExecutor(registry.load({"counter_url"}), Workbench(Settings()), open_gate())
     request = ToolCallRequested(
         call_id="c1", step_id="s1", attempt=1, tool=tool, arguments_json="{}", deadline_unix_ms=1
     )

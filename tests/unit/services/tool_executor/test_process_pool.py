@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import importlib
 import os
 import resource
 import subprocess
@@ -69,7 +70,7 @@ def run(arguments, call):
                 with open(f"/proc/{os.getppid()}/{name}", "rb") as file:
                     file.seek(id(found) if name == "mem" else 0)
                     found[name] = "seen" if name == "mem" or file.read(1) else "empty"
-            except PermissionError:
+            except (PermissionError, FileNotFoundError):
                 found[name] = "denied"
         return Done(repr(found))
     if what == "leave":
@@ -117,6 +118,7 @@ def run(arguments, call):
 @pytest.fixture
 def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
+    tmp_path.chmod(0o777)  # A tool has another user, where the tests are root's.
     name = f"plain_{abs(hash(tmp_path))}"
     folder = tmp_path / name
     folder.mkdir()
@@ -132,7 +134,9 @@ class Desk:
 
     def __init__(self, pack: str, **knobs: object) -> None:
         given = {"desk_url": "http://desk", "password": "of another tool"}
-        settings = Settings(packs=(pack,), tool_settings=given, **knobs)  # type: ignore[arg-type]
+        (folder,) = importlib.import_module(pack).__path__
+        granted = dict.fromkeys(("does", "does_too"), (str(Path(folder).parent),))
+        settings = Settings(packs=(pack,), tool_settings=given, tool_folders=granted, **knobs)  # type: ignore[arg-type]
         self.tools: Registry = load(settings.configured(), rows(settings.packs))
         self.bench = Workbench(settings)
 
@@ -221,7 +225,7 @@ async def test_a_copy_that_the_tool_forks_answers_nothing_and_takes_no_call(desk
 async def test_what_has_left_its_session_ends_with_its_time_too(desk, tmp_path) -> None:
     running = asyncio.create_task(desk.run("daemon", tmp_path / "pid", 3_600))
     pid = await _told(tmp_path / "pid")
-    assert os.getsid(pid) == pid, "a session of its own, and no parent"
+    await until(lambda: os.getsid(pid) == pid, "a session of its own, and no parent")
     running.cancel()
     await asyncio.wait({running})
     assert await _gone(pid)
@@ -374,7 +378,7 @@ def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) ->
         import bulkhead_services.tool_executor.__main__
         from bulkhead_services.tool_executor.settings import Settings
         settings = Settings(packs=({pack!r},), tool_settings={{"desk_url": "x"}})
-        doer = given[0](types.SimpleNamespace(clock=None), settings)
+        doer = given[0](types.SimpleNamespace(clock=None, service="tool_executor"), settings)
         tool = doer._registry.tools["does"]
         print(asyncio.run(doer._bench.run(tool, {{"do": "spy"}}, "acme.t1.c1", 60, None)).text)
         """)

@@ -17,6 +17,7 @@ from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
+from tests.open_policy import permitted
 from tests.samples import sample
 from tests.simulation.mesh.loop import LoopClock, SimulationLoop
 from tests.unit.services.tool_executor.test_in_mesh import Purse
@@ -50,7 +51,7 @@ class Play:
         self.settings = settings
         builds = {
             "budget": lambda context: Purse(),
-            "tool_executor": lambda context: build(context, settings, self.outside),
+            "tool_executor": lambda context: build(context, settings, self.outside, rule=permitted),
         }
         self.mesh = MemoryMesh(builds, clock=LoopClock(loop, BEGINS_MS), slots=settings.slots, ack_wait_ms=2_500)
 

@@ -25,6 +25,7 @@ from bulkhead_services.tool_executor import webhook_payload, webhooks
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.webhooks import Webhooks
+from tests.open_policy import permitted
 
 NOON = 1_795_262_400_000
 SECRET = "kept-between-the-two-of-us"
@@ -119,7 +120,7 @@ async def test_it_is_posted_once_signed_to_the_very_address_that_was_checked(pos
     assert told["id"] == headers["bulkhead-event-id"] == ASKED.notice and told["what_to_do"] == ASKED.hint
     assert (told["type"], told["tenant"], told["task"], told["percent"]) == ("budget.alert", "acme", "t1", 80)
     day = ASKED.model_copy(update={"account": "day:acme:2026-11-21"})
-    assert json.loads(webhook_payload.body_of("acme", "t1", day))["task"] == "", "a day is no single task's"
+    assert json.loads(webhook_payload.posting_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
     assert await post.take(tenant="demo") == 0 and len(post.wire.posted) == 1, "who has no webhook is told nothing"
 
 
@@ -232,7 +233,7 @@ async def test_a_real_receiver_that_fails_first_gets_it_again_and_the_secret_is_
     file.write_text(SECRET)
     row = {"url": f"http://{receiver.host}/alerts", "secret_file": str(file)}
     settings = Settings(webhooks={"acme": row}, webhook_private_hosts=(receiver.host,))
-    async with MemoryMesh({"tool_executor": lambda context: build(context, settings)}) as mesh:
+    async with MemoryMesh({"tool_executor": lambda context: build(context, settings, rule=permitted)}) as mesh:
         budget = mesh.context("budget").publisher
         await budget.send("tool_executor", ASKED, tenant="acme", task="t1", cause=ASKED.notice)
         async with asyncio.timeout(60):

@@ -79,3 +79,47 @@ def test_evidence_beyond_its_limit_is_told(play):
     play.says(ModelCallRequested)
     [row] = result(play).completeness.omissions
     assert (row.reason, row.what) == ("pruned", f"evidence beyond the first {bounds.MAX_EVIDENCE} pieces")
+
+
+DENIED = Failure(code="approval_denied", message="bob denied pay: not our vendor")
+
+
+def test_what_a_person_denied_has_not_failed(play):
+    does(play, ("pay", '{"to": "ann"}', DENIED))
+    told = result(play)
+    assert (told.standing, told.standing_reason) == ("degraded", "bob denied pay: not our vendor")
+    [lack] = told.completeness.omissions
+    assert (lack.refused, lack.what, lack.detail) == (True, "call of pay", "bob denied pay: not our vendor")
+
+
+def test_the_same_write_twice_in_a_turn_is_made_once_and_again_in_a_later_turn(play):
+    twins = (("pay", '{"to": "ann", "amount": 2}'), ("pay", '{"amount":2, "to":"ann"}'), ("pay", '{"to": "bob"}'))
+    thinks(play, calls=twins)
+    first, other = play.all_said(ToolCallRequested)
+    computes(play, first.call_id)
+    computes(play, other.call_id)
+    [turn] = play.said(ModelCallRequested).turns
+    told = [answer.error.code if answer.error else "" for answer in turn.answers]
+    assert told == ["", "repeated_call", ""]
+    thinks(play, calls=twins[:1])
+    again = play.said(ToolCallRequested)
+    assert again.call_id != first.call_id
+    computes(play, again.call_id)
+    assert result(play).standing == "ok", "nothing is missing from it"
+    play.replays()
+
+
+def test_a_slip_of_one_attempt_does_not_move_the_keys_of_the_next(play):
+    call = ("pay", '{"to": "ann"}')
+    keys = []
+    for attempt, turns in ((1, ((call, call), (call,))), (2, ((call,), (call,)))):
+        if attempt > 1:
+            assign(play, attempt)
+        made = []
+        for calls in turns:
+            thinks(play, calls=calls)
+            made += [sent.call_id for sent in play.all_said(ToolCallRequested)]
+            computes(play, made[-1])
+        result(play)
+        keys.append(made)
+    assert keys[0] == keys[1] and len(set(keys[0])) == 2

@@ -150,7 +150,8 @@ def test_being_busy_is_no_halt(play):
     assert not play.said(StepPaused).active
 
 
-def test_more_time_is_never_less(play):
-    extends(play, 1)
-    assert play.state.attempts[1, "s1", 1].assigned.deadline_unix_ms == START_UNIX_MS + 60_000
-    assert play.state.attempts[1, "s1", 1].grant == "step-token"
+def test_the_latest_word_about_its_time_counts_also_where_it_is_less(play):
+    for seconds in (3_600, 30):
+        extends(play, seconds)
+        assert play.state.attempts[1, "s1", 1].assigned.deadline_unix_ms == START_UNIX_MS + seconds * 1_000
+    assert play.state.attempts[1, "s1", 1].grant == "longer"

@@ -103,7 +103,7 @@ def test_think_act_in_parallel_observe_in_order_finish(play):
     play.says(StepProposed)
     proposed = play.said(StepProposed)
     assert proposed.usage == Usage(model_calls=2, tool_calls=1, retrievals=1, cost_usd_micros=14)
-    assert {one.content.author for one in proposed.evidence} == {"rag", "tool_executor"}
+    assert [one.content.author for one in proposed.evidence] == ["rag", "tool_executor"], "so is the evidence"
     assert len(proposed.result.citations) == 1 and proposed.result.standing == "ok"
     play.replays()
 
@@ -192,6 +192,17 @@ def test_the_same_write_wanted_twice_in_one_attempt_is_two_writes(play):
     computes(play, first)
     thinks(play, calls=(("pay", '{"to":"x"}'),))
     assert play.said(ToolCallRequested).call_id != first
+
+
+def test_a_write_that_failed_keeps_its_key_when_it_is_made_again(play):
+    """Made under another key, it would be made once more by an attempt in which the first call succeeds."""
+    assign(play)
+    thinks(play, calls=(("pay", '{"to": "x"}'),))
+    first = play.said(ToolCallRequested).call_id
+    failure = Failure(code="not_made", message="nothing was paid")
+    computes(play, first, outcome="failed", content=None, failure=failure)
+    thinks(play, calls=(("pay", '{"to": "x"}'),))
+    assert play.said(ToolCallRequested).call_id == first
 
 
 def test_an_uncertain_write_ends_the_attempt(play):
@@ -345,3 +356,9 @@ def test_deep_arguments_are_refused_whatever_the_stack(play, depth):
     assign(play)
     thinks(play, calls=(("pay", '{"a":' + "[" * depth + "]" * depth + "}"),))
     assert play.said(ModelCallRequested).turns[0].answers[0].error.code == "malformed_arguments"
+
+
+@pytest.mark.parametrize(("route", "tier"), [("", "default"), ("small", "small")])
+def test_the_model_is_asked_on_the_route_of_the_step(play, route, tier):
+    assign(play, route=route)
+    assert play.said(ModelCallRequested).tier == tier

@@ -16,7 +16,8 @@ from bulkhead_contracts.result import Failure
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.request_limits import Bodies
-from bulkhead_services.gateway.http.request_values import answered, idempotency_key, size_of, token
+from bulkhead_services.gateway.http.request_values import answered, idempotency_key, size_of
+from bulkhead_services.gateway.http.request_values import token as token_in
 from bulkhead_services.gateway.http.schemas import DeletionReceipt, DocumentPage, DocumentReceipt
 from bulkhead_services.gateway.http.upload import Document, checked_name, read_document
 from bulkhead_services.gateway.problems import Problem, not_found
@@ -40,16 +41,17 @@ class Documents:
         """POST /v1/documents"""
         claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "add documents", "submitter or operator")
         key = idempotency_key(request, required=False)
-        async with self._bodies.read(request, claim, bounds.MAX_BLOB_BYTES, extra=FORM_BYTES) as raw:
+        token = self._auth.token_of(request)
+        async with self._bodies.read(request, claim, bounds.MAX_BLOB_BYTES, FORM_BYTES, "document") as raw:
             found: Document = read_document(request, raw)
-            feed = await self._intake.ingest(claim, found.name, found.media_type, found.data, key)
+            feed = await self._intake.ingest(claim, found.name, found.media_type, found.data, key, token)
         await self._wait(feed, lambda: feed.view.ingested is not None)
         return _receipt(feed, found.name, hashlib.sha256(found.data).hexdigest())
 
     async def show(self, request: Request) -> Response:
         """GET /v1/documents/{ingest_id}"""
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read documents", "submitter")
-        ingest = token(request, "ingest_id", "ingestion")
+        ingest = token_in(request, "ingest_id", "ingestion")
         feed = await self._feeds.fresh(claim.tenant, ingest)
         if feed.view.ingested is None:
             hint = "it may still be under way: ask again in a moment; posting it again is harmless"
@@ -72,7 +74,7 @@ class Documents:
         claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "delete documents", "submitter or operator")
         key = idempotency_key(request, required=False)
         name = checked_name(request.query_params.get("name", ""))
-        feed = await self._intake.delete(claim, name, key)
+        feed = await self._intake.delete(claim, name, key, self._auth.token_of(request))
         await self._wait(feed, lambda: feed.view.deleted is not None)
         ended = feed.view.deleted
         if ended is None:

@@ -118,5 +118,7 @@ class Spending(BudgetRequests):
 
 def _until(feed: Feed, now_unix_ms: int) -> int:
     """When the task has ended at the latest; one that waits for a place has its whole time before it."""
+    request = feed.view.request
+    waits_ms = request.limits.approval_wait_ms if request is not None else 0
     deadline = feed.view.deadline_unix_ms or now_unix_ms + bounds.MAX_TASK_DEADLINE_MS
-    return deadline + AFTERWARDS_MS
+    return deadline + waits_ms + AFTERWARDS_MS

@@ -16,9 +16,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from bulkhead.bus.port import BusError
+from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import ForkOf, TaskLimits, TaskRequested
+from bulkhead_services.gateway.authority import voucher
+from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import Authenticator
@@ -35,6 +38,8 @@ from bulkhead_services.gateway.http.request_values import (
     to_cursor,
 )
 from bulkhead_services.gateway.http.routes import uncertain_writes
+from bulkhead_services.gateway.http.routes.approvals import Approvals
+from bulkhead_services.gateway.http.routes.citations import Citations
 from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
 from bulkhead_services.gateway.http.routes.spending import Spending
@@ -50,6 +55,7 @@ from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, already_ended, unavailable
 from bulkhead_services.gateway.read_model import task_view
+from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.events import Position
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 from bulkhead_services.gateway.read_model.stream import watch
@@ -75,14 +81,22 @@ class Http:
         ready: Callable[[], Awaitable[str]],
         context: Context,
         door: Door,
+        approvals: ApprovalIndex,
+        decisions: Decisions,
     ) -> None:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._listing, self._door = intake, feeds, listing, door
-        self._caps, self._bodies = StreamCaps(settings), Bodies(settings)
+        self._caps, self._bodies = StreamCaps(settings), Bodies(settings, door.spikes, context.clock)
         self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
         self.spending = Spending(context, auth, self._bodies, door, feeds)
+        self.approvals = Approvals(context, auth, self._bodies, approvals, decisions)
+        self.citations = Citations(context, auth, feeds)
         self.started = False
+
+    def streams(self) -> Pool:
+        """Event streams: how many there may be, and how many are open."""
+        return self._caps.pool()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -92,10 +106,12 @@ class Http:
             Route("/v1/tasks/{task_id}", self.show, methods=["GET"]),
             Route("/v1/tasks/{task_id}/events", self.events, methods=["GET"]),
             Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
+            *self.citations.routes(),
             Route("/v1/documents", self.documents.add, methods=["POST"]),
             Route("/v1/documents", self.documents.list, methods=["GET"]),
             Route("/v1/documents", self.documents.delete, methods=["DELETE"]),
             Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
+            *self.approvals.routes(),
             *self.switches.routes(),
             *self.spending.routes(),
             Route("/openapi.json", self.document, methods=["GET"]),
@@ -115,9 +131,10 @@ class Http:
             body = parsed(TaskSubmission, raw)
         planned = [tool for step in body.plan.steps for tool in step.tools] if body.plan and not body.fork else []
         self._door.check_tools(claim.tenant, (*body.tools, *planned))
-        # Left out when empty: a repeat of what was submitted before there were tags is still a repeat.
-        absent = {name for name in ("feature", "workflow") if not getattr(body, name)}
+        # Left out when empty: a repeat of what was submitted before there were these is still a repeat.
+        absent = {name for name in ("feature", "workflow", "delivery", "route") if not getattr(body, name)}
         canonical = body.model_dump_json(exclude=absent).encode()
+        task_id = self._intake.task_id(claim, key)
         task = TaskRequested(
             objective=body.objective,
             limits=TaskLimits(**body.limits.model_dump()),
@@ -129,8 +146,13 @@ class Http:
             payload_sha256=hashlib.sha256(canonical).hexdigest(),
             feature=body.feature,
             workflow=body.workflow,
+            delivery=body.delivery,
+            route=body.route,
+            replan=body.replan,
+            constraints=body.constraints,
+            voucher=await voucher(self._context, claim, self._auth.token_of(request), task_id),
         )
-        with self._door.storing(claim.tenant, task_view.task_id(claim.tenant, claim.person, key)) as lies:
+        with self._door.storing(claim.tenant, task_id) as lies:
             task_id, repeated = await self._intake.submit(task, key)
             lies(not repeated)
         url = f"/v1/tasks/{task_id}"

@@ -217,6 +217,13 @@ async def test_a_subject_that_is_no_text_does_not_end_the_reader() -> None:
     assert [one.data for one in heard] == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("cut", range(1, 33))
+async def test_a_body_that_is_read_on_its_own_is_no_message(cut: int) -> None:
+    body = b"MSG s.y 2 1\r\nz\r\n"
+    heard = await _heard(b"MSG s.xy 1 %d\r\n%s\r\n" % (len(body), body), [cut])
+    assert [(one.subject, one.data) for one in heard] == [("s.xy", body)]
+
+
 async def _heard(stream: bytes, cuts: list[int]) -> list[RawMessage]:
     """Let a client read these bytes in pieces of so many; what the listeners of 1 and 2 heard."""
     client, line = _connected()

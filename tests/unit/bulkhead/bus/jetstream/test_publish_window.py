@@ -109,7 +109,7 @@ class _Broker:
 
 
 def _bus(broker: _Broker) -> JetStreamBus:
-    connection: Any = SimpleNamespace(connected=True, on_lost=set())
+    connection: Any = SimpleNamespace(connected=True, on_lost=set(), on_renewed=set())
     bus = JetStreamBus(connection, "planner", "$JS.API", "_INBOX")
     bus._replies = broker  # type: ignore[assignment]
     return bus

@@ -12,11 +12,14 @@ class _Client:
 
     is_closed = False
 
+    def __init__(self) -> None:
+        self.takes: list[Any] = []
+
     def new_inbox(self) -> str:
         return "_INBOX.x"
 
     async def listen(self, subject: str, take: Any) -> Any:
-        self.take = take
+        self.takes.append(take)
         return None
 
 
@@ -30,6 +33,7 @@ class _Connection:
         self.nc = _Client()
         self.on_lost: set[Any] = set()
         self.on_returned: set[Any] = set()
+        self.on_renewed: set[Any] = set()
         self.asked: list[bytes] = []
 
     def watch(self, subject: str, refuse: Any) -> None: ...
@@ -39,10 +43,10 @@ class _Connection:
     def send(self, subject: str, body: bytes, reply: str = "") -> None:
         self.asked.append(body)
 
-    def brings(self, number: int) -> None:
-        """A message comes."""
+    def brings(self, number: int, over: int = -1) -> None:
+        """A message comes. over: which of the inboxes, the latest where it is not said."""
         ack = f"$JS.ACK.INBOX_WORKER.worker-0.1.{number}.{number}.1700000000000000000.0"
-        self.nc.take(RawMessage(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
+        self.nc.takes[over](RawMessage(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
 
 
 def _consumer() -> tuple[JetStreamConsumer, _Connection]:
@@ -87,3 +91,42 @@ async def test_a_fetch_that_is_given_up_loses_nothing() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
     connection.brings(3)
     assert [one.stored.sequence for one in await consumer.fetch(10)] == [1, 2, 3]
+
+
+async def test_after_a_renewal_what_was_asked_before_comes_first() -> None:
+    """Two requests over two connections would bring one task's messages out of order."""
+    consumer, connection = _consumer()
+    taken: list[JetStreamDelivery] = []
+    waiting = asyncio.create_task(consumer.hand_over(4, taken.append))
+    await asyncio.sleep(0)
+    for number in (1, 2, 3):
+        connection.brings(number)
+    await waiting
+    for renewed in connection.on_renewed:
+        renewed()
+    # There is room for three more than still stands; they are not asked for beside it.
+    waiting = asyncio.create_task(consumer.hand_over(4, taken.append))
+    await asyncio.sleep(0.01)
+    assert len(connection.asked) == 1 and len(connection.nc.takes) == 1
+    connection.brings(4, over=0)
+    await waiting
+    waiting = asyncio.create_task(consumer.hand_over(4, taken.append))
+    await asyncio.sleep(0.01)
+    assert len(connection.asked) == 2 and len(connection.nc.takes) == 2, "then the fresh one is asked"
+    connection.brings(5)
+    await waiting
+    assert [one.stored.sequence for one in taken] == [1, 2, 3, 4, 5]
+
+
+async def test_after_a_loss_it_asks_anew_at_once() -> None:
+    consumer, connection = _consumer()
+    taken: list[JetStreamDelivery] = []
+    waiting = asyncio.create_task(consumer.hand_over(4, taken.append))
+    await asyncio.sleep(0)
+    for lost in connection.on_lost:
+        lost()
+    await asyncio.sleep(0.01)
+    assert len(connection.asked) == 2
+    connection.brings(1)
+    await waiting
+    assert len(taken) == 1

@@ -33,13 +33,18 @@ async def test_an_answer_of_many_ends_with_its_status() -> None:
     assert await question.done == parts
 
 
+ASKED: Any = object()
+"""Stands for the client that was asked."""
+
+
 class _Connection:
     """Stands for a connection; keeps what is sent."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    def send(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def send(self, subject: str, body: bytes, headers: dict[str, str] | None = None, over: Any = None) -> None:
+        assert over is ASKED, "no other client may answer"
         self.sent.append(subject)
 
 
@@ -58,7 +63,7 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
 
     server = bus._Server(connection, handler)  # type: ignore[arg-type]
     for number in range(7):
-        server.take(RawMessage("rpc.a", f"re.{number}", b"", None))
+        server.take(ASKED, RawMessage("rpc.a", f"re.{number}", b"", None))
     await asyncio.sleep(0)
     assert running == 2
     gate.set()

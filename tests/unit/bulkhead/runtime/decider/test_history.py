@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import stat
 from dataclasses import replace as change
 from pathlib import Path
 
@@ -67,6 +68,7 @@ async def test_every_message_and_every_content_it_names(tmp_path):
     assert found.contents[REF.sha256].data == TEXT.encode() and found.contents[PDF.sha256].data == b"%PDF\xff\xfe"
     for name in ("h.jsonl", "h.jsonl.gz"):
         size = save(found, tmp_path / name)
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600, "prompts and live grants are in it"
         assert size == (tmp_path / name).stat().st_size
         again = load(tmp_path / name)
         assert again == found and again.text(REF) == TEXT

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 
 from bulkhead.runtime.consume import loop as shells
 from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.edge.protocol import Edge, Received
-from bulkhead.runtime.errors import Deferred
+from bulkhead.runtime.errors import Deferred, Refused
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
@@ -129,6 +130,32 @@ async def test_a_claimed_write_without_a_record_is_uncertain_and_not_repeated():
         await call(mesh, grant(mesh))
         found = await replies(mesh, 1)
         assert found[0][1]["outcome"] == "uncertain" and doer.done == 1
+
+
+async def test_a_doer_that_finds_out_what_became_of_a_claimed_write_is_believed():
+    class Finding(Recording):
+        async def resolve(self, job, hands, begun_unix_ms):
+            return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="succeeded")
+
+    doer = Finding(writes=True, crash=1)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        [(_, told)] = await replies(mesh, 1)
+        assert (told["outcome"], doer.done, told["usage"]["tool_calls"]) == ("succeeded", 1, 1), told
+
+
+async def test_what_may_have_been_done_is_not_told_to_be_refused():
+    class Closing(Recording):
+        @asynccontextmanager
+        async def turn(self, job, hands):
+            if self.done:
+                raise Refused(Failure.of("forbidden", "the rules changed meanwhile", "ask"))
+            yield
+
+    doer = Closing(writes=True, crash=1)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        assert (await replies(mesh, 1))[0][1]["outcome"] == "uncertain" and doer.done == 1
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
-from bulkhead.runtime.process.health_endpoints import Health
+from bulkhead.runtime.component import Pool
+from bulkhead.runtime.process.health_endpoints import Health, exposition
 
 
 async def ask(port: int, path: str) -> tuple[int, dict]:
@@ -29,6 +31,37 @@ async def test_probes_are_answered(tmp_path):
     assert (await ask(port, "/startupz"))[0] == 503
     assert (await ask(port, "/nowhere"))[0] == 404
     await health.stop()
+
+
+async def test_a_probe_that_comes_with_the_end_ends_nothing_else():
+    async def status() -> dict[str, object]:
+        return {"ready": True}
+
+    health = Health(status)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await health.start(0, None))
+    health._connected(reader, writer)
+    await health.stop()
+
+
+async def test_metrics_tell_the_places_and_the_share_of_the_fullest_kind():
+    async def status() -> dict[str, object]:
+        return {"ready": True}
+
+    health = Health(status, lambda: {"plain": Pool(8, 10), 'of "a"': Pool(96, 24)})
+    port = await health.start(0, None)
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://127.0.0.1:{port}/metrics")
+    await health.stop()
+    assert answer.headers["content-type"].startswith("text/plain")
+    rows = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    assert rows == [
+        "bulkhead_load 1.25",
+        'bulkhead_pool_places{kind="plain"} 8',
+        'bulkhead_pool_places{kind="of \\"a\\""} 96',
+        'bulkhead_pool_wanted{kind="plain"} 10',
+        'bulkhead_pool_wanted{kind="of \\"a\\""} 24',
+    ]
+    assert "bulkhead_load 0\n" in exposition({}), "a replica without bounded places has no load"
 
 
 @pytest.mark.parametrize("path", ["/readyz", ""])

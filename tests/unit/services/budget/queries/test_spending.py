@@ -147,6 +147,26 @@ def test_a_call_counts_under_its_name(by: str, name: str) -> None:
     assert row.name == name and (row.spent.calls, row.spent.input_tokens, row.spent.output_tokens) == (1, 5, 1)
 
 
+def test_estimates_and_failed_attempts_stand_apart() -> None:
+    tally, usage = Tally(), Usage(input_tokens=30, output_tokens=10, cost_usd_micros=70, model_calls=1)
+    bodies = [
+        Settled(reservation_id="r0", call_id="c", usage=usage, wall_ms=5),
+        Settled(reservation_id="r1", call_id="c", usage=usage.as_estimate(), wall_ms=7, failed="truncated_stream"),
+        Settled(reservation_id="r2", call_id="c", usage=Usage(), wall_ms=9, failed="rate_limited"),
+        Settled(reservation_id="r3", call_id="c", usage=Usage(), estimated=True),
+    ]
+    for number, body in enumerate(bodies):
+        take(tally, fact(number, at=NOW + 8_000 * max(0, number - 2)), "model")
+        take(tally, wrapped("model_gateway", "budget", "acme", "t1", body), "model")
+    (row,) = report(tally, "model", NOW, NOW, 9).rows
+    found = row.spent
+    assert (found.calls, found.cost_usd_micros, found.tokens) == (4, 70 + 70 + 100, 40 + 40 + 100)
+    assert (found.estimated, found.estimated_usd_micros, found.estimated_tokens) == (2, 70 + 100, 40 + 100)
+    assert (found.failed_calls, found.failed_usd_micros, found.failed_ms) == (2, 70, 7 + 8_000), (
+        "with the pause before the last"
+    )
+
+
 def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
     tally = Tally()
     take(tally, fact(1, service="tool_executor"), "model")
@@ -267,3 +287,12 @@ async def test_a_tenant_that_asks_much_keeps_no_other_from_its_answer() -> None:
 async def test_budget_judges_who_may_see_it(role: str, of: str, may: bool) -> None:
     failure = (await Streams().ask(role=role, of=of)).failure
     assert (failure is None) is may and (failure is None or failure.code == "forbidden")
+
+
+def test_tokens_from_providers_caches_are_summed():
+    tally = Tally()
+    for number in (1, 2):
+        usage = Usage(input_tokens=100, cached_input_tokens=30 * number, output_tokens=1, model_calls=1)
+        tally.calls[str(number)] = spending.Call("a", spending.model.NOTHING, 5)
+        tally.settled[str(number)] = Settled(reservation_id="0" * 32, call_id="c", usage=usage)
+    assert report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90

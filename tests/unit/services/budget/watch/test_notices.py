@@ -92,6 +92,8 @@ class Fold:
         (reset("tenant", "", "acme"), "breaker_reset", "tenant:acme", "It had opened because 10 of 10 calls failed"),
         (trip("breaker.tool", "http_get"), "breaker_opened", "tool:acme:http_get", "breaker.tool found it"),
         (trip("breaker.tenant", "acme"), "breaker_opened", "tenant:acme", "breaker.tenant found it"),
+        (trip("latency", "search"), "latency_missed", "feature:acme:search", "latency found it"),
+        (trip("model.name", "openai/m-1"), "model_changed", "model:acme:openai/m-1", "model.name found it"),
         (trip("stall"), "stalled", "task:acme:t1", "task t1: stall found it"),
     ],
 )
@@ -102,7 +104,7 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
     assert (found.kind, found.about, found.tenant) == (kind, about, "acme") and says in found.what
     asked = found.message()
     assert NoticeRequested.model_validate_json(asked.encode()) == asked and asked.notice == found.id
-    posted = webhook_payload.body_of(found.tenant, found.task, asked)
+    posted = webhook_payload.posting_of(found.tenant, found.task, asked).body
     assert f'"type":"mesh.{kind}"'.encode() in posted and (b'"task":"t1"' in posted) == about.startswith("task:")
 
 

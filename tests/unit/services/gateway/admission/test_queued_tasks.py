@@ -9,7 +9,7 @@ import pytest
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import HandBack
 from bulkhead_contracts.lease import book
-from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
+from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRejected, TaskRequested, TaskSubmitted
 from tests.unit.services.gateway.harness import AUTH, Mesh, make_mesh
 
 
@@ -140,16 +140,18 @@ async def test_too_many_in_a_short_time_are_told_when_to_come_back(mesh):
 async def test_programs_on_the_bus_are_held_to_the_same(mesh):
     async with await start(mesh, person_tasks_per_minute=1, person_burst_tasks=2) as http:
         for number in range(4):
-            await mesh.say("pub_shop", TaskRequested(objective="Mine"), f"t-shop{number}")
-        assert begun(mesh) == ["t-shop0", "t-shop1"]
-        failure = (await show(http, "t-shop3"))["failure"]
+            await mesh.say("pub_shop", TaskRequested(objective="Mine"), f"pub_shop-shop{number}")
+        assert begun(mesh) == ["pub_shop-shop0", "pub_shop-shop1"]
+        failure = (await show(http, "pub_shop-shop3"))["failure"]
         assert failure["code"] == "too_many_tasks" and "submit it again in" in failure["hint"]
 
 
-async def test_a_program_may_not_name_a_task_as_the_mesh_names_its_own(mesh):
-    async with await start(mesh) as http:
-        await mesh.say("pub_shop", TaskRequested(objective="Mine"), book("crm:account:42"))
-        assert (await show(http, book("crm:account:42")))["failure"]["code"] == "reserved_id" and not begun(mesh)
+@pytest.mark.parametrize("task", [book("crm:account:42"), "pub_other-1", "pub_shop"])
+async def test_a_program_begins_no_task_outside_of_its_own_ids(mesh, task):
+    async with await start(mesh):
+        await mesh.say("pub_shop", TaskRequested(objective="Mine"), task)
+        [said] = [json.loads(one.body) for one in mesh.sent("gateway") if one.ce_type == TaskRejected.ce_type()]
+        assert said["code"] == "foreign_id" and "pub_shop-" in said["hint"] and not begun(mesh)
 
 
 async def test_a_queue_is_bounded(mesh):
@@ -157,8 +159,8 @@ async def test_a_queue_is_bounded(mesh):
         made = await tasks(mesh, http, 2)
         answer = await submit(http, "k9")
         assert (answer.status_code, answer.json()["code"]) == (429, "queue_full") and answer.headers["retry-after"]
-        await mesh.say("pub_shop", TaskRequested(objective="Mine"), "t-shop")
-        assert (await show(http, "t-shop"))["failure"]["code"] == "queue_full"
+        await mesh.say("pub_shop", TaskRequested(objective="Mine"), "pub_shop-shop")
+        assert (await show(http, "pub_shop-shop"))["failure"]["code"] == "queue_full"
         await mesh.say("planner", TaskEnded(status="succeeded"), made[0])
         assert begun(mesh) == made and (await submit(http, "k9")).status_code == 202
 

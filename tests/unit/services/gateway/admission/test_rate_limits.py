@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkhead import token_buckets
+from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead.token_buckets import Buckets, Rate
 from bulkhead_contracts.quota import Quota
-from bulkhead_services.gateway.admission import token_buckets
-from bulkhead_services.gateway.admission.quotas import TenantQuotas
 from bulkhead_services.gateway.admission.rate_limits import Spikes
-from bulkhead_services.gateway.admission.token_buckets import Buckets, Rate
 
 KEY = ("acme",)
 
@@ -82,6 +82,17 @@ def test_replicas_share_a_quota_and_the_person_is_told_apart_from_the_tenant(tmp
     assert [one.take("http", "acme", name, 0) is None for name in "bcd"] == [True, True, False]
     assert one.take("http", "acme", "d", 0).message.startswith("your tenant has")
     assert one.take("http", "other", "ada", 0) is None and one.take("bus", "acme", "ada", 0) is None
+
+
+def test_a_tenant_fills_its_own_day_of_bytes_and_nobody_elses(tmp_path):
+    file, mib = tmp_path / "tenants.yaml", 1024 * 1024
+    file.write_text(f"tenants: {{acme: {{tools: [], quota: {{document_bytes_per_day: {8 * mib}}}}}}}")
+    one = Spikes(TenantQuotas(file), replicas=2)
+    assert [one.store("document", "acme", 2 * mib - 1_024, 0) is None for _ in range(3)] == [True, True, False]
+    told = one.store("document", "acme", 2 * mib - 1_024, 0)
+    assert (told.wait_s, told.limit) == (12 * 3600, 8 * mib) and "document_bytes_per_day" in told.hint
+    assert one.store("document", "other", 2 * mib, 0) is None and one.store("request", "acme", 2 * mib, 0) is None
+    assert one.store("document", "acme", 2 * mib - 1_024, 12 * 3600 * 1000) is None
 
 
 def test_quotas_change_while_it_runs_and_a_broken_file_changes_nothing(tmp_path):

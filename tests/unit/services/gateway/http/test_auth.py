@@ -38,7 +38,7 @@ async def http(tmp_path):
     await gateway.attach()
     transport = httpx.ASGITransport(app=gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        client.folder = tmp_path
+        client.folder, client.mesh = tmp_path, mesh
         yield client
     await gateway.stop()
 
@@ -60,6 +60,20 @@ async def test_tokens_of_the_issuer_pass(http):
         headers={"Authorization": f"Bearer {token(role='submitter')}", "Idempotency-Key": "k"},
     )
     assert answer.status_code == 202
+
+
+async def test_the_token_goes_to_the_signer_and_the_signers_word_with_the_request(http):
+    told = token(role="submitter")
+    headers = {"Authorization": f"Bearer {told}", "Idempotency-Key": "k"}
+    assert (await http.post("/v1/tasks", json={"objective": "x"}, headers=headers)).status_code == 202
+    [vouched] = http.mesh.bus.vouched
+    assert vouched.credential == told and vouched.requester.person == "grace" and told not in repr(vouched)
+    await http.mesh.pump()
+    [asked] = http.mesh.bus.asked
+    assert asked.credential == "signed.voucher"
+    answer = await http.post("/v1/documents?name=a.md", content=b"x", headers=headers)
+    assert answer.status_code == 202 and http.mesh.bus.asked[-1].credential == told
+    assert not [one for _, one in http.mesh.bus.stored if told.encode() in one.body or told in str(one.headers)]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 
+import httpx
 import pytest
 
 from bulkhead.blobs import Blobs
@@ -208,3 +209,27 @@ async def test_documents_are_listed_by_pages_and_their_store_may_be_away(mesh, h
     mesh.bus.rag_down = True
     answer = await http.get("/v1/documents", headers={"Authorization": f"Bearer {FOREIGN}"})
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+async def test_what_is_refused_counts_towards_the_tenants_day_too(mesh, tmp_path):
+    policy = tmp_path / "tenants.yaml"
+    policy.write_text("tenants: {acme: {quota: {document_bytes_per_day: 1048576}}}")
+    gateway = mesh.gateway(tenants_file=policy, ingest_wait_s=0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway.app), base_url="http://gateway") as http:
+
+        async def post(owner):
+            url, half = "/v1/documents?name=a.bin", b"x" * 600_000
+            return await http.post(url, headers=owner, content=half)
+
+        assert (await post(AUTH)).status_code == 202
+        refused = await post(AUTH)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_bytes")
+        assert int(refused.headers["retry-after"]) > 60 and len(mesh.sent("rag")) == 1
+        assert (await post({"X-API-Key": FOREIGN})).status_code == 202
+
+
+async def test_an_office_file_is_taken_to_the_store_that_judges_it(mesh, http):
+    word = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    asked = asyncio.create_task(rag_answers(mesh, "rejected"))
+    answer = await http.post("/v1/documents?name=a.docx", headers={**AUTH, "Content-Type": word}, content=b"PK")
+    assert answer.status_code == 422 and (await asked)[1].media_type == word

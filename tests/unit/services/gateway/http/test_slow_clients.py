@@ -116,12 +116,12 @@ async def test_a_request_in_the_works_and_an_idle_connection_are_left_alone(mesh
         running(mesh, **FAST) as gateway,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", headers=AUTH) as client,
     ):
-        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
         assert (await client.get("/livez")).status_code == 200
-        async with client.stream("GET", "/v1/tasks/t1/events") as stream:
+        async with client.stream("GET", "/v1/tasks/pub_shop-t1/events") as stream:
             assert stream.status_code == 200
             await asyncio.sleep(3 * FAST["head_timeout_s"])  # Longer than every deadline; nothing is owed meanwhile.
-            assert not stream.is_closed and len(gateway.http._caps._open) == 3
+            assert not stream.is_closed and gateway.http._caps._open.held == 1
         assert (await client.get("/livez")).status_code == 200
 
 
@@ -183,7 +183,7 @@ async def test_what_is_no_http_gets_a_problem(mesh):
 
 
 @asynccontextmanager
-async def streams(gateway, key, count, task="t1"):
+async def streams(gateway, key, count, task="pub_shop-t1"):
     """Open event streams; the first piece of each has arrived."""
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_S
@@ -199,7 +199,7 @@ async def streams(gateway, key, count, task="t1"):
 
 async def test_streams_are_capped_for_a_person_and_given_back(mesh):
     async with running(mesh, max_streams_per_person=3) as gateway:
-        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
         async with streams(gateway, OPERATOR, 12) as answers:
             # All at once: the check must not be passed by several before the first is counted.
             assert sorted(one.status_code for one in answers) == [200] * 3 + [429] * 9
@@ -210,14 +210,14 @@ async def test_streams_are_capped_for_a_person_and_given_back(mesh):
             assert "close streams" in problem["hint"]
             async with streams(gateway, AUDITOR, 1) as other:
                 assert other[0].status_code == 200, "another person of the tenant has places of their own"
-        await until(lambda: not gateway.http._caps._open, "places are given back")
+        await until(lambda: not gateway.http._caps._open.held, "places are given back")
         async with streams(gateway, OPERATOR, 3) as answers:
             assert [one.status_code for one in answers] == [200] * 3
 
 
 async def test_streams_are_capped_for_a_tenant(mesh):
     async with running(mesh, max_streams_per_tenant=2) as gateway:
-        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
         async with streams(gateway, OPERATOR, 2), streams(gateway, AUDITOR, 1) as more:
             assert more[0].status_code == 429 and "your tenant" in json.loads(await more[0].aread())["detail"]
             async with streams(gateway, FOREIGN, 1) as other:
@@ -226,7 +226,7 @@ async def test_streams_are_capped_for_a_tenant(mesh):
 
 async def test_streams_are_capped_for_the_replica(mesh):
     async with running(mesh, max_streams=1) as gateway:
-        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
         async with streams(gateway, OPERATOR, 1), streams(gateway, AUDITOR, 1) as more:
             assert more[0].status_code == 503 and "another replica" in json.loads(await more[0].aread())["hint"]
 
@@ -261,7 +261,7 @@ async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, o
                 if status == 429:
                     assert answer.json()["code"] == "too_many_bodies" and answer.headers["retry-after"]
         writer.transport.abort()
-        await until(lambda: not bodies._held, "given back")
+        await until(lambda: not bodies.held, "given back")
 
 
 async def test_bodies_are_bounded_all_together(mesh):

@@ -3,8 +3,9 @@
 import httpx
 import pytest
 
+from bulkhead_contracts.task import TaskRequested
 from bulkhead_services.gateway.http.openapi import openapi
-from tests.unit.services.gateway.harness import FOREIGN
+from tests.unit.services.gateway.harness import AUTH, FOREIGN
 from tests.unit.services.gateway.http.test_tasks import problem, submit
 
 STEP = {"id": "pay", "title": "Pay", "instruction": "Pay it."}
@@ -52,3 +53,20 @@ async def test_tools_are_left_to_the_signer_where_the_policy_is_not_known(limite
     headers = {"X-API-Key": FOREIGN, "Idempotency-Key": "k"}
     answer = await limited.post("/v1/tasks", json={"objective": "o", "tools": ["calculat"]}, headers=headers)
     assert answer.status_code == 202
+
+
+@pytest.mark.parametrize("objective", ["   ", "\u200b\u2003\n", "find\x00it", "find\x1b[2Jit"])
+async def test_an_objective_that_nobody_can_read_is_422_and_on_the_bus_rejected(mesh, http, objective):
+    body = problem(await submit(http, objective=objective), 422, "invalid_body")
+    assert "objective" in body["detail"] and not mesh.sent("gateway")
+    await mesh.say("pub_shop", TaskRequested(objective=objective), "pub_shop-1")
+    assert not mesh.sent("planner")
+    found = (await http.get("/v1/tasks/pub_shop-1", headers=AUTH)).json()
+    assert found["failure"]["code"] == "unreadable_objective"
+
+
+async def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(mesh, http):
+    headers = AUTH | {"Content-Length": "5", "Transfer-Encoding": "chunked", "Idempotency-Key": "k"}
+    answer = await http.post("/v1/tasks", headers=headers, content=b'{"objective": "x"}')
+    problem(answer, 400, "ambiguous_length")
+    assert answer.headers["connection"] == "close" and not mesh.sent("gateway")

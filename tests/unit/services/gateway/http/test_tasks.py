@@ -60,6 +60,18 @@ async def test_a_task_is_appended_granted_and_submitted(mesh, http):
     assert submitted.cause == stored.ce_id
 
 
+async def test_the_route_of_a_task_reaches_the_planner_and_none_leaves_the_digest_as_it_was(mesh, http):
+    await submit(http, route="small")
+    await submit(http, key="k2")
+    assert (await submit(http, key="k3", route="no blank")).status_code == 422
+    digests = [TaskRequested.model_validate_json(one.body).payload_sha256 for one in mesh.sent("gateway")]
+    await mesh.pump()
+    routes = [TaskSubmitted.model_validate_json(one.body).route for one in mesh.sent("planner")]
+    assert routes == ["small", ""] and digests[0] != digests[1]
+    known = "95892e9f86e308c58a1dd39dd2d8d382e9b034fa85a50aa8202eea965739dfeb"
+    assert digests[1] == known, "a repeat of what was submitted before there were routes is still a repeat"
+
+
 async def test_the_same_key_is_the_same_task(mesh, http):
     first, again = await submit(http), await submit(http)
     assert again.status_code == 202 and again.json() == first.json()
@@ -182,11 +194,12 @@ async def test_the_view_follows_the_inbox(mesh, http):
     content = await mesh.blob("model_gateway", "It costs 12 EUR [#0123456789ab].")
     plan = Plan(version=1, steps=(PlanStep(id="s1", title="Look", instruction="look"),))
     result = Result(content=content, summary="12 EUR")
-    await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000), task)
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000, left_out=("pay",)), task)
     await mesh.say("planner", PlanAdopted(plan=plan), task)
     await mesh.say("planner", StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), task)
     before = (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json()
     assert (before["status"], before["steps"][0]["status"], before["answer"]) == ("running", "running", None)
+    assert before["tools_left_out"] == ["pay"]
     await mesh.say(
         "planner",
         sample(StepEnded, outcome="accepted", result=result, final=True, usage=Usage(cost_usd_micros=7)),
@@ -263,21 +276,21 @@ async def test_a_signer_that_is_away_is_waited_for(mesh, http):
 async def test_a_publisher_is_who_the_policy_says_not_who_it_claims(mesh, http):
     forged = {"tenant": "acme", "person": "root", "role": "operator", "via": "jwt"}
     request = TaskRequested.model_validate({"objective": "From outside", "requester": forged})
-    await mesh.say("pub_shop", request, "t-outside")
+    await mesh.say("pub_shop", request, "pub_shop-outside")
     [submitted] = mesh.sent("planner")
     assert submitted.actor == "shop"
     assert mesh.bus.asked[0].requester.person == "shop" and mesh.bus.asked[0].requester.via == "publisher"
-    found = (await http.get("/v1/tasks/t-outside", headers=AUTH)).json()
+    found = (await http.get("/v1/tasks/pub_shop-outside", headers=AUTH)).json()
     assert (found["requester"]["person"], found["status"]) == ("shop", "requested")
 
 
 async def test_unknown_and_foreign_publishers_are_rejected(mesh, http):
-    await mesh.say("pub_nobody", TaskRequested(objective="x"), "t-nobody")
-    await mesh.say("pub_shop", TaskRequested(objective="x"), "t-foreign", tenant="other")
+    await mesh.say("pub_nobody", TaskRequested(objective="x"), "pub_nobody-1")
+    await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-foreign", tenant="other")
     assert not mesh.sent("planner")
-    found = (await http.get("/v1/tasks/t-nobody", headers=AUTH)).json()
+    found = (await http.get("/v1/tasks/pub_nobody-1", headers=AUTH)).json()
     assert (found["status"], found["failure"]["code"]) == ("rejected", "unknown_publisher")
-    found = (await http.get("/v1/tasks/t-foreign", headers={"X-API-Key": FOREIGN})).json()
+    found = (await http.get("/v1/tasks/pub_shop-foreign", headers={"X-API-Key": FOREIGN})).json()
     assert (found["status"], found["failure"]["code"]) == ("rejected", "foreign_tenant")
 
 
@@ -332,7 +345,7 @@ async def test_a_publisher_cancels_its_own_tenants_task(mesh, http):
 
 async def test_pages_are_newest_first_and_meet_without_overlap(mesh, http):
     made = [(await submit(http, key=f"k{n}")).json()["task_id"] for n in range(5)]
-    await mesh.say("pub_shop", TaskRequested(objective="From outside"), "t-outside")
+    await mesh.say("pub_shop", TaskRequested(objective="From outside"), "pub_shop-outside")
     seen, cursor = [], ""
     while True:
         page = (await http.get(f"/v1/tasks?limit=2&cursor={cursor}", headers=AUTH)).json()
@@ -340,7 +353,7 @@ async def test_pages_are_newest_first_and_meet_without_overlap(mesh, http):
         cursor = page["next"]
         if cursor is None:
             break
-    assert seen == ["t-outside", *reversed(made)]
+    assert seen == ["pub_shop-outside", *reversed(made)]
     for query in ("limit=0", "limit=101", "limit=x", "cursor=!!", "cursor=AAAA"):
         problem(await http.get(f"/v1/tasks?{query}", headers=AUTH), 422, "invalid_query")
 

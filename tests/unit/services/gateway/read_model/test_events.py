@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead.runtime.edge.protocol import Received
-from bulkhead_contracts.budget import Amount, TaskCharged
+from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
@@ -26,7 +26,7 @@ from bulkhead_services.gateway.read_model.events import (
     parse_position,
     step_key,
 )
-from bulkhead_services.gateway.read_model.task_view import View, fold, ingest_id, spent_more, task_id, whole_cost
+from bulkhead_services.gateway.read_model.task_view import Ids, View, fold, spent_more, whole_cost
 
 pieces = st.lists(st.text(max_size=6), max_size=12)
 
@@ -37,18 +37,20 @@ def message(body, sequence=1, sender="planner"):
 
 
 def test_task_ids_are_tokens_and_tell_everything_apart():
+    keyed, other = Ids(b"k" * 32), Ids(b"o" * 32)
     ids = {
-        task_id("acme", "ada", "k"),
-        task_id("acme", "adak", ""),
-        task_id("acme", "ad", "ak"),
-        task_id("acmeada", "", "k"),
-        task_id("other", "ada", "k"),
-        ingest_id("acme", "ada", "k"),
-        ingest_id("acme", "ada", "k", "again"),
+        keyed.task("acme", "ada", "k"),
+        keyed.task("acme", "adak", ""),
+        keyed.task("acme", "ad", "ak"),
+        keyed.task("acmeada", "", "k"),
+        keyed.task("other", "ada", "k"),
+        keyed.ingestion("acme", "ada", "k"),
+        keyed.ingestion("acme", "ada", "k", "again"),
+        other.task("acme", "ada", "k"),
     }
-    assert len(ids) == 7
+    assert len(ids) == 8, "who has another key computes another id"
     assert all(token(one) == one and len(one) == 26 for one in ids)
-    assert task_id("acme", "ada", "k") == task_id("acme", "ada", "k")
+    assert keyed.task("acme", "ada", "k") == Ids(b"k" * 32).task("acme", "ada", "k")
 
 
 def test_of_a_task_that_is_over_nobody_says_any_more_that_it_can_be_topped_up():
@@ -190,14 +192,14 @@ def test_no_step_runs_on_when_its_task_has_ended():
 
 def test_what_a_task_that_was_cut_cost_is_exact_when_all_of_it_has_settled():
     cut = TaskEnded(status="cancelled", usage=Usage(cost_usd_micros=9))
-    open_call = TaskCharged(charged=Amount(cost_usd_micros=9), held=Amount(tokens=50), settled_calls=1)
-    last = TaskCharged(charged=Amount(tokens=40, cost_usd_micros=21), held=Amount(), settled_calls=2)
+    open_call = TaskCharged(charged=Charge(cost_usd_micros=9), held=Amount(tokens=50), settled_calls=1)
+    last = TaskCharged(charged=Charge(tokens=40, cost_usd_micros=21), held=Amount(), settled_calls=2)
     held = started_task(STARTED, cut, open_call)
     assert spent_more(held) and whole_cost(held) is None
     assert held.updated_unix_ms == started_task(STARTED, cut).updated_unix_ms
     for order in ((cut, open_call, last), (open_call, last, cut), (cut, last, open_call), (cut, last, last)):
         view = started_task(STARTED, *order)
-        assert whole_cost(view) == Amount(tokens=40, cost_usd_micros=21) and not spent_more(view)
+        assert whole_cost(view) == Charge(tokens=40, cost_usd_micros=21) and not spent_more(view)
         assert view.status == "cancelled"
 
 

@@ -95,13 +95,13 @@ async def test_a_key_that_is_used_again_after_the_purge_runs_on_every_replica(me
 
 
 async def test_a_publishers_task_begins_anew_too_and_a_second_request_is_still_ignored(mesh):
-    await mesh.say("pub_shop", TaskRequested(objective="Mine"), "t-shop")
-    await mesh.say("planner", TaskEnded(status="succeeded"), "t-shop")
-    await mesh.say("pub_shop", TaskRequested(objective="Mine again"), "t-shop", index=2)
+    await mesh.say("pub_shop", TaskRequested(objective="Mine"), "pub_shop-shop")
+    await mesh.say("planner", TaskEnded(status="succeeded"), "pub_shop-shop")
+    await mesh.say("pub_shop", TaskRequested(objective="Mine again"), "pub_shop-shop", index=2)
     assert len(mesh.sent("planner")) == 1
-    purge(mesh, "t-shop")
-    await mesh.say("pub_shop", TaskRequested(objective="Mine, later"), "t-shop", index=3)
-    assert len(mesh.sent("planner")) == 1 and await status(mesh, "t-shop") == "requested"
+    purge(mesh, "pub_shop-shop")
+    await mesh.say("pub_shop", TaskRequested(objective="Mine, later"), "pub_shop-shop", index=3)
+    assert len(mesh.sent("planner")) == 1 and await status(mesh, "pub_shop-shop") == "requested"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 20])

@@ -12,7 +12,15 @@ from bulkhead.client.sse import Parser
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
-from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRequested
+from bulkhead_contracts.task import (
+    Progressed,
+    StepEnded,
+    StepStarted,
+    TaskAccepted,
+    TaskEnded,
+    TaskPaused,
+    TaskRequested,
+)
 from bulkhead_services.gateway.read_model.events import Position
 from bulkhead_services.gateway.read_model.stream import watch
 from tests.unit.services.gateway.harness import AUTH, make_mesh, running, until
@@ -74,15 +82,15 @@ async def watching(gateway, task, last_id=""):
         await watcher.close()
 
 
-async def begin(mesh, task="t1"):
+async def begin(mesh, task="pub_shop-t1", delivery="draft"):
     await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), task)
-    await mesh.say("planner", TaskAccepted(deadline_unix_ms=9), task)
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=9, delivery=delivery), task)
     plan = Plan(steps=(PlanStep(id="s1", title="Look", instruction="look"),))
     await mesh.say("planner", PlanAdopted(plan=plan), task)
     await mesh.say("planner", StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), task)
 
 
-async def end(mesh, text=TEXT, task="t1", attempt=1):
+async def end(mesh, text=TEXT, task="pub_shop-t1", attempt=1):
     result = Result(content=await mesh.blob("model_gateway", text))
     await mesh.say(
         "planner",
@@ -93,8 +101,8 @@ async def end(mesh, text=TEXT, task="t1", attempt=1):
     await mesh.say("planner", TaskEnded(status="succeeded", result=result), task)
 
 
-def delta(offset, text, call="c1", attempt=1, step="s1"):
-    return TextDelta(call_id=call, step_id=step, attempt=attempt, offset=offset, text=text)
+def delta(offset, text, call="c1", attempt=1, step="s1", verified=False):
+    return TextDelta(call_id=call, step_id=step, attempt=attempt, offset=offset, text=text, verified=verified)
 
 
 WHOLE = ["task.accepted", "plan.adopted", "step.started", "step.ended", "task.ended"]
@@ -103,10 +111,10 @@ WHOLE = ["task.accepted", "plan.adopted", "step.started", "step.ended", "task.en
 async def test_events_come_in_order_with_the_text_before_its_step_ends(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as watcher:
+        async with watching(gateway, "pub_shop-t1") as watcher:
             await until(lambda: "step.started" in watcher.names(), "live")
             for offset in range(0, len(TEXT), 7):
-                await mesh.live("t1", delta(offset, TEXT[offset : offset + 7]))
+                await mesh.live("pub_shop-t1", delta(offset, TEXT[offset : offset + 7]))
             await until(lambda: watcher.texts.get("s1") == TEXT, "text")
             await end(mesh)
             await asyncio.wait_for(watcher.done.wait(), 10)
@@ -118,11 +126,31 @@ async def test_events_come_in_order_with_the_text_before_its_step_ends(mesh):
         assert all(watcher.ids)
 
 
+@pytest.mark.parametrize(
+    ("delivery", "verified", "shown"), [("held", True, ""), ("verified", False, ""), ("verified", True, TEXT)]
+)
+async def test_a_models_words_leave_the_socket_as_the_delivery_allows(mesh, delivery, verified, shown):
+    async with running(mesh) as gateway:
+        await begin(mesh, delivery=delivery)
+        async with watching(gateway, "pub_shop-t1") as watcher:
+            await until(lambda: "step.started" in watcher.names(), "live")
+            await mesh.live("pub_shop-t1", delta(0, TEXT, verified=verified))
+            await until(lambda: gateway.feeds.feed("acme", "pub_shop-t1").live, "heard")
+            await mesh.say("planner", TaskPaused(active=True, code="x", reason="y"), "pub_shop-t1")
+            await until(lambda: "task.paused" in watcher.names(), "what comes after the text")
+            assert watcher.texts.get("s1", "") == shown
+            await end(mesh)
+            await asyncio.wait_for(watcher.done.wait(), 10)
+        assert watcher.texts["s1"] == TEXT, "what the checker accepted"
+        said = json.dumps([data for name, data, _ in watcher.events if name != "text"][:-2])
+        assert "Look" not in said and "look" not in said, "a model's plan is a model's words"
+
+
 async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_be_resumed_between_them(mesh):
     plan = Plan(steps=tuple(PlanStep(id=name, title="", instruction="look") for name in ("s1", "s2")))
     more = StepStarted(step_id="s2", title="", attempt=1, plan_version=1)
     async with running(mesh) as gateway:
-        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
         await mesh.say(
             "planner",
             Progressed(
@@ -130,7 +158,7 @@ async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_b
                 adopted=PlanAdopted(plan=plan),
                 started=(StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), more),
             ),
-            "t1",
+            "pub_shop-t1",
         )
         result = Result(content=await mesh.blob("model_gateway", TEXT))
         await mesh.say(
@@ -139,11 +167,11 @@ async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_b
                 ended=(StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted", result=result),),
                 started=(more,),
             ),
-            "t1",
+            "pub_shop-t1",
             index=1,
         )
-        await mesh.say("planner", TaskEnded(status="succeeded", result=result), "t1")
-        async with watching(gateway, "t1") as first:
+        await mesh.say("planner", TaskEnded(status="succeeded", result=result), "pub_shop-t1")
+        async with watching(gateway, "pub_shop-t1") as first:
             await asyncio.wait_for(first.done.wait(), 30)
         assert first.names() == [
             "task.accepted",
@@ -157,26 +185,26 @@ async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_b
         assert first.texts == {"s1": TEXT} and len(set(first.ids)) == len(first.ids)
         whole = [(name, data) for name, data, _ in first.events]
         for cut in (1, 2, 5):
-            async with watching(gateway, "t1", first.ids[cut]) as second:
+            async with watching(gateway, "pub_shop-t1", first.ids[cut]) as second:
                 await asyncio.wait_for(second.done.wait(), 30)
             assert whole[: cut + 1] + [(name, data) for name, data, _ in second.events] == whole
-        view = (await gateway.feeds.fresh("acme", "t1")).view
+        view = (await gateway.feeds.fresh("acme", "pub_shop-t1")).view
         assert {one.step_id: one.status for one in view.steps.values()} == {"s1": "accepted", "s2": "stopped"}
 
 
 async def test_resuming_after_any_event_gives_every_event_once_and_the_text_whole(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as first:
+        async with watching(gateway, "pub_shop-t1") as first:
             await until(lambda: "step.started" in first.names(), "live")
             for offset in range(0, 40, 8):
-                await mesh.live("t1", delta(offset, TEXT[offset : offset + 8]))
+                await mesh.live("pub_shop-t1", delta(offset, TEXT[offset : offset + 8]))
                 await until(lambda n=offset: len(first.texts.get("s1", "")) > n, "piece")
             await end(mesh)
             await asyncio.wait_for(first.done.wait(), 10)
         assert first.texts["s1"] == TEXT
         for cut in range(len(first.events)):
-            async with watching(gateway, "t1", first.ids[cut]) as second:
+            async with watching(gateway, "pub_shop-t1", first.ids[cut]) as second:
                 seen = first.events[: cut + 1]
                 second.texts = {}
                 for name, data, _ in seen:
@@ -193,13 +221,13 @@ async def test_resuming_after_any_event_gives_every_event_once_and_the_text_whol
 async def test_resuming_in_the_middle_of_live_text(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as first:
-            await mesh.live("t1", delta(0, TEXT[:20]))
+        async with watching(gateway, "pub_shop-t1") as first:
+            await mesh.live("pub_shop-t1", delta(0, TEXT[:20]))
             await until(lambda: first.texts.get("s1") == TEXT[:20], "first part")
-        await mesh.live("t1", delta(20, TEXT[20:30]))
-        async with watching(gateway, "t1", first.ids[-1]) as second:
+        await mesh.live("pub_shop-t1", delta(20, TEXT[20:30]))
+        async with watching(gateway, "pub_shop-t1", first.ids[-1]) as second:
             second.texts = {"s1": TEXT[:20]}
-            await mesh.live("t1", delta(30, TEXT[30:]))
+            await mesh.live("pub_shop-t1", delta(30, TEXT[30:]))
             await until(lambda: second.texts["s1"] == TEXT, "the rest")
             assert second.withdrawn == 0
 
@@ -207,11 +235,11 @@ async def test_resuming_in_the_middle_of_live_text(mesh):
 async def test_lost_deltas_and_a_fresh_replica_are_filled_from_the_record(mesh):
     async with running(mesh) as first_gateway:
         await begin(mesh)
-        async with watching(first_gateway, "t1") as first:
-            await mesh.live("t1", delta(0, TEXT[:10]))
+        async with watching(first_gateway, "pub_shop-t1") as first:
+            await mesh.live("pub_shop-t1", delta(0, TEXT[:10]))
             await until(lambda: first.texts.get("s1") == TEXT[:10], "first part")
-            await mesh.live("t1", delta(20, TEXT[20:30]))  # 10..20 was lost.
-            async with running(mesh) as fresh, watching(fresh, "t1", first.ids[-1]) as second:
+            await mesh.live("pub_shop-t1", delta(20, TEXT[20:30]))  # 10..20 was lost.
+            async with running(mesh) as fresh, watching(fresh, "pub_shop-t1", first.ids[-1]) as second:
                 second.texts = {"s1": TEXT[:10]}
                 await until(lambda: second.status == 200, "connected")
                 await end(mesh)
@@ -225,12 +253,12 @@ async def test_lost_deltas_and_a_fresh_replica_are_filled_from_the_record(mesh):
 async def test_a_text_that_became_another_one_is_replaced(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as watcher:
-            await mesh.live("t1", delta(0, "Let me look it up"))
+        async with watching(gateway, "pub_shop-t1") as watcher:
+            await mesh.live("pub_shop-t1", delta(0, "Let me look it up"))
             await until(lambda: "s1" in watcher.texts, "first call")
-            await mesh.live("t1", delta(0, "The answer", call="c2"))
+            await mesh.live("pub_shop-t1", delta(0, "The answer", call="c2"))
             await until(lambda: watcher.texts["s1"] == "The answer", "second call")
-            await mesh.live("t1", delta(17, " late", call="c1"))
+            await mesh.live("pub_shop-t1", delta(17, " late", call="c1"))
             await end(mesh)
             await asyncio.wait_for(watcher.done.wait(), 10)
         assert watcher.texts["s1"] == TEXT and watcher.withdrawn == 2
@@ -240,7 +268,7 @@ async def test_every_replica_sees_what_another_one_handled(mesh):
     """The durable hands all messages to the last gateway; watchers of the first are poked, not polled."""
     async with running(mesh) as first, running(mesh):
         await begin(mesh)
-        async with watching(first, "t1") as watcher:
+        async with watching(first, "pub_shop-t1") as watcher:
             await until(lambda: "step.started" in watcher.names(), "history")
             await end(mesh)
             await asyncio.wait_for(watcher.done.wait(), 5)  # reread_s is 30 here.
@@ -251,7 +279,7 @@ async def test_lost_pokes_cost_an_interval(mesh):
     async with running(mesh, reread_s=0.05) as gateway:
         await begin(mesh)
         gateway.feeds.poke = lambda *_: None
-        async with watching(gateway, "t1") as watcher:
+        async with watching(gateway, "pub_shop-t1") as watcher:
             await until(lambda: "step.started" in watcher.names(), "history")
             await end(mesh)
             await asyncio.wait_for(watcher.done.wait(), 5)
@@ -260,14 +288,14 @@ async def test_lost_pokes_cost_an_interval(mesh):
 async def test_parallel_steps_resume_each_where_it_was(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as first:
-            await mesh.live("t1", delta(0, "aaaa", step="s1", call="ca"))
-            await mesh.live("t1", delta(0, "bbbb", step="s2", call="cb"))
+        async with watching(gateway, "pub_shop-t1") as first:
+            await mesh.live("pub_shop-t1", delta(0, "aaaa", step="s1", call="ca"))
+            await mesh.live("pub_shop-t1", delta(0, "bbbb", step="s2", call="cb"))
             await until(lambda: len(first.texts) == 2, "both")
-        async with watching(gateway, "t1", first.ids[-1]) as second:
+        async with watching(gateway, "pub_shop-t1", first.ids[-1]) as second:
             second.texts = {"s1": "aaaa", "s2": "bbbb"}
-            await mesh.live("t1", delta(4, "AA", step="s1", call="ca"))
-            await mesh.live("t1", delta(4, "BB", step="s2", call="cb"))
+            await mesh.live("pub_shop-t1", delta(4, "AA", step="s1", call="ca"))
+            await mesh.live("pub_shop-t1", delta(4, "BB", step="s2", call="cb"))
             await until(lambda: second.texts == {"s1": "aaaaAA", "s2": "bbbbBB"}, "both go on")
             assert second.withdrawn == 0
 
@@ -277,16 +305,16 @@ async def test_a_stranger_to_an_event_id_is_told(mesh):
         await begin(mesh)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", headers=AUTH) as client:
             for event_id in ("7", "x" * 2000, "????"):
-                answer = await client.get("/v1/tasks/t1/events", headers={"Last-Event-ID": event_id})
+                answer = await client.get("/v1/tasks/pub_shop-t1/events", headers={"Last-Event-ID": event_id})
                 assert answer.status_code == 400 and answer.json()["code"] == "bad_event_id"
 
 
 async def test_streams_are_bounded_and_end_when_the_replica_drains(mesh):
     async with running(mesh, max_streams=1) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as watcher:
+        async with watching(gateway, "pub_shop-t1") as watcher:
             await until(lambda: watcher.events, "first")
-            async with watching(gateway, "t1") as refused:
+            async with watching(gateway, "pub_shop-t1") as refused:
                 await until(lambda: refused.status, "second")
                 assert refused.status == 503
             await gateway.stop()
@@ -296,7 +324,7 @@ async def test_streams_are_bounded_and_end_when_the_replica_drains(mesh):
 async def test_heartbeats_keep_the_connection_open(mesh):
     async with running(mesh, heartbeat_s=0.02) as gateway:
         await begin(mesh)
-        url = f"http://127.0.0.1:{gateway.port}/v1/tasks/t1/events"
+        url = f"http://127.0.0.1:{gateway.port}/v1/tasks/pub_shop-t1/events"
         async with httpx.AsyncClient(timeout=5) as client, client.stream("GET", url, headers=AUTH) as answer:
             async for line in answer.aiter_lines():
                 if line == ": alive":
@@ -308,13 +336,13 @@ async def test_a_slow_reader_gets_larger_pieces_and_loses_nothing(mesh):
     whole = "".join(pieces)
     async with running(mesh) as gateway:
         await begin(mesh)
-        url = f"http://127.0.0.1:{gateway.port}/v1/tasks/t1/events"
+        url = f"http://127.0.0.1:{gateway.port}/v1/tasks/pub_shop-t1/events"
         async with httpx.AsyncClient(timeout=10) as client, client.stream("GET", url, headers=AUTH) as answer:
             lines = answer.aiter_lines()
             await anext(lines)
             offset = 0
             for piece in pieces:  # Nobody reads meanwhile.
-                await mesh.live("t1", delta(offset, piece))
+                await mesh.live("pub_shop-t1", delta(offset, piece))
                 offset += len(piece)
             await end(mesh, whole)
             parser, text, events = Parser(), "", 0
@@ -330,12 +358,12 @@ async def test_a_slow_reader_gets_larger_pieces_and_loses_nothing(mesh):
 async def test_a_first_token_leaves_at_once(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        async with watching(gateway, "t1") as watcher:
+        async with watching(gateway, "pub_shop-t1") as watcher:
             await until(lambda: "step.started" in watcher.names(), "history")
             took = []
             for n in range(50):
                 before, have = time.perf_counter(), len(watcher.events)
-                await mesh.live("t1", delta(n * 2, "ab"))
+                await mesh.live("pub_shop-t1", delta(n * 2, "ab"))
                 await until(lambda have=have: len(watcher.events) > have, "token")
                 took.append(watcher.events[-1][2] - before)
         # The quickest: what holds words back holds back each of them; a busy machine does so with many, never with all.
@@ -345,7 +373,7 @@ async def test_a_first_token_leaves_at_once(mesh):
 async def test_a_watcher_who_is_behind_when_the_task_ends_still_hears_the_end(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        feed, seen = gateway.feeds.feed("acme", "t1"), []
+        feed, seen = gateway.feeds.feed("acme", "pub_shop-t1"), []
         async for event in watch(gateway.feeds, feed, mesh.context("watcher").blobs, Position()):
             seen.append(event.name)
             if event.name == "step.started":

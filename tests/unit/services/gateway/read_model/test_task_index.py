@@ -32,15 +32,15 @@ from tests.unit.services.gateway.harness import AUTH, FOREIGN
 )
 async def test_a_task_under_a_bad_subject_does_not_spoil_the_list(mesh, http, subject):
     """An outside publisher chooses the last tokens of its subject; the broker lets any characters through."""
-    await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "good")
+    await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-good")
     headers = {"ce-type": "mesh.task.requested.v2", "ce-id": "1", "ce-source": "pub_shop"}
     task = subject.split(".")[5]
     await mesh.bus.publish(subject.format(p=subjects.partition_of(task)), b'{"objective": "spoils"}', headers, "bad")
     mesh.handled += 1  # The shell buries what it cannot read.
-    await mesh.say("pub_shop", TaskRequested(objective="What else?"), "later")
+    await mesh.say("pub_shop", TaskRequested(objective="What else?"), "pub_shop-later")
     answer = await http.get("/v1/tasks", headers=AUTH)
     assert answer.status_code == 200, answer.text
-    assert [one["task_id"] for one in answer.json()["tasks"]] == ["later", "good"]
+    assert [one["task_id"] for one in answer.json()["tasks"]] == ["pub_shop-later", "pub_shop-good"]
     assert answer.json()["next"] is None
 
 
@@ -54,8 +54,8 @@ async def test_an_id_that_is_no_token_is_not_there(mesh, http, path, task):
 
 
 async def test_another_tenants_task_is_not_there(mesh, http):
-    await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
-    for path in ("/v1/tasks/t1", "/v1/tasks/t1/events"):
+    await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-t1")
+    for path in ("/v1/tasks/pub_shop-t1", "/v1/tasks/pub_shop-t1/events"):
         answer = await http.get(path, headers={"Authorization": f"Bearer {FOREIGN}"})
         assert answer.status_code == 404 and answer.json()["code"] == "not_found"
     assert (await http.get("/v1/tasks", headers={"Authorization": f"Bearer {FOREIGN}"})).json()["tasks"] == []

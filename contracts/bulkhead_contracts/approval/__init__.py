@@ -1,0 +1,3 @@
+"""Latest version of the approval messages."""
+
+from .v1 import *

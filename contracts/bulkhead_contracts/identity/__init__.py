@@ -1,0 +1,3 @@
+"""Latest version of the identity messages."""
+
+from .v1 import *

@@ -1,0 +1,1 @@
+"""Manifests for Kubernetes, rendered from the rows of services, policy and catalog."""

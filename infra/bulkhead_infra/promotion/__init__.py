@@ -1,0 +1,1 @@
+"""Images from one build to production: tested, signed, copied by digest (docs/how-to/release-images.md)."""

@@ -1,0 +1,1 @@
+"""Callers of the edges: API keys and tokens, each a claim of who asks, and what each holds of a replica."""

@@ -1,0 +1,71 @@
+"""API keys: a file of their digests, each with its owner.
+
+In: a key. Out: a RequesterClaim, or nothing. A key carries 256 random bits, so a plain SHA-256 digest is enough
+(nothing to guess).
+"""
+
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.types import Contract, Name, Sha256, Token
+
+log = Log("callers.api_keys")
+KEY_PREFIX = "bk_"
+MAX_API_KEYS = 10_000
+
+
+class ApiKey(Contract):
+    """One row of the key file: the digest of a key, and its owner."""
+
+    sha256: Sha256
+    tenant: Token
+    person: Name
+    role: Literal["submitter", "approver", "operator", "auditor"]
+
+
+class ApiKeyFile(Contract):
+    """The key file."""
+
+    keys: Annotated[tuple[ApiKey, ...], Field(max_length=MAX_API_KEYS)] = ()
+
+
+class ApiKeys:
+    """The key file, read again when it changes; a file that cannot be read keeps the last good one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._rows: tuple[ApiKey, ...] = ()
+
+    def load(self) -> None:
+        """Read the file if it changed. Raises ValueError when there is none to fall back on."""
+        if self._path is None:
+            return
+        try:
+            stat = self._path.stat()
+            if (stat.st_mtime_ns, stat.st_size) == self._seen:
+                return
+            self._rows = ApiKeyFile.model_validate_json(self._path.read_bytes()).keys
+            self._seen = (stat.st_mtime_ns, stat.st_size)
+        except (OSError, ValidationError) as error:
+            if self._seen is None:
+                raise ValueError(
+                    f"cannot read API keys from {self._path}: {error}; "
+                    'it must hold {"keys": [{"sha256", "tenant", "person", "role"}]}'
+                ) from error
+            log.error("api_keys_unreadable", path=str(self._path), reason=str(error))
+
+    def find(self, key: str) -> RequesterClaim | None:
+        """The owner of a key. Compares with every row, so that the time reveals nothing."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        owners = [row for row in self._rows if hmac.compare_digest(row.sha256, digest)]
+        if not owners:
+            return None
+        found = owners[-1]
+        return RequesterClaim(tenant=found.tenant, person=found.person, role=found.role, via="api_key")

@@ -1,0 +1,77 @@
+"""Authentication: an API key or a JWT becomes a RequesterClaim, or a refusal that says why.
+
+In: a request's headers. Out: tenant, person, role. JWTs are checked against a JWKS by an asymmetric algorithm.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bulkhead.callers.api_keys import KEY_PREFIX, ApiKeys
+from bulkhead.callers.tokens import CallerTokens, KeysUnavailable, TokenRefused, TokenSettings
+from bulkhead_contracts import bounds
+from bulkhead_contracts.task import RequesterClaim
+
+__all__ = ["Authenticator", "CallerSettings", "KeysUnavailable", "Unauthenticated"]
+HOW = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
+
+
+class CallerSettings(TokenSettings):
+    """api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes."""
+
+    api_keys_file: Path | None = None
+
+
+class Unauthenticated(Exception):
+    """No credential of anybody here; hint: what the caller does."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Authenticator:
+    """Turns a request's credentials into a claim."""
+
+    def __init__(self, settings: CallerSettings) -> None:
+        self._keys = ApiKeys(settings.api_keys_file)
+        self._tokens = CallerTokens(settings)
+
+    def load(self) -> None:
+        """Read the key file once at start, so that a wrong one stops the start. Raises ValueError."""
+        self._keys.load()
+        self._tokens.check()
+
+    async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
+        """The caller; names of headers are small letters, or the mapping ignores case. Raises Unauthenticated,
+        KeysUnavailable."""
+        credential = _credential(headers)
+        if _is_token(credential):
+            try:
+                return await self._tokens.claim(credential)
+            except TokenRefused as error:
+                raise Unauthenticated(str(error), error.hint) from error
+        self._keys.load()
+        claim = self._keys.find(credential)
+        if claim is None:
+            hint = "check the key; `bulkhead up` writes one to credentials.json in its data directory"
+            raise Unauthenticated("this API key is not known", hint)
+        return claim
+
+    def token_of(self, headers: Mapping[str, str]) -> str:
+        """The caller's own token, for the signer; "" for who has an API key. Raises Unauthenticated."""
+        credential = _credential(headers)
+        return credential if _is_token(credential) else ""
+
+
+def _is_token(credential: str) -> bool:
+    return credential.count(".") == 2 and not credential.startswith(KEY_PREFIX)
+
+
+def _credential(headers: Mapping[str, str]) -> str:
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    credential = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
+    if not credential:
+        raise Unauthenticated("the request carries no credentials", HOW)
+    if len(credential) > bounds.MAX_CREDENTIAL_CHARS:
+        raise Unauthenticated(f"the credential is longer than {bounds.MAX_CREDENTIAL_CHARS} characters", HOW)
+    return credential

@@ -1,0 +1,27 @@
+"""Vouchers: the signer's word that it saw a caller's own token, for a task that may begin later.
+
+In: a claim and the caller's token. Out: the signer's reply. The token goes to the signer alone.
+"""
+
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds
+from bulkhead_contracts.grant import VouchReplied, VouchRequested
+from bulkhead_contracts.task import RequesterClaim
+
+
+async def vouched(context: Context, claim: RequesterClaim, token: str, task: str) -> VouchReplied:
+    """A voucher for this task, or why there is none; an empty reply for who has no token. Raises BusUnavailable,
+    RpcRefused."""
+    if not token:
+        return VouchReplied()
+    reply = await context.publisher.request(
+        "signer",
+        VouchRequested(requester=claim, requested_unix_ms=context.clock(), credential=token),
+        tenant=claim.tenant,
+        task=task,
+        index=f"voucher/{task}",
+        actor=claim.person,
+        timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+    )
+    assert isinstance(reply, VouchReplied)
+    return reply

@@ -1,0 +1,110 @@
+"""Runs of an evaluation as tasks of a mesh, over its gateway: ceilings hold, and every run stands in the records.
+
+In: cases and routes. Out: outcomes. Spending is counted under a feature, and under the route as its workflow.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from bulkhead.client import Mesh, MeshError, Task
+from bulkhead.evaluation.cases import Case
+from bulkhead.evaluation.checks import Answer
+from bulkhead.evaluation.runs import Outcome
+from bulkhead_contracts.model import UNKNOWN_ROUTE
+
+CEILING = "budget_exceeded"
+"""Code of a task that is held back, or ended, since its money is spent."""
+CANCEL_S = 2.0
+
+
+class NoSuchRoute(MeshError):
+    """The model gateway has no route of this name."""
+
+
+class MeshRunner:
+    """A `Runner`. plan_of: a plan in place of the planner's. check: whether the checker judges."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        *,
+        feature: str,
+        deadline_s: float,
+        plan_of: Callable[[Case], Mapping[str, Any]] | None = None,
+        check: bool = True,
+    ) -> None:
+        self._mesh, self._feature, self._deadline_s = mesh, feature, deadline_s
+        self._plan_of, self._check = plan_of, check
+
+    async def run(self, case: Case, route: str, limit_usd_micros: int) -> Outcome:
+        """One task, to its end; it is cancelled when this is. Raises MeshError."""
+        began = asyncio.get_running_loop().time()
+        task = await self._mesh.submit(
+            case.objective,
+            limit_usd=limit_usd_micros / 1_000_000,
+            deadline_s=self._deadline_s,
+            plan=self._plan_of(case) if self._plan_of is not None else None,
+            check=self._check,
+            feature=self._feature,
+            workflow=route,
+            route=route,
+        )
+        try:
+            times = await _follow(task, began)
+            return _outcome(await task.show(), times)
+        except asyncio.CancelledError:
+            with suppress(MeshError, TimeoutError):
+                await asyncio.wait_for(task.cancel("the evaluation was stopped"), CANCEL_S)
+            raise
+
+
+class _Times:
+    def __init__(self) -> None:
+        self.texts: dict[str, int] = {}
+        self.final, self.ended_ms, self.at_ceiling = "", 0, False
+
+
+async def _follow(task: Task, began: float) -> _Times:
+    """When what happened, in milliseconds since the submission."""
+    times, clock = _Times(), asyncio.get_running_loop().time
+    async for event in task.events():
+        at_ms = round((clock() - began) * 1000)
+        data = event.data
+        if event.name == "text" and data["text"]:
+            times.texts.setdefault(data["step_id"], at_ms)
+        elif event.name == "step.ended" and data.get("final"):
+            times.final = data["step_id"]
+        elif event.name == "task.paused" and data["code"] == CEILING:
+            times.at_ceiling = True
+            with suppress(MeshError):  # It has ended meanwhile.
+                await task.cancel("its money is spent, and nobody will add to it")
+        times.ended_ms = at_ms
+    return times
+
+
+def _outcome(document: Mapping[str, Any], times: _Times) -> Outcome:
+    usage, result, failure = document["usage"], document.get("result") or {}, document.get("failure") or {}
+    code = str(failure.get("code") or "")
+    if code == UNKNOWN_ROUTE:
+        raise NoSuchRoute(str(failure["message"]), str(failure.get("hint") or ""))
+    answer = None
+    if document["status"] == "succeeded" and document.get("answer") is not None:
+        cited = dict.fromkeys(str(one["document"]) for one in result.get("citations") or ())
+        answer = Answer(document["answer"], tuple(cited))
+    labels = (one for one in result.get("provenance") or () if one["kind"] == "model_reply")
+    at_ceiling = times.at_ceiling or code == CEILING
+    return Outcome(
+        task=document["task_id"],
+        status=document["status"],
+        answer=answer,
+        latency_ms=times.ended_ms,
+        first_token_ms=times.texts.get(times.final) if times.final else None,
+        cost_usd_micros=(document.get("charged") or usage)["cost_usd_micros"],
+        tokens=usage["input_tokens"] + usage["output_tokens"],
+        code="" if answer is not None else CEILING if at_ceiling else code or "no_answer",
+        standing=str(document.get("standing") or "ok"),
+        models=tuple(sorted({str(one["source"]) for one in labels})),
+        at_ceiling=at_ceiling,
+    )

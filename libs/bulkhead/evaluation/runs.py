@@ -1,0 +1,156 @@
+"""The port of an evaluation: whatever can run a case on a route; and the runs, judged by the case's checks.
+
+In: cases, routes, a ceiling of the money. Out: runs, in the order in which they end. Routes take turns in being the
+first of a case, so that a busy hour is nobody's advantage.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bulkhead.evaluation import checks
+from bulkhead.evaluation.cases import Case
+from bulkhead_contracts import bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one run. status: of its task. code: of its failure. first_token_ms: of the answer, where it was
+    streamed. models: those that wrote the answer, as `provider/model`. at_ceiling: the money that it was given is
+    spent."""
+
+    task: str
+    status: str
+    answer: checks.Answer | None
+    latency_ms: int
+    first_token_ms: int | None
+    cost_usd_micros: int
+    tokens: int
+    code: str = ""
+    standing: str = "ok"
+    models: tuple[str, ...] = ()
+    at_ceiling: bool = False
+
+
+class Runner(Protocol):
+    """Runs one case; raises what ends the whole evaluation."""
+
+    async def run(self, case: Case, route: str, limit_usd_micros: int) -> Outcome:
+        """The outcome of one run that may cost so much."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run, judged. failed: the checks that it did not pass, with reasons; of a run without an answer all of them.
+
+    repetition: from 0.
+    """
+
+    case: str
+    route: str
+    repetition: int
+    outcome: Outcome
+    failed: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the answer passes every check."""
+        return self.outcome.answer is not None and not self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """All runs that were made, and what was spent, also on what was cut off. wanted: how many there should be; fewer
+    were made where the ceiling was reached."""
+
+    made: tuple[Run, ...]
+    wanted: int
+    spent_usd_micros: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run was made."""
+        return len(self.made) == self.wanted
+
+
+class Purse:
+    """The money of an evaluation: what is spent, and what runs that are under way may still spend."""
+
+    def __init__(self, limit_usd_micros: int) -> None:
+        self.spent = 0
+        self.over = False
+        self._limit, self._held, self._dearest = limit_usd_micros, 0, 1
+        self._returned = asyncio.Condition()
+
+    async def take(self) -> int:
+        """The ceiling of one more run; 0 when there is not enough for one as dear as the dearest so far."""
+        async with self._returned:
+            while not self.over:
+                free = self._limit - self.spent - self._held
+                if free >= self._dearest:
+                    given = min(bounds.DEFAULT_TASK_COST_USD_MICROS, free)
+                    self._held += given
+                    return given
+                if not self._held:
+                    self.over = True
+                    break
+                await self._returned.wait()
+        return 0
+
+    async def give_back(self, given: int, outcome: Outcome | None) -> bool:
+        """What a run came to. False: it was cut off for it had been given too little, and says nothing."""
+        cost = outcome.cost_usd_micros if outcome is not None else 0
+        short = outcome is not None and outcome.at_ceiling and given < bounds.DEFAULT_TASK_COST_USD_MICROS
+        async with self._returned:
+            self._held -= given
+            self.spent += cost
+            self._dearest, self.over = max(self._dearest, cost), self.over or short
+            self._returned.notify_all()
+        return not short
+
+
+async def run_all(
+    runner: Runner,
+    cases: Sequence[Case],
+    routes: Sequence[str],
+    *,
+    repeat: int,
+    limit_usd_micros: int,
+    at_once: int,
+    on_run: Callable[[Run], None] = lambda run: None,
+) -> Runs:
+    """Run every case on every route `repeat` times. Raises what the runner raises."""
+    purse, made, left = Purse(limit_usd_micros), list[Run](), _order(cases, routes, repeat)
+
+    async def work() -> None:
+        for case, route, repetition in left:
+            given, outcome = await purse.take(), None
+            if not given:
+                return
+            try:
+                outcome = await runner.run(case, route, given)
+            finally:
+                counts = await purse.give_back(given, outcome)
+            if counts:
+                failed = checks.failed(case.checks, outcome.answer) if outcome.answer is not None else ()
+                made.append(Run(case.name, route, repetition, outcome, failed))
+                on_run(made[-1])
+
+    tasks = [asyncio.create_task(work()) for _ in range(at_once)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return Runs(tuple(made), len(cases) * len(routes) * repeat, purse.spent)
+
+
+def _order(cases: Sequence[Case], routes: Sequence[str], repeat: int) -> Iterator[tuple[Case, str, int]]:
+    for repetition in range(repeat):
+        for number, case in enumerate(cases):
+            first = (number + repetition) % len(routes)
+            for route in (*routes[first:], *routes[:first]):
+                yield case, route, repetition

@@ -1,0 +1,133 @@
+"""Intervals of 95 % for shares, quantiles, means and paired differences. Pure.
+
+Runs of one case resemble each other, so cases are what counts: many repetitions of few cases make no interval narrow.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+Z = NormalDist().inv_cdf(0.975)
+
+Cases = Mapping[str, Sequence[float]]
+"""By case: one figure per run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its interval of 95 %; None where the runs are too few to tell that end."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def as_json(self) -> dict[str, float | None]:
+        """For programs."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: None if one is None else round(one, 6) for name, one in ends.items()}
+
+
+def share(runs: Cases) -> Estimate:
+    """Share of runs that passed (1.0; else 0.0), with Wilson's interval (Wilson 1927) for as many independent runs as
+    these are worth. Needs one run."""
+    values = [one for rows in runs.values() for one in rows]
+    low, high = wilson(fmean(values), effective(runs))
+    return Estimate(fmean(values), low, high)
+
+
+def wilson(p: float, n: float) -> tuple[float, float]:
+    """Wilson's score interval of a share `p` among `n`."""
+    centre, spread = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    ends = ((centre - spread) / (1 + Z * Z / n), (centre + spread) / (1 + Z * Z / n))
+    return max(0.0, ends[0]), min(1.0, ends[1])
+
+
+def effective(runs: Cases) -> float:
+    """How many independent runs these are worth: between the number of cases and that of runs, by the variance between
+    cases (design effect, Kish 1965); where nothing varies, the number of cases."""
+    sizes, count = [len(rows) for rows in runs.values() if rows], sum(map(len, runs.values()))
+    cases, p = len(sizes), fmean(one for rows in runs.values() for one in rows)
+    if cases == count or cases < 2 or p in (0.0, 1.0):
+        return float(cases)
+    between = sum(((fmean(rows) - p) * len(rows) / count) ** 2 for rows in runs.values() if rows) * cases / (cases - 1)
+    return float(count) if between == 0 else min(max(p * (1 - p) / between, cases), count)
+
+
+def quantile(values: Sequence[float], q: float) -> Estimate | None:
+    """The q-quantile, with the interval between two order statistics (Conover 1999, 3.2), which supposes no
+    distribution; an end that lies beyond the runs is None. None of no values."""
+    ordered, n = sorted(values), len(values)
+    if not n:
+        return None
+    value = ordered[min(n - 1, max(0, math.ceil(q * n) - 1))]
+    below = _binomial(n, q)
+    # Largest r with P(X < r) <= 2.5 %, smallest s with P(X < s) >= 97.5 %; X of n lie at or below the true quantile.
+    low = max((r for r in range(1, n + 1) if below[r - 1] <= 0.025), default=0)
+    high = min((s for s in range(1, n + 1) if below[s - 1] >= 0.975), default=0)
+    return Estimate(value, ordered[low - 1] if low else None, ordered[high - 1] if high else None)
+
+
+def _binomial(n: int, q: float) -> list[float]:
+    """P(X <= k) of Binomial(n, q), for k from 0 to n."""
+    total, found = 0.0, []
+    for k in range(n + 1):
+        log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(q)
+        total += math.exp(log + (n - k) * math.log1p(-q))
+        found.append(min(1.0, total))
+    return found
+
+
+def mean(runs: Cases) -> Estimate | None:
+    """The mean over cases, each counted by the mean of its runs, with Student's interval. None of no runs."""
+    return _student([fmean(rows) for rows in runs.values() if rows])
+
+
+def difference(first: Cases, second: Cases) -> Estimate | None:
+    """The mean over cases of second minus first, with Student's interval. None where no case has both."""
+    return _student([fmean(second[name]) - fmean(first[name]) for name in first if first[name] and second.get(name)])
+
+
+def share_difference(first: Cases, second: Cases) -> Estimate | None:
+    """The difference of two shares over the same cases: Newcombe's paired interval (1998, method 10), which is honest
+    also where no case differs. None where no case has both."""
+    names = [name for name in first if first[name] and second.get(name)]
+    if not names:
+        return None
+    one, two = ({name: runs[name] for name in names} for runs in (first, second))
+    a, b, phi = share(two), share(one), _correlation([fmean(two[n]) for n in names], [fmean(one[n]) for n in names])
+    assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
+    below, above = (a.value - a.low, b.high - b.value), (a.high - a.value, b.value - b.low)
+    down, up = (math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y)) for x, y in (below, above))
+    value = a.value - b.value
+    return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
+
+
+def _correlation(one: Sequence[float], two: Sequence[float]) -> float:
+    """Of the cases' shares; what chance alone may show of it is taken off (Newcombe's correction)."""
+    n, a, b = len(one), fmean(one), fmean(two)
+    both = math.sqrt(sum((x - a) ** 2 for x in one) * sum((y - b) ** 2 for y in two))
+    together = sum((x - a) * (y - b) for x, y in zip(one, two, strict=True))
+    return (max(together - 0.5, 0.0) if together > 0 else together) / both if both and n > 1 else 0.0
+
+
+def _student(values: Sequence[float]) -> Estimate | None:
+    """The mean and Student's interval; of a single value no interval can be told."""
+    if not values:
+        return None
+    n, value = len(values), fmean(values)
+    if n < 2:
+        return Estimate(value, None, None)
+    half = _t(n - 1) * stdev(values) / math.sqrt(n)
+    return Estimate(value, value - half, value + half)
+
+
+def _t(freedom: int) -> float:
+    """The 97.5 % point of Student's distribution (Abramowitz and Stegun 26.7.5; exact for 1 and 2)."""
+    if freedom <= 2:
+        return (12.7062, 4.3027)[freedom - 1]
+    z, n = Z, freedom
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160
+    return z + first / n + second / n**2 + third / n**3 + fourth / n**4

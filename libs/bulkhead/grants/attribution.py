@@ -1,0 +1,37 @@
+"""Attribution of a call's arguments, as the executor believes it.
+
+In: a call as a worker relays it, and its tenant and task. Out: the attribution that the model gateway signed for this
+tool with exactly these arguments in this task; None for anything else, which vouches for nothing.
+"""
+
+import hashlib
+
+import rfc8785
+
+from bulkhead.flow import bounded
+from bulkhead.grants import Verifier
+from bulkhead_contracts.provenance import Attribution
+from bulkhead_contracts.tool import ToolCallRequested
+
+OBSERVER = "model_gateway"
+"""The one service that sees both the context and the call that a model made of it."""
+
+
+def verified_attribution(request: ToolCallRequested, tenant: str, task: str, verifier: Verifier) -> Attribution | None:
+    """The attribution of a call, when it is of this very call."""
+    said = request.attribution
+    if said is None or said.observed_by != OBSERVER or said.tool != request.tool:
+        return None
+    if said.arguments_sha256 != arguments_sha256(request.arguments_json):
+        return None
+    return said if verifier.attribution(said, tenant, task) else None
+
+
+def arguments_sha256(arguments_json: str) -> str | None:
+    """The digest of a call's arguments, however they are written; None for what has no canonical form (RFC 8785): a key
+    that stands twice, a number beyond what every reader holds exactly, half a surrogate pair."""
+    try:
+        arguments = bounded.loads(arguments_json or "{}", once=True)
+        return hashlib.sha256(rfc8785.dumps(arguments)).hexdigest() if isinstance(arguments, dict) else None
+    except ValueError:
+        return None

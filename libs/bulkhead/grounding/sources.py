@@ -1,0 +1,178 @@
+"""What a text may rest on, cut into units (sentences, table rows) and looked up by word. Built once per check."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bulkhead.grounding.claims import roles
+from bulkhead.grounding.language import normalised, stems, terms
+from bulkhead.grounding.sentences import MARK, MARKER, cells, is_row, sentences
+from bulkhead.grounding.values import Value, ValueIndex, names, values
+
+SourceKind = Literal["passage", "tool_result", "input", "objective"]
+MAX_SOURCE_CHARS = 512 * 1024
+"""Of all sources of a text, in their order: reading more would hold up the texts of other tasks."""
+MAX_POSTINGS = 400
+"""A word that stands in more units than this says little about where a sentence comes from."""
+NEAR = 1
+"""Units on either side that are read with one: a sentence's subject often stands in the one before."""
+TO_AN_AGENT = re.compile(
+    r"\b(?:ignore|disregard|forget|ignorier\w*|vergiss|ignorez|ignora)\b.{0,40}"
+    r"\b(?:instructions?|rules?|prompts?|above|previous|earlier|anweisung\w*|regeln|consignes|instrucciones)\b"
+    r"|\bsystem prompt\b"
+    r"|\b(?:ai|assistant|agent|language model|chatbot|ki)s?\b.{0,30}\b(?:must|should|shall|has to|muss|soll)\b"
+    r"|\b(?:note|instructions?|message|hinweis) (?:to|for|an|für) (?:the |any |all |den |die )?"
+    r"(?:ai|assistants?|agents?|models?|ki)\b"
+    r"|\b(?:new|changed|updated) (?:bank|payment) (?:account|details)\b",
+    re.I,
+)
+"""A passage that speaks to an agent, or moves money elsewhere: what rests on it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something that may be cited. document: its name, "" of what has none. also: further markers that mean it.
+
+    An objective may be cited by a text, and is never found for one: everybody was told it.
+    """
+
+    marker: str
+    text: str
+    kind: SourceKind = "passage"
+    document: str = ""
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A sentence or a table row of a source. labels: the words and numbers of a row's cells that
+    no other row has, by which people name it.
+
+    markers: of an input's sentence, which has sources of its own. doubtful: an input's sentence that is marked.
+    """
+
+    source: int
+    words: frozenset[str]
+    values: tuple[Value, ...]
+    labels: tuple[frozenset[str], ...] = ()
+    markers: tuple[str, ...] = ()
+    doubtful: bool = False
+    roles: frozenset[str] = frozenset()
+    suspect: bool = False
+
+
+class Sources:
+    """All sources of one text. given: what everybody was told (the question, the instruction); it is no source."""
+
+    def __init__(self, sources: Sequence[Source], given: str = "") -> None:
+        self.sources = tuple(sources)
+        self.given, self.given_values = given, values(given)
+        self.given_words = terms(given, names(self.given_values))
+        self.given_called = called(given, self.given_values)
+        self._given, self._held = ValueIndex(), ValueIndex()
+        for value in self.given_values:
+            self._given.add(value)
+        self.units: list[Unit] = []
+        self.spans: list[tuple[int, int]] = []
+        """Of each source, its units' places in `units`."""
+        self.words: list[frozenset[str]] = []
+        self.normal: list[str] = []
+        self.by_marker: dict[str, int] = {}
+        for at, source in enumerate(self.sources):
+            self.by_marker.setdefault(source.marker, at)
+        for at, source in enumerate(self.sources):
+            for marker in source.also:
+                self.by_marker.setdefault(marker, at)
+        self.citable = any(source.kind != "objective" for source in self.sources)
+        room = MAX_SOURCE_CHARS
+        self.cut = sum(len(source.text) for source in self.sources) > room
+        """Not all of their text was read."""
+        for at, whole in enumerate(self.sources):
+            source = replace(whole, text=whole.text[:room])
+            room -= len(source.text)
+            begin = len(self.units)
+            self.units.extend(_units(at, source))
+            self.spans.append((begin, len(self.units)))
+            plain = MARK.sub("", MARKER.sub("", source.text))
+            units = self.units[begin:]
+            self.words.append(stems(source.document).union(*(unit.words for unit in units)))
+            self.normal.append(f" {normalised(plain)} " if source.kind != "objective" else "")
+        self._postings: dict[str, list[int]] = defaultdict(list)
+        for index, unit in enumerate(self.units):
+            if self.sources[unit.source].kind == "objective":
+                continue
+            for word in unit.words:
+                self._postings[word].append(index)
+            for value in unit.values:
+                self._held.add(value, index)
+
+    def near(self, index: int) -> range:
+        """The units that are read with one."""
+        begin, end = self.spans[self.units[index].source]
+        return range(max(begin, index - NEAR), min(end, index + NEAR + 1))
+
+    def best_units(self, words: Iterable[str], among: frozenset[int] | None = None) -> list[tuple[int, int]]:
+        """Units that share most of the words, with how many: the best of each source, best first."""
+        shared: Counter[int] = Counter()
+        for word in words:
+            postings = self._postings.get(word, ())
+            if len(postings) <= MAX_POSTINGS:
+                shared.update(postings)
+        best: dict[int, tuple[int, int]] = {}
+        for index, count in shared.items():
+            source = self.units[index].source
+            if (among is None or source in among) and (source not in best or count > best[source][1]):
+                best[source] = index, count
+        return sorted(best.values(), key=lambda row: (-row[1], row[0]))
+
+    def holding(self, value: Value) -> list[int]:
+        """The units that hold a value."""
+        return self._held.find(value)
+
+    def is_given(self, value: Value) -> bool:
+        """Whether the question or the instruction holds a value."""
+        return value in self._given
+
+
+def called(text: str, found: Iterable[Value]) -> frozenset[str]:
+    """What names a thing in a text: its words, identifiers and numbers."""
+    rows = tuple(found)
+    numbers = (f"{number.normalize():f}" for row in rows for number in row.numbers)
+    return terms(text, (*names(rows), *numbers))
+
+
+def _units(at: int, source: Source) -> list[Unit]:
+    made: list[Unit] = []
+    header: frozenset[str] = frozenset()
+    in_table = False
+    suspects: list[int] = []
+    for sentence in sentences(source.text):
+        plain = MARK.sub("", MARKER.sub("", sentence.text))
+        row = is_row(plain)
+        begins = row and not in_table
+        if begins:
+            header = stems(plain)
+        in_table = row
+        if row and not plain.strip(" |:-\n"):
+            continue
+        shown = plain.replace("|", " ; ").replace("\t", " ; ") if row else plain
+        if row and ";" not in shown:
+            shown = shown.replace(",", " ; ")
+        if TO_AN_AGENT.search(plain[:4_000]):
+            suspects.append(len(made))
+        held = values(shown)
+        words = terms(plain, names(held)) | (header if row else frozenset())
+        labelled = [cell for cell in cells(plain) if any(char.isalpha() for char in cell)] if row and not begins else []
+        labels = tuple(label for cell in labelled[:4] if (label := called(cell, values(cell))))
+        doubtful = MARK.search(sentence.text) is not None
+        made.append(Unit(at, words, held, labels, sentence.markers, doubtful, roles(plain)))
+    often = Counter(label for unit in made for label in set(unit.labels))
+    for index, unit in enumerate(made):
+        if unit.labels:
+            made[index] = replace(unit, labels=tuple(label for label in unit.labels if often[label] == 1))
+    for index in {near for hit in suspects for near in (hit, hit + 1) if near < len(made)}:
+        unit = made[index]
+        made[index] = replace(unit, suspect=True)
+    return made

@@ -1,0 +1,155 @@
+"""Connections with deadlines; uvicorn has one only for a connection that is idle.
+
+In: bytes of clients. Out: requests for the application, or the end of a connection: its head is not complete in time,
+its peer does not read the answer, or there are too many. The deadline of a body is in bodies.py, because only
+the application knows how large it may be.
+"""
+
+import asyncio
+import json
+import resource
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bulkhead.telemetry.log import Log
+
+log = Log("http.sockets")
+TYPE_PREFIX = "urn:bulkhead:problem:"
+MEDIA_TYPE = "application/problem+json"
+"""Errors outside any API's own form are RFC 9457 problem details."""
+KEPT_FILES = 128
+"""Open files for everything else: the broker's connection, logs, the listening socket."""
+
+
+@dataclass(slots=True)
+class Sockets:
+    """Bounds shared by all connections of one server. waiting: connections without a complete request."""
+
+    head_timeout_s: float
+    write_timeout_s: float
+    max_connections: int
+    waiting: OrderedDict["BoundedProtocol", None] = field(default_factory=OrderedDict)
+
+
+def connections_bound(wanted: int) -> int:
+    """The wanted number, or as many as the process may open files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - KEPT_FILES))
+
+
+def bounded(sockets: Sockets) -> type[H11Protocol]:
+    """The protocol class for uvicorn, which makes one for each connection."""
+    return type("Bounded", (BoundedProtocol,), {"sockets": sockets})
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection."""
+
+    sockets: Sockets
+    _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _heard = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A new connection; a silent one is the first to go when there are too many."""
+        super().connection_made(transport)
+        self._await_head()
+        if len(self.connections) <= self.sockets.max_connections:
+            return
+        # Whoever means to ask does it within milliseconds: the one that waits longest is the likeliest to be idle.
+        victim, _ = self.sockets.waiting.popitem(last=False)
+        log.warning("connection_dropped", reason="too many connections", connections=len(self.connections))
+        if victim is not self:
+            # Out of both sets now: it is told of its end in the next turn of the loop, and more may come in this one.
+            self.connections.discard(victim)
+            victim.transport.abort()
+            return
+        detail = "this replica holds as many connections as it may"
+        self._answer(503, "busy", "Too many connections", detail, "reconnect in a moment; another replica may answer")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended, on either side."""
+        self._request_came()
+        self._end_write_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head, of a body, or unexpected ones."""
+        self._heard = True
+        super().data_received(data)
+        self._judge()
+
+    def on_response_complete(self) -> None:
+        """The answer is sent; the next request may follow."""
+        super().on_response_complete()
+        self._heard = False
+        self._judge()
+
+    def pause_writing(self) -> None:
+        """The peer does not read the answer."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.sockets.write_timeout_s, self._not_taken)
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._end_write_timer()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Bytes that are no HTTP get problem details, as every other error does."""
+        hint = f"send HTTP/1.1 with at most {self.config.h11_max_incomplete_event_size} bytes of headers"
+        self._answer(400, "not_http", "This is not an HTTP request", msg, hint)
+
+    def _judge(self) -> None:
+        """Run the head's deadline unless a request is being answered."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._request_came()
+        elif self._heard or self.cycle is None or self.transport.is_closing():
+            self._await_head()
+        else:
+            self.sockets.waiting[self] = None  # Idle between two requests: uvicorn's keep-alive time bounds it.
+
+    def _await_head(self) -> None:
+        self.sockets.waiting.setdefault(self)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.sockets.head_timeout_s, self._no_head)
+
+    def _request_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        self.sockets.waiting.pop(self, None)
+
+    def _end_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _no_head(self) -> None:
+        log.info("slow_client_dropped", phase="head", client=str(self.client), after_s=self.sockets.head_timeout_s)
+        if self._heard and self.cycle is None and not self.transport.is_closing():
+            what = f"its headers were not complete within {self.sockets.head_timeout_s:g} s"
+            hint = "send all headers of a request at once"
+            self._answer(408, "too_slow", "The request arrived too slowly", what, hint)
+            return
+        # Silent, sending on after its answer, or not taking the end: nothing that is said now would be read.
+        self.transport.abort()
+
+    def _not_taken(self) -> None:
+        log.info("slow_client_dropped", phase="answer", client=str(self.client), after_s=self.sockets.write_timeout_s)
+        self.transport.abort()
+
+    def _answer(self, status: int, code: str, title: str, detail: str, hint: str) -> None:
+        """Send an answer without a request, and close."""
+        body = json.dumps(
+            {"type": TYPE_PREFIX + code, "title": title, "status": status, "code": code, "detail": detail, "hint": hint}
+        ).encode()
+        head = (
+            f"HTTP/1.1 {status} {title}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()

@@ -1,0 +1,238 @@
+"""Quality, cost and latency by model and by feature, as the inboxes of planner and gateway tell them.
+
+In: the broker under the operator's identity; or messages, in any order and any number of times. Out: rows. An attempt
+at a step counts for the model that wrote its answer, with all that it cost (its worker's calls and its check). The
+inboxes and not the journal are read: they keep the broker's times also where the journal was made again.
+"""
+
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bulkhead.amounts import money
+from bulkhead.bus.port import Bus, Stored
+from bulkhead.bus.seek_time import last_before
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import Unreadable
+from bulkhead_contracts import subjects
+from bulkhead_contracts.result import Result, Usage
+from bulkhead_contracts.step import StepFinished
+from bulkhead_contracts.task import TaskEnded, TaskRequested
+from bulkhead_contracts.verdict import VerdictReached
+
+PAGE = 256
+SOURCES = (("gateway", "*"), ("planner", "checker"), ("planner", "worker"))
+"""Inbox and sender of the messages that count."""
+NO_ANSWER = "(no answer)"
+NO_FEATURE = "(no feature)"
+MIN_ANSWERS = 5
+"""Nothing is said of a model that gave fewer."""
+TIMED = frozenset({"succeeded", "failed"})
+"""Ends of tasks whose duration counts: people and limits decide how long the others take."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """Attempts at steps. cost: of all of them, also those that were rejected or brought nothing."""
+
+    answers: int = 0
+    judged: int = 0
+    accepted: int = 0
+    scores: list[float] = field(default_factory=list)
+    usage: Usage = Usage()
+
+    def add(self, body: VerdictReached | StepFinished) -> None:
+        """One more attempt."""
+        self.answers += 1
+        self.usage = self.usage + body.usage
+        if isinstance(body, VerdictReached):
+            self.judged += 1
+            self.accepted += body.accepted
+            self.scores += [body.score] if body.score is not None else []
+
+    @property
+    def per_accepted(self) -> float:
+        """Micro dollars for one accepted answer."""
+        return self.usage.cost_usd_micros / self.accepted if self.accepted else math.inf
+
+    @property
+    def per_answer(self) -> float:
+        """Micro dollars for one answer, accepted or not."""
+        return self.usage.cost_usd_micros / self.answers if self.answers else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures; null where there is nothing to divide by."""
+        return {
+            "answers": self.answers,
+            "judged": self.judged,
+            "accepted": self.accepted,
+            "accepted_share": round(self.accepted / self.judged, 4) if self.judged else None,
+            "score": round(sum(self.scores) / len(self.scores), 4) if self.scores else None,
+            "answers_usd_micros": self.usage.cost_usd_micros,
+            "answers_estimated_usd_micros": self.usage.estimated_usd_micros,
+            "per_accepted_usd_micros": math.ceil(self.per_accepted) if self.accepted else None,
+        }
+
+
+@dataclass(slots=True)
+class Feature:
+    """Tasks of one feature that have ended. durations_ms: from the request to the end, by the broker's clock."""
+
+    tasks: int = 0
+    succeeded: int = 0
+    durations_ms: list[int] = field(default_factory=list)
+    usage: Usage = Usage()
+    answers: Answers = field(default_factory=Answers)
+
+    def as_json(self, target_ms: int) -> dict[str, Any]:
+        """Figures. missed: the 95th percentile is above the target; null without a target or a task."""
+        p95 = percentile(self.durations_ms, 95)
+        return {
+            "tasks": self.tasks,
+            "succeeded": self.succeeded,
+            "p50_ms": percentile(self.durations_ms, 50),
+            "p95_ms": p95,
+            "target_ms": target_ms or None,
+            "missed": p95 > target_ms if target_ms and p95 is not None else None,
+            "cost_usd_micros": self.usage.cost_usd_micros,
+            "estimated_usd_micros": self.usage.estimated_usd_micros,
+            "per_task_usd_micros": math.ceil(self.usage.cost_usd_micros / self.tasks) if self.tasks else None,
+            **self.answers.as_json(),
+        }
+
+
+@dataclass(slots=True)
+class Quality:
+    """What was folded; `take` changes it in place."""
+
+    requested: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """By task: its feature, and when it was requested."""
+    ended: dict[str, tuple[TaskEnded, int]] = field(default_factory=dict)
+    attempts: dict[tuple[str, str, int, int], VerdictReached | StepFinished] = field(default_factory=dict)
+    """By task, step, version of the plan and attempt."""
+
+    def take(self, message: Received) -> None:
+        """Fold one message; the first of its kind counts."""
+        task, body, at = f"{message.tenant}/{message.task}", message.body, message.time_unix_ms
+        match body:
+            case TaskRequested():
+                self.requested.setdefault(task, (body.feature, at))
+            case TaskEnded():
+                self.ended.setdefault(task, (body, at))
+            case VerdictReached() | StepFinished():
+                self.attempts.setdefault((task, body.step_id, body.plan_version, body.attempt), body)
+            case _:
+                pass
+
+    def models(self) -> dict[str, Answers]:
+        """By model, the one with the most answers first."""
+        found: dict[str, Answers] = {}
+        for (task, *_), body in self.attempts.items():
+            if task in self.requested:
+                found.setdefault(author(body.result), Answers()).add(body)
+        return dict(sorted(found.items(), key=lambda row: (-row[1].answers, row[0])))
+
+    def features(self) -> dict[str, Feature]:
+        """By feature, the one with the most tasks first."""
+        found: dict[str, Feature] = {}
+        for task, (end, at) in self.ended.items():
+            if task not in self.requested:
+                continue  # Requested before the time that was asked for.
+            name, began = self.requested[task]
+            row = found.setdefault(name or NO_FEATURE, Feature())
+            row.tasks += 1
+            row.succeeded += end.status == "succeeded"
+            row.usage = row.usage + end.usage
+            row.durations_ms += [max(0, at - began)] if end.status in TIMED else []
+        for (task, *_), body in self.attempts.items():
+            name, _ = self.requested.get(task, ("", 0))
+            if task in self.requested and (name or NO_FEATURE) in found:
+                found[name or NO_FEATURE].answers.add(body)
+        return dict(sorted(found.items(), key=lambda row: (-row[1].tasks, row[0])))
+
+    def as_json(self, targets_ms: Mapping[str, int]) -> dict[str, Any]:
+        """The whole report; targets_ms: by feature."""
+        models, features = self.models(), self.features()
+        absent = {name: Feature() for name in targets_ms if name not in features}
+        return {
+            "models": [{"model": name, **row.as_json()} for name, row in models.items()],
+            "features": [
+                {"feature": name, **row.as_json(targets_ms.get(name, 0))} for name, row in (features | absent).items()
+            ],
+            "does_not_pay": [asdict(one) for one in does_not_pay(models)],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DoesNotPay:
+    """A model whose answers are cheaper than those of another, and whose accepted answers are not."""
+
+    model: str
+    dearer: str
+    what: str
+
+
+def does_not_pay(models: Mapping[str, Answers]) -> list[DoesNotPay]:
+    """Models that are worth nothing as a cheap tier, each beside the one that gives accepted answers for the least."""
+    rated = {name: row for name, row in models.items() if row.judged >= MIN_ANSWERS and name != NO_ANSWER}
+    found = []
+    for name, row in rated.items():
+        dearer = [one for one in rated if rated[one].per_answer > row.per_answer > 0 and rated[one].accepted]
+        if not dearer:
+            continue
+        best = min(dearer, key=lambda one: rated[one].per_accepted)
+        other = rated[best]
+        if row.per_accepted >= other.per_accepted:
+            mine = f"costs {money(math.ceil(row.per_accepted))}" if row.accepted else "was never given"
+            what = (
+                f"{name} does not pay: an answer costs {money(math.ceil(row.per_answer))} and an accepted one {mine} "
+                f"({row.accepted} of {row.judged} accepted); {best} gives an accepted answer for "
+                f"{money(math.ceil(other.per_accepted))}"
+            )
+            found.append(DoesNotPay(name, best, what))
+    return found
+
+
+def author(result: Result) -> str:
+    """The model that wrote a result, `provider/model`, by the model gateway's label of its content."""
+    sha256 = result.content.sha256 if result.content is not None else ""
+    for label in result.provenance:
+        if label.kind == "model_reply" and label.sha256 == sha256 and label.observed_by == "model_gateway":
+            return label.source
+    return NO_ANSWER
+
+
+def percentile(values: Sequence[int], percent: int) -> int | None:
+    """By the nearest rank; None of nothing."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)] if values else None
+
+
+async def read(bus: Bus, since_unix_ms: int, tenant: str = "*") -> Quality:
+    """Fold what was stored since then. Raises BusError."""
+    found = Quality()
+    for inbox, sender in SOURCES:
+        async for message in _messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*", since_unix_ms):
+            found.take(message)
+    return found
+
+
+async def _messages(bus: Bus, inbox: str, subject: str, since_unix_ms: int) -> AsyncIterator[Received]:
+    stream = subjects.inbox_stream(inbox)
+    newest = await bus.last(stream, subject)
+    if newest is None:
+        return
+    after = await last_before(bus, stream, subject, since_unix_ms, newest.sequence)
+    while page := await bus.read(stream, subject, after=after, limit=PAGE):
+        for message in _readable(page, inbox):
+            yield message
+        after = page[-1].sequence
+
+
+def _readable(page: Iterable[Stored], inbox: str) -> Iterable[Received]:
+    """What cannot be read is of another version, or no message of the mesh."""
+    for stored in page:
+        with suppress(Unreadable):
+            yield inbound.read(stored, inbox)

@@ -1,0 +1,287 @@
+"""Constraints of grants: which values an argument of a tool may have, in a language that can only narrow.
+
+    send_mail /to one-of ["anna@example.com", "bob@example.com"]     equals, one-of: JSON
+    pay /amount range 0..100                                          either end may be left out
+    pay /reference prefix "INV-"
+    pay /reference regex "INV-[0-9]{6}"                               whole values; RE2, so linear in time
+    http_get /url host shop.example *.cdn.example                     http and https on the standard port
+    write_file /path below /srv/reports                               no `..`
+    read_record /id belongs-to-tenant                                 `acme`, `acme/…` or `acme:…` in tenant acme
+    pay /iban from-user-or-trusted
+
+In: the text of one, as a grant holds it. Out: whether a call fits all; whether one list narrows another. The tool `*`
+is every tool, `*` in a place any key or position. A constraint holds for every value at or below its place; of a place
+that the call leaves out it holds, but for `equals`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import re2
+
+from bulkhead.policy.ruling import Proposal
+from bulkhead.policy.sinks import covers, trusted_at
+from bulkhead_contracts import bounds
+from bulkhead_contracts.tool import ToolSpec
+
+if TYPE_CHECKING:
+    from bulkhead.policy.cedar import Policy  # The signer reads constraints, and has no Cedar.
+
+MAX_CONSTRAINT_CHARS = 1_000
+_TEXT = re.compile(r"(\S{1,64}) (/\S{0,199}) ([a-z-]{1,24})(?: (.+))?", re.S)
+_HOST = re.compile(r"(\*\.)?[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.ASCII)
+_RANGE = re.compile(r"(-?\d{1,18}(?:\.\d{1,9})?)?\.\.(-?\d{1,18}(?:\.\d{1,9})?)?", re.ASCII)
+BARE = ("belongs-to-tenant", "from-user-or-trusted")
+
+
+class ConstraintError(ValueError):
+    """A text that is no constraint; says what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """tool: a name or `*`. place: a JSON pointer. test: the word. value: what it is held against, parsed."""
+
+    tool: str
+    place: str
+    test: str
+    value: Any = None
+    text: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Constraint":
+        """Raises ConstraintError."""
+        found = _TEXT.fullmatch(text.strip()) if len(text) <= MAX_CONSTRAINT_CHARS else None
+        if found is None:
+            raise ConstraintError(f"{text[:80]!r}: write TOOL /ARGUMENT TEST VALUE, as in pay /amount range 0..100")
+        tool, place, test, value = found.groups()
+        return cls(tool, place, test, _value(test, value), " ".join(text.split(" ")))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def fits(self, leaf: object, tenant: str) -> bool:
+        """Whether a value passes; of from-user-or-trusted its type alone, for its sources are not known here."""
+        match self.test:
+            case "equals":
+                return _same(leaf, self.value)
+            case "one-of":
+                return any(_same(leaf, one) for one in self.value)
+            case "range":
+                low, high = self.value
+                number = isinstance(leaf, int | float) and not isinstance(leaf, bool)
+                return number and (low is None or leaf >= low) and (high is None or leaf <= high)
+            case "from-user-or-trusted":
+                return True
+        if not isinstance(leaf, str):
+            return False
+        match self.test:
+            case "prefix":
+                return leaf.startswith(self.value)
+            case "regex":
+                return "\n" not in leaf and re2.fullmatch(self.value, leaf) is not None
+            case "host":
+                return _host_of(leaf, self.value)
+            case "below":
+                return _below(leaf, self.value)
+            case _:
+                own = leaf == tenant or leaf.startswith((f"{tenant}/", f"{tenant}:"))
+                return own and not {".", ".."}.intersection(re2.split(r"[/\\\\:]", leaf))
+
+
+def _value(test: str, text: str | None) -> Any:
+    if test in BARE:
+        if text is not None:
+            raise ConstraintError(f"{test} takes no value")
+        return None
+    if text is None:
+        raise ConstraintError(f"{test} needs a value")
+    match test:
+        case "equals" | "one-of" | "prefix" | "regex":
+            return _json(test, text)
+        case "range":
+            found = _RANGE.fullmatch(text)
+            low, high = (None if end is None else _number(end) for end in (found.groups() if found else (None, None)))
+            if low is None and high is None:
+                raise ConstraintError(f"range {text[:40]!r}: write LOW..HIGH, LOW.. or ..HIGH")
+            return low, high
+        case "host":
+            hosts = tuple(text.lower().split(" "))
+            if not all(_HOST.fullmatch(host) for host in hosts):
+                raise ConstraintError(f"host {text[:80]!r}: write names, as in shop.example *.cdn.example")
+            return hosts
+        case "below":
+            if not _plain_path(text) or text != (text.rstrip("/") or "/"):
+                raise ConstraintError(f"below {text[:80]!r}: write a folder without `..` and without a `/` at its end")
+            return text
+    known = "equals, one-of, range, prefix, regex, host, below, belongs-to-tenant, from-user-or-trusted"
+    raise ConstraintError(f"{test!r} is no test; write {known}")
+
+
+def _json(test: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConstraintError(f'{test} needs JSON, as in "INV-": {error}') from error
+    if test == "one-of" and not isinstance(value, list):
+        raise ConstraintError('one-of needs a list, as in ["a", "b"]')
+    if test in ("prefix", "regex") and not isinstance(value, str):
+        raise ConstraintError(f"{test} needs a text between quotes")
+    if any(isinstance(one, list | dict) for one in (value if test == "one-of" else [value])):
+        raise ConstraintError(f"{test} compares texts, numbers, true, false and null")
+    if test == "regex":
+        try:
+            re2.compile(value)
+        except re2.error as error:
+            raise ConstraintError(f"regex: {error}") from error
+    return value
+
+
+def _number(text: str) -> float:
+    return float(text) if "." in text else int(text)
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal as JSON: `true` is not 1."""
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def _host_of(url: str, allowed: tuple[str, ...]) -> bool:
+    if not url.isascii() or any(sign in url for sign in "\\@ \t\r\n"):
+        return False
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, (parts.hostname or "").lower()
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or port not in (None, 443 if parts.scheme == "https" else 80):
+        return False
+    return any(host == one or (one.startswith("*.") and host.endswith(one[1:]) and host != one[1:]) for one in allowed)
+
+
+def _plain_path(path: str) -> bool:
+    return not any(sign in path for sign in "\\\0%") and ".." not in path.split("/")
+
+
+def _below(path: str, folder: str) -> bool:
+    return _plain_path(path) and (path == folder or path.startswith(f"{folder.rstrip('/')}/"))
+
+
+def unreadable(texts: Iterable[str], tools: Iterable[str], declared: Mapping[str, ToolSpec] | None = None) -> str:
+    """The reason why one of these texts is no constraint, is on a tool that is none of these, or on an argument that
+    its tool, as declared, has not got; "" for none."""
+    known = {"*", *tools}
+    for at, text in enumerate(texts):
+        try:
+            found = Constraint.parse(text)
+        except ConstraintError as error:
+            return f"constraints[{at}]: {error}"
+        if found.tool not in known:
+            return f"constraints[{at}]: {text[:80]!r} is on {found.tool}, which is none of the tools"
+        if has := _without(found, (declared or {}).get(found.tool)):
+            # It would hold for nothing: whoever wrote it believes that something is narrowed.
+            return f"constraints[{at}]: {text[:80]!r}: {found.tool} has no such argument; it has {has}"
+    return ""
+
+
+def _without(constraint: Constraint, tool: ToolSpec | None) -> str:
+    """The arguments of a tool that has not got the one that is named; "" where it has, or may take any."""
+    try:
+        schema: Any = json.loads(tool.parameters_json) if tool is not None else None
+    except (ValueError, RecursionError):
+        return ""
+    schema = schema if isinstance(schema, dict) else {}
+    names = schema.get("properties")
+    first = constraint.place.split("/")[1].replace("~1", "/").replace("~0", "~")
+    if not isinstance(names, dict) or not names or schema.get("additionalProperties") or first in ("*", "", *names):
+        return ""
+    return ", ".join(f"/{name}" for name in list(names)[:20])
+
+
+def leaves(arguments: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Pointer and value of each leaf of the arguments."""
+    pending: list[tuple[str, object]] = [("", arguments)]
+    found: list[tuple[str, object]] = []
+    while pending:
+        pointer, inner = pending.pop()
+        if isinstance(inner, Mapping):
+            pending.extend(
+                (f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", one) for key, one in inner.items()
+            )
+        elif isinstance(inner, list | tuple):
+            pending.extend((f"{pointer}/{at}", one) for at, one in enumerate(inner))
+        else:
+            found.append((pointer, inner))
+    return found
+
+
+def holds(constraint: Constraint, tool: str, tenant: str, values: Sequence[tuple[str, object]]) -> bool:
+    """Whether the leaves of a call's arguments fit."""
+    if constraint.tool not in ("*", tool):
+        return True
+    there = [leaf for pointer, leaf in values if covers(constraint.place, pointer)]
+    if not there and constraint.test == "equals":
+        return False
+    return all(constraint.fits(leaf, tenant) for leaf in there)
+
+
+def violated(constraints: Iterable[Constraint], proposal: Proposal, policy: "Policy") -> Constraint | None:
+    """The first constraint that the call does not fit."""
+    values = leaves(proposal.arguments) if constraints else []
+    for constraint in constraints:
+        if not holds(constraint, proposal.tool.name, proposal.task.tenant, values):
+            return constraint
+        sourced = constraint.test == "from-user-or-trusted" and constraint.tool in ("*", proposal.tool.name)
+        if sourced and not trusted_at(constraint.place, proposal, policy):
+            return constraint
+    return None
+
+
+def narrows(inner: Iterable[Constraint], outer: Iterable[Constraint]) -> bool:
+    """Whether every call that fits all of `inner` fits all of `outer`. False also where that cannot be told."""
+    given = tuple(inner)
+    return all(any(implies(one, wanted) for one in given) for wanted in outer)
+
+
+def implies(one: Constraint, other: Constraint) -> bool:
+    """Whether a call that fits the first fits the second. False also where that cannot be told."""
+    if one.tool not in ("*", other.tool) or not _place_within(other, one):
+        return False
+    if (one.test, one.value) == (other.test, other.value) and type(one.value) is type(other.value):
+        return True
+    match one.test, other.test:
+        case "equals", test if test not in BARE:
+            return other.fits(one.value, "")
+        case "one-of", test if test not in (*BARE, "equals"):
+            return all(other.fits(value, "") for value in one.value)
+        case "prefix", "prefix":
+            return bool(one.value.startswith(other.value))
+        case "range", "range":
+            (low, high), (least, most) = one.value, other.value
+            return (least is None or (low is not None and low >= least)) and (
+                most is None or (high is not None and high <= most)
+            )
+        case "host", "host":
+            return all(_host_within(host, other.value) for host in one.value)
+        case "below", "below":
+            return _below(one.value, other.value)
+    return False
+
+
+def _place_within(other: Constraint, one: Constraint) -> bool:
+    """Whether every value that the second is about is one that the first is about."""
+    return other.place == one.place or (other.test != "equals" and covers(one.place, other.place))
+
+
+def _host_within(host: str, allowed: tuple[str, ...]) -> bool:
+    if host.startswith("*."):
+        return any(one.startswith("*.") and host.endswith(one[1:]) for one in allowed)
+    return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in allowed)
+
+
+MAX_CONSTRAINTS = bounds.MAX_FINDINGS
+"""Of one grant."""

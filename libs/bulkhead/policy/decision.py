@@ -1,0 +1,103 @@
+"""The decision about a call: one pure function of a proposal and a policy.
+
+In: a Proposal. Out: a Ruling. The stages, of which the first that forbids ends it: the grants and their bounds, the
+isolation that the tool wants, the rules in Cedar, the values in sinks. What none forbids is asked about when one of the
+last two asks, and permitted otherwise.
+"""
+
+from typing import get_args
+
+from bulkhead.policy.cedar import Answer, Policy
+from bulkhead.policy.constraints import Constraint, ConstraintError, violated
+from bulkhead.policy.ruling import Effect, Proposal, Risk, Ruling
+from bulkhead.policy.schema import RESERVED, Unfit, arguments_of, declared_arguments
+from bulkhead.policy.sinks import Taint, sinks_of, taint
+from bulkhead_contracts.provenance import Isolation
+from bulkhead_contracts.tool import ToolSpec
+
+ISOLATION: tuple[Isolation, ...] = get_args(Isolation)
+_GRAVE = frozenset(("account", "amount", "code"))
+
+
+def decide(proposal: Proposal, policy: Policy) -> Ruling:
+    """Whether a call is made, asked about, or refused, and why."""
+    risk = risk_of(proposal.tool)
+
+    def forbidden(rule: str, code: str, why: str) -> Ruling:
+        return Ruling("forbid", rule, policy.sha256, risk, code, (why,))
+
+    if refusal := _beyond_grants(proposal, policy):
+        return forbidden("grant", *refusal)
+    tool = proposal.tool
+    if ISOLATION.index(proposal.isolation) < ISOLATION.index(tool.isolation):
+        why = f"{tool.name} wants isolation {tool.isolation} at least, and there is {proposal.isolation} here"
+        return forbidden("isolation", "isolation_too_low", f"{why}; `bulkhead doctor` says what is missing")
+    found = taint(proposal, policy)
+    try:
+        context = _context(proposal, found, risk)
+    except Unfit as error:
+        return forbidden("arguments", "unfit_arguments", f"the arguments of {tool.name} do not fit: {error}")
+    answer = policy.call(proposal, context)
+    return _combined(answer, found, policy, risk, tool)
+
+
+def risk_of(tool: ToolSpec) -> Risk:
+    """low: a read in the house. high: a write that cannot be repeated or moves money, and code. medium: others."""
+    if tool.effect == "read" and not tool.egress and not any(sink.kind == "code" for sink in tool.sinks):
+        return "low"
+    grave = any(sink.kind in _GRAVE for sink in tool.sinks)
+    return "high" if grave or tool.four_eyes or (tool.effect == "write" and not tool.idempotent) else "medium"
+
+
+def _beyond_grants(proposal: Proposal, policy: Policy) -> tuple[str, str] | None:
+    """Code and reason where the call is more than the grants allow."""
+    tool, name = proposal.tool, proposal.tool.name
+    granted = set(proposal.task.tools) & set(proposal.step.tools if proposal.step is not None else proposal.task.tools)
+    if name not in granted or name in RESERVED:
+        others = ", ".join(sorted(granted)) or "no tool"
+        return "not_granted", f"the grant does not name {name}; it names {others}"
+    if tool.most_calls and proposal.calls_before >= tool.most_calls:
+        made = f"{proposal.calls_before} calls of {name} were begun in this task"
+        return "too_many_calls", f"{made}, and {tool.most_calls} are allowed"
+    try:
+        of_step = proposal.step.constraints if proposal.step is not None else ()
+        texts = dict.fromkeys((*proposal.task.constraints, *of_step, *proposal.constraints))
+        constraints = [Constraint.parse(text) for text in texts]
+    except ConstraintError as error:
+        return "malformed_grant", f"a constraint of the grant cannot be read: {error}"
+    if broken := violated(constraints, proposal, policy):
+        return "constraint", f"the grant demands `{broken}`"
+    return None
+
+
+def _context(proposal: Proposal, found: Taint, risk: Risk) -> dict[str, object]:
+    declared = declared_arguments(proposal.tool)
+    return {
+        "arguments": arguments_of(proposal.tool, proposal.arguments),
+        "sources": {name: sorted(one) for name, one in found.sources.items() if name in declared},
+        "tainted": sorted(found.pointers),
+        "risk": risk,
+        "isolation": proposal.isolation,
+        "least": proposal.least,
+        "spent_usd_micros": proposal.spent_usd_micros,
+        "calls_before": proposal.calls_before,
+    }
+
+
+def _combined(answer: Answer, found: Taint, policy: Policy, risk: Risk, tool: ToolSpec) -> Ruling:
+    values = tuple(finding.why for finding in found.findings)
+    effect: Effect = answer.effect
+    rule, code, reasons = answer.rule, "", [answer.why]
+    if effect == "forbid":
+        code = "policy"
+        reasons = [f"{tool.name}: {answer.why}", *values]
+    elif found.code:
+        effect, rule, code, reasons = "forbid", "taint", "tainted_code", list(values)
+    elif found.findings:
+        if effect == "permit":
+            rule = "taint"
+        effect, reasons = "ask", [*values, answer.why]
+    return Ruling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), found.findings)
+
+
+__all__ = ["decide", "risk_of", "sinks_of"]

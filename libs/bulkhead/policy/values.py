@@ -1,0 +1,269 @@
+"""The values of a text: what in it chooses where something goes, each in one canonical form.
+
+In: a text, or the arguments of a call. Out: its URLs, e-mail addresses, account numbers, cards and amounts; the leaves
+of the arguments and the values within them. Pure. Each pattern is bounded, so the time is linear in the text.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+from urllib.parse import unquote
+
+from bulkhead_contracts import bounds
+
+Kind = Literal["url", "email", "account", "number", "text"]
+Role = Literal["leaf", "part", "key"]
+
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,15}:/{2,3}[^\s<>\"`{}|\\^]{1,4000}", re.I)
+_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_HOST = re.compile(r"(?<![\w@./:-])(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?::\d{1,5})?(?:/[^\s<>\"`{}|\\^]{0,2000})?")
+_FILE = re.compile(
+    r"^[^/]*\.(?:txt|md|csv|tsv|pdf|png|jpe?g|gif|docx?|xlsx?|pptx?|json|ya?ml|toml|xml|html?|css|js|ts|py|rs|go|java|sh|"
+    r"sql|log|tmp|zip|gz|tar|ics|eml|bak|cfg|ini|env|lock)(?:$|[/:])",
+    re.I,
+)
+"""The name of a file, which has the form of a host."""
+_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ .\-]?[A-Z0-9]){9,34}", re.I)
+_DIGITS = re.compile(r"(?<!\w)(?<!\d[ .\-/])\d(?:[ .\-/]?\d){5,40}+(?!\w)")
+_DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(
+    r"(?<![\w.,])(?<!\w[-/:])[-+]?(?:"
+    r"\d{1,3}(?:,\d{3}){1,9}(?:\.\d{1,18})?|\d{1,3}(?:\.\d{3}){1,9},\d{1,18}|\d{1,3}(?:\.\d{3}){2,9}|"
+    r"\d{1,3}(?:[ '\u2019]\d{3}){1,9}(?:[.,]\d{1,18})?|\d{1,30}(?:[.,]\d{1,18})?"
+    r")(?!\w|[.,]\d|[-/:]\d)"
+)
+_CURRENCY = r"(?:eur|usd|gbp|chf|jpy|cny|inr|sek|nok|dkk|pln|czk|cad|aud|euros?|dollars?|pounds?|francs?|[€$£¥₹])"
+_AMOUNT_BEFORE = re.compile(rf"(?<!\w){_CURRENCY} ?$", re.I)
+_AMOUNT_AFTER = re.compile(rf" ?{_CURRENCY}(?!\w)", re.I)
+_STUCK = re.compile(rf"(?<=\d)(?={_CURRENCY}(?!\w))|(?<=eur)(?=\d)|(?<=usd)(?=\d)|(?<=gbp)(?=\d)|(?<=chf)(?=\d)", re.I)
+_SEPARATORS = re.compile(r"[\s\"'`<>(){}\[\]|=;\u00ab\u00bb\u2018-\u201f]+|(?<!\d),|,(?!\d)")
+_EDGES = ".:!?*_~,#\u2026"
+_ESCAPED = re.compile(r"%[0-9a-f]{2}", re.I)
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f\ufe00-\ufe0f]")
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value of a call's arguments. text: as a ValueOrigin holds it. form: canonical; equal forms are one value.
+
+    role: a leaf itself, a part of a longer leaf, or a key below the top (the tool's schema may not know it).
+    """
+
+    pointer: str
+    text: str
+    kind: Kind
+    form: str
+    role: Role
+
+
+def folded(text: str) -> str:
+    """NFKC, without invisible characters. Letters of other scripts that look alike stay what they are."""
+    if text.isascii():
+        return text
+    return _BIDI.sub("\ufffd", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
+
+
+def bounded(text: str) -> str:
+    """The text as a summary; a longer one ends with its digest, so that two of them stay two."""
+    if len(text) <= bounds.MAX_SUMMARY_CHARS:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{text[: bounds.MAX_SUMMARY_CHARS - 17]}…{digest}"
+
+
+def number(text: str) -> str | None:
+    """The canonical form of a number as people or JSON write it; None for what is none. `1,250` is 1250, `1.250` 1.25,
+    `1.250,00` 1250, `12,5` 12.5."""
+    if not _NUMBER.fullmatch(text := folded(text).strip()):
+        return None
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
+    if text.isdigit() and text.isascii():
+        return text.lstrip("0") or "0"
+    digits = re.sub(r"[ '\u2019]", "", text)
+    comma, dot = digits.rfind(","), digits.rfind(".")
+    if comma >= 0 and dot >= 0:
+        grouping = "." if comma > dot else ","
+        digits = digits.replace(grouping, "")
+    elif comma >= 0 and re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", digits):
+        digits = digits.replace(",", "")
+    elif digits.count(".") > 1:
+        digits = digits.replace(".", "")
+    return _shortest(Decimal(digits.replace(",", ".")))
+
+
+def _shortest(value: Decimal) -> str:
+    """Every digit of the number: `normalize` would round it."""
+    written = format(value, "f").lstrip("+")
+    written = written.rstrip("0").rstrip(".") if "." in written else written
+    return "0" if written == "-0" else written
+
+
+def words(text: str) -> str:
+    """The words of a text in canonical form, each between blanks: ` pay 1250 eur to anna `."""
+    text = folded(text)
+    if _ESCAPED.search(text):
+        text = f"{text} \x00 {folded(unquote(text))}"
+    text = _NUMBER.sub(lambda match: _plain(match[0]), _STUCK.sub(" ", text.casefold()))
+    return f" {' '.join(word for raw in _SEPARATORS.split(text) if (word := raw.strip(_EDGES)))} "
+
+
+def url_form(text: str) -> str:
+    """Canonical URL: host in lower case, no default port, percent escapes decoded once, https and a bare `/` left
+    out, so that `shop.example` is `https://shop.example/`."""
+    scheme, _, rest = folded(text).partition("://") if "://" in text else ("https", "", folded(text))
+    cut = min((at for sign in "/?#" if (at := rest.find(sign)) >= 0), default=len(rest))
+    host, path = rest[:cut].lower(), unquote(rest[cut:])
+    scheme = scheme.lower()
+    host = host.removesuffix({"https": ":443", "http": ":80"}.get(scheme, ":"))
+    path = "" if path == "/" else path
+    return f"{host}{path}" if scheme == "https" else f"{scheme}://{host}{path}"
+
+
+def _trimmed(url: str) -> str:
+    url = url.rstrip(".,;:!?'*_~\u2026\u2019\u201d")
+    while url and url[-1] in ")]" and url.count(url[-1]) > url.count("(" if url[-1] == ")" else "["):
+        url = url[:-1].rstrip(".,;:!?'*_~")
+    return url
+
+
+def _compact(text: str) -> str:
+    return re.sub(r"[ .\-/]", "", text).upper()
+
+
+def _iban(match: str) -> str:
+    """The part of a match that is the account: what its checksum says, or every group that has a digit."""
+    ends = [at.end() for at in re.finditer(r"[A-Z0-9]+", match, re.I)]
+    for end in reversed(ends):
+        compact = _compact(match[:end])
+        if (
+            15 <= len(compact) <= 34
+            and int("".join(str(int(sign, 36)) for sign in compact[4:] + compact[:4])) % 97 == 1
+        ):
+            return match[:end]
+    groups = re.split(r"(?<=[ .\-])", match)
+    while len(groups) > 1 and not any(sign.isdigit() for sign in groups[-1]):
+        groups.pop()
+    return "".join(groups).rstrip(" .-")
+
+
+def typed(text: str, *, source: bool = False) -> Iterator[tuple[Kind, str, str]]:
+    """(kind, as it stands there, form) of the values within a text. source: also names of files, all numbers and long
+    rows of digits, which count where a value is looked for and are too many to be asked about."""
+    text = folded(text)
+    if _ESCAPED.search(text) and "://" not in text:
+        text = folded(unquote(text))
+
+    def taken(pattern: re.Pattern[str], kind: Kind) -> Iterator[tuple[Kind, str, str]]:
+        nonlocal text
+        spans = []
+        for match in pattern.finditer(text):
+            raw = match[0]
+            if kind == "url":
+                raw = _trimmed(raw)
+            elif pattern is _IBAN:
+                raw = _iban(raw)
+            if pattern is _HOST and not source and _FILE.search(raw):
+                continue
+            if pattern is _IBAN and (len(_compact(raw)) < 15 or sum(sign.isdigit() for sign in raw) < 8):
+                continue
+            form = url_form(raw) if kind == "url" else raw.casefold() if kind == "email" else _compact(raw)
+            spans.append((match.start(), match.start() + len(raw)))
+            yield kind, raw, form
+        ends = [0, *(end for _, end in spans)]
+        text = "\x00".join(text[end:start] for end, (start, _) in zip(ends, [*spans, (len(text), 0)], strict=True))
+
+    digits = _DIGIT.search(text) is not None
+    if ":/" in text:
+        yield from taken(_URL, "url")
+    if "@" in text:
+        yield from taken(_EMAIL, "email")
+    if digits:
+        yield from taken(_IBAN, "account")
+    if "." in text:
+        yield from taken(_HOST, "url")
+    if not digits:
+        return
+    loose = _STUCK.sub(" ", text)
+    for match in _DIGITS.finditer(loose):
+        compact = _compact(match[0])
+        if source or _luhn(compact):
+            yield "account", match[0], compact
+    for match in re.finditer(r"(?<!\w)\d{6,40}(?!\w)", loose) if source else ():
+        yield "account", match[0], match[0]
+    for match in _NUMBER.finditer(loose):
+        near = _AMOUNT_BEFORE.search(loose, max(0, match.start() - 10), match.start()) or _AMOUNT_AFTER.match(
+            loose, match.end()
+        )
+        if source or near:
+            yield "number", match[0], _plain(match[0])
+
+
+def _luhn(digits: str) -> bool:
+    if not 13 <= len(digits) <= 19 or not digits.isascii() or not digits.isdigit():
+        return False
+    doubled = (int(sign) * (1 + at % 2) for at, sign in enumerate(reversed(digits)))
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
+
+
+def form_of(leaf: object) -> tuple[Kind, str]:
+    """Kind and canonical form of a whole leaf."""
+    if isinstance(leaf, bool) or leaf is None:
+        return "text", {True: " true ", False: " false ", None: " null "}[leaf]
+    if isinstance(leaf, int | float):
+        try:
+            value = Decimal(repr(leaf))
+        except (ArithmeticError, ValueError):
+            return "text", ""
+        return ("number", _shortest(value)) if value.is_finite() else ("text", "")
+    text = folded(str(leaf)).strip()
+    if _DIGITS.fullmatch(text) and sum(map(str.isdigit, text)) >= 6 and not re.search(r"\d[.]\d{1,2}$", text):
+        return "account", _compact(text)
+    if (plain := number(text)) is not None:
+        return "number", plain
+    for kind, raw, form in typed(text):
+        if raw == text and kind != "number":
+            return kind, form
+        break
+    return "text", words(text)
+
+
+def amounts_of(text: str) -> frozenset[str]:
+    """The numbers of a text that stand beside a currency."""
+    return frozenset(form for kind, _, form in typed(text) if kind == "number")
+
+
+def values_of(arguments: Mapping[str, object]) -> Iterator[Value]:
+    """Every value of a call's arguments: each leaf, then what stands within it."""
+    pending: list[tuple[str, object, int]] = [("", arguments, 0)]
+    while pending:
+        pointer, inner, depth = pending.pop()
+        if isinstance(inner, Mapping):
+            for key in inner if depth else ():
+                place = f"{pointer}/{_escaped(key)}"
+                yield Value(place, bounded(key), *form_of(key), "key")
+            pending.extend(reversed([(f"{pointer}/{_escaped(key)}", one, depth + 1) for key, one in inner.items()]))
+        elif isinstance(inner, list | tuple):
+            pending.extend(reversed([(f"{pointer}/{at}", one, depth + 1) for at, one in enumerate(inner)]))
+        else:
+            yield from _leaf(pointer, inner)
+
+
+def _leaf(pointer: str, leaf: object) -> Iterator[Value]:
+    kind, form = form_of(leaf)
+    shown = leaf if isinstance(leaf, str) else form.strip()
+    yield Value(pointer, bounded(shown), kind, form, "leaf")
+    if isinstance(leaf, str) and kind == "text":
+        for inner_kind, raw, inner in typed(leaf):
+            yield Value(pointer, bounded(raw), inner_kind, inner, "part")
+
+
+def _escaped(key: str) -> str:
+    return str(key).replace("~", "~0").replace("/", "~1")

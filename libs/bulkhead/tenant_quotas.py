@@ -1,0 +1,114 @@
+"""Quotas of the tenants, from the `quota` of each row in the tenants file, read again when the file changes.
+
+In: the file. Out: quotas by tenant; defaults for a tenant that it does not name, and without a file. Also the tools and
+ceilings to which the signer holds the tenant. A file that cannot be read changes nothing, and the log says so.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import Limit
+from bulkhead_contracts.quota import Quota
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.types import Contract, Name, Token
+
+log = Log("quotas")
+NONE = Quota()
+
+
+class PolicyDocument(Contract):
+    """What the tenant's policy allows: one task, and all of its tasks of a day (UTC). The signer holds every task to
+    it; a limit above it changes nothing."""
+
+    task: Limit
+    day: Limit
+
+
+class _TaskLimit(Limit):
+    deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] | None = None
+
+
+class _Row(Contract):
+    """The part of a tenant's row that edges read; the signer reads the rest."""
+
+    quota: Quota = NONE
+    tools: tuple[Name, ...] = ()
+    task: _TaskLimit | None = None
+    day: Limit | None = None
+
+
+class _File(Contract):
+    tenants: dict[Token, _Row] = Field(default={})
+
+
+class TenantQuotas:
+    """Quotas by tenant. `look` again now and then; a start with a file that cannot be read raises ValueError."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._rows: Mapping[str, _Row] = {}
+        if path is not None:
+            self._seen = _stamp(path)
+            self._rows = _read(path, self._seen)
+
+    def of(self, tenant: str) -> Quota:
+        """The quota of a tenant."""
+        return self._rows[tenant].quota if tenant in self._rows else NONE
+
+    def policy(self, tenant: str) -> PolicyDocument | None:
+        """The ceilings of a tenant, where the file has them."""
+        row = self._rows.get(tenant)
+        return PolicyDocument(task=row.task, day=row.day) if row and row.task and row.day else None
+
+    def most(self, tenant: str) -> TaskLimits:
+        """The most that one task of a tenant may have. Where the file does not tell: the defaults of a request, and any
+        deadline."""
+        row, found = self._rows.get(tenant), TaskLimits(deadline_ms=bounds.MAX_TASK_DEADLINE_MS)
+        told = row.task.model_dump(exclude_none=True, include=set(TaskLimits.model_fields)) if row and row.task else {}
+        return found.model_copy(update=told)
+
+    def tools(self, tenant: str) -> tuple[str, ...] | None:
+        """The tools that its tasks may use, where the file names the tenant."""
+        return self._rows[tenant].tools if tenant in self._rows else None
+
+    def look(self) -> None:
+        """Read the file again if it has changed."""
+        stamp = _stamp(self._path) if self._path is not None else None
+        if self._path is None or stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._rows = _read(self._path, stamp)
+        except ValueError as error:
+            log.warning("quotas_unreadable", reason=str(error))
+            return
+        log.info("quotas_read", path=str(self._path), tenants=len(self._rows))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _: tuple[int, int] | None) -> dict[str, _Row]:
+    """The rows of the file at this stamp. Raises ValueError."""
+    try:
+        found: Any = yaml.safe_load(path.read_text())
+        return _File.model_validate(found).tenants
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ValueError(
+            f"cannot read quotas from {path}: {error}; correct the file: `quota` of a tenant may hold "
+            f"{', '.join(Quota.model_fields)}"
+        ) from error

@@ -1,0 +1,270 @@
+"""`@tool`: a typed Python function with a docstring, declared as a tool where it stands.
+
+Enters: a function. Leaves: the same function, which can still be called as itself, with its row of tools.yaml; and, for
+the executor, `run(arguments, call)`. Types, limits and texts of the parameters come from the hints and the docstring.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
+
+from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
+from bulkhead.tools.schemas import argument_texts, description, plain
+
+if TYPE_CHECKING:
+    from bulkhead_contracts.provenance import Isolation, SinkKind
+    from bulkhead_contracts.tool import Effect
+
+F = TypeVar("F", bound=Callable[..., Any])
+ATTRIBUTE = "__bulkhead_tool__"
+NOT_MADE = "not_made"
+"""Code of what a check says of a call that was certainly not made."""
+_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A decorated function. row: as tools.yaml has it. fields: by field of `arguments`, the name of the parameter.
+
+    call: the parameter that takes the Call; "" without one. output: of what it returns; None for text. check: whether
+    a call was made, where it can tell.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    row: Mapping[str, Any]
+    arguments: type[BaseModel]
+    fields: Mapping[str, str]
+    call: str
+    output: TypeAdapter[Any] | None
+    check: Callable[..., Any] | None = None
+
+
+def tool(
+    *,
+    effect: "Effect" = "read",
+    idempotent: bool | None = None,
+    sinks: "Mapping[str, SinkKind] | None" = None,
+    egress: bool = False,
+    isolation: "Isolation" = "none",
+    network: bool = False,
+    credentials: tuple[str, ...] | list[str] = (),
+    requires: tuple[str, ...] | list[str] = (),
+    timeout_ms: int | None = None,
+    max_output_bytes: int | None = None,
+    most_calls: int = 0,
+    four_eyes: bool = False,
+    error_if: Mapping[str, Any] | None = None,
+    check: Callable[..., Any] | None = None,
+    name: str = "",
+) -> Callable[[F], F]:
+    """Declare a function as a tool. The options are the fields of tools.yaml (docs/reference/tools.md).
+
+    idempotent: left out, a read is and a write is not. name: left out, the function's. check: asked after a write whose
+    outcome was lost, with those of its arguments that it takes and the same `call.key`: True, or what the write
+    returned, where it was made; False where it was not and will not be, though the far side may be slow; None where
+    it cannot tell. Raises TypeError where the function cannot be one: a parameter without a type, no docstring, no
+    type of what it returns.
+    """
+    given: dict[str, Any] = {
+        "effect": effect,
+        "idempotent": effect == "read" if idempotent is None else idempotent,
+        "isolation": isolation if isolation != "none" else None,
+        "sinks": dict(sinks or {}),
+        "egress": egress,
+        "network": network,
+        "credentials": list(credentials),
+        "requires": list(requires),
+        "timeout_ms": timeout_ms,
+        "max_output_bytes": max_output_bytes,
+        "most_calls": most_calls,
+        "four_eyes": four_eyes,
+        "error_if": dict(error_if) if error_if else None,
+        "check": check is not None,
+    }
+
+    def decorate(function: F) -> F:
+        declared = _declared(function, name or function.__name__, given)
+        if check is not None:
+            declared = replace(declared, check=_checks(check, declared))
+        setattr(function, ATTRIBUTE, declared)
+        return function
+
+    return decorate
+
+
+def declaration_of(function: object) -> Declaration | None:
+    """The declaration of a decorated function; None for anything else."""
+    found = getattr(function, ATTRIBUTE, None)
+    return found if isinstance(found, Declaration) else None
+
+
+def run_of(function: object) -> Run:
+    """The function as the executor runs it. Raises TypeError for one that is not decorated."""
+    declared = declaration_of(function)
+    if declared is None:
+        raise TypeError(f"{getattr(function, '__qualname__', function)!r} has no @tool above it")
+
+    if inspect.iscoroutinefunction(declared.function):
+
+        async def run_async(arguments: Arguments, call: Call) -> Done | Failed:
+            given = _given(declared, arguments, call)
+            return given if isinstance(given, Failed) else _told(declared, await declared.function(**given))
+
+        return run_async
+
+    def run(arguments: Arguments, call: Call) -> Done | Failed:
+        given = _given(declared, arguments, call)
+        return given if isinstance(given, Failed) else _told(declared, declared.function(**given))
+
+    return run
+
+
+def check_of(function: object) -> Run | None:
+    """The check of a function as the executor runs it; None without one. Done: it was made; Failed NOT_MADE: certainly
+    not; any other: it cannot tell."""
+    declared = declaration_of(function)
+    check = declared.check if declared is not None else None
+    if declared is None or check is None:
+        return None
+    takes = inspect.signature(check).parameters
+
+    def chosen(given: dict[str, Any], call: Call) -> dict[str, Any]:
+        return {name: one for name, one in ({"call": call} | given).items() if name in takes}
+
+    if inspect.iscoroutinefunction(check):
+
+        async def run_async(arguments: Arguments, call: Call) -> Done | Failed:
+            given = _given(declared, arguments, call)
+            return given if isinstance(given, Failed) else _known(declared, await check(**chosen(given, call)))
+
+        return run_async
+
+    def run(arguments: Arguments, call: Call) -> Done | Failed:
+        given = _given(declared, arguments, call)
+        return given if isinstance(given, Failed) else _known(declared, check(**chosen(given, call)))
+
+    return run
+
+
+def was_made(name: str) -> Done:
+    """The outcome of a call that a check found, where it found nothing of what it answered."""
+    return Done(f"{name} was made; what it answered was lost, and its check found it")
+
+
+def _known(declared: Declaration, value: Any) -> Any:
+    """What a check says, as an outcome."""
+    if value is True:
+        return was_made(declared.name)
+    if value is False:
+        what = f"{declared.name} was not made: its check found nothing of it"
+        return Failed(NOT_MADE, what, "call it again, if it is still wanted")
+    if value is None:
+        return Failed("unknown", f"the check of {declared.name} cannot tell", "a person must look", effect="unknown")
+    return _told(declared, value)
+
+
+def _checks(check: Callable[..., Any], declared: Declaration) -> Callable[..., Any]:
+    """The check of a tool. Raises TypeError where it cannot be called with what the tool is called with."""
+    where = f"the check of {declared.name}"
+    if inspect.iscoroutinefunction(check) != inspect.iscoroutinefunction(declared.function):
+        raise TypeError(f"{where}: write it as the tool is written, both `def` or both `async def`")
+    known = {*declared.fields.values(), declared.call, "call"}
+    for name, parameter in inspect.signature(check).parameters.items():
+        if parameter.kind not in _KINDS or name not in known:
+            raise TypeError(f"{where} takes {name}, which is neither a parameter of the tool nor `call`")
+    if get_type_hints(declared.function).get("return") in (bool, type(None)):
+        raise TypeError(f"{where}: what it says could be taken for what the tool returns; let that return a text")
+    return check
+
+
+def _given(declared: Declaration, arguments: Arguments, call: Call) -> dict[str, Any] | Failed:
+    """Keyword arguments of the function; those that the caller left out stay with the function's own defaults."""
+    try:
+        read = declared.arguments.model_validate(dict(arguments))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()[:5]]
+        return Failed("bad_arguments", "; ".join(wrong)[:2000], "send arguments that fit the tool's parameters")
+    found = {declared.fields[name]: getattr(read, name) for name in read.model_fields_set}
+    return found | ({declared.call: call} if declared.call else {})
+
+
+def _told(declared: Declaration, value: Any) -> Any:
+    """The outcome. What is neither a text nor of the declared type goes on as it is: the executor names it."""
+    if isinstance(value, Done | Failed):
+        return value
+    if declared.output is not None:
+        return Done(declared.output.dump_json(value, warnings="none").decode())
+    return Done(value) if isinstance(value, str) else value
+
+
+def _declared(function: Callable[..., Any], name: str, given: Mapping[str, Any]) -> Declaration:
+    where = f"{function.__module__}.{function.__qualname__}"
+    if (
+        not inspect.isfunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    ):
+        raise TypeError(f"{where}: @tool stands above a `def` or `async def` that returns, and not above this")
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise TypeError(f"{where}: {error}; define or import the type above the function") from error
+    told = description(function)
+    if not told:
+        raise TypeError(f"{where} has no docstring; models choose a tool by its first sentences")
+    if "return" not in hints:
+        raise TypeError(f"{where} does not say what it returns; write `-> str`, or a model for JSON")
+    fields, call = _parameters(function, hints, where)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+    try:
+        made: dict[str, Any] = {field: value for field, (_, value) in fields.items()}
+        arguments = create_model(name, __config__=config, **made)
+        parameters = plain(arguments.model_json_schema())
+        output = _output(hints["return"])
+        schema = plain(output.json_schema(mode="serialization")) if output is not None else None
+    except (PydanticUserError, ValueError) as error:
+        raise TypeError(f"{where}: a type in it has no JSON Schema: {str(error).splitlines()[0]}") from error
+    parameters.setdefault("properties", {})
+    row: dict[str, Any] = {"description": told, "function": f"{function.__module__}:{function.__qualname__}"}
+    row |= {field: value for field, value in given.items() if value or field == "idempotent"}
+    row |= {"parameters": parameters} | ({"output": schema} if schema is not None else {})
+    return Declaration(
+        name, function, row, arguments, {field: name for field, (name, _) in fields.items()}, call, output
+    )
+
+
+def _parameters(
+    function: Callable[..., Any], hints: Mapping[str, Any], where: str
+) -> tuple[dict[str, tuple[str, Any]], str]:
+    """Fields of the model of arguments (name of the parameter, its definition), and the parameter of the Call."""
+    fields: dict[str, tuple[str, Any]] = {}
+    call, texts = "", argument_texts(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in _KINDS:
+            raise TypeError(f"{where}: {parameter} takes any arguments; name each of them")
+        if name not in hints:
+            raise TypeError(f"{where}: parameter {name} has no type; write for example `{name}: str`")
+        if hints[name] is Call:
+            call = name
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        more: dict[str, Any] = {"description": texts[name]} if name in texts else {}
+        # By an alias: a parameter may be called as something that a model has itself, as `copy` or `json`.
+        fields[f"field_{len(fields)}"] = name, (hints[name], Field(default, alias=name, **more))
+    return fields, call
+
+
+def _output(returns: Any) -> TypeAdapter[Any] | None:
+    parts = get_args(returns) if get_origin(returns) in (Union, types.UnionType) else (returns,)
+    left = [part for part in parts if part not in (Done, Failed)]
+    if not left or left == [str]:
+        return None
+    if any(part in (None, type(None), Any) for part in left):
+        raise ValueError("it returns nothing, or anything; a model reads what a tool returns: say what it is")
+    whole: Any = Union[tuple(left)]  # noqa: UP007 - of parts that are known when it runs
+    return TypeAdapter(whole)

@@ -1,0 +1,250 @@
+"""MCP servers as data: the operator's file (BULKHEAD_MCP_FILE), and the pins of their tools beside it.
+
+Enters: the path of the file. Leaves: checked servers and pins, and rows for the signer (what may be granted) and the
+executor. Connects to nothing: mcp_pins.py makes pins of what a server said to `bulkhead mcp pin`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from bulkhead.tools.catalog import ToolRow
+from bulkhead.validation_errors import misfits
+from bulkhead_contracts import bounds
+from bulkhead_contracts.provenance import Sink, SinkKind
+from bulkhead_contracts.tool import Effect, ToolSpec
+from bulkhead_contracts.types import Sha256, Token
+
+MAX_FILE_BYTES = 512 * 1024
+MAX_PINS_BYTES = 16 * 1024 * 1024
+PINS_SUFFIX = ".pins.json"
+SERVER_NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
+
+
+class McpFileError(ValueError):
+    """The file of MCP servers, or its pins, cannot be used; says where and what to do."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Reference(_Strict):
+    """A value that stands in a file, read when it is needed: each request for a header, each start for a variable."""
+
+    file: Path
+
+
+class Terms(_Strict):
+    """What the operator declares of one tool: the server's own word on it is believed nowhere.
+
+    A tool that is not declared is a write that honours no idempotency key: each argument is a sink, its outcome is
+    never repeated. idempotent: a repeated call with the same arguments changes nothing more, or the server honours the
+    key in `_meta["bulkhead/idempotency_key"]`. on_error: `undone` where it has changed nothing when it says that it
+    failed; such a call of a write is else uncertain, and a person is asked.
+    """
+
+    effect: Effect = "write"
+    idempotent: bool = False
+    sinks: Annotated[dict[str, SinkKind], Field(max_length=bounds.MAX_SINKS)] = {}
+    egress: bool = False
+    most_calls: Annotated[int, Field(ge=0)] = 0
+    four_eyes: bool = False
+    timeout_ms: Annotated[int | None, Field(ge=1, le=bounds.MAX_TOOL_TIMEOUT_MS)] = None
+    on_error: Literal["uncertain", "undone"] = "uncertain"
+
+
+class McpServer(_Strict):
+    """One server: the URLs of its replicas (streamable HTTP), or the command of a process (stdio).
+
+    headers: of every request, by reference. env: of the process, which gets PATH, HOME and LANG beside it and nothing
+    else of the executor's environment. cwd: where it runs; a new temporary directory when left out. tenants: who may
+    use it; every tenant whose tools name it when left out. tools: by the server's own names.
+    """
+
+    urls: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_MCP_REPLICAS)] = ()
+    headers: dict[str, Reference] = {}
+    command: Annotated[tuple[str, ...], Field(max_length=256)] = ()
+    env: dict[str, str | Reference] = {}
+    cwd: str = ""
+    replicas: Annotated[int, Field(ge=1, le=bounds.MAX_MCP_REPLICAS)] = 1
+    tenants: tuple[Token, ...] = ()
+    timeout_ms: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_TIMEOUT_MS)] = bounds.DEFAULT_TOOL_TIMEOUT_MS
+    max_output_bytes: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_OUTPUT_BYTES)] = bounds.MAX_TOOL_OUTPUT_BYTES
+    tools: dict[str, Terms] = {}
+
+    @field_validator("urls")
+    @classmethod
+    def _are_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            _ = parts.port  # Raises ValueError where it is none.
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+                raise ValueError("must be http(s) URLs without credentials; a token belongs into `headers`")
+        if len(set(urls)) < len(urls):
+            raise ValueError("names a URL twice; each replica has one of its own")
+        return urls
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "McpServer":
+        if bool(self.urls) == bool(self.command):
+            raise ValueError("a server has either `urls` (streamable HTTP) or a `command` (stdio)")
+        if self.urls and (self.env or self.cwd or self.replicas > 1):
+            raise ValueError("env, cwd and replicas are of a `command`; a server with `urls` has a replica per URL")
+        if self.command and self.headers:
+            raise ValueError("headers are of `urls`; a command gets its secrets by `env`")
+        return self
+
+    def allows(self, tenant: str) -> bool:
+        """Whether a tenant may use it."""
+        return not self.tenants or tenant in self.tenants
+
+
+class Pin(_Strict):
+    """One tool as it was when the operator looked at it: what models see of it, and the digest of all that the server
+    said of it. tool: the server's own name."""
+
+    tool: Annotated[str, Field(min_length=1, max_length=256)]
+    digest: Sha256
+    description: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)]
+    parameters: dict[str, Any]
+
+
+class PinnedServer(_Strict):
+    """tools: pins by the names that they have in the mesh. left_out: the server's other tools, and why."""
+
+    tools: Annotated[dict[str, Pin], Field(max_length=bounds.MAX_MCP_TOOLS)] = {}
+    left_out: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class McpTool:
+    """A pinned tool of a server, with the row that models and policies see."""
+
+    server: str
+    pin: Pin
+    row: ToolRow
+    terms: Terms
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call may be made again when nobody knows whether it was done."""
+        return self.row.spec.effect == "read" or self.row.spec.idempotent
+
+
+@dataclass(frozen=True, slots=True)
+class McpFile:
+    """Both files, read."""
+
+    servers: Mapping[str, McpServer]
+    pins: Mapping[str, PinnedServer]
+
+    def tools(self) -> dict[str, McpTool]:
+        """Every pinned tool of every server, by its name in the mesh."""
+        return {
+            name: _tool(name, pin, server, self.servers[server])
+            for server, pinned in self.pins.items()
+            if server in self.servers
+            for name, pin in pinned.tools.items()
+        }
+
+    def tenants_of(self) -> dict[str, tuple[str, ...]]:
+        """The tools that are for some tenants alone, with those."""
+        return {name: who for name, tool in self.tools().items() if (who := self.servers[tool.server].tenants)}
+
+
+def pins_path(file: Path) -> Path:
+    """The file of pins beside the file of servers: mcp.yaml has mcp.pins.json."""
+    return file.with_name(file.stem + PINS_SUFFIX)
+
+
+def read(file: Path | None) -> McpFile:
+    """Both files; nothing where none is set. Raises McpFileError."""
+    if file is None:
+        return McpFile({}, {})
+    found = McpFile(_servers(file), _pins(pins_path(file)))
+    try:
+        found.tools()
+    except ValidationError as error:
+        raise McpFileError(
+            f"{pins_path(file)}: {misfits(error, ToolSpec)[0]}; take it away and pin the servers again"
+        ) from error
+    return found
+
+
+def rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRow, ...]:
+    """Rows of all pinned tools. known: tools that have their names already. Raises McpFileError."""
+    tools = read(file).tools()
+    if taken := sorted(set(tools) & set(known)):
+        raise McpFileError(f"{file}: {taken[0]} is a tool of the mesh already; give its MCP server another name")
+    return tuple(tool.row for tool in tools.values())
+
+
+def _tool(name: str, pin: Pin, server_name: str, server: McpServer) -> McpTool:
+    terms = server.tools.get(pin.tool, Terms())
+    spec = ToolSpec(
+        name=name,
+        description=pin.description,
+        parameters_json=json.dumps(pin.parameters, sort_keys=True),
+        effect=terms.effect,
+        idempotent=terms.idempotent or terms.effect == "read",
+        timeout_ms=terms.timeout_ms or server.timeout_ms,
+        sinks=tuple(Sink(argument=f"/{argument.lstrip('/')}", kind=kind) for argument, kind in terms.sinks.items()),
+        egress=terms.egress,
+        most_calls=terms.most_calls,
+        four_eyes=terms.four_eyes,
+    )
+    return McpTool(server_name, pin, ToolRow(spec, server.max_output_bytes, ()), terms)
+
+
+def _servers(file: Path) -> dict[str, McpServer]:
+    try:
+        declared = yaml.safe_load(_text(file, MAX_FILE_BYTES, "set BULKHEAD_MCP_FILE"))
+    except yaml.YAMLError as error:
+        raise McpFileError(f"{file} is not YAML: {error}") from error
+    servers = declared.get("servers") if isinstance(declared, dict) else None
+    if not isinstance(servers, dict) or set(declared) != {"servers"} or len(servers) > bounds.MAX_MCP_SERVERS:
+        raise McpFileError(f"{file} must hold a mapping `servers:` of at most {bounds.MAX_MCP_SERVERS} servers alone")
+    found: dict[str, McpServer] = {}
+    for name, row in servers.items():
+        if not isinstance(name, str) or not SERVER_NAME.fullmatch(name):
+            raise McpFileError(f"{file}: {name!r} is no name of a server: lower-case letters, digits, _; 24 at most")
+        try:
+            found[name] = McpServer.model_validate(row)
+        except ValidationError as error:
+            raise McpFileError(f"{file}: {name}: {misfits(error, McpServer)[0]}") from error
+    return found
+
+
+def _pins(file: Path) -> dict[str, PinnedServer]:
+    if not file.exists():
+        return {}
+    again = "take it away and pin the servers again: bulkhead mcp pin"
+    try:
+        given = json.loads(_text(file, MAX_PINS_BYTES, again))
+        return {str(name): PinnedServer.model_validate(row) for name, row in dict(given).items()}
+    except ValidationError as error:
+        raise McpFileError(f"{file}: {misfits(error, PinnedServer)[0]}; {again}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, McpFileError):
+            raise
+        raise McpFileError(f"{file} does not hold pins: {error}; {again}") from error
+
+
+def _text(file: Path, most: int, mend: str) -> str:
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(most + 1)
+        if len(raw) > most:
+            raise McpFileError(f"{file} is longer than {most} bytes; at most so much is read")
+        return raw.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise McpFileError(f"{file} cannot be read: {why}; {mend}") from error

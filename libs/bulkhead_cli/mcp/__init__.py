@@ -1,0 +1,1 @@
+"""Commands about MCP servers: which tools are pinned, and pinning them."""

@@ -1,0 +1,154 @@
+"""Pins of MCP servers: listed, made, compared with what the servers say now.
+
+In: the file of servers. Out: the file of pins beside it; tables or JSON.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bulkhead.tools.mcp_file import McpFile, McpFileError, Pin, PinnedServer, pins_path, read
+from bulkhead.validation_errors import meant
+from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How one tool differs from its pin. how: new, changed, gone or left out."""
+
+    server: str
+    tool: str
+    how: str
+    what: str
+
+    def row(self) -> dict[str, str]:
+        """For programs."""
+        return {"server": self.server, "tool": self.tool, "change": self.how, "what": self.what}
+
+
+def list_tools(file: Path | None, *, as_json: bool) -> None:
+    """Print servers and pinned tools. Raises Stop."""
+    files = _read(_named(file))
+    rows: list[dict[str, Any]] = [
+        {
+            "tool": name,
+            "server": tool.server,
+            "effect": tool.row.spec.effect,
+            "idempotent": tool.row.spec.idempotent,
+            "egress": tool.row.spec.egress,
+            "declared": tool.pin.tool in files.servers[tool.server].tools,
+            "digest": tool.pin.digest,
+            "description": tool.pin.description,
+        }
+        for name, tool in sorted(files.tools().items())
+    ]
+    unpinned = sorted(name for name in files.servers if name not in files.pins)
+    if as_json:
+        print_json({"tools": rows, "unpinned": unpinned})
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("tool", "effect", "declared", "description"):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        effect = row["effect"] + (", idempotent" if row["effect"] == "write" and row["idempotent"] else "")
+        table.add_row(escape(row["tool"]), effect, "yes" if row["declared"] else "no", escape(row["description"][:120]))
+    print_whole(table)
+    for name in unpinned:
+        out.print(f"{name} is not pinned: bulkhead mcp pin {name}", style="yellow", markup=False)
+
+
+async def pin_servers(file: Path | None, servers: tuple[str, ...], *, check: bool, as_json: bool) -> Exit:
+    """Read the tools of servers and pin them, or compare. Raises Stop."""
+    from bulkhead_services.tool_executor.mcp.pinning import Unread, look
+
+    path = _named(file)
+    files = _read(path)
+    if foreign := [one for one in servers if one not in files.servers]:
+        hint = f"there are: {', '.join(files.servers)}{meant(foreign[0], files.servers)}"
+        raise Stop(Exit.USAGE, f"{path} has no server {', '.join(foreign)}", hint, name="unknown_server")
+    pins, changes = {name: files.pins[name] for name in files.pins if name in files.servers}, list[Change]()
+    for name in servers or files.servers:
+        try:
+            seen = await look(name, files.servers[name])
+        except Unread as error:
+            hint = "look whether it runs and can be reached from here; nothing was written"
+            raise Stop(Exit.UNREACHABLE, f"MCP server {name}: {error}", hint, name="unreachable_server") from error
+        changes += _changes(name, pins.get(name, PinnedServer()), seen.pinned)
+        pins[name] = seen.pinned
+    if not check:
+        _write(pins_path(path), pins)
+    _tell(path, changes, pins, check=check, as_json=as_json)
+    return Exit.FAILED if check and any(one.how != "left out" for one in changes) else Exit.OK
+
+
+def _tell(path: Path, changes: list[Change], pins: dict[str, PinnedServer], *, check: bool, as_json: bool) -> None:
+    tools = sum(len(one.tools) for one in pins.values())
+    if as_json:
+        written = "" if check else str(pins_path(path))
+        print_json({"changes": [one.row() for one in changes], "tools": tools, "written": written})
+        return
+    for one in changes:
+        out.print(f"{one.how:9} {one.tool}: {one.what}", markup=False)
+    if check:
+        said = f"{len(changes)} differences" if changes else "no difference"
+        err.print(f"{tools} pinned tools, {said}; nothing was written", style="dim", markup=False)
+        return
+    err.print(f"{tools} tools are pinned in {pins_path(path)}; review it", style="dim", markup=False)
+    err.print(
+        "name a tool in a tenant's `tools` to grant it, then restart the signer; undeclared tools count as writes",
+        style="dim",
+        markup=False,
+    )
+
+
+def _changes(server: str, before: PinnedServer, now: PinnedServer) -> Iterator[Change]:
+    for name, pin in now.tools.items():
+        old = before.tools.get(name)
+        if old is None:
+            yield Change(server, name, "new", pin.description)
+        elif old.digest != pin.digest:
+            yield Change(server, name, "changed", _differs(old, pin))
+    for name in before.tools:
+        if name not in now.tools:
+            yield Change(server, name, "gone", "the server has it no more")
+    for name, why in now.left_out.items():
+        yield Change(server, f"{server}/{name}", "left out", why)
+
+
+def _differs(old: Pin, now: Pin) -> str:
+    said = []
+    if old.description != now.description:
+        said.append(f"it says {now.description!r}, and said {old.description!r}")
+    if old.parameters != now.parameters:
+        said.append(f"its arguments are {json.dumps(now.parameters)}, and were {json.dumps(old.parameters)}")
+    return "; ".join(said) or "words that are cut here, its title, or the schema of its results"
+
+
+def _named(file: Path | None) -> Path:
+    if file is None:
+        raise Stop(Exit.USAGE, "no file of MCP servers is named", "give --file, or set BULKHEAD_MCP_FILE")
+    return file
+
+
+def _read(path: Path) -> McpFile:
+    try:
+        return read(path)
+    except McpFileError as error:
+        raise Stop(Exit.USAGE, str(error), "docs/how-to/mcp-servers.md shows the form", name="bad_file") from error
+
+
+def _write(path: Path, pins: dict[str, PinnedServer]) -> None:
+    text = json.dumps({name: one.model_dump() for name, one in sorted(pins.items())}, indent=1, ensure_ascii=True)
+    new = path.with_suffix(".new")
+    try:
+        new.write_text(text + "\n")
+        new.replace(path)
+    except OSError as error:
+        raise Stop(
+            Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name a place that you may write"
+        ) from error

@@ -1,0 +1,100 @@
+"""`bulkhead models list`: the routes of a mesh of this machine, or those that this environment gives a model gateway.
+
+In: a data directory. Out: a table or JSON.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bulkhead.validation_errors import meant
+from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
+from bulkhead_cli.target import read_json
+
+JUDGE = "judge"
+Row = dict[str, Any]
+
+
+def show_routes(data: Path | None, *, as_json: bool) -> None:
+    """Print the routes. Raises Stop when they cannot be known."""
+    found, where = routes_of(data), f"of the mesh in {data}"
+    if not found:
+        found, where = _of_environment(data), "of this environment; no mesh of this machine tells others"
+    if as_json:
+        print_json(found)
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("route", "model", "region", "context", "in / cached / out, $ per Mtok", "price of", "fallback"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "context" else "left")
+    for row in found:
+        table.add_row(
+            escape(row["route"]),
+            escape(name_of(row)),
+            escape(row["region"] or "-"),
+            f"{row['context_tokens']:,}" if row["context_tokens"] else "-",
+            *_price(row["price"]),
+            escape(", ".join(name_of(one) for one in row["fallback"]) or "-"),
+        )
+    print_whole(table)
+    err.print(f"routes {where}", style="dim", markup=False)
+    others = [row["route"] for row in found if row["route"] != JUDGE]
+    if own := judged_by_itself(found, others):
+        out.print(f"{', '.join(own)} judges its own answers: set BULKHEAD_JUDGE_MODEL", style="yellow", markup=False)
+
+
+def routes_of(data: Path | None) -> list[Row]:
+    """Rows of the mesh in a directory; [] where it tells none."""
+    found = read_json(data / "mesh.json").get("routes") if data is not None else None
+    return found if isinstance(found, list) else []
+
+
+def check_known(rows: list[Row], wanted: tuple[str, ...]) -> None:
+    """Raises Stop for a route that a mesh whose routes are known does not have."""
+    known = [row["route"] for row in rows]
+    if rows and (foreign := [one for one in wanted if one not in known]):
+        raise Stop(
+            Exit.USAGE,
+            f"the model gateway has no route {', '.join(foreign)}{meant(foreign[0], known)}",
+            f"there are: {', '.join(known)}; BULKHEAD_ROUTES adds one",
+            name="unknown_route",
+        )
+
+
+def judged_by_itself(rows: list[Row], routes: list[str]) -> list[str]:
+    """Models of these routes that judge their own answers."""
+    models = {row["route"]: name_of(row) for row in rows}
+    judge = models.get(JUDGE)
+    return sorted({models[one] for one in routes if one in models and models[one] == judge})
+
+
+def name_of(row: Row) -> str:
+    """`provider/model`, as labels have it."""
+    return f"{row['provider']}/{row['model']}"
+
+
+def _price(price: Row | None) -> tuple[str, str]:
+    if price is None:
+        return "-", "unknown"
+    amounts = " / ".join(f"{price[f'{kind}_usd_per_mtok']:g}" for kind in ("input", "cached_input", "output"))
+    return amounts, f"{price['source']}{', ' + price['as_of'] if price['as_of'] else ''}"
+
+
+def _of_environment(data: Path | None) -> list[Row]:
+    from bulkhead.runtime.process.main import setting_problems
+    from bulkhead_infra.local.environment import names_provider
+    from bulkhead_services.model_gateway.routing import route_rows
+    from bulkhead_services.model_gateway.settings import Settings
+
+    if not names_provider(os.environ):
+        raise Stop(
+            Exit.UNREACHABLE,
+            f"no mesh {f'in {data} ' if data else ''}tells its routes here, and this environment names no provider",
+            "name a mesh of this machine with --data, or set the variables that its model gateway has",
+        )
+    try:
+        return route_rows.rows(Settings())
+    except ValueError as error:
+        raise Stop(Exit.USAGE, "; ".join(setting_problems(error, Settings)), "correct the variables") from error

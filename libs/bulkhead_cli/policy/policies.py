@@ -1,0 +1,211 @@
+"""The work of `bulkhead policy`.
+
+In: a folder of policies, a file of tools, records. Out: text or JSON on standard output, and an exit code.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import bulkhead_infra
+from bulkhead.policy.cedar import Policy, PolicyError, Rule
+from bulkhead.policy.decision import decide
+from bulkhead.policy.records import MAX_RECORD_BYTES, Record, RecordError, document, proposal, read
+from bulkhead.policy.ruling import Ruling
+from bulkhead.tools import catalog
+from bulkhead_cli.output import Done, Exit, Stop, out, print_json
+from bulkhead_cli.tools.listing import named_packs
+from bulkhead_contracts.provenance import Origin
+from bulkhead_contracts.tool import ToolSpec
+
+SHIPPED = Path(bulkhead_infra.__file__).parent / "policy"
+Tools = Mapping[str, ToolSpec]
+PAGE = "docs/how-to/policy.md shows the form"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Policies with the tools that they were held against."""
+
+    policy: Policy
+    tools: Mapping[str, ToolSpec]
+
+
+def tools_of(file: Path | None, packs: tuple[str, ...]) -> Tools:
+    """Tools of the mesh, of packages (those of BULKHEAD_PACKS where none is named), and of a file. Raises Stop."""
+    try:
+        rows = (*catalog.rows(named_packs(packs)), *(catalog.file_rows(file) if file else ()))
+    except ValueError as error:
+        raise Stop(Exit.USAGE, str(error), "mend the file of tools, or the name of the package") from error
+    return {row.spec.name: row.spec for row in rows}
+
+
+def load(folder: Path | None, tools: Tools) -> Loaded:
+    """Raises Stop for a file that cannot be used."""
+    try:
+        return Loaded(Policy.load(folder or SHIPPED, tools.values()), tools)
+    except PolicyError as error:
+        raise Stop(Exit.FAILED, str(error), "mend the rule and check again", name="policy_error") from error
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a file. Raises Stop for the first line that is none."""
+    for number, line in _lines(path):
+        try:
+            yield read(line)
+        except RecordError as error:
+            raise Stop(Exit.USAGE, f"{path}:{number}: {error}", PAGE) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with _opened(path) as file:
+            number = 0
+            while line := file.readline(MAX_RECORD_BYTES + 1):
+                number += 1
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}", "name a file of records") from error
+
+
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
+
+
+def _ruled(at: Loaded, record: Record) -> Ruling:
+    try:
+        return decide(proposal(record, at.tools), at.policy)
+    except RecordError as error:
+        raise Stop(Exit.USAGE, f"record {record.id or '?'}: {error}", PAGE) from error
+
+
+def check(at: Loaded, *, as_json: bool) -> Done:
+    """List the rules."""
+    files = at.policy.rules
+    if as_json:
+        rows = [{"file": name, "rules": [_row(rule) for rule in rules]} for name, rules in files.items()]
+        print_json({"ok": True, "policy_sha256": at.policy.sha256, "tools": len(at.tools), "files": rows})
+        return None
+    for name, rules in files.items():
+        out.print(name, style="bold", markup=False)
+        for rule in rules:
+            asks = " (asks)" if rule.asks else ""
+            out.print(f"  line {rule.line}: {rule.effect}{asks}  {rule.name}", markup=False)
+    count = sum(map(len, files.values()))
+    out.print(f"{count} rules fit {len(at.tools)} tools; digest {at.policy.sha256[:12]}", style="dim")
+    return None
+
+
+def test(at: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
+    """Decide, and compare with what is expected."""
+    rows = []
+    for number, record in enumerate(given, 1):
+        ruling = _ruled(at, record)
+        ok = record.expect == ruling.effect or _rule_named(at.policy, record) == ruling.rule
+        rows.append({**document(ruling, record.id or str(number)), "expect": record.expect, "ok": ok})
+    wrong = [row for row in rows if not row["ok"]]
+    if as_json:
+        print_json({"records": len(rows), "different": wrong})
+    else:
+        for row in wrong:
+            out.print(
+                f"{row['id']}: {row['effect']} by {row['rule']}, expected {row['expect'] or 'nothing'}", markup=False
+            )
+            out.print(f"  {row['reasons'][0] if row['reasons'] else ''}", style="dim", markup=False)
+        out.print(f"{len(rows) - len(wrong)} of {len(rows)} records are decided as expected")
+    return Exit.FAILED if wrong or not rows else None
+
+
+def _rule_named(policy: Policy, record: Record) -> str:
+    """The rule that a record expects: a name without its file is whole where one rule of the tenant's bears it."""
+    names = [rule.name for rule in policy.rules_of(record.grant.tenant)]
+    bare = [name for name in names if name.partition(":")[2] == record.expect]
+    return bare[0] if len(bare) == 1 and record.expect not in names else record.expect
+
+
+def explain(at: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
+    """Say what decided and why."""
+    for number, record in enumerate(given, 1):
+        asked = proposal(record, at.tools) if record.call.tool in at.tools else None
+        ruling = _ruled(at, record)
+        rule = next((one for one in at.policy.rules_of(record.grant.tenant) if one.name == ruling.rule), None)
+        values = [
+            {"argument": one.pointer, "value": one.text, "sources": [_source(origin) for origin in one.origins]}
+            for one in (asked.values if asked else None) or ()
+        ]
+        if as_json:
+            told = {**document(ruling, record.id or str(number)), "tenant": record.grant.tenant, "values": values}
+            print_json({**told, "rule_at": _row(rule) if rule else None})
+            continue
+        out.print(
+            f"{record.id or number}: {record.call.tool} in tenant {record.grant.tenant}: {ruling.effect}, "
+            f"risk {ruling.risk}",
+            style="bold",
+            markup=False,
+        )
+        where = f" ({rule.file}:{rule.line})" if rule else ""
+        out.print(f"  decided by {ruling.rule}{where}{f', code {ruling.code}' if ruling.code else ''}", markup=False)
+        for reason in ruling.reasons:
+            out.print(f"  {reason}", markup=False)
+        for value in values:
+            sources = ", ".join(value["sources"]) or "nowhere in what was shown"
+            out.print(f"  {value['argument']} = {value['value']}: {sources}", style="dim", markup=False)
+    return None
+
+
+def diff(old: Loaded, new: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
+    """Compare rules, and decisions about records."""
+    before, after = _all(old.policy), _all(new.policy)
+    changes = {
+        "added": sorted(after.keys() - before.keys()),
+        "removed": sorted(before.keys() - after.keys()),
+        "changed": sorted(name for name in before.keys() & after.keys() if before[name].text != after[name].text),
+    }
+    decided = []
+    for number, record in enumerate(given, 1):
+        one, other = _ruled(old, record), _ruled(new, record)
+        if (one.effect, one.rule) != (other.effect, other.rule):
+            decided.append({"id": record.id or str(number), "old": document(one), "new": document(other)})
+    if as_json:
+        print_json({**changes, "decisions": decided})
+    else:
+        for what, names in changes.items():
+            for name in names:
+                rule = after.get(name) or before[name]
+                out.print(f"{what} {name} ({rule.file}:{rule.line})", markup=False)
+        for row in decided:
+            sides = [f"{row[side]['effect']} by {row[side]['rule']}" for side in ("old", "new")]  # type: ignore[index]
+            out.print(f"{row['id']}: {sides[0]} becomes {sides[1]}", markup=False)
+        if not any(changes.values()) and not decided:
+            out.print("no difference")
+    return Exit.FAILED if any(changes.values()) or decided else None
+
+
+def decide_all(at: Loaded, path: Path) -> Done:
+    """One line of JSON for each record."""
+    failed = False
+    for number, line in _lines(path):
+        try:
+            record = read(line)
+            print_json(document(decide(proposal(record, at.tools), at.policy), record.id or str(number)))
+        except RecordError as error:
+            failed = True
+            print_json({"id": str(number), "error": {"code": "malformed", "what": str(error), "hint": PAGE}})
+    return Exit.FAILED if failed else None
+
+
+def _all(policy: Policy) -> dict[str, Rule]:
+    return {rule.name: rule for rules in policy.rules.values() for rule in rules}
+
+
+def _row(rule: Rule) -> dict[str, object]:
+    return {"rule": rule.name, "file": rule.file, "line": rule.line, "effect": rule.effect, "asks": rule.asks}
+
+
+def _source(origin: Origin) -> str:
+    name = f"{origin.source}:{origin.name}" if origin.name else origin.source
+    return f"{name} field {origin.field}" if origin.match == "field" else name

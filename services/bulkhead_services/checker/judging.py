@@ -1,0 +1,178 @@
+"""The judge: what it is shown, in rounds where that is much, and how its answer is read. Pure.
+
+In: a case. Out: the call that asks; a `Verdict`. A judge that names a source for a sentence without one is believed
+where that source was shown to it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bulkhead.flow import bounded, replace
+from bulkhead_contracts import bounds, envelope
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
+from bulkhead_contracts.step import Evidence, StepProposed
+from bulkhead_services.checker import checks
+from bulkhead_services.checker.state import Case, Key
+
+EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
+"""Only what these stored counts as evidence; the broker enforces a blob's author."""
+OUTPUT_TOKENS = 800
+ROUND_BYTES = 96 * 1024
+"""Evidence that the judge is shown at once; the rest comes in further rounds."""
+MAX_ROUNDS = 8
+_EVIDENCE_KINDS = frozenset({"passage", "tool_result", "input"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer. support: by a sentence's number, the marker of what says it."""
+
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+    score: float | None = None
+    support: tuple[tuple[int, str], ...] = ()
+
+
+def evidence(body: StepProposed) -> tuple[Evidence, ...]:
+    """What may count as evidence of a result."""
+    return tuple(row for row in body.evidence if row.content.author in EVIDENCE_AUTHORS)
+
+
+def rounds(body: StepProposed, cited: frozenset[str]) -> tuple[tuple[Part, ...], ...]:
+    """The evidence in rounds: all that is cited; what is not cited fills the last of these rounds."""
+    parts = [
+        *(
+            Part(kind="passage", content=row.content, source=row.citation.document)
+            if row.citation
+            else Part(kind="tool_result", content=row.content, source=row.label.source)
+            for row in evidence(body)
+        ),
+        *(
+            Part(kind="input", content=given.result.content, step_id=given.step_id)
+            for given in body.inputs
+            if given.result.content
+        ),
+    ]
+    parts.sort(key=lambda part: part.kind != "input" and part.content is not None and part.content.marker not in cited)
+    made: list[tuple[Part, ...]] = [()]
+    size = 0
+    for part in parts:
+        assert part.content is not None
+        size += part.content.size_bytes
+        if made[-1] and size > ROUND_BYTES:
+            if part.content.marker not in cited or len(made) == MAX_ROUNDS:
+                break
+            made.append(())
+            size = part.content.size_bytes
+        made[-1] += (part,)
+    return tuple(made)
+
+
+def request(key: Key, case: Case) -> ModelCallRequested:
+    """The call that asks the judge about the round that is next."""
+    proposed = case.proposed
+    assert proposed is not None and proposed.result.content is not None
+    step = proposed.step
+    parts = [
+        Part(kind="step", text=step.instruction, step_id=step.id),
+        Part(kind="acceptance", text=step.acceptance),
+        Part(kind="answer", content=proposed.result.content),
+        *(Part(kind="context", text=text) for text in _context(case)),
+        *case.rounds[0],
+    ]
+    name = f"judge-{case.seen}-{len(case.rounds)}-{case.tries}"
+    return ModelCallRequested(
+        call_id=envelope.derive_id("checker", "/".join(map(str, key)), name),
+        step_id=step.id,
+        attempt=proposed.attempt,
+        prompt_id="checker.judge",
+        parts=tuple(parts),
+        response="verdict",
+        tier="judge",
+        stream=False,
+        max_output_tokens=OUTPUT_TOKENS,
+        deadline_unix_ms=proposed.deadline_unix_ms,
+    )
+
+
+def _context(case: Case) -> Iterator[str]:
+    """What the judge must know beside the parts that it judges."""
+    total = case.seen + len(case.rounds)
+    if total > 1:
+        yield (
+            f"This is part {case.seen + 1} of {total} of the evidence. Judge what the answer says of the parts shown "
+            "here; what it cites of others is judged apart."
+        )
+    if topics := case.policy.topics:
+        named = "\n".join(f"- {topic}" for topic in topics)
+        yield f"A rule of the tenant: reject an answer that speaks of any of these.\n{named}"[
+            : bounds.MAX_INSTRUCTION_CHARS
+        ]
+    if listed := checks.unsupported(case.checked.rows)[: checks.MAX_ASKED]:
+        rows = "\n".join(f"{number}: {text[:300]}" for number, text in listed)
+        yield f"Sentences for which no source was found, by number:\n{rows}"
+
+
+def seen(case: Case) -> frozenset[str]:
+    """Markers of the evidence that the judge was shown in the round that is asked now."""
+    parts = case.asked.parts if case.asked is not None else ()
+    return frozenset(part.content.marker for part in parts if part.content and part.kind in _EVIDENCE_KINDS)
+
+
+def split(case: Case, reply: ModelCallReplied) -> tuple[tuple[Part, ...], ...]:
+    """Smaller rounds, when the judge's context could not hold this one; none where that does not help."""
+    parts = case.rounds[0]
+    cut = any(row.reason == "pruned" for row in reply.completeness.omissions)
+    if not cut or len(parts) < 2 or case.seen + len(case.rounds) >= MAX_ROUNDS:
+        return ()
+    half = len(parts) // 2
+    return (parts[:half], parts[half:], *case.rounds[1:])
+
+
+def read(text: str) -> Verdict | None:
+    """The judge's verdict; None when that is no verdict."""
+    try:
+        answer = bounded.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(answer, dict) or answer.get("verdict") not in ("accept", "reject"):
+        return None
+    reasons = answer.get("reasons")
+    # Half of a surrogate pair can stand in JSON, and in no message.
+    listed = (
+        [str(row).encode("utf-8", "replace").decode()[: bounds.MAX_REASON_CHARS] for row in reasons[:8]]
+        if isinstance(reasons, list)
+        else []
+    )
+    score = answer.get("score")
+    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
+        score = None
+    support = answer.get("support")
+    rows = support[: checks.MAX_ASKED] if isinstance(support, list) else []
+    return Verdict(
+        answer["verdict"] == "accept",
+        tuple(listed),
+        None if score is None else float(score),
+        tuple(
+            (row["sentence"], row["source"].strip("[]# "))
+            for row in rows
+            if isinstance(row, dict) and type(row.get("sentence")) is int and isinstance(row.get("source"), str)
+        ),
+    )
+
+
+def confirmed(checked: checks.Checked, verdict: Verdict, markers: frozenset[str]) -> checks.Checked:
+    """The text with the sources that the judge has found for sentences without one, among those with these markers."""
+    could = checked.possible
+    support = {
+        number: marker
+        for number, marker in verdict.support
+        if marker in markers and marker in could.get(number, frozenset())
+    }
+    if not support:
+        return checked
+    rows = tuple(
+        replace(row, status="found", markers=(support[number],), flaws=()) if number in support else row
+        for number, row in enumerate(checked.rows)
+    )
+    return replace(checked, rows=rows)

@@ -1,0 +1,162 @@
+"""The end of runs: one that is idle for long, or that its caller ends, succeeds with its last answer.
+
+In: feeds, calls that are begun, notices of other replicas. Out: `StepFinished` to the planner. The replica at which a
+run was used last ends it; another one does so later, in case that one is gone.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.port import BusError
+from bulkhead.runtime.context import Context
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import envelope
+from bulkhead_contracts.result import Failure, Result, merge_labels
+from bulkhead_contracts.step import StepAssigned, StepFinished
+from bulkhead_services.doors import refusals
+from bulkhead_services.doors.feed import INBOX, SERVICE, Feed, Feeds
+from bulkhead_services.doors.settings import Settings
+
+MAX_WATCHED = 10_000
+"""Runs that are ended here when they are idle; another one ends at its deadline."""
+LOOK_BACK = 50_000
+"""So many of the newest messages are looked through at a start for runs that nobody else may end."""
+log = Log("doors.ends")
+
+
+@dataclass(slots=True)
+class Watched:
+    """A run that is ended here when it is idle. own: this replica used it. leaving: no new call comes."""
+
+    used_unix_ms: int
+    own: bool = False
+    leaving: bool = False
+
+
+class Ends:
+    """Ends runs. busy: whether a call of a run is in flight at this replica."""
+
+    def __init__(self, context: Context, settings: Settings, feeds: Feeds, busy: Callable[[Feed], bool]) -> None:
+        self._context, self._settings, self._feeds, self._busy = context, settings, feeds, busy
+        self._watched = BoundedDict[tuple[str, str], Watched](MAX_WATCHED)
+
+    async def end(self, feed: Feed) -> None:
+        """End a run now, and wait until it has ended. Raises Refusal, BusError."""
+        if feed.over:
+            return
+        await self._finish(feed)
+        if not await self._feeds.until(feed, lambda: feed.over, self._settings.open_wait_s):
+            raise refusals.unavailable(f"the end of run {feed.task} is stored, and not carried out yet")
+
+    async def _finish(self, feed: Feed) -> None:
+        """The step of a run is over: with its last answer, or by what held it back."""
+        assert feed.assigned is not None
+        last, failure = feed.answered, held_by(feed)
+        result = Result(standing="failed", standing_reason=failure.message if failure else "")
+        if failure is None and last is not None:
+            result = Result(
+                content=last.content,
+                summary=last.content.summary if last.content else "",
+                standing=last.standing,
+                standing_reason=last.standing_reason,
+                completeness=last.completeness,
+                provenance=merge_labels(last.provenance),
+            )
+        elif failure is None:
+            failure = Failure.of("no_answer", "no call of this run was answered")
+        body = StepFinished(
+            step_id=feed.assigned.step.id,
+            attempt=feed.assigned.attempt,
+            plan_version=feed.assigned.plan_version,
+            result=result,
+            failure=failure,
+            usage=feed.usage,
+        )
+        await self._context.publisher.send(
+            "planner",
+            body,
+            tenant=feed.tenant,
+            task=feed.task,
+            cause=feed.cause,
+            index="finished",
+            actor=feed.actor,
+            grant_digest=envelope.grant_digest(feed.grant),
+            traceparent=feed.traceparent,
+        )
+
+    def seen(self, tenant: str, task: str) -> Watched:
+        """A message of this run was handled somewhere."""
+        found, now = self._watched.use((tenant, task)), self._context.clock()
+        if found is None:
+            found = self._watched[tenant, task] = Watched(now)
+        found.used_unix_ms = now
+        return found
+
+    def used(self, feed: Feed) -> None:
+        """A call of this run is begun here."""
+        self.seen(feed.tenant, feed.task).own = True
+
+    def leave(self, feed: Feed) -> None:
+        """Another run has taken its place: it ends when its calls have."""
+        self.seen(feed.tenant, feed.task).leaving = True
+
+    async def run(self) -> None:
+        """End runs that are idle; until cancelled."""
+        try:
+            await self._look_back()
+        except BusError as error:
+            log.warning("runs_not_looked_for", reason=str(error))
+        while True:
+            await asyncio.sleep(min(5.0, self._settings.idle_s / 4))
+            for (tenant, task), watched in list(self._watched.items()):
+                try:
+                    await self._sweep(tenant, task, watched)
+                except BusError as error:
+                    log.debug("run_not_ended", task=task, reason=str(error))
+                    break
+
+    async def _look_back(self) -> None:
+        """Runs that were opened before this replica began."""
+        of_planner = f"mesh.planner.{SERVICE}.>"
+        last = await self._context.bus.last(INBOX, of_planner)
+        after = max(0, last.sequence - LOOK_BACK) if last is not None else 0
+        while page := await self._context.bus.read(INBOX, of_planner, after=after):
+            for stored in page:
+                if stored.ce_type == StepAssigned.ce_type():
+                    self._watched.setdefault((stored.tenant, stored.task), Watched(self._context.clock()))
+            after = page[-1].sequence
+
+    async def _sweep(self, tenant: str, task: str, watched: Watched) -> None:
+        # A call may be in flight at another replica, which has just begun to use this run.
+        idle_ms = self._idle_ms if watched.own else self._idle_ms + round(self._settings.call_timeout_s * 1000)
+        feed = self._feeds.feed(tenant, task) if watched.leaving or self._idle_for(watched) >= idle_ms else None
+        if feed is None:
+            return
+        await feed.refresh()
+        if self._busy(feed) or not (watched.leaving or self._idle_for(watched) >= idle_ms):
+            return  # A call may have begun meanwhile.
+        last_ms = feed.last_unix_ms
+        if feed.is_open and (watched.leaving or self._context.clock() - last_ms >= idle_ms):
+            await self._finish(feed)
+        elif feed.is_open:
+            watched.used_unix_ms = max(watched.used_unix_ms, last_ms)
+            return
+        self._watched.pop((tenant, task), None)
+
+    def _idle_for(self, watched: Watched) -> int:
+        return self._context.clock() - watched.used_unix_ms
+
+    @property
+    def _idle_ms(self) -> int:
+        return round(self._settings.idle_s * 1000)
+
+
+def held_by(feed: Feed) -> Failure | None:
+    """What a run ends by that is held back: a person's halt, or a ceiling that nobody has raised."""
+    held = feed.held
+    if held is None or held.code == refusals.BREAKER_OPEN:
+        return None
+    code = refusals.BY_BUDGET if held.code == refusals.AT_CEILING else refusals.HALTED
+    return Failure.of(code, held.reason, "it was held back until it was idle; begin another run when that is lifted")

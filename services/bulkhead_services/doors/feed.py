@@ -1,0 +1,295 @@
+"""Runs as this replica knows them: each is a fold of its messages in the own inbox, read on when there is news.
+
+In: pokes (a message of this run was handled, by whichever replica). Out: `Feed`s. Nothing here is authoritative: a feed
+that was forgotten is read again from the stream.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakValueDictionary
+
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import Unreadable
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import CallDeferred, CallResumed
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.step import StepAssigned, StepExtended
+from bulkhead_contracts.task import TaskEnded, TaskRejected
+
+SERVICE = "doors"
+INBOX = subjects.inbox_stream(SERVICE)
+READ_BATCH = 256
+LAG_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Pauses before a follower is asked again that lags behind the leader."""
+MAX_CALLS = 10_000
+"""Calls of one run that are told apart."""
+MAX_REPLIES = 4
+"""Replies of one run that are kept; an older one is read again."""
+MAX_CHANGES = 256
+log = Log("doors.feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The latest message about a call. ids: of all messages about it whose usage is counted."""
+
+    kind: Literal["replied", "deferred", "resumed"]
+    sequence: int
+    message_id: str
+    time_unix_ms: int
+    ids: tuple[str, ...]
+    deferred: CallDeferred | None = None
+
+
+class Feed:
+    """One run. `version` grows whenever there is something new.
+
+    cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
+    more time. held: the halt or breaker that holds its calls back, as far as is known. answered: its newest answer.
+    """
+
+    def __init__(self, bus: Bus, tenant: str, task: str) -> None:
+        self.tenant, self.task = tenant, task
+        self.sequence = self.wanted = self.version = self.watchers = 0
+        self._bus = bus
+        self._filter = subjects.task_filter(SERVICE, tenant, task)
+        self._reading = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._restart()
+
+    def _restart(self) -> None:
+        self.assigned: StepAssigned | None = None
+        self.rejected: TaskRejected | None = None
+        self.ended: TaskEnded | None = None
+        self.cause = self.actor = self.traceparent = self.grant = ""
+        self.deadline_unix_ms = self.opened_unix_ms = self.last_unix_ms = 0
+        self.calls = BoundedDict[str, Outcome](MAX_CALLS)
+        self.usage = Usage()
+        self.held: CallDeferred | None = None
+        self.answered: ModelCallReplied | None = None
+        self._replies = BoundedDict[str, ModelCallReplied](MAX_REPLIES)
+        self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
+
+    @property
+    def over(self) -> bool:
+        """Whether no call can be made in it any more."""
+        return self.ended is not None or self.rejected is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made in it."""
+        return self.assigned is not None and not self.over
+
+    def change_at(self, sequence: int) -> tuple[CallDeferred | None] | None:
+        """Of the message there: that it began to be held back, by what, or (None in the tuple) goes on; else None."""
+        return (self._changes[sequence],) if sequence in self._changes else None
+
+    async def refresh(self) -> None:
+        """Read on from where this feed stands. Raises BusError.
+
+        Callers that come while one reads share the next reading, which sees all that was stored before they came.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._read_next())
+            self._next.add_done_callback(_seen)
+        await asyncio.shield(self._next)
+
+    async def _read_next(self) -> None:
+        async with self._reading:
+            self._next = None
+            while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
+                for stored in batch:
+                    self.sequence = stored.sequence
+                    if (message := _received(stored)) is not None:
+                        self._take(message)
+                self.notify()
+                if len(batch) < READ_BATCH:
+                    return
+
+    async def up_to(self, sequence: int) -> bool:
+        """Read on until this message is known; False when the follower that answers lags. Raises BusError."""
+        for pause_s in LAG_S:
+            if self.sequence >= sequence:
+                return True
+            await self.refresh()
+            if self.sequence < sequence:
+                await asyncio.sleep(pause_s)
+        return self.sequence >= sequence
+
+    async def reply(self, call_id: str) -> ModelCallReplied:
+        """The reply to a call that has one. Raises BusError, LookupError."""
+        kept = self._replies.use(call_id)
+        if kept is not None:
+            return kept
+        found = await self._bus.read(INBOX, self._filter, after=self.calls[call_id].sequence - 1, limit=1)
+        message = _received(found[0]) if found else None
+        if message is None or not isinstance(message.body, ModelCallReplied) or message.body.call_id != call_id:
+            raise LookupError(f"the reply to call {call_id} is not there any more")
+        self._replies[call_id] = message.body
+        return message.body
+
+    def _take(self, message: Received) -> None:
+        body = message.body
+        self.last_unix_ms = message.time_unix_ms
+        match body:
+            case StepAssigned():
+                if self.assigned is not None and message.envelope.id != self.cause:
+                    self._restart()  # The run that had this id before was purged.
+                    self.last_unix_ms = message.time_unix_ms
+                head = message.envelope
+                self.assigned, self.rejected = body, None
+                self.cause, self.actor, self.traceparent, self.grant = head.id, head.actor, head.traceparent, head.grant
+                self.deadline_unix_ms, self.opened_unix_ms = body.deadline_unix_ms, message.time_unix_ms
+            case StepExtended():
+                self.deadline_unix_ms, self.grant = body.deadline_unix_ms, message.envelope.grant
+            case TaskRejected():
+                self.rejected = body
+            case TaskEnded():
+                self.ended = body
+            case ModelCallReplied():
+                self._word(message, "replied", body.call_id, body.usage)
+                self._replies[body.call_id] = body
+                if body.outcome == "answered":
+                    self.answered = body
+                self._hold(message, None)
+            case CallDeferred():
+                self._word(message, "deferred", body.call_id, body.usage, body)
+                if body.paused:
+                    self._hold(message, body)
+            case CallResumed():
+                self._word(message, "resumed", body.call_id, Usage())
+                self._hold(message, None)
+            case _:
+                pass
+
+    def _word(
+        self,
+        message: Received,
+        kind: Literal["replied", "deferred", "resumed"],
+        call_id: str,
+        usage: Usage,
+        deferred: CallDeferred | None = None,
+    ) -> None:
+        """Keep the word; a message that is stored twice is counted once."""
+        before, head = self.calls.get(call_id), message.envelope
+        ids = before.ids if before is not None else ()
+        if head.id in ids:
+            return
+        self.usage = self.usage + usage
+        outcome = Outcome(kind, message.sequence, head.id, message.time_unix_ms, (*ids, head.id)[-8:], deferred)
+        self.calls[call_id] = outcome
+
+    def _hold(self, message: Received, held: CallDeferred | None) -> None:
+        if (self.held is None) != (held is None):
+            self._changes[message.sequence] = held
+        self.held = held
+
+    def notify(self) -> None:
+        """Wake whoever waits."""
+        self.version += 1
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+    async def changed(self, seen: int, timeout_s: float) -> None:
+        """Wait until `version` is no longer `seen`, for so long at most."""
+        if self.version == seen:
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.0, timeout_s))
+            except TimeoutError:
+                pass
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Fetch the error: all who asked for the reading may have gone."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _received(stored: Stored) -> Received | None:
+    try:
+        return inbound.read(stored, SERVICE)
+    except Unreadable as error:
+        log.debug("unreadable_in_feed", sequence=stored.sequence, code=error.code)
+        return None
+
+
+class Feeds:
+    """The feeds of this replica: the `recent` ones, and those that somebody holds; one object for each run."""
+
+    def __init__(self, bus: Bus, *, recent: int, reread_s: float) -> None:
+        self._bus, self._reread_s = bus, reread_s
+        self._recent = BoundedDict[tuple[str, str], Feed](recent)
+        self._held = WeakValueDictionary[tuple[str, str], Feed]()
+        self._rereading: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def feed(self, tenant: str, task: str) -> Feed:
+        """The feed of a run, perhaps empty: call `refresh` before believing it."""
+        key = (tenant, task)
+        found = self._held.get(key)
+        if found is None:
+            found = self._held[key] = Feed(self._bus, tenant, task)
+        self._recent[key] = found
+        return found
+
+    @contextmanager
+    def watching(self, feed: Feed) -> Iterator[None]:
+        """While somebody waits, the feed is read again at every poke and at an interval."""
+        feed.watchers += 1
+        try:
+            yield
+        finally:
+            feed.watchers -= 1
+
+    async def until(self, feed: Feed, there: Callable[[], bool], most_s: float) -> bool:
+        """Wait until something is there; False when it is not after so long. Raises BusError."""
+        until = asyncio.get_running_loop().time() + most_s
+        with self.watching(feed):
+            await feed.refresh()
+            while not there():
+                left_s, seen = until - asyncio.get_running_loop().time(), feed.version
+                if left_s <= 0:
+                    return False
+                await feed.changed(seen, left_s)
+        return True
+
+    def poke(self, tenant: str, task: str, sequence: int) -> None:
+        """A message of this run was stored at `sequence`: whoever waits is to see it."""
+        key = (tenant, task)
+        found = self._held.get(key)
+        if found is None:
+            return
+        found.wanted = max(found.wanted, sequence)
+        if found.watchers and key not in self._rereading and found.sequence < found.wanted:
+            self._rereading[key] = asyncio.create_task(self._reread(key, found))
+
+    async def _reread(self, key: tuple[str, str], feed: Feed) -> None:
+        try:
+            # What is wanted may grow meanwhile, and a poke that comes then starts no second reading.
+            while feed.watchers and feed.sequence < (wanted := feed.wanted):
+                if not await feed.up_to(wanted):
+                    return  # The interval catches what this does not.
+        except BusError as error:
+            log.warning("reread_failed", task=feed.task, reason=str(error))
+        finally:
+            del self._rereading[key]
+
+    async def run(self) -> None:
+        """Read every watched feed again each `reread_s`, in case a poke was lost; until cancelled."""
+        while True:
+            await asyncio.sleep(self._reread_s)
+            watched = [feed for feed in self._held.values() if feed.watchers]
+            for failed in await asyncio.gather(*(feed.refresh() for feed in watched), return_exceptions=True):
+                if isinstance(failed, BaseException) and not isinstance(failed, BusError):
+                    raise failed
+
+    def __len__(self) -> int:
+        return len(self._held)

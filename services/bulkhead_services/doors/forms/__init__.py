@@ -1,0 +1,1 @@
+"""The forms of other vendors' APIs, read and written. Pure."""

@@ -1,0 +1,210 @@
+"""Anthropic's messages, translated to OpenAI's chat form and back. Pure.
+
+In: the body of a request. Out: what is asked in the chat form; then the answer as a message or as its events. Fields
+without a counterpart in the chat form are refused by name; `cache_control` is a hint that changes no answer.
+"""
+
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Usage
+from bulkhead_services.doors.forms import errors, sse
+from bulkhead_services.doors.forms.anthropic_blocks import messages_of
+from bulkhead_services.doors.forms.chat_options import check_function, check_tool_count, session_name
+from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
+from bulkhead_services.doors.forms.openai_chat import degraded, model_of
+from bulkhead_services.doors.forms.strict_json import read_object
+from bulkhead_services.doors.port import Answered, Asked, Refusal
+
+_ENDS = {"length": "max_tokens", "tool_calls": "tool_use"}
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_NO_COUNTERPART = "OpenAI's chat form, in which calls are recorded, has no counterpart of this field"
+
+
+class Message:
+    """One request for a message, and its answer."""
+
+    def __init__(self, value: object) -> None:
+        body = Fields(value)
+        model = model_of(body)
+        most = body.integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        if most is None:
+            raise unfit("max_tokens", "is missing")
+        messages = messages_of(body)
+        options = _options(body)
+        stream = bool(body.flag("stream"))
+        metadata = body.object("metadata")
+        session = session_name((metadata.text("user_id") or "") if metadata else "")
+        body.raw("cache_control")
+        body.refuse_rest(_NO_COUNTERPART)
+        self.asked = Asked(model, messages, options, most, stream, True, session)
+        self._open = False
+
+    def whole(self, answer: Answered) -> dict[str, Any]:
+        """A message."""
+        content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
+        content += [_tool_use(call, _input(call)) for call in answer.tool_calls]
+        return {
+            "id": f"msg_{answer.call_id}",
+            "type": "message",
+            "role": "assistant",
+            "model": answer.model,
+            "content": content,
+            "stop_reason": _stop_reason(answer),
+            "stop_sequence": None,
+            "usage": _usage(answer.usage),
+            **degraded(answer),
+        }
+
+    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+        """The message is begun; its input is counted at its end."""
+        self._open = False
+        message: dict[str, Any] = {
+            "id": f"msg_{call_id}",
+            "type": "message",
+            "role": "assistant",
+            "model": self.asked.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": _usage(Usage()),
+        }
+        return sse.event({"type": "message_start", "message": message})
+
+    def piece(self, text: str) -> bytes:
+        """A piece of the text block, which begins with its first one."""
+        begun = b"" if self._open else _block_begins(0, {"type": "text", "text": ""})
+        self._open = True
+        return begun + _delta(0, {"type": "text_delta", "text": text})
+
+    def end(self, answer: Answered) -> bytes:
+        """The text block ends, tool calls follow it, then the reason of the end and the usage."""
+        events = [_block_ends(0)] if self._open else []
+        for index, call in enumerate(answer.tool_calls, start=int(self._open)):
+            events.append(_block_begins(index, _tool_use(call, {})))
+            events.append(_delta(index, {"type": "input_json_delta", "partial_json": call.arguments_json}))
+            events.append(_block_ends(index))
+        delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
+        ended = {"type": "message_delta", "delta": delta, "usage": _usage(answer.usage), **degraded(answer)}
+        return b"".join([*events, sse.event(ended), sse.event({"type": "message_stop"})])
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """An error event."""
+        return sse.event(errors.anthropic_body(refusal, ""))
+
+
+def _options(body: Fields) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name in ("temperature", "top_p"):
+        if (value := body.number(name, 0, 1)) is not None:
+            options[name] = value
+    if stop := body.texts("stop_sequences", 64):
+        options["stop"] = stop
+    if tools := _tools(body):
+        options["tools"] = tools
+    options |= _choice(body, {tool["function"]["name"] for tool in tools})
+    thinking = body.object("thinking")
+    if thinking is not None and thinking.needed("type") != "disabled":
+        raise not_taken("thinking", "answers here hold no thinking", "leave it out, or send type: disabled")
+    if body.choice("service_tier", ("auto", "standard_only")) == "standard_only":
+        raise not_taken("service_tier", _NO_COUNTERPART, "leave it out")
+    if output := body.object("output_config"):
+        if form := output.object("format"):
+            options["response_format"] = _format(form)
+        if effort := output.choice("effort", _EFFORTS):
+            options["reasoning_effort"] = effort
+        output.refuse_rest(_NO_COUNTERPART)
+    return options
+
+
+def _format(form: Fields) -> dict[str, Any]:
+    if form.needed("type") != "json_schema":
+        raise not_taken(form.path("type"), "the one format is json_schema", "send type: json_schema")
+    schema = form.object("schema")
+    if schema is None:
+        raise unfit(form.path("schema"), "is missing")
+    named = {"name": "answer", "strict": True, "schema": schema.whole()}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _tools(body: Fields) -> list[dict[str, Any]]:
+    named: set[str] = set()
+    found = []
+    for tool in check_tool_count(body):
+        kind = tool.text("type") or "custom"
+        if kind != "custom":
+            what = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool of the provider's own"
+            raise not_taken(tool.path("type"), what, "send tools with an input_schema, which the agent runs")
+        schema = tool.object("input_schema")
+        if schema is None:
+            raise unfit(tool.path("input_schema"), "is missing")
+        function: dict[str, Any] = {"name": tool.raw("name"), "parameters": schema.whole()}
+        for name in ("description", "strict"):
+            if (value := tool.raw(name)) is not None:
+                function[name] = value
+        check_function(Fields(function, tool.at), named)
+        for name in ("cache_control", "eager_input_streaming"):
+            tool.raw(name)
+        tool.refuse_rest(_NO_COUNTERPART)
+        found.append({"type": "function", "function": function})
+    return found
+
+
+def _choice(body: Fields, named: set[str]) -> dict[str, Any]:
+    choice = body.object("tool_choice")
+    if choice is None:
+        return {}
+    options: dict[str, Any] = {}
+    match choice.choice("type", ("auto", "any", "tool", "none")):
+        case "auto" | "none" as word:
+            options["tool_choice"] = word
+        case "any":
+            options["tool_choice"] = "required"
+        case "tool":
+            name = choice.needed("name")
+            if name not in named:
+                raise unfit(choice.path("name"), "is not among the tools")
+            options["tool_choice"] = {"type": "function", "function": {"name": name}}
+        case _:
+            raise unfit(choice.path("type"), "is missing")
+    if (alone := choice.flag("disable_parallel_tool_use")) is not None:
+        options["parallel_tool_calls"] = not alone
+    choice.refuse_rest(_NO_COUNTERPART)
+    return options
+
+
+def _stop_reason(answer: Answered) -> str:
+    return _ENDS.get(answer.finish, "tool_use" if answer.tool_calls else "end_turn")
+
+
+def _tool_use(call: ToolCall, given: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
+
+
+def _input(call: ToolCall) -> dict[str, Any]:
+    try:
+        return read_object(call.arguments_json.encode())
+    except Refusal:
+        return {}  # Arguments that the bound of the output has cut.
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens),
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.cached_input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+
+
+def _block_begins(index: int, block: dict[str, Any]) -> bytes:
+    return sse.event({"type": "content_block_start", "index": index, "content_block": block})
+
+
+def _delta(index: int, delta: dict[str, Any]) -> bytes:
+    return sse.event({"type": "content_block_delta", "index": index, "delta": delta})
+
+
+def _block_ends(index: int) -> bytes:
+    return sse.event({"type": "content_block_stop", "index": index})

@@ -1,0 +1,139 @@
+"""Options of a call in OpenAI's chat form: those that are known are checked, the others are passed on. Pure."""
+
+import hashlib
+import re
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
+from bulkhead_services.doors.forms.sse import to_json
+from bulkhead_services.doors.port import Asked, Refusal
+
+NOT_ANSWERED = {
+    "logprobs": "answers hold no log probabilities",
+    "top_logprobs": "answers hold no log probabilities",
+    "audio": "answers are text",
+    "web_search_options": "answers hold no citations of the provider; give the agent a search tool",
+    "moderation": "answers hold no scores of the provider's moderation",
+}
+"""Options whose effect an answer of the mesh cannot show."""
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_KEPT_HERE = ("user", "metadata", "store", "prompt_cache_key", "safety_identifier")
+"""They name the run, or say what a provider should keep; the record is the mesh's own."""
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CHOICES = ("none", "auto", "required")
+
+
+def check_sizes(asked: Asked) -> None:
+    """Each message is stored as one blob, and so are all options together. Raises Refusal 413."""
+    parts = [(f"messages[{index}]", message) for index, message in enumerate(asked.messages)]
+    for name, part in [*parts, ("the options", asked.options)]:
+        if len(to_json(part).encode()) > bounds.MAX_BLOB_BYTES:
+            what = f"{name} is larger than {bounds.MAX_BLOB_BYTES} bytes"
+            raise Refusal(413, "too_large", what, "send smaller images, or fewer in one message", field=name)
+
+
+def session_of(body: Fields) -> str:
+    """A name of the conversation that the body holds: metadata.session, prompt_cache_key, or user."""
+    metadata = body.object("metadata")
+    named = metadata.text("session") if metadata is not None else None
+    return session_name(named or body.text("prompt_cache_key") or body.text("user") or "")
+
+
+def session_name(text: str) -> str:
+    """A name of bounded length; two long ones are as different as their texts."""
+    return text if len(text) <= bounds.MAX_SUMMARY_CHARS else hashlib.sha256(text.encode()).hexdigest()
+
+
+def options_of(body: Fields) -> dict[str, Any]:
+    """All fields that nobody took, of which the known ones are checked."""
+    for name in _KEPT_HERE:
+        body.raw(name)
+    if body.raw("modalities") not in (None, ["text"]):
+        raise not_taken(body.path("modalities"), "answers are text", "leave it out, or send ['text']")
+    options = body.rest()
+    body.number("temperature", 0, 2)
+    body.number("top_p", 0, 1)
+    body.number("frequency_penalty", -2, 2)
+    body.number("presence_penalty", -2, 2)
+    body.integer("seed", -(2**63), 2**63 - 1)
+    body.flag("parallel_tool_calls")
+    body.choice("reasoning_effort", EFFORTS)
+    if isinstance(body.raw("stop"), list):
+        body.texts("stop", 4)
+    else:
+        body.text("stop")
+    named = _check_tools(body)
+    _check_choice(body, named)
+    _check_format(body)
+    return options
+
+
+def check_function(function: Fields, named: set[str]) -> None:
+    """A function that the model may call: its name, said once, and the outline of its schema."""
+    name = function.needed("name")
+    if not _TOOL_NAME.fullmatch(name):
+        raise unfit(function.path("name"), "must have 1 to 64 of A-Z a-z 0-9 _ -")
+    if name in named:
+        raise unfit(function.path("name"), f"is {name!r}, as another tool's already is")
+    named.add(name)
+    function.text("description")
+    function.flag("strict")
+    if schema := function.object("parameters"):
+        check_schema(schema)
+
+
+def check_schema(schema: Fields) -> None:
+    """The outline of a JSON schema for an object."""
+    if schema.raw("type") not in (None, "object"):
+        raise unfit(schema.path("type"), "must be object: a tool takes named arguments")
+    for name in ("properties", "$defs"):
+        if rows := schema.object(name):
+            for key, row in rows.whole().items():
+                if not isinstance(row, dict | bool):
+                    raise unfit(f"{rows.at}.{key}", "must be a JSON schema (an object)")
+    schema.texts("required", bounds.MAX_SCHEMA_BYTES)
+
+
+def check_tool_count(body: Fields) -> list[Fields]:
+    """The tools of a request."""
+    return body.objects("tools", bounds.MAX_ASKED_TOOLS) or []
+
+
+def _check_tools(body: Fields) -> set[str]:
+    named: set[str] = set()
+    for tool in check_tool_count(body):
+        if tool.needed("type") != "function":
+            raise not_taken(tool.path("type"), "tools here are functions", "send type: function")
+        function = tool.object("function")
+        if function is None:
+            raise unfit(tool.path("function"), "is missing")
+        check_function(function, named)
+    return named
+
+
+def _check_choice(body: Fields, named: set[str]) -> None:
+    value = body.raw("tool_choice")
+    if not isinstance(value, dict):
+        body.choice("tool_choice", _CHOICES)
+        return
+    choice = Fields(value, body.path("tool_choice"))
+    if choice.needed("type") != "function":
+        return  # A provider may know it.
+    function = choice.object("function")
+    if function is None:
+        raise unfit(choice.path("function"), "is missing")
+    if function.needed("name") not in named:
+        raise unfit(function.path("name"), "is not among the tools")
+
+
+def _check_format(body: Fields) -> None:
+    form = body.object("response_format")
+    if form is None:
+        return
+    if form.needed("type") == "json_schema":
+        schema = form.object("json_schema")
+        if schema is None:
+            raise unfit(form.path("json_schema"), "is missing")
+        schema.needed("name", bounds.MAX_NAME_CHARS)
+        schema.object("schema")

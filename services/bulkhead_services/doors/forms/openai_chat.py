@@ -1,0 +1,199 @@
+"""OpenAI's chat completions, read and written. Pure.
+
+In: the body of a request. Out: what is asked, in the same form; then the answer as a completion or as its chunks.
+Fields that nobody here knows are options of the call.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import Usage
+from bulkhead_services.doors.forms import errors, sse
+from bulkhead_services.doors.forms.chat_options import NOT_ANSWERED, options_of, session_of
+from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
+from bulkhead_services.doors.port import Answered, Asked, Refusal
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_OLD = {"functions": "send `tools`", "function_call": "send `tool_choice`"}
+
+
+def model_of(body: Fields) -> str:
+    """The name of a model."""
+    return body.needed("model", bounds.MAX_NAME_CHARS)
+
+
+class ChatCompletion:
+    """One request for a chat completion, and its answer."""
+
+    def __init__(self, value: object) -> None:
+        body = Fields(value)
+        model = model_of(body)
+        messages = tuple(_message(row) for row in _messages(body))
+        stream = bool(body.flag("stream"))
+        include_usage = _stream_options(body, stream)
+        if body.integer("n", 1, 128) not in (None, 1):
+            raise not_taken("n", "each call has one answer", "send n requests")
+        body.refuse(_OLD | NOT_ANSWERED)
+        session = session_of(body)
+        most = _output_tokens(body)
+        self.asked = Asked(model, messages, options_of(body), most, stream, include_usage, session)
+        self._id, self._created, self._model = "", 0, model
+
+    def whole(self, answer: Answered) -> dict[str, Any]:
+        """A chat completion."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": answer.text if answer.text or not answer.tool_calls else None,
+            "refusal": None,
+        }
+        if answer.tool_calls:
+            message["tool_calls"] = tool_calls(answer)
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
+        return {
+            "id": f"chatcmpl-{answer.call_id}",
+            "object": "chat.completion",
+            "created": answer.created_unix_ms // 1000,
+            "model": answer.model,
+            "choices": [choice],
+            "usage": _usage(answer.usage),
+            **degraded(answer),
+        }
+
+    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+        """The chunk that names the role."""
+        self._id, self._created = f"chatcmpl-{call_id}", now_unix_ms // 1000
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def piece(self, text: str) -> bytes:
+        """A chunk of text."""
+        return self._chunk({"content": text})
+
+    def end(self, answer: Answered) -> bytes:
+        """Tool calls, the reason of the end, usage."""
+        calls = [{"index": index, **call} for index, call in enumerate(tool_calls(answer))]
+        events = [self._chunk({"tool_calls": [call]}) for call in calls]
+        events.append(self._chunk({}, _finish(answer), degraded(answer)))
+        if self.asked.include_usage:
+            events.append(sse.data({**self._head(), "choices": [], "usage": _usage(answer.usage)}))
+        return b"".join([*events, sse.DONE])
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """An error in place of the next chunk; without [DONE], so that nobody takes the text for whole."""
+        return sse.data(errors.openai_body(refusal, ""))
+
+    def _head(self) -> dict[str, Any]:
+        return {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = {**self._head(), "choices": [choice]}
+        if self.asked.include_usage:
+            chunk["usage"] = None
+        return sse.data(chunk | dict(more or {}))
+
+
+def degraded(answer: Answered) -> dict[str, Any]:
+    """A field beside the API's own, in an answer that is not all that it could be."""
+    return {"bulkhead": {"degraded": answer.degraded}} if answer.degraded else {}
+
+
+def tool_calls(answer: Answered) -> list[dict[str, Any]]:
+    """Tool calls of an answer."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+        for call in answer.tool_calls
+    ]
+
+
+def _finish(answer: Answered) -> str:
+    return answer.finish or ("tool_calls" if answer.tool_calls else "stop")
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
+    }
+
+
+def _messages(body: Fields) -> list[Fields]:
+    rows = body.objects("messages", bounds.MAX_CONVERSATION)
+    if not rows:
+        raise unfit("messages", "is missing" if rows is None else "is empty", "send at least one message")
+    return rows
+
+
+def _stream_options(body: Fields, stream: bool) -> bool:
+    options = body.object("stream_options")
+    if options is None:
+        return False
+    if not stream:
+        raise unfit("stream_options", "is of use only with stream: true")
+    include_usage = bool(options.flag("include_usage"))
+    options.refuse({"include_obfuscation": "pieces are sent as they come"})
+    options.refuse_rest("this option of a stream is not known here")
+    return include_usage
+
+
+def _output_tokens(body: Fields) -> int | None:
+    new, old = (
+        body.integer(name, 1, bounds.MAX_ASKED_OUTPUT_TOKENS) for name in ("max_completion_tokens", "max_tokens")
+    )
+    if new is not None and old is not None and new != old:
+        raise unfit("max_tokens", "differs from max_completion_tokens", "send one of them")
+    return new if new is not None else old
+
+
+def _message(row: Fields) -> dict[str, Any]:
+    role = row.choice("role", ROLES)
+    if role is None:
+        raise unfit(row.path("role"), f"is missing; it is one of {', '.join(ROLES)}")
+    content = row.raw("content")
+    if isinstance(content, list):
+        for part in row.objects("content", bounds.MAX_PARTS) or ():
+            _check_part(part)
+    elif content is not None:
+        row.text("content")
+    elif role != "assistant":
+        raise unfit(row.path("content"), "is missing")
+    row.refuse({"function_call": "send `tool_calls`", "audio": "the answer has no sound"})
+    if role == "tool":
+        row.needed("tool_call_id", bounds.MAX_SUMMARY_CHARS)
+    if role == "assistant":
+        calls = row.objects("tool_calls", bounds.MAX_CONVERSATION)
+        for call in calls or ():
+            _check_call(call)
+        if content is None and not calls and not row.text("refusal"):
+            raise unfit(row.path("content"), "is missing, and so are tool_calls")
+    kept = {name: value for name, value in row.whole().items() if value is not None}
+    # The role `system` says the same, and providers other than OpenAI know it.
+    return kept | {"role": "system" if role == "developer" else role}
+
+
+def _check_part(part: Fields) -> None:
+    match part.needed("type"):
+        case "text":
+            if part.text("text") is None:
+                raise unfit(part.path("text"), "is missing")
+        case "image_url":
+            image = part.object("image_url")
+            if image is None:
+                raise unfit(part.path("image_url"), "is missing")
+            image.needed("url")
+        case _:
+            pass  # A provider may know it.
+
+
+def _check_call(call: Fields) -> None:
+    call.needed("id", bounds.MAX_SUMMARY_CHARS)
+    if call.raw("type") not in (None, "function"):
+        raise not_taken(call.path("type"), "tool calls here are functions")
+    function = call.object("function")
+    if function is None:
+        raise unfit(call.path("function"), "is missing")
+    function.needed("name", bounds.MAX_SUMMARY_CHARS)
+    if function.text("arguments") is None:
+        raise unfit(function.path("arguments"), "is missing")

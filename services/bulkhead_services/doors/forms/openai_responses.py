@@ -1,0 +1,251 @@
+"""OpenAI's responses, translated to the chat form and back. Pure.
+
+In: the body of a request. Out: what is asked in the chat form; then the answer as a response or as its events.
+Nothing of a response is kept for later requests: each sends its whole input.
+"""
+
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Usage
+from bulkhead_services.doors.forms import errors, sse
+from bulkhead_services.doors.forms.chat_options import options_of, session_of
+from bulkhead_services.doors.forms.fields import Fields, not_taken
+from bulkhead_services.doors.forms.openai_chat import degraded, model_of
+from bulkhead_services.doors.forms.response_input import messages_of
+from bulkhead_services.doors.port import Answered, Asked, Refusal
+
+_REFUSED = {
+    "previous_response_id": "responses are not kept here; send the whole input each time",
+    "conversation": "conversations are not kept here; send the whole input each time",
+    "prompt": "prompts are not kept here; send the whole input",
+    "background": "a call is answered while its client waits",
+    "max_tool_calls": "it bounds tools that the provider runs itself",
+    "context_management": "nothing is cut from the input",
+    "top_logprobs": "answers hold no log probabilities",
+    "moderation": "answers hold no scores of the provider's moderation",
+}
+_NOTHING_TO_ADD = ("reasoning.encrypted_content",)
+_OTHER_NAMES = {
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    ".function": "",
+}
+"""Names of the chat form, by which options are checked, and those of this API."""
+_ECHOED = ("instructions", "temperature", "top_p", "max_output_tokens", "reasoning", "text", "user", "truncation")
+
+
+class Response:
+    """One request for a response, and its answer."""
+
+    def __init__(self, value: object) -> None:
+        body = Fields(value)
+        model = model_of(body)
+        body.refuse(_REFUSED)
+        _check_kept(body)
+        chat = _chat_options(body)
+        messages = messages_of(body)
+        stream = bool(body.flag("stream"))
+        if of_stream := body.object("stream_options"):
+            of_stream.refuse({"include_obfuscation": "pieces are sent as they come"})
+            of_stream.refuse_rest("this option of a stream is not known here")
+        most = body.integer("max_output_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        # `tools` and the like are translated; of the rest, names are the same in both forms.
+        try:
+            options = options_of(Fields(body.rest() | chat))
+        except Refusal as refusal:
+            raise _as_written(refusal) from refusal
+        self.asked = Asked(model, messages, options, most, stream, True, session_of(body))
+        self._echo = {name: body.whole()[name] for name in _ECHOED if body.whole().get(name) is not None}
+        self._tools, self._choice = body.whole().get("tools") or [], body.whole().get("tool_choice") or "auto"
+        self._parallel = body.whole().get("parallel_tool_calls")
+        self._metadata = body.whole().get("metadata") or {}
+        self._id, self._created, self._sequence = "", 0, 0
+        self._text: list[str] = []
+
+    def whole(self, answer: Answered) -> dict[str, Any]:
+        """A response."""
+        output = [_message(answer.call_id, answer.text)] if answer.text or not answer.tool_calls else []
+        output += [_function_call(call) for call in answer.tool_calls]
+        cut = answer.finish == "length"
+        return self._response(
+            f"resp_{answer.call_id}",
+            answer.created_unix_ms // 1000,
+            "incomplete" if cut else "completed",
+            model=answer.model,
+            output=output,
+            usage=_usage(answer.usage),
+            incomplete_details={"reason": "max_output_tokens"} if cut else None,
+            **degraded(answer),
+        )
+
+    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+        """The response is begun."""
+        self._id, self._created, self._sequence, self._text = call_id, now_unix_ms // 1000, 0, []
+        begun = self._response(f"resp_{call_id}", self._created, "in_progress")
+        names = ("response.created", "response.in_progress")
+        return b"".join(self._event(name, response=begun) for name in names)
+
+    def piece(self, text: str) -> bytes:
+        """A piece of the message, which begins with its first one."""
+        begun = b"" if self._text else self._message_begins()
+        self._text.append(text)
+        return begun + self._event("response.output_text.delta", **self._part(), delta=text, logprobs=[])
+
+    def end(self, answer: Answered) -> bytes:
+        """The message ends, tool calls follow it, then the whole response."""
+        response = self.whole(answer) | {"id": f"resp_{self._id}", "created_at": self._created}
+        events: list[bytes] = []
+        for index, item in enumerate(response["output"]):
+            if item["type"] == "message":
+                if not self._text:
+                    events.append(self._message_begins())
+                item["id"] = f"msg_{self._id}"
+                events.append(self._message_ends(item))
+            else:
+                events.append(self._call(index, item))
+        events.append(self._event(f"response.{response['status']}", response=response))
+        return b"".join(events)
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """An error event. Its `error` is what SDKs raise; the fields beside it are the API's."""
+        error = errors.openai(refusal)
+        return self._event("error", code=error["code"], message=error["message"], param=None, error=error)
+
+    def _response(self, name: str, created: int, status: str, **more: Any) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "response",
+            "created_at": created,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "model": self.asked.model,
+            "output": [],
+            "parallel_tool_calls": True if self._parallel is None else self._parallel,
+            "tool_choice": self._choice,
+            "tools": self._tools,
+            "metadata": self._metadata,
+            "store": False,
+            "usage": None,
+            **self._echo,
+            **more,
+        }
+
+    def _event(self, kind: str, **more: Any) -> bytes:
+        found = sse.event({"type": kind, **more, "sequence_number": self._sequence})
+        self._sequence += 1
+        return found
+
+    def _part(self) -> dict[str, Any]:
+        return {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
+
+    def _message_begins(self) -> bytes:
+        item = {"id": f"msg_{self._id}", "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+        added = self._event("response.output_item.added", output_index=0, item=item)
+        return added + self._event("response.content_part.added", **self._part(), part=_text_part(""))
+
+    def _message_ends(self, item: dict[str, Any]) -> bytes:
+        part = item["content"][0]
+        done = self._event("response.output_text.done", **self._part(), text=part["text"], logprobs=[])
+        done += self._event("response.content_part.done", **self._part(), part=part)
+        return done + self._event("response.output_item.done", output_index=0, item=item)
+
+    def _call(self, index: int, item: dict[str, Any]) -> bytes:
+        begun = item | {"status": "in_progress", "arguments": ""}
+        at = {"item_id": item["id"], "output_index": index}
+        events = self._event("response.output_item.added", output_index=index, item=begun)
+        events += self._event("response.function_call_arguments.delta", **at, delta=item["arguments"])
+        events += self._event(
+            "response.function_call_arguments.done", **at, name=item["name"], arguments=item["arguments"]
+        )
+        return events + self._event("response.output_item.done", output_index=index, item=item)
+
+
+def _as_written(refusal: Refusal) -> Refusal:
+    """The same refusal, with the name that the field has in this API."""
+    field = refusal.field
+    for there, here in _OTHER_NAMES.items():
+        field = field.replace(there, here)
+    message = refusal.message.replace(refusal.field, field, 1)
+    return Refusal(refusal.status, refusal.code, message, refusal.hint, field=field)
+
+
+def _check_kept(body: Fields) -> None:
+    """Fields that ask for nothing which is not so anyway."""
+    body.choice("truncation", ("disabled", "auto"))
+    if body.raw("truncation") == "auto":
+        raise not_taken("truncation", "nothing is cut from the input", "leave it out")
+    for name in body.texts("include", bounds.MAX_PARTS) or ():
+        if name not in _NOTHING_TO_ADD:
+            raise not_taken("include", f"answers hold no {name[: bounds.MAX_NAME_CHARS]}")
+    body.flag("store")
+
+
+def _chat_options(body: Fields) -> dict[str, Any]:
+    """Options whose form differs."""
+    chat: dict[str, Any] = {}
+    if tools := _tools(body):
+        chat["tools"] = tools
+    choice = body.raw("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        chat["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+    elif choice is not None:
+        chat["tool_choice"] = choice
+    if text := body.object("text"):
+        if form := text.object("format"):
+            chat["response_format"] = _format(form)
+        if verbosity := text.choice("verbosity", ("low", "medium", "high")):
+            chat["verbosity"] = verbosity
+        text.refuse_rest("this field has no counterpart in a chat completion")
+    if reasoning := body.object("reasoning"):
+        if effort := reasoning.text("effort"):
+            chat["reasoning_effort"] = effort
+        why = "answers hold no reasoning"
+        reasoning.refuse({"summary": why, "generate_summary": why})
+        reasoning.refuse_rest("this field has no counterpart in a chat completion")
+    return chat
+
+
+def _tools(body: Fields) -> list[dict[str, Any]]:
+    found = []
+    for tool in body.objects("tools", bounds.MAX_ASKED_TOOLS) or ():
+        kind = tool.needed("type")
+        if kind != "function":
+            what = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool that the provider runs itself"
+            raise not_taken(tool.path("type"), what, "send functions, which the agent runs")
+        function = tool.rest()
+        found.append({"type": "function", "function": function})
+    return found
+
+
+def _format(form: Fields) -> dict[str, Any]:
+    kind = form.needed("type")
+    return {"type": kind, "json_schema": form.rest()} if kind == "json_schema" else form.whole()
+
+
+def _message(call_id: str, text: str) -> dict[str, Any]:
+    item = {"id": f"msg_{call_id}", "type": "message", "status": "completed", "role": "assistant"}
+    return item | {"content": [_text_part(text)]}
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _function_call(call: ToolCall) -> dict[str, Any]:
+    item = {"id": f"fc_{call.id}", "type": "function_call", "status": "completed", "call_id": call.id}
+    return item | {"name": call.name, "arguments": call.arguments_json}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_input_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }

@@ -1,0 +1,33 @@
+"""The part that each API's form plays. Pure. In: a request's body, then an answer. Out: what is asked, then the answer
+in that API's own words, whole or as events of a stream.
+"""
+
+from typing import Any, Protocol
+
+from bulkhead_services.doors.port import Answered, Asked, Refusal
+
+
+class Form(Protocol):
+    """One request of one API. asked: in OpenAI's chat form. request_id: ids of its stream are made of it."""
+
+    asked: Asked
+
+    def whole(self, answer: Answered) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+        """Events before the first text."""
+        ...
+
+    def piece(self, text: str) -> bytes:
+        """Events of a piece of the text."""
+        ...
+
+    def end(self, answer: Answered) -> bytes:
+        """Events after the last text."""
+        ...
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """Events that end a stream that has begun."""
+        ...

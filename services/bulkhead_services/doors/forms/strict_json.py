@@ -1,0 +1,157 @@
+"""JSON of a request, read strictly: one reading for every program on the way. Pure.
+
+In: the bytes of a body. Out: its object, or a Refusal (400) that names the field.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_services.doors.port import Refusal
+
+MAX_INTEGER = 2**63
+_SURROGATE = b"\\ud"
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A string, or what is left of one that does not end: it is not looked through again from each quote in it."""
+HINT = "send one JSON object in UTF-8"
+
+
+class _Unfit:
+    """Stands in the parsed value for something that JSON has not, until its place is found."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The object that a body holds. Raises Refusal."""
+    _check_values(raw)
+    unfit: list[_Unfit] = []
+
+    def note(what: str) -> _Unfit:
+        unfit.append(_Unfit(what))
+        return unfit[-1]
+
+    def pairs(rows: list[tuple[str, Any]]) -> object:
+        found = dict(rows)
+        if len(found) != len(rows):
+            twice = next(name for name, count in Counter(name for name, _ in rows).items() if count > 1)
+            return note(f"holds the key {twice[:64]!r} twice")
+        return found
+
+    def number(text: str) -> object:
+        value = float(text)
+        return value if math.isfinite(value) else note("is a number beyond what a double holds")
+
+    def integer(text: str) -> object:
+        value = int(text) if len(text) <= 20 else MAX_INTEGER * 2
+        return value if -MAX_INTEGER <= value < MAX_INTEGER else note("is an integer of more than 64 bits")
+
+    try:
+        body = json.loads(
+            raw.decode(),
+            object_pairs_hook=pairs,
+            parse_constant=lambda name: note(f"is {name}, which JSON has not"),
+            parse_float=number,
+            parse_int=integer,
+        )
+    except UnicodeDecodeError as error:
+        raise _malformed(f"the body is not UTF-8: byte {error.start} does not belong to any character") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:
+        raise _malformed(f"the body is not JSON: {error}") from error
+    _check_depth(body)
+    if unfit:
+        raise next(_refused(path, value.what) for path, value in _places(body) if isinstance(value, _Unfit))
+    if _SURROGATE in raw.lower():
+        _check_surrogates(body)
+    if not isinstance(body, dict):
+        raise _malformed("the body is not a JSON object")
+    return body
+
+
+def _check_values(raw: bytes) -> None:
+    """Before it is parsed: a list of empty objects takes forty times the memory of its text."""
+    if _marks(raw) <= bounds.MAX_ASKED_VALUES:
+        return
+    count = at = 0
+    for string in _STRING.finditer(raw):
+        count += 1 + _marks(raw[at : string.start()])
+        at = string.end()
+        if count > bounds.MAX_ASKED_VALUES:
+            break
+    if count + _marks(raw[at:]) > bounds.MAX_ASKED_VALUES:
+        what = f"the body holds more than {bounds.MAX_ASKED_VALUES:,} values"
+        raise Refusal(413, "too_large", what, "send large tables as text")
+
+
+def _marks(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"{") + raw.count(b"[")
+
+
+def _check_depth(body: object) -> None:
+    level = [body]
+    for _ in range(bounds.MAX_JSON_DEPTH + 1):
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner.extend(value.values())
+            elif isinstance(value, list):
+                inner.extend(value)
+        level = [value for value in inner if type(value) in (dict, list)]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _check_surrogates(body: object) -> None:
+    for path, value in _places(body):
+        if isinstance(value, str) and not _whole(value):
+            raise _refused(path, "holds half a character (a lone surrogate)")
+
+
+def _whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _places(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Each value with its path, keys too. A path is cut where it is shown: with a long key, paths of all values at
+    once would fill the memory."""
+    yield path, value
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield path, name
+            shown = name[: bounds.MAX_SUMMARY_CHARS]
+            yield from _places(inner, _cut(f"{path}.{shown}" if path else shown))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _places(inner, _cut(f"{path}[{index}]"))
+
+
+def _cut(path: str) -> str:
+    return path[: bounds.MAX_SUMMARY_CHARS]
+
+
+def _refused(path: str, what: str) -> Refusal:
+    field = path.encode("utf-8", "replace").decode()
+    return Refusal(
+        400, "invalid_request", f"{field or 'the body'} {what}".encode("utf-8", "replace").decode(), HINT, field=field
+    )
+
+
+def _malformed(what: str) -> Refusal:
+    return Refusal(400, "malformed_json", what, HINT)
+
+
+def _too_deep() -> Refusal:
+    what = f"the body nests deeper than {bounds.MAX_JSON_DEPTH} objects and lists"
+    return Refusal(400, "too_deep", what, "flatten it: a schema can name its parts in $defs")

@@ -1,0 +1,1 @@
+"""The HTTP side of the doors: routes, callers, answers."""

@@ -1,0 +1,172 @@
+"""Answers of a call: whole, or streamed as they come.
+
+In: a call and the form that it was asked in. Out: an HTTP answer. A client that goes away ends neither the call nor
+its record. A stream holds little text: more is taken when its reader has room for it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from bulkhead.runtime.background import cancel
+from bulkhead_contracts import bounds
+from bulkhead_services.doors.forms import sse
+from bulkhead_services.doors.forms.port import Form
+from bulkhead_services.doors.port import Call, Refusal, Standing
+
+HEARTBEAT_S = 10.0
+MAX_HELD_CHARS = 64 * 1024
+T = TypeVar("T")
+
+
+def standing_headers(standing: Standing) -> dict[str, str]:
+    """The run's id, what it spent, and what is left of it."""
+    left_usd = max(0, standing.limit_usd_micros - standing.spent_usd_micros)
+    left_tokens = max(0, standing.limit_tokens - standing.spent_tokens)
+    headers = {"X-Bulkhead-Task": standing.task, "X-Bulkhead-Spent-Usd": _usd(standing.spent_usd_micros)}
+    if standing.limit_usd_micros < bounds.UNLIMITED:
+        headers["X-Bulkhead-Left-Usd"] = _usd(left_usd)
+    if standing.limit_tokens < bounds.UNLIMITED:
+        headers["X-Bulkhead-Left-Tokens"] = str(left_tokens)
+    return headers
+
+
+def _usd(micros: int) -> str:
+    return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
+
+
+async def whole(call: Call, form: Form, receive: Receive) -> dict[str, Any]:
+    """The body of a whole answer. Raises Refusal, ClientDisconnect."""
+    return form.whole(await unless_gone(call.answer(), receive))
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """The result of some work, unless the client goes away before. Raises ClientDisconnect."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        await cancel(task, gone)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Pieces:
+    """The text of a call between its source and its reader: a reader that lags finds several pieces, and a source that
+    is ahead by `MAX_HELD_CHARS` waits for it."""
+
+    def __init__(self, call: Call, receive: Receive) -> None:
+        self._held: list[str] = []
+        self._changed, self._room = asyncio.Event(), asyncio.Event()
+        self._source = asyncio.create_task(self._read(call))
+        self._gone = asyncio.create_task(_gone(receive))
+        for task in (self._source, self._gone):
+            task.add_done_callback(lambda _: self._changed.set())
+
+    async def _read(self, call: Call) -> None:
+        chars = 0
+        async for piece in call.text():
+            chars += len(piece)
+            self._held.append(piece)
+            self._changed.set()
+            if chars >= MAX_HELD_CHARS:
+                self._room.clear()
+                await self._room.wait()
+                chars = 0
+
+    async def take(self) -> list[str] | None:
+        """The pieces that are there, none after `HEARTBEAT_S`; None after the last one. Raises ClientDisconnect,
+        Refusal."""
+        if not self._changed.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._changed.wait()
+        if self._gone.done():
+            raise ClientDisconnect
+        self._changed.clear()
+        pieces, self._held = self._held, []
+        self._room.set()
+        if not pieces and self._source.done():
+            self._source.result()
+            return None
+        if self._source.done():
+            self._changed.set()
+        return pieces
+
+    async def close(self) -> None:
+        """Nobody reads on, nor asks how the text ended."""
+        await cancel(self._source, self._gone)
+        if not self._source.cancelled():
+            self._source.exception()
+
+
+class AnswerStream(Response):
+    """An answer as server-sent events.
+
+    Its head is sent with the first piece, or after `HEARTBEAT_S`: a call that is refused before is an error of HTTP,
+    which SDKs read better than one in a stream. refused: makes that error. closed: called at the end, however it ends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        call: Call,
+        form: Form,
+        headers: dict[str, str],
+        refused: Callable[[Refusal], Response],
+        closed: Callable[[], None],
+    ) -> None:
+        super().__init__(headers=headers | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._call, self._form, self._refused, self._closed = call, form, refused, closed
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        pieces = Pieces(self._call, receive)
+        try:
+            with contextlib.suppress(ClientDisconnect):
+                await self._send_all(pieces, send)
+        except Refusal as refusal:
+            if not self._begun:
+                await self._refused(refusal)(scope, receive, send)
+            else:
+                await self._end(send, self._form.failed(refusal))
+        finally:
+            self._closed()
+            await pieces.close()
+
+    async def _send_all(self, pieces: Pieces, send: Send) -> None:
+        while (found := await pieces.take()) is not None:
+            begun = await self._begin(send)
+            events = b"".join(map(self._form.piece, filter(None, found))) if found else sse.HEARTBEAT
+            await self._send(send, begun + events)
+        answer = await self._call.answer()
+        begun = await self._begin(send)
+        await self._end(send, begun + self._form.end(answer))
+
+    async def _begin(self, send: Send) -> bytes:
+        if self._begun:
+            return b""
+        self._begun = True
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        return self._form.begin(self._call.call_id, time.time_ns() // 1_000_000)
+
+    async def _send(self, send: Send, events: bytes) -> None:
+        await send({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def _end(self, send: Send, events: bytes) -> None:
+        await send({"type": "http.response.body", "body": events, "more_body": False})

@@ -1,0 +1,138 @@
+"""The seam between the HTTP side and the bus side. In: a caller and a request that a form has read, in OpenAI's chat
+form. Out: a call whose text can be followed and whose answer can be awaited, or a Refusal.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import RequesterClaim
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One model call as a form read it; every value can be written as JSON.
+
+    messages: in OpenAI's chat form. options: the same, without model, messages, stream*, and the bound of the output.
+    session: a name of the conversation that the body holds; "" where it holds none.
+    """
+
+    model: str
+    messages: tuple[Mapping[str, Any], ...]
+    options: Mapping[str, Any]
+    max_output_tokens: int | None
+    stream: bool
+    include_usage: bool = False
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The caller, from its key and its headers.
+
+    token: a JWT for the signer's voucher; "" for an API key. run: a name that the caller chose. task: the id of a run
+    of this caller. retry: whether an SDK says that it has sent this request before.
+    """
+
+    claim: RequesterClaim
+    token: str
+    run: str = ""
+    task: str = ""
+    retry: bool = False
+    idempotency_key: str = ""
+    agent: str = "outside"
+    feature: str = ""
+    workflow: str = ""
+    limit_usd_micros: int | None = None
+    limit_tokens: int | None = None
+    deadline_ms: int | None = None
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A model's answer."""
+
+    call_id: str
+    model: str
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+    finish: Literal["stop", "length", "tool_calls", ""]
+    usage: Usage
+    created_unix_ms: int
+    degraded: str = ""
+
+
+class Refusal(Exception):
+    """There is no answer.
+
+    status: of HTTP, by the API's own meaning. code: ours (refused_by_budget, halted, unknown_route...). retry: whether
+    an SDK may send the same request again. field: of the request's body; "" where it is about none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        hint: str = "",
+        *,
+        retry: bool = False,
+        retry_after_s: float | None = None,
+        field: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.hint = status, code, message, hint
+        self.retry, self.retry_after_s, self.field = retry, retry_after_s, field
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run's spending, for headers."""
+
+    task: str
+    spent_usd_micros: int
+    spent_tokens: int
+    limit_usd_micros: int
+    limit_tokens: int
+
+
+class Call(Protocol):
+    """One model call that is stored."""
+
+    @property
+    def call_id(self) -> str:
+        """Its id; the same for the same request."""
+        ...
+
+    @property
+    def standing(self) -> Standing:
+        """The run's spending, as far as it is known now."""
+        ...
+
+    def text(self) -> AsyncIterator[str]:
+        """Live pieces as they come, until the answer is there. Pieces that were missed live come from the record: the
+        pieces joined are the whole text."""
+        ...
+
+    async def answer(self) -> Answered:
+        """The answer. Raises Refusal."""
+        ...
+
+
+class Desk(Protocol):
+    """The bus side of the doors."""
+
+    async def ask(self, caller: Caller, asked: Asked) -> Call:
+        """A call. The run is open and the call stored when this returns. Raises Refusal."""
+        ...
+
+    async def end(self, caller: Caller, task: str) -> None:
+        """End a run of this caller. Raises Refusal."""
+        ...
+
+    def models(self) -> tuple[str, ...]:
+        """Names that `Asked.model` may have."""
+        ...

@@ -1,0 +1,142 @@
+"""The edge: takes what the mesh says about adopted tasks, serves HTTP, and is the desk at which HTTP asks.
+
+In: messages of the inbox, live text, calls. Out: word to the planner that a run is held back or goes on, notices to the
+other replicas.
+"""
+
+import asyncio
+
+from bulkhead.bus.port import BusError, LiveSubscription
+from bulkhead.callers.authentication import Authenticator
+from bulkhead.http_server.server import HttpServer
+from bulkhead.runtime.background import cancel
+from bulkhead.runtime.component import Pool
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.live_text import LIVE_PENDING, LIVE_TEXT
+from bulkhead.runtime.edge.pokes import Pokes
+from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.readiness import why_unready
+from bulkhead.runtime.errors import HandBack
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.step import StepPaused
+from bulkhead_services.doors import refusals
+from bulkhead_services.doors.calls import Calls
+from bulkhead_services.doors.ends import Ends
+from bulkhead_services.doors.feed import SERVICE, Feed, Feeds
+from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.port import Asked, Call, Caller
+from bulkhead_services.doors.runs import Runs
+from bulkhead_services.doors.settings import Settings
+
+LAG_RETRY_S = 0.05
+RECENT_RUNS = 1_024
+"""Runs that are kept in memory though nobody waits for them."""
+REREAD_S = 1.0
+
+
+class Doors(Edge):
+    """The runs and calls of this replica; `port.Desk` for the HTTP side."""
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self._context, self._settings = context, settings
+        self.feeds = Feeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
+        self.calls = Calls(context, settings, self.feeds)
+        self._ends = Ends(context, settings, self.feeds, self.calls.busy)
+        self._runs = Runs(context, settings, self.feeds, self._ends)
+        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
+        self._credentials = Authenticator(settings)
+        self._http = Http(settings, self._credentials, self, self._why_unready)
+        self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
+        self._subscriptions: list[LiveSubscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Port of the HTTP server; 0 before the start."""
+        return self._server.port
+
+    async def start(self) -> None:
+        """Subscribe, then listen: a client must not connect before its text can be heard."""
+        self._credentials.load()
+        text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
+        self._subscriptions = [text, await self._pokes.subscribe()]
+        start = self._context.background.start
+        self._tasks = [
+            start("text", self._hear(text)),
+            start("pokes", self._pokes.run()),
+            start("feeds", self.feeds.run()),
+            start("ends", self._ends.run()),
+        ]
+        await self._server.start()
+        self._http.started = True
+
+    async def stop(self) -> None:
+        """Finish the requests; what is in flight then is asked for again, elsewhere."""
+        await self._server.stop()
+        await self.calls.close()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        await cancel(*self._tasks)
+
+    def pools(self) -> dict[str, Pool]:
+        """Calls that it may have in flight."""
+        return {"calls": self._http.pool()}
+
+    def ready(self) -> bool:
+        """Whether HTTP is served."""
+        return self._http.started
+
+    async def _why_unready(self) -> str:
+        if not self._http.started:
+            return "starting"
+        return await why_unready(self._context.bus, SERVICE)
+
+    # The desk
+
+    async def ask(self, caller: Caller, asked: Asked) -> Call:
+        """A call. The run is open and the call stored when this returns. Raises Refusal."""
+        call = await self.calls.ask(self._runs, caller, asked)
+        # No replica ends the run meanwhile because it hears nothing of it.
+        self._pokes.say(caller.claim.tenant, call.standing.task, 0)
+        return call
+
+    async def end(self, caller: Caller, task: str) -> None:
+        """End a run of this caller. Raises Refusal."""
+        try:
+            await self._ends.end(await self._runs.own(caller, task))
+        except BusError as error:
+            raise refusals.unavailable(f"the message broker does not answer: {error}") from error
+
+    def models(self) -> tuple[str, ...]:
+        """Names that a call may ask for."""
+        return self._settings.models
+
+    # The inbox
+
+    async def handle(self, message: Received) -> None:
+        """One stored message: the planner hears of a run that is held back, the waiters of every replica hear of it."""
+        feed = self.feeds.feed(message.tenant, message.task)
+        if not await feed.up_to(message.sequence):
+            raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+        if (change := feed.change_at(message.sequence)) is not None and feed.is_open:
+            await self._tell(feed, message, *change)
+        self._pokes.say(message.tenant, message.task, message.sequence)
+
+    async def _tell(self, feed: Feed, message: Received, held: CallDeferred | None) -> None:
+        assert feed.assigned is not None
+        step = feed.assigned
+        body = StepPaused(
+            step_id=step.step.id, attempt=step.attempt, plan_version=step.plan_version, active=held is not None
+        )
+        if held is not None:
+            said = held.model_dump(include={"code", "reason", "until_unix_ms"})
+            body = body.model_copy(update=said)
+        await self._context.publisher.send("planner", body, **message.caused, index="paused", actor=feed.actor)
+
+    def _handled(self, tenant: str, task: str, sequence: int) -> None:
+        self.feeds.poke(tenant, task, sequence)
+        self._ends.seen(tenant, task)
+
+    async def _hear(self, subscription: LiveSubscription) -> None:
+        async for live in subscription:
+            self.calls.hear(live)

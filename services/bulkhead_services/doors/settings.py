@@ -1,0 +1,45 @@
+"""Settings of doors, read from the environment (prefix BULKHEAD_)."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from bulkhead.callers.authentication import CallerSettings
+from bulkhead_contracts import bounds
+from bulkhead_contracts.types import Name
+
+
+class Settings(CallerSettings):
+    """http_port 0 takes a free port, written to http_file as {"host", "port"}.
+
+    api_keys_file, jwt_*: as the gateway has them. tenants_file: the most that a task of each tenant may have. models:
+    names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its caller or its tenant
+    says less. idle_s: a run without a call for so long ends; no less than call_timeout_s. call_timeout_s: of one model
+    call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds back, before it is refused.
+    open_wait_s: so long a call waits for its run to begin. output_tokens: of a call that names no bound. max_calls*:
+    under way at one replica. head_timeout_s, body_*, write_timeout_s, max_connections, max_body_bytes_held*: as the
+    gateway has them.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8090, ge=0, le=65535)
+    http_file: Path | None = None
+    tenants_file: Path | None = None
+    models: tuple[Name, ...] = ("default",)
+    run_deadline_s: float = Field(default=3_600.0, gt=0, le=bounds.MAX_TASK_DEADLINE_MS / 1000)
+    idle_s: float = Field(default=600.0, gt=0, le=86_400)
+    call_timeout_s: float = Field(default=300.0, gt=0, le=3_600)
+    hold_s: float = Field(default=30.0, ge=0, le=3_600)
+    open_wait_s: float = Field(default=10.0, gt=0, le=300)
+    output_tokens: int = Field(default=4_096, gt=0, le=1_000_000)
+    max_calls: int = Field(default=1_000, gt=0)
+    max_calls_per_tenant: int = Field(default=400, gt=0)
+    max_calls_per_person: int = Field(default=200, gt=0)
+    max_connections: int = Field(default=4_096, gt=0)
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    body_timeout_s: float = Field(default=20.0, gt=0)
+    body_min_bytes_per_s: int = Field(default=16_384, gt=0)
+    max_body_bytes_held: int = Field(default=64 * 1024 * 1024, ge=bounds.MAX_ASKED_BYTES)
+    max_body_bytes_held_per_tenant: int = Field(default=48 * 1024 * 1024, ge=bounds.MAX_ASKED_BYTES)
+    max_body_bytes_held_per_person: int = Field(default=32 * 1024 * 1024, ge=bounds.MAX_ASKED_BYTES)
+    write_timeout_s: float = Field(default=30.0, gt=0)

@@ -1,0 +1,125 @@
+"""People's words about calls that wait: signed by the signer, passed on to the executor.
+
+In: who decides, about what, and how. Out: a durable `ApprovalDecided`, or a Problem. The executor looks again at all of
+it: what is refused here is refused early, in words for people.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack, RpcRefused
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.approval import ApprovalDecided, DecideRequested, SignatureReplied, SignatureRequested
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.gateway.problems import Problem, forbidden, not_found, not_stored, unavailable
+from bulkhead_services.gateway.read_model import task_view
+from bulkhead_services.gateway.read_model.approvals import ApprovalIndex, Row
+from bulkhead_services.gateway.read_model.feeds import Feeds
+from bulkhead_services.gateway.settings import PublisherPolicy
+
+log = Log("gateway.decisions")
+SEEN_WITHIN_S = 3.0
+LOOK_S = 0.05
+RETRY_S = 1.0
+
+
+class Decisions:
+    """See the module."""
+
+    def __init__(self, context: Context, index: ApprovalIndex, feeds: Feeds) -> None:
+        self._context, self._index, self._feeds = context, index, feeds
+
+    async def take(self, message: Received, body: DecideRequested, policies: Mapping[str, PublisherPolicy]) -> None:
+        """The word of an outside program. One that does not count is told in the log. Raises HandBack."""
+        claim = task_view.requester_of(message, policies)
+        try:
+            if isinstance(claim, task_view.Refusal):
+                raise Problem(403, claim.code, "The decision does not count", claim.message, claim.hint)
+            await self.decide(claim, body.approval_id, body)
+        except Problem as problem:
+            if problem.body.status == 503:
+                raise HandBack(RETRY_S, problem.body.detail) from problem
+            log.warning("decision_refused", tenant=message.tenant, by=message.sender, reason=problem.body.detail)
+
+    async def decide(self, claim: RequesterClaim, approval_id: str, word: DecideRequested, credential: str = "") -> Row:
+        """Have the word signed and pass it on. credential: the person's own token, for the signer alone.
+
+        Raises Problem (403, 404, 409, 422, 503), BusError.
+        """
+        row = await self._index.find(claim.tenant, approval_id)
+        if row is None:
+            raise not_found("approval", approval_id, "`bulkhead approvals` lists those that wait")
+        await self._may(claim, row, word)
+        now = self._context.clock()
+        ask = SignatureRequested(
+            requester=claim,
+            approval_id=approval_id,
+            arguments_sha256=word.arguments_sha256,
+            decision=word.decision,
+            reason=word.reason,
+            requested_unix_ms=now,
+            credential=credential,
+        )
+        tenant, task = claim.tenant, row.task
+        index = f"decide/{approval_id}/{claim.person}/{word.decision}/{now}"
+        try:
+            reply = await self._context.publisher.request(
+                "signer", ask, tenant=tenant, task=task, index=index, actor=claim.person
+            )
+            assert isinstance(reply, SignatureReplied)
+            if reply.failure is not None:
+                failure = reply.failure
+                raise Problem(403, failure.code, "The decision does not count", failure.message, failure.hint)
+            decided = ApprovalDecided(approval_id=approval_id, token=reply.token)
+            await self._context.publisher.send(
+                "tool_executor", decided, tenant=tenant, task=task, index=index, actor=claim.person
+            )
+        except RpcRefused as error:
+            raise unavailable(f"the signer, which signs decisions, does not answer: {error}") from error
+        except (BusUnavailable, PublishRefused) as error:
+            raise not_stored(error) from error
+        return row
+
+    async def seen(self, claim: RequesterClaim, row: Row) -> Row:
+        """The row as the executor took the word, if it does so soon."""
+        async with asyncio.timeout(None) as patience:
+            patience.reschedule(asyncio.get_running_loop().time() + SEEN_WITHIN_S)
+            try:
+                while row.ended is None:
+                    await asyncio.sleep(LOOK_S)
+                    row = await self._index.find(claim.tenant, row.request.approval_id) or row
+            except asyncio.CancelledError:
+                if not patience.expired():
+                    raise
+        return row
+
+    async def look(self, tenant: str, rows: Iterable[Row]) -> None:
+        """Mark the rows whose task has ended meanwhile. Raises BusError."""
+        now = self._context.clock()
+        for row in rows:
+            if row.state(now) == "waiting":
+                feed = await self._feeds.fresh(tenant, row.task)
+                row.task_ended = feed.view.status in task_view.ENDED
+
+    async def _may(self, claim: RequesterClaim, row: Row, word: DecideRequested) -> None:
+        asked, title = row.request, "The decision does not count"
+        if claim.role not in task_view.MAY_APPROVE:
+            raise forbidden(claim.role, "decide about calls", "approver or operator")
+        if word.arguments_sha256 != asked.arguments_sha256:
+            what = "the digest is not that of the call: it is another call, or its arguments are others"
+            hint = f"read it (`bulkhead approvals show {asked.approval_id}`) and decide about what you see"
+            raise Problem(409, "other_arguments", title, what, hint)
+        if asked.four_eyes and word.decision == "granted" and claim.person == asked.asked_for:
+            what = f"{claim.person} asked for the task, and {asked.tool} wants a second person (four eyes)"
+            raise Problem(403, "four_eyes", title, what, "have another approver decide; you may deny it")
+        await self.look(claim.tenant, (row,))
+        state = row.state(self._context.clock())
+        if state == "abandoned":
+            what, hint = f"task {row.task} has ended", "submit the task again; nothing waits for the decision"
+            raise Problem(409, "already_ended", title, what, hint)
+        if state != "waiting":
+            by = f" by {row.ended.person}" if row.ended is not None and row.ended.person else ""
+            raise Problem(409, "not_waiting", title, f"it was {state}{by}", "nothing is left to decide")

@@ -1,0 +1,1 @@
+"""Lets services into the broker by the tokens that Kubernetes gives them."""

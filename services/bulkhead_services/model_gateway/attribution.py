@@ -1,0 +1,117 @@
+"""Attribution: where the arguments of a model's calls come from, seen by who saw both, and signed.
+
+In: a request with its contents, and the calls that a model made of it. Out: the calls; where arguments matter, a call
+bears a signed Attribution. A text counts as the requester's, a document's or a tool's where its observer signed a label
+that says so for this task. A part's kind is a worker's word: any other text counts as a model's.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing
+from bulkhead.grants import Verifier
+from bulkhead.policy.attribution import SourceText
+from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.model import ModelCallRequested, Part, ToolCall
+from bulkhead_contracts.provenance import Source
+from bulkhead_contracts.result import ContentRef, Label, digest_of
+from bulkhead_services.model_gateway.attribution_process import Attributor
+from bulkhead_services.model_gateway.context.render import refers_to, text_of
+
+log = Log("model_gateway.attribution")
+OBSERVERS: Mapping[tuple[str, str], Source] = {
+    ("objective", "gateway"): "user",
+    ("passage", "rag"): "retrieved",
+    ("tool_result", "tool_executor"): "tool",
+}
+"""Who may testify to what."""
+
+Texts = Mapping[str, str]
+Labels = Mapping[str, Sequence[Label]]
+
+
+async def attributed(
+    job: Job[ModelCallRequested],
+    hands: Hands,
+    verifier: Verifier,
+    attributor: Attributor,
+    texts: Texts,
+    calls: tuple[ToolCall, ...],
+) -> tuple[ToolCall, ...]:
+    """The calls with their attributions. texts: by digest, of what the request refers to."""
+    specs = {tool.name: tool for tool in job.request.tools}
+    wanted = [call for call in calls if call.name in specs and specs[call.name].consequential]
+    if not wanted:
+        return calls
+    labels: dict[str, list[Label]] = {}
+    for label in job.request.labels:
+        if _source(label) is not None and verifier.label(label, job.tenant, job.task):
+            labels.setdefault(label.sha256, []).append(label)
+    unshown = await _unshown(job, hands, [one for rows in labels.values() for one in rows], texts)
+    sources = [*_shown(job.request, texts, labels), *unshown]
+
+    made = await attributor.of(job.tenant, wanted, sources)
+    signed = {
+        call.id: hands.signer.attribution(one, job.tenant, job.task)
+        for call, one in zip(wanted, made, strict=True)
+        if one is not None
+    }
+    return tuple(call.model_copy(update={"attribution": signed.get(call.id)}) for call in calls)
+
+
+def _source(label: Label) -> Source | None:
+    """Who is behind a text with this label; None where the label does not say."""
+    found = OBSERVERS.get((label.kind, label.observed_by))
+    return None if found == "user" and label.trust != "user" else found
+
+
+def _shown(request: ModelCallRequested, texts: Texts, labels: Labels) -> Iterator[SourceText]:
+    """The texts that the model was shown."""
+    for part in refers_to(request):
+        yield from _of_part(part, texts, labels)
+    for turn in request.turns:
+        if turn.content is not None and turn.content.sha256 in texts:
+            yield SourceText(texts[turn.content.sha256], "model", turn.content.sha256, "earlier turn")
+        for answer in turn.answers:
+            if answer.error is not None:
+                text = f"{answer.error.message} {answer.error.hint}"
+                yield SourceText(text, "model", digest_of(text), "error of a call")
+    for tool in request.tools:
+        # A server of tools wrote it, and a worker hands it on.
+        yield SourceText(tool.description, "model", digest_of(tool.description), f"description of {tool.name}")
+
+
+def _of_part(part: Part, texts: Texts, labels: Labels) -> Iterator[SourceText]:
+    if part.content is not None and part.content.sha256 not in texts:
+        return
+    text = text_of(part, texts)
+    sha256 = part.content.sha256 if part.content is not None else digest_of(text)
+    if sha256 in labels:
+        yield from _testified(text, labels[sha256])
+    else:
+        yield SourceText(text, "model", sha256, part.kind)
+
+
+def _testified(text: str, labels: Iterable[Label]) -> Iterator[SourceText]:
+    for label in labels:
+        source = _source(label)
+        assert source is not None
+        yield SourceText(text, source, label.sha256, label.source or label.kind, label.step_id)
+
+
+async def _unshown(
+    job: Job[ModelCallRequested], hands: Hands, labels: Sequence[Label], texts: Texts
+) -> list[SourceText]:
+    """What documents and tools said to the steps on which this one builds: their values come on in others' words."""
+
+    async def read(label: Label) -> list[SourceText]:
+        ref = ContentRef(author=label.observed_by, sha256=label.sha256, size_bytes=0)
+        try:
+            return list(_testified(await hands.blobs.text(job.tenant, ref), [label]))
+        except (BlobMissing, BlobCorrupt) as error:
+            log.warning("source_unreadable", call=job.request.call_id, reason=str(error))
+            return []
+
+    wanted = [one for one in labels if one.sha256 not in texts and _source(one) != "user"]
+    return [row for rows in await asyncio.gather(*map(read, wanted)) for row in rows]

@@ -1,0 +1,186 @@
+"""Attribution in a process of its own: a long or hostile text holds up no other call's tokens.
+
+In: a model's calls and the texts that stood in its context. Out: for each call its unsigned Attribution. The process is
+started with the first call that needs it and without this service's keys, does one request at a time, and is killed
+when a request takes longer than LIMIT_S. What is not attributed in time, or lies behind MAX_CHARS, has no known origin:
+each value counts as the least trusted source.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import struct
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import astuple
+from typing import Any, BinaryIO
+
+from bulkhead.flow import bounded
+from bulkhead.grants.attribution import OBSERVER, arguments_sha256
+from bulkhead.policy.attribution import TRUST, SourceText, attribute, least_of
+from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.provenance import Attribution
+
+log = Log("model_gateway.attribution")
+INLINE_CHARS = 1_024
+"""So short a request is done at once, within some milliseconds whatever it says."""
+MAX_CHARS = 1024 * 1024
+"""Of all texts of one request; those of the most trusted come first."""
+LIMIT_S = 5.0
+"""Of one request; 128 KiB of prose take 0.2 s, of the worst text 2 to 4 s."""
+WAIT_S = 10.0
+"""For the turn of a request, shared fairly by tenant."""
+START_S = 20.0
+MEMORY_BYTES = 1024 * 1024 * 1024
+HEAD = struct.Struct(">I")
+Said = tuple[str, str]
+"""Name of a tool, and the JSON of its arguments."""
+
+
+def attribution(call: Said, sources: Sequence[SourceText], *, whole: bool = True) -> Attribution | None:
+    """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form. whole: False
+    where texts are lacking."""
+    tool, arguments_json = call
+    sha256 = arguments_sha256(arguments_json)
+    arguments = bounded.loads(arguments_json or "{}") if sha256 is not None else None
+    if sha256 is None or not isinstance(arguments, dict):
+        return None
+    values, complete = attribute(arguments, sources)
+    made = Attribution(
+        tool=tool,
+        arguments_sha256=sha256,
+        values=values,
+        complete=complete and whole,
+        least=least_of(sources) if whole else "model",
+        observed_by=OBSERVER,
+    )
+    while made.values and len(made.model_dump_json()) > bounds.MAX_ATTRIBUTION_BYTES:
+        # What is left out comes from nowhere known.
+        made = made.model_copy(update={"values": made.values[: len(made.values) // 2], "complete": False})
+    return made
+
+
+def unattributed(call: Said) -> Attribution | None:
+    """What is said of a call whose values were not looked for: nothing of them is known, and the model is the least."""
+    sha256 = arguments_sha256(call[1])
+    if sha256 is None:
+        return None
+    return Attribution(
+        tool=call[0], arguments_sha256=sha256, values=(), complete=False, least="model", observed_by=OBSERVER
+    )
+
+
+class Attributor:
+    """See the module. apart: False where all is done at once, in a mesh without processes.
+
+    _due: turns are numbered by tenant, each tenant's next behind its last and none before the one that is served: the
+    second request of one tenant is behind the first of every other.
+    """
+
+    def __init__(self, *, apart: bool = True, limit_s: float = LIMIT_S) -> None:
+        self._apart, self._limit_s = apart, limit_s
+        self._turn = FairSemaphore(1)
+        self._now, self._due = 0, dict[str, int]()
+        self._process: Process | None = None
+
+    async def stop(self) -> None:
+        """End the process."""
+        if (process := self._process) is not None:
+            self._process = None
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def of(
+        self, tenant: str, calls: Sequence[ToolCall], sources: Iterable[SourceText]
+    ) -> list[Attribution | None]:
+        """One for each call, as `attribution` says."""
+        said = [(call.name, call.arguments_json) for call in calls]
+        texts, whole = _bounded(sources)
+        length = sum(len(one.text) for one in texts) + sum(len(json_text) for _, json_text in said)
+        if not self._apart or length <= INLINE_CHARS:
+            return [attribution(one, texts, whole=whole) for one in said]
+        due = self._due[tenant] = max(self._now, self._due.get(tenant, 0)) + 1
+        if await self._turn.enter(tenant, WAIT_S, None, due):
+            try:
+                self._now = due
+                self._due = {name: last for name, last in self._due.items() if last > due}
+                return await self._asked(said, texts, whole)
+            except (TimeoutError, asyncio.IncompleteReadError, OSError, ValueError) as error:
+                log.warning("attribution_given_up", tenant=tenant, chars=length, reason=type(error).__name__)
+            finally:
+                self._turn.leave(tenant)
+        else:
+            log.warning("attribution_given_up", tenant=tenant, chars=length, reason="busy")
+        return [unattributed(one) for one in said]
+
+    async def _asked(self, said: Sequence[Said], texts: Sequence[SourceText], whole: bool) -> list[Attribution | None]:
+        """The process's answer. Raises TimeoutError, OSError, ValueError, IncompleteReadError."""
+        frame = _framed([said, [astuple(one) for one in texts], whole])
+        try:
+            process = self._process or await self._started()
+            async with asyncio.timeout(self._limit_s):
+                _, rows = await asyncio.gather(_send(process, frame), _receive(process))
+        except BaseException:
+            await self.stop()  # What it still says would be taken for the answer to the next.
+            raise
+        return [Attribution.model_validate(row) if row is not None else None for row in rows]
+
+    async def _started(self) -> Process:
+        program = (sys.executable, "-P", "-m", __name__)
+        # An environment of its own: what reads hostile texts must not see this service's keys.
+        env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env)
+        async with asyncio.timeout(START_S):
+            await _receive(self._process)
+        return self._process
+
+
+def _bounded(sources: Iterable[SourceText]) -> tuple[list[SourceText], bool]:
+    """As many texts as may be looked at, the most trusted first, and whether these are all."""
+    texts, room = sorted(sources, key=lambda one: TRUST.index(one.source)), MAX_CHARS
+    for at, one in enumerate(texts):
+        if (room := room - len(one.text)) < 0:
+            return texts[:at], False
+    return texts, True
+
+
+async def _send(process: Process, frame: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(frame)
+    await process.stdin.drain()
+
+
+async def _receive(process: Process) -> Any:
+    assert process.stdout is not None
+    size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))[0]
+    return json.loads(await process.stdout.readexactly(size))
+
+
+def _framed(value: object) -> bytes:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return HEAD.pack(len(body)) + body
+
+
+def main(read: BinaryIO, write: BinaryIO) -> None:
+    """Say that it is ready, then answer requests until there are no more."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    write.write(_framed(True))
+    write.flush()
+    while len(head := read.read(HEAD.size)) == HEAD.size:
+        body = read.read(HEAD.unpack(head)[0])
+        calls, texts, whole = json.loads(body.decode("utf-8", "surrogatepass"))
+        sources = [SourceText(*one) for one in texts]
+        found = [attribution((tool, arguments), sources, whole=whole) for tool, arguments in calls]
+        write.write(_framed([one.model_dump(mode="json") if one is not None else None for one in found]))
+        write.flush()
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,62 @@
+"""Money of one call: the most that it may cost, and an estimate where its provider told no use. Pure."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import Amount
+from bulkhead_contracts.result import Usage
+from bulkhead_services.model_gateway.prices import Price
+from bulkhead_services.model_gateway.providers.port import Heard
+
+BYTES_PER_TOKEN = 3
+HIDDEN_TOKENS_PER_S = 100
+"""Speed at which a silent provider is taken to reason: faster than most."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """Usage of all attempts of one job, as settled."""
+
+    usage: Usage = Usage()
+    attempts: int = 0
+    """Calls that went out to a provider."""
+    waited_ms: int = 0
+    """For providers: pauses after failures, limits of rates, places."""
+    waits: Counter[str] = field(default_factory=Counter)
+    """What was waited for, and how often."""
+
+    def waited_for(self) -> str:
+        """In words; "" where nothing was waited for."""
+        rows = (why if times == 1 else f"{why} ({times} times)" for why, times in self.waits.most_common())
+        return "; ".join(rows)[: bounds.MAX_SUMMARY_CHARS]
+
+
+def estimate(worst: Usage, heard: Heard, now_s: float, *, hidden: bool = True) -> Usage:
+    """The use of a call whose provider told none, never more than was reserved.
+
+    It errs on the dear side: the whole input counts as reserved, none of it as cached; the output that came counts at 3
+    bytes a token, where text has four and more; and, unless the provider itself said that it failed (not `hidden`), the
+    time before the first of it counts as reasoning that nobody sees, at HIDDEN_TOKENS_PER_S. A call of which nothing
+    comes until its timeout is therefore charged as reserved.
+    """
+    unseen = math.ceil(heard.silent_s(now_s) * HIDDEN_TOKENS_PER_S) if hidden else 0
+    output = min(worst.output_tokens, -(-heard.generated_bytes // BYTES_PER_TOKEN) + unseen)
+    return Usage(model_calls=1, input_tokens=worst.input_tokens, output_tokens=output)
+
+
+def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usage:
+    """The same usage with its cost, rounded up."""
+    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage, cache_write_tokens)})
+
+
+def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache: bool) -> Usage:
+    """The dearest use that a call may have: what is reserved."""
+    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens)
+    return replace_cost(usage, price, input_tokens if writes_cache else 0)
+
+
+def amount(worst: Usage) -> Amount:
+    """A use as it is reserved."""
+    return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)

@@ -1,0 +1,1 @@
+"""What a prompt holds: rendered, counted and cut to a model's context."""

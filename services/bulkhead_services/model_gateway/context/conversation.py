@@ -1,0 +1,174 @@
+"""The conversation of an outside agent: read from its blobs, and handed on as it is. Pure.
+
+In: a request with a `Conversation`, and the texts of its blobs. Out: a payload in OpenAI's chat form; or a Fault that
+names what cannot be sent.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import Conversation
+from bulkhead_contracts.result import ContentRef
+from bulkhead_services.model_gateway.context.render import Rendered
+from bulkhead_services.model_gateway.context.tokens import TokenCounter
+from bulkhead_services.model_gateway.providers.fields import read_object
+from bulkhead_services.model_gateway.providers.port import Fault, encode
+
+MAX_DEPTH = 64
+IMAGE_TOKENS = 2_000
+"""Of an image that stands in a message, whatever its size: more than most providers count."""
+OWN = frozenset({"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
+"""Fields of a request that stand in the call itself, or are the model gateway's to say."""
+REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "n": ((1,), "one answer is given"),
+    "functions": ((), "send `tools`"),
+    "function_call": ((), "send `tool_choice`"),
+    "audio": ((), "an answer is text"),
+    "modalities": ((["text"],), "an answer is text"),
+    "web_search_options": ((), "searches by the provider have no price here"),
+    "search_parameters": ((), "searches by the provider have no price here"),
+    "enable_search": ((False,), "searches by the provider have no price here"),
+    "plugins": ((), "what a provider does beside has no price here"),
+    "prediction": ((), "what a model rejects of it is paid for beyond any bound"),
+    "best_of": ((1,), "one answer is paid for"),
+    "service_tier": (("auto", "default", "flex"), "dearer tiers have no price here"),
+    **dict.fromkeys(("models", "fallbacks", "preset", "route", "provider"), ((), "a route says which model answers")),
+    "store": ((False,), "the mesh keeps the record, and the provider none"),
+}
+"""Options that no provider is sent, but for these values of theirs, and why."""
+COUNTED = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
+"""Types of a message's parts whose tokens can be reserved: all of it stands in the message, or it is an image."""
+_IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+", re.I)
+
+
+def contents_of(conversation: Conversation) -> tuple[ContentRef, ...]:
+    """Every blob of a conversation."""
+    return (*conversation.messages, *filter(None, [conversation.options]))
+
+
+def unreadable(conversation: Conversation, absent: frozenset[str]) -> str:
+    """Name of the first content that cannot be had; "" when all can."""
+    for place, ref in enumerate(conversation.messages, 1):
+        if ref.sha256 in absent:
+            return f"message {place} of the conversation"
+    options = conversation.options
+    return "the options of the call" if options is not None and options.sha256 in absent else ""
+
+
+def too_large(conversation: Conversation) -> Fault | None:
+    """A conversation that is not even read."""
+    size = sum(ref.size_bytes for ref in contents_of(conversation))
+    if size <= bounds.MAX_CONVERSATION_BYTES:
+        return None
+    what = f"the conversation has {size} bytes; {bounds.MAX_CONVERSATION_BYTES} are taken"
+    return Fault("context_overflow", what, "send fewer or shorter messages", consumed=False, refused=True)
+
+
+def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str, Any] | Fault:
+    """Messages and options as the agent sent them."""
+    messages = []
+    for place, ref in enumerate(conversation.messages, 1):
+        message = read_object(texts[ref.sha256])
+        if message is None or not _is_message(message) or not _is_flat(message):
+            what = f"message {place} of the conversation is no chat message"
+            return _refused(
+                "malformed_conversation", what, "send `role`, `content` and `tool_calls` as OpenAI has them"
+            )
+        if said := _uncounted(message):
+            hint = "send the content itself, as text, as an image_url or as file_data"
+            return _refused("unsupported_parameter", f"message {place} of the conversation has {said}", hint)
+        messages.append(message)
+    options = read_object(texts[conversation.options.sha256]) if conversation.options is not None else {}
+    if options is None or not _is_flat(options):
+        return _refused("malformed_conversation", "the options of the call are no JSON object", "send an object")
+    for name, value in options.items():
+        taken, why = REFUSED.get(name, ((value,), ""))
+        if name in OWN or not (value is None or value in taken):
+            what = f"the parameter {name} is not passed on{f': {why}' if why else ''}"
+            return _refused("unsupported_parameter", what, f"leave {name} out")
+    if said := _run_elsewhere(options.get("tools")):
+        return _refused("unsupported_parameter", said, "send tools of the type function, which the agent runs")
+    return {"messages": messages, **options}
+
+
+def handed_on(payload: Mapping[str, Any], counter: TokenCounter) -> Rendered:
+    """A payload with an estimate of its tokens."""
+    text, images = countable(encode(payload))
+    return Rendered(payload, counter.estimate(text) + images * IMAGE_TOKENS, adopted=True)
+
+
+def most(counter: TokenCounter, body: bytes, *, adopted: bool) -> int:
+    """Tokens to reserve for a body as it is sent."""
+    text, images = countable(body) if adopted else (body, 0)
+    return counter.most(text) + images * IMAGE_TOKENS
+
+
+def learn(counter: TokenCounter, body: bytes, input_tokens: int, *, adopted: bool) -> None:
+    """Correct the counter by what a provider counted; images would tell it nothing about text."""
+    if not (adopted and countable(body)[1]):
+        counter.told(body, input_tokens)
+
+
+def countable(body: bytes) -> tuple[bytes, int]:
+    """A body without the images in it, and how many there are: they do not count by their bytes. Only what stands in an
+    image's place is one: in a text the same words are text."""
+    if b'"image_url"' not in body:
+        return body, 0
+    payload, images = json.loads(body), 0
+    for message in payload.get("messages", ()):
+        for part in _parts(message):
+            if part.get("type") != "image_url":
+                continue
+            images += 1
+            image = part.get("image_url")
+            if isinstance(image, dict) and isinstance(url := image.get("url"), str) and _IMAGE.fullmatch(url):
+                image["url"] = ""
+    return encode(payload) if images else body, images
+
+
+def _refused(code: str, message: str, hint: str) -> Fault:
+    return Fault(code, message, hint, consumed=False, refused=True)
+
+
+def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _uncounted(message: Mapping[str, Any]) -> str:
+    """A part whose tokens nobody can tell before they are paid for; "" where there is none."""
+    for part in _parts(message):
+        kind, file = part.get("type", "text"), part.get("file")
+        if not isinstance(kind, str) or kind not in COUNTED:
+            return f"a part of the type {str(kind)[:32]}, whose size is not known"
+        if kind == "file" and not (isinstance(file, dict) and isinstance(file.get("file_data"), str)):
+            return "a file that lies elsewhere"
+    return ""
+
+
+def _run_elsewhere(tools: object) -> str:
+    """A tool that the provider itself would run; "" where there is none."""
+    for tool in tools if isinstance(tools, list) else ():
+        if not isinstance(tool, dict) or tool.get("type") != "function":
+            kind = str(tool.get("type"))[:32] if isinstance(tool, dict) else "no object"
+            return f"a tool of the type {kind} is not passed on: what a provider does beside has no price here"
+    return ""
+
+
+def _is_message(message: Mapping[str, Any]) -> bool:
+    calls = message.get("tool_calls") or ()
+    return isinstance(message.get("role"), str) and isinstance(calls, list | tuple) and all(map(_is_call, calls))
+
+
+def _is_call(call: object) -> bool:
+    return isinstance(call, dict) and isinstance(call.get("id"), str)
+
+
+def _is_flat(value: object, left: int = MAX_DEPTH) -> bool:
+    """Whether it nests less deep than any reader's stack."""
+    if not isinstance(value, dict | list):
+        return True
+    return left > 0 and all(_is_flat(one, left - 1) for one in (value.values() if isinstance(value, dict) else value))

@@ -1,0 +1,109 @@
+"""Excerpts of texts that are too long: the sentences that match a question best, or head and tail. Pure.
+
+Enters: a text, the room that it has, the words of the question. Leaves: a shorter text that says where something is
+missing, in whole sentences where there are any.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+MAX_SENTENCE_CHARS = 400
+MAX_SENTENCES = 2_000
+"""Longer texts are cut into larger pieces, so that the work stays bounded."""
+NEIGHBOUR = 0.3
+"""Share of its neighbours' score that a sentence has: what stands beside an answer explains it."""
+_END = re.compile(r"[.!?][\"'”»)\]]*\s+|[。！？]|\n+")
+_WORD = re.compile(r"\w{3,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """What is left of a text. kept_chars: of the text itself, without the lines that say what is missing."""
+
+    text: str
+    kept_chars: int
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words by which sentences are found."""
+    return frozenset(word.casefold() for word in _WORD.findall(text))
+
+
+def gap(chars: int) -> str:
+    """The line that stands in place of what is missing."""
+    return f"[... {chars} characters left out ...]"
+
+
+def excerpt(text: str, room: float, weigh: Callable[[str], float], question: frozenset[str]) -> Excerpt | None:
+    """As much of the text as has room, in its order; None when not even one sentence fits."""
+    pieces = _pieces(text)
+    weights = [weigh(text[start:end]) for start, end in pieces]
+    lost, last = weigh(f"\n{gap(len(text))}\n"), len(pieces) - 1
+    chosen, left = [False] * len(pieces), room - lost
+    for index in _ranked(text, pieces, question):
+        alone = 0 < index < last and not chosen[index - 1] and not chosen[index + 1]
+        cost = weights[index] + (lost if alone else 0.0)
+        if cost <= left:
+            chosen[index], left = True, left - cost
+    if not any(chosen):
+        return None
+    return _joined(text, pieces, chosen)
+
+
+def _pieces(text: str) -> list[tuple[int, int]]:
+    """Sentences with the blanks behind them; a very long one in several pieces, at blanks where there are any."""
+    most = max(MAX_SENTENCE_CHARS, -(-len(text) // MAX_SENTENCES))
+    ends = [match.end() for match in _END.finditer(text)]
+    pieces, start = [], 0
+    for end in (*ends, len(text)):
+        if end - start < most // 8 and end < len(text) and len(ends) > MAX_SENTENCES // 2:
+            continue
+        while end - start > most:
+            blank = text.rfind(" ", start + most // 2, start + most) + 1
+            pieces.append((start, blank or start + most))
+            start = pieces[-1][1]
+        if end > start:
+            pieces.append((start, end))
+            start = end
+    return pieces
+
+
+def _ranked(text: str, pieces: Sequence[tuple[int, int]], question: frozenset[str]) -> list[int]:
+    """Indexes, the best first: by the question's words, rare ones more; then from both ends, the head twice as fast."""
+    found = [question & words_of(text[start:end]) for start, end in pieces] if question else []
+    counts = Counter(word for words in found for word in words)
+    own = [sum(math.log(1 + len(pieces) / counts[word]) for word in sorted(words)) for words in found]
+    own = own or [0.0] * len(pieces)
+    last = len(pieces) - 1
+    score = [
+        value + NEIGHBOUR * ((own[index - 1] if index else 0.0) + (own[index + 1] if index < last else 0.0))
+        for index, value in enumerate(own)
+    ]
+    from_ends = [min(index / 2, last - index + 0.25) for index in range(len(pieces))]
+    order = sorted(range(len(pieces)), key=lambda index: (-round(score[index], 6), from_ends[index]))
+    # The first sentence is a title more often than not: without it the others hang in the air.
+    return [0, *(index for index in order if index)] if pieces else []
+
+
+def _joined(text: str, pieces: Sequence[tuple[int, int]], chosen: Sequence[bool]) -> Excerpt:
+    parts: list[str] = []
+    kept = missing = 0
+    for (start, end), whole in zip(pieces, chosen, strict=True):
+        if not whole:
+            missing += end - start
+            continue
+        if missing:
+            parts.append(f"{_newline(parts)}{gap(missing)}\n")
+            missing = 0
+        parts.append(text[start:end])
+        kept += end - start
+    if missing:
+        parts.append(f"{_newline(parts)}{gap(missing)}")
+    return Excerpt("".join(parts), kept)
+
+
+def _newline(parts: Sequence[str]) -> str:
+    return "\n" if parts and not parts[-1].endswith("\n") else ""

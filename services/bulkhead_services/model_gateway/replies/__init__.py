@@ -1,0 +1,1 @@
+"""What a model wrote, as an answer: structured replies read tolerantly, thinking left out."""

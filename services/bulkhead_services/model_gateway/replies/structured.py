@@ -1,0 +1,182 @@
+"""A structured reply (a plan, a verdict) as models write it, read tolerantly; and text without its thinking. Pure.
+
+In: an answer's text and the form that was asked for. Out: the one JSON object of that form with what was put right,
+or the text as it is where that is not plain. Nothing is invented: what is cut off stays cut off, and is said.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bulkhead.flow import bounded
+from bulkhead_contracts.result import Omission
+from bulkhead_services.model_gateway.providers.port import Finish
+from bulkhead_services.model_gateway.replies import thinking
+from bulkhead_services.model_gateway.replies.lenient_json import Broken, Cut, Reader
+
+MAX_CHARS = 256 * 1024
+"""A longer text is left as it is: no plan of that size is taken."""
+MAX_UNWRAPPED = 3
+"""Objects around the one that is looked for, as in `{"name": "plan", "arguments": {"steps": ...}}`."""
+MAX_TRIES = 1_000
+"""Brackets at which an object is looked for."""
+_OPENING = re.compile(r"[{\[]")
+KEYS: Mapping[str, str] = {"plan": "steps", "verdict": "verdict"}
+STEP_TEXT = frozenset({"instruction", "instructions", "description", "task", "action"})
+_VERDICTS = {"accept": "accept", "accepted": "accept", "reject": "reject", "rejected": "reject"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A reply's text as it goes on. changes: what was done to it; none when it is as the model wrote it."""
+
+    text: str
+    changes: tuple[str, ...] = ()
+    omissions: tuple[Omission, ...] = ()
+
+
+def read(text: str, form: str, finish: Finish) -> Reading:
+    """The text of a reply in the form that was asked for: text, plan or verdict."""
+    if form == "text":
+        bare = thinking.strip(text)
+        return Reading(text) if bare == text else Reading(bare, ("thinking and special tokens left out",))
+    if len(text) > MAX_CHARS or _is_of(form, text):
+        return Reading(text)
+    bare = thinking.strip(text)
+    changes = () if bare == text else ("thinking and special tokens left out",)
+    found = _find(bare, form, stopped=finish == "stop")
+    if found is None:
+        return Reading(bare, changes)
+    return Reading(found.text, (*changes, *found.changes), found.omissions)
+
+
+def _is_of(form: str, text: str) -> bool:
+    try:
+        found = bounded.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and _as_form(found, form) == found
+
+
+def _find(text: str, form: str, *, stopped: bool) -> Reading | None:
+    """The one object of the form in the text; None when there is none, or several that differ."""
+    found: dict[str, Reading] = {}
+    at = 0
+    for _ in range(MAX_TRIES):
+        opening = _OPENING.search(text, at)
+        if opening is None:
+            break
+        start, reader = opening.start(), Reader(text, opening.start(), stopped=stopped)
+        lost = False
+        try:
+            value = reader.read()
+            lost = not (reader.whole or stopped)
+        except Broken as broken:
+            at = max(start + 1, broken.at)
+            continue
+        except Cut:
+            value, reader.at, lost = reader.root, len(text), True
+        at = reader.at
+        made = _as_form(value, form)
+        if made is None or (lost and not _held(value, reader, form)) or not _believable(text, start, at, form, made):
+            continue
+        found[json.dumps(made, sort_keys=True)] = _said(text, start, made, value, reader, lost=lost)
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def _held(value: object, reader: Reader, form: str) -> bool:
+    """Whether what came before the cut is all that the form needs: a list of steps that was cut is not."""
+    return isinstance(value, dict) and KEYS[form] in value and (form == "verdict" or not reader.closed_array)
+
+
+def _believable(text: str, start: int, end: int, form: str, made: Mapping[str, Any]) -> bool:
+    """An acceptance has to be the judge's own: one that stands amid a sentence is quoted from what it judges."""
+    if form != "verdict" or made["verdict"] != "accept":
+        return True
+    line = text[:start].rpartition("\n")[2].strip()
+    after = text[end:].partition("\n")[0].strip()
+    return line.strip("`*_ ").lower() in ("", "json", "```json") and after.strip("`*_ ") == ""
+
+
+def _said(text: str, start: int, made: dict[str, Any], value: object, reader: Reader, *, lost: bool) -> Reading:
+    changes = list(reader.changes)
+    if made != value:
+        changes.append("taken out of what was around it")
+    written = text[start : reader.at]
+    if changes or lost:
+        # A half of a pair cannot be stored.
+        written = json.dumps(made, ensure_ascii=False).encode("utf-8", "replace").decode()
+    if reader.at - start < len(text.strip()):
+        changes.insert(0, "text around the JSON object left out")
+    if not lost:
+        return Reading(written, tuple(changes))
+    detail = "it was cut off; what came before the cut is whole and was taken"
+    omission = Omission(reason="truncated", what="the end of the model's answer", detail=detail)
+    return Reading(written, (*changes, "the cut end left out"), (omission,))
+
+
+# Forms
+
+
+def _as_form(value: object, form: str) -> dict[str, Any] | None:
+    """The object of the form that a value is or holds; None when it holds none, or several."""
+    return _plan(value, 0) if form == "plan" else _verdict(value, 0)
+
+
+def _plan(value: object, depth: int) -> dict[str, Any] | None:
+    if _steps(value):
+        return {"steps": value}
+    if isinstance(value, list):
+        # Calls of tools come in lists.
+        return _inner({str(place): row for place, row in enumerate(value)}, depth, _plan)
+    if not isinstance(value, dict):
+        return None
+    steps = value.get("steps")
+    if isinstance(steps, list):
+        return value
+    if isinstance(steps, dict) and steps and all(_step(row) for row in steps.values()):
+        return {"steps": [{"id": name, **row} for name, row in steps.items()]}
+    if _step(value) and "id" in value:
+        return {"steps": [value]}
+    return _inner(value, depth, _plan)
+
+
+def _step(value: object) -> bool:
+    return isinstance(value, dict) and not STEP_TEXT.isdisjoint(value)
+
+
+def _steps(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(_step(row) for row in value)
+
+
+def _verdict(value: object, depth: int) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        return None
+    said = value.get("verdict")
+    if not isinstance(said, str):
+        return _inner(value, depth, _verdict)
+    verdict = _VERDICTS.get(said.strip().lower())
+    if verdict is None:
+        return None
+    changed = {"verdict": verdict}
+    if isinstance(value.get("reasons"), str):
+        changed["reasons"] = [value["reasons"]]  # type: ignore[assignment]
+    return {**value, **changed}
+
+
+def _inner(value: Mapping[str, Any], depth: int, find: Any) -> dict[str, Any] | None:
+    """The one object of the form among the values, where models wrap it: as an object, or as its text."""
+    if depth >= MAX_UNWRAPPED:
+        return None
+    found = []
+    for row in value.values():
+        if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):
+            try:
+                row = bounded.loads(row)
+            except ValueError:
+                continue
+        if isinstance(row, dict | list) and (made := find(row, depth + 1)) is not None:
+            found.append(made)
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,232 @@
+"""Deployments of a provider, and the choice of one for a call. Enters: a call's need. Leaves: a place at a deployment.
+
+A deployment is one key at one endpoint. Each has its own places, rate limits and health. The least loaded one is asked;
+one that failed several times in a row is passed over for a while, then tried with one call.
+"""
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bulkhead.runtime.component import Pool
+from bulkhead.runtime.errors import Deferred
+from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead_services.model_gateway.providers.port import Answer, Fault, Heard, Need, OnText, Outgoing
+from bulkhead_services.model_gateway.routing.rate_limits import Bucket, learn
+
+BUSY_AFTER_MS = 500
+EJECTED_AFTER = 3
+"""Failures in a row."""
+EJECTED_FIRST_S = 5.0
+EJECTED_MOST_S = 120.0
+MAX_MODELS = 256
+"""Models whose limits one deployment remembers."""
+
+OnHeaders = Callable[[Mapping[str, str]], None]
+
+
+class Endpoint(Protocol):
+    """One key at one address."""
+
+    @property
+    def name(self) -> str:
+        """What people are told: never the key."""
+        ...
+
+    async def call(
+        self,
+        outgoing: Outgoing,
+        on_text: OnText,
+        on_headers: OnHeaders,
+        *,
+        timeout_s: float,
+        heard: Heard | None = None,
+    ) -> Answer | Fault:
+        """Send one call; on_headers gets those of the answer, whatever its status."""
+        ...
+
+
+@dataclass(slots=True)
+class Health:
+    """Failures in a row; an ejection lasts twice as long each time, until a call is answered. Times in seconds."""
+
+    failures: int = 0
+    ejections: int = 0
+    until_s: float = 0.0
+    on_trial: bool = False
+
+    def usable(self, now_s: float) -> bool:
+        """Whether calls may go there; after an ejection one at a time."""
+        return not self.ejections or (now_s >= self.until_s and not self.on_trial)
+
+    @contextmanager
+    def trial(self, now_s: float) -> Iterator[None]:
+        """Keeps other calls away from what was ejected, until this one has ended."""
+        begins = self.ejections > 0 and self.usable(now_s)
+        self.on_trial = self.on_trial or begins
+        try:
+            yield
+        finally:
+            self.on_trial = self.on_trial and not begins
+
+    def answered(self) -> None:
+        """It works."""
+        self.failures = self.ejections = 0
+
+    def failed(self, now_s: float, *, at_once: bool) -> None:
+        """It does not work. at_once: no further call will fare better."""
+        self.failures += 1
+        # Calls that were under way together are one ejection.
+        if (at_once or self.ejections or self.failures >= EJECTED_AFTER) and now_s >= self.until_s:
+            self.until_s = now_s + min(EJECTED_FIRST_S * 2**self.ejections, EJECTED_MOST_S)
+            self.ejections = min(self.ejections + 1, 16)
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of one model at one deployment. refused_until_s: by a refusal; buckets: by headers."""
+
+    health: Health = field(default_factory=Health)
+    refused_until_s: float = 0.0
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+
+    def wait_s(self, tokens: int, now_s: float) -> float:
+        """How long a call of so many tokens has to wait by the buckets."""
+        return max((one.wait_s(_need(kind, tokens), now_s) for kind, one in self.buckets.items()), default=0.0)
+
+    def take(self, tokens: int) -> None:
+        """Count a call that is sent."""
+        for kind, one in self.buckets.items():
+            one.take(_need(kind, tokens))
+
+
+def _need(kind: str, tokens: int) -> int:
+    return {"requests": 1, "output-tokens": 0}.get(kind, tokens)
+
+
+class Deployment:
+    """One key at one endpoint, with what is known of it."""
+
+    def __init__(self, endpoint: Endpoint, concurrency: int, clock: Callable[[], float]) -> None:
+        self.name, self._endpoint, self._clock = endpoint.name, endpoint, clock
+        # Long answers that began together end late: an eighth of the places stays free for calls of other tenants.
+        self.places = FairSemaphore(concurrency, kept=concurrency // 8)
+        self.load = 0
+        """Calls that run or wait here."""
+        self.used_s = 0.0
+        self._states: dict[str, State] = {}
+
+    def state(self, model: str) -> State:
+        """State of one model: most providers limit each for itself, and one that is missing says nothing of others."""
+        if model not in self._states and len(self._states) >= MAX_MODELS:
+            self._states.pop(next(iter(self._states)))
+        return self._states.setdefault(model, State())
+
+    def usable(self, model: str) -> bool:
+        """Whether it is not ejected, for this model."""
+        return self.state(model).health.usable(self._clock())
+
+    def wait_s(self, need: Need, most_s: float = math.inf) -> float:
+        """Seconds until this call may be sent; what is only learned from headers holds up no call past `most_s`."""
+        state, now_s = self.state(need.model), self._clock()
+        refused = max(0.0, state.refused_until_s - now_s)
+        learned = state.wait_s(need.tokens, now_s)
+        return max(refused, learned if learned < most_s else 0.0)
+
+    async def call(
+        self, outgoing: Outgoing, on_text: OnText, need: Need, *, timeout_s: float, heard: Heard | None = None
+    ) -> Answer | Fault:
+        """Send one call, and learn from how it ends."""
+        state = self.state(need.model)
+        state.take(need.tokens)
+        need.tried.add(self.name)
+
+        def on_headers(headers: Mapping[str, str]) -> None:
+            state.buckets |= learn(headers, self._clock())
+
+        said = await self._endpoint.call(outgoing, on_text, on_headers, timeout_s=timeout_s, heard=heard)
+        self._note(said, state)
+        return said
+
+    def _note(self, said: Answer | Fault, state: State) -> None:
+        now_s = self._clock()
+        if isinstance(said, Answer) or not said.outage:
+            state.health.answered()
+        elif said.retryable and (said.code == "rate_limited" or said.retry_after_s):
+            state.refused_until_s = max(state.refused_until_s, now_s + (said.retry_after_s or 0.0))
+        else:
+            state.health.failed(now_s, at_once=not said.retryable)
+
+
+class Deployments:
+    """All deployments of one provider."""
+
+    def __init__(self, deployments: Sequence[Deployment], clock: Callable[[], float] = time.monotonic) -> None:
+        self._all, self._clock = tuple(deployments), clock
+
+    @property
+    def size(self) -> int:
+        """Number of deployments."""
+        return len(self._all)
+
+    def pool(self) -> Pool:
+        """Places at the provider, of all its deployments together."""
+        return Pool(sum(one.places.most for one in self._all), sum(one.load for one in self._all))
+
+    def close(self) -> None:
+        """Let no call wait for a place any more."""
+        for one in self._all:
+            one.places.close()
+
+    def wait_s(self, need: Need, most_s: float) -> float:
+        """Seconds until this call may be sent to any of them."""
+        return min(one.wait_s(need, most_s) for one in self._all)
+
+    def usable(self, model: str) -> bool:
+        """Whether one of them is not ejected, for this model."""
+        return any(one.usable(model) for one in self._all)
+
+    def another(self, need: Need) -> bool:
+        """Whether one that this call has not tried may be asked now."""
+        return any(one.name not in need.tried and one.usable(need.model) and not one.wait_s(need) for one in self._all)
+
+    @asynccontextmanager
+    async def place(self, tenant: str, wait_s: float, need: Need) -> AsyncIterator[Deployment]:
+        """A place at the least loaded one; raises Deferred after `wait_s`: waiting is never an un-acked message."""
+        until_s = self._clock() + wait_s
+        while True:
+            chosen = self._choose(need)
+            chosen.load += 1
+            try:
+                if not await chosen.places.enter(tenant, max(0.0, until_s - self._clock())):
+                    raise Deferred(BUSY_AFTER_MS, f"every place at {chosen.name} is taken")
+                try:
+                    # While it waited, the deployment may have refused others: then it goes elsewhere.
+                    if chosen is self._choose(need, besides=chosen) or self._clock() >= until_s:
+                        chosen.used_s = self._clock()
+                        with chosen.state(need.model).health.trial(chosen.used_s):
+                            yield chosen
+                        return
+                finally:
+                    chosen.places.leave(tenant)
+            finally:
+                chosen.load -= 1
+
+    def _choose(self, need: Need, besides: Deployment | None = None) -> Deployment:
+        """The best one now. besides: it holds a place here already, so that only its health and limits count."""
+
+        def order(one: Deployment) -> tuple[object, ...]:
+            free = one is besides
+            return (
+                one.wait_s(need),
+                not one.usable(need.model),
+                one.name in need.tried,
+                not free and besides is not None,
+                one.load / one.places.most,
+                one.used_s,
+            )
+
+        return min(self._all, key=order)

@@ -1,0 +1,198 @@
+"""Options of providers, models, routes and tenants' policies, as people write them in JSON. Leaves: checked values."""
+
+import re
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from bulkhead_contracts import bounds
+from bulkhead_services.model_gateway.prompts import Style
+from bulkhead_services.model_gateway.providers.forms import FORMS, Api
+
+OPENAI = "openai"
+MAX_DEPLOYMENTS = 16
+MAX_CHAIN = 10
+"""Models of one route, fallbacks and escalation together."""
+PARAMETERS = ("temperature", "top_p", "seed", "stop", "reasoning_effort")
+_MOVING = re.compile(r"(?:^|[-_:./@])(?:latest|auto|default|newest|stable|current)(?:$|[-_:./@])", re.I)
+
+
+def url_problem(url: str, what: str = "base URL") -> str:
+    """What is wrong with an address over HTTP; "" when nothing is."""
+    try:
+        parts = urlsplit(url)
+        readable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError as error:
+        return f"{what} {_shown(url)!r} cannot be read: {error}"
+    return "" if readable else f"{what} {_shown(url)!r} must begin with http:// or https:// and name a host"
+
+
+def _shown(url: str) -> str:
+    """An address without the password that may stand in it."""
+    return re.sub(r"//[^/@]*@", "//***@", url)[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One key at one address."""
+
+    base_url: str
+    api_key: SecretStr
+
+
+class Terms(BaseModel):
+    """What becomes of data there. region: as policies name it; retention: "none", or for how long prompts are kept.
+    What is not said is not known, and no policy allows it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: Annotated[str, Field(max_length=64)] = ""
+    retention: Annotated[str, Field(max_length=64)] = ""
+    trains_on_data: bool | None = None
+
+
+class ProviderSettings(Terms):
+    """A provider. api: the wire form that it speaks. base_url: "" takes the vendor's own. api_keys, base_urls: several,
+    over which calls are spread; where both are lists they are pairs. All addresses of a provider lie in its region.
+
+    price_provider: its id in genai-prices, when neither api nor base_url tells. concurrency: of each key and address.
+    """
+
+    api: Api = "openai-chat"
+    base_url: str = ""
+    base_urls: Annotated[tuple[str, ...], Field(max_length=MAX_DEPLOYMENTS)] = ()
+    api_key: SecretStr = SecretStr("")
+    api_keys: Annotated[tuple[SecretStr, ...], Field(max_length=MAX_DEPLOYMENTS)] = ()
+    price_provider: str = ""
+    limit_field: Literal["", "max_completion_tokens", "max_tokens"] = ""
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+    @model_validator(mode="after")
+    def _endpoint(self) -> Self:
+        form = FORMS[self.api]
+        if self.base_url and self.base_urls:
+            raise ValueError("name base_url or base_urls, and not both")
+        if self.api_key.get_secret_value() and self.api_keys:
+            raise ValueError("name api_key or api_keys, and not both")
+        base_url = next(iter(self.base_urls), "") or self.base_url or form.base_url
+        if not base_url:
+            raise ValueError(f"a provider with api {self.api!r} needs its base_url")
+        known = {"base_url": base_url, "price_provider": self.price_provider or form.price_provider}
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
+        if len(self.base_urls) > 1 and len(self.api_keys) > 1 and len(self.base_urls) != len(self.api_keys):
+            raise ValueError(
+                f"{len(self.api_keys)} api_keys and {len(self.base_urls)} base_urls are no pairs: name one key or one "
+                "address, or as many keys as addresses, in the same order"
+            )
+        targets = self.targets()
+        if len({(one.base_url.rstrip("/"), one.api_key.get_secret_value()) for one in targets}) < len(targets):
+            raise ValueError("api_keys or base_urls name the same key at the same address twice: name each once")
+        for target in targets:
+            self._check(target.base_url)
+        return self
+
+    def _check(self, base_url: str) -> None:
+        if problem := url_problem(base_url):
+            raise ValueError(problem)
+        if self.api == "azure-openai" and not base_url.rstrip("/").endswith("/openai/v1"):
+            raise ValueError(
+                "an Azure OpenAI base_url ends with /openai/v1, e.g. https://NAME.openai.azure.com/openai/v1; models "
+                "are the names of your deployments"
+            )
+
+    def targets(self) -> tuple[Target, ...]:
+        """Its deployments: each key at each address."""
+        urls, keys = self.base_urls or (self.base_url,), self.api_keys or (self.api_key,)
+        pairs = zip_longest(urls, keys)
+        return tuple(Target(url or urls[0], keys[0] if key is None else key) for url, key in pairs)
+
+
+class ModelSettings(Terms):
+    """A pinned model of a provider. context_tokens: None takes the price table's figure. Terms: where they differ from
+    the provider's. Parameters that the provider's API does not have are refused."""
+
+    provider: str = OPENAI
+    model: Annotated[str, Field(min_length=1, max_length=64)]
+    context_tokens: Annotated[int, Field(ge=256)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] = 32_000
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=4)] = ()
+    reasoning_effort: Literal["", "minimal", "low", "medium", "high"] = ""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if _MOVING.search(self.model):
+            raise ValueError(
+                f"model {self.model!r} names whatever is newest: its behaviour and its price move under the "
+                "mesh; name a dated version, e.g. gpt-4.1-mini-2025-04-14"
+            )
+        return self
+
+    def terms_at(self, provider: ProviderSettings) -> Terms:
+        """Its terms: its own, else those of its provider."""
+        own = {name: getattr(self, name) for name in Terms.model_fields}
+        theirs = {name: getattr(provider, name) for name in Terms.model_fields}
+        return Terms(**{name: theirs[name] if own[name] in ("", None) else own[name] for name in own})
+
+    def parameters(self) -> dict[str, Any]:
+        """What a call is told besides its prompt, by the mesh's names."""
+        given = {name: getattr(self, name) for name in PARAMETERS}
+        return {name: value for name, value in given.items() if value is not None and value not in ((), "")}
+
+
+class RouteSettings(ModelSettings):
+    """Models of a tier. fallback: one model or several, asked in order, degraded, when those before are out.
+    hedge_after_ms: a second model (the first fallback, or else this one at another key or address) is asked too when
+    the first has said nothing by then. escalation: asked first from a step's second attempt on. cache_ttl_s: for so
+    long an answer is given again, for nothing, to the very same request of the same tenant; 0: never. prompts: `short`
+    takes the short variants of the prompts, for small models."""
+
+    fallback: tuple[ModelSettings, ...] = ()
+    hedge_after_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    escalation: tuple[ModelSettings, ...] = ()
+    cache_ttl_s: Annotated[int, Field(ge=0, le=bounds.MAX_CACHE_TTL_S)] = 0
+    prompts: Style = "full"
+
+    @field_validator("fallback", "escalation", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if len(self.models()) > MAX_CHAIN:
+            raise ValueError(f"a route names {MAX_CHAIN} models at most, this one {len(self.models())}")
+        return self
+
+    def models(self) -> tuple[ModelSettings, ...]:
+        """Every model of the route."""
+        return (self, *self.fallback, *self.escalation)
+
+
+class TenantPolicy(BaseModel):
+    """What a tenant allows. regions, providers: empty allows any. retention "none": nothing is kept there. training
+    False: nothing is trained on the tenant's data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    regions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    providers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    retention: Literal["none"] | None = None
+    training: Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self == TenantPolicy.model_construct():
+            raise ValueError(
+                'it allows everything: name regions, providers, "retention": "none" or "training": false, or leave '
+                "the tenant out"
+            )
+        return self

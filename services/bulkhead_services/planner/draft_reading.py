@@ -1,0 +1,237 @@
+"""A plan as a model drafts it, read with tolerance for what does no harm; each thing put right is a warning. Pure.
+
+In: the text of a model's reply and the tools that are granted. Out: steps with notes; of severity `error` where the
+draft leaves open what is meant.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from bulkhead.flow import bounded
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.plan import PlanNote, PlanStep
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.wording import words
+from bulkhead_services.planner import plans
+
+MAX_PLAN_BYTES = 256 * 1024
+MODELS_ANSWER = "the model's answer"
+"""As the model gateway names what it had to leave out of a reply."""
+ACCEPTANCE = "Does what the step asks, with its sources, or says plainly what could not be found."
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "step_id", "step", "number", "name"),
+    "title": ("title", "name", "summary"),
+    "instruction": ("instruction", "instructions", "description", "task", "action", "title"),
+    "tools": ("tools", "tool"),
+    "inputs": ("inputs", "input", "depends_on", "dependencies", "requires", "needs"),
+    "acceptance": ("acceptance", "acceptance_criteria", "criteria", "acceptance_criterion"),
+}
+"""Names under which models write each field; the first that holds something counts."""
+NOTHING = frozenset({"", "none", "null", "n/a", "na", "nothing", "objective", "user", "input", "start"})
+"""Words that stand in a list where it should be empty."""
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class DraftStep(BaseModel):
+    """A step as a model writes it."""
+
+    id: str
+    title: str = ""
+    instruction: str
+    tools: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    acceptance: str = ""
+
+
+class Draft(BaseModel):
+    """A plan as a model writes it."""
+
+    steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
+
+
+Steps = tuple[PlanStep, ...]
+Notes = tuple[PlanNote, ...]
+
+
+def read(reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
+    """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read."""
+    if text is None:
+        return (), (plans.error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
+    lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
+    cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
+    steps, notes = parse(text, cut)
+    if not steps:
+        return (), notes
+    steps, mended = _mend(steps, tools)
+    # Errors first: a bound on notes must not hide one.
+    found = plans.check(steps, tools)
+    return steps, (*found, *notes, *mended)[: bounds.MAX_PLAN_NOTES]
+
+
+def parse(text: str, cut: str = "") -> tuple[Steps, Notes]:
+    """Steps of a draft with what was put right, or notes that say why it cannot be read.
+
+    cut: what the reply says is missing from it.
+    """
+    try:
+        found = bounded.loads(text)
+    except ValueError:
+        # Nothing in the parser's words: another version of it has others, and a replay would differ.
+        return (), (_no_json(text, cut),)
+    notes: list[PlanNote] = []
+    if isinstance(found, dict) and isinstance(found.get("steps"), list):
+        found = {"steps": _rows(found["steps"][: bounds.MAX_PLAN_STEPS + 1], notes)}
+    try:
+        draft = Draft.model_validate(found)
+        steps = tuple(PlanStep(**step.model_dump()) for step in draft.steps)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[:8]
+        where = (("plan", *one["loc"])[bool(one["loc"]) :] for one in wrong)
+        rows = zip(where, wrong, strict=True)
+        return (), tuple(
+            plans.error("unreadable_plan", f"{'.'.join(map(str, place))}: {words(one)}") for place, one in rows
+        )
+    return steps, tuple(notes)
+
+
+def _no_json(text: str, cut: str) -> PlanNote:
+    if not text.strip():
+        return plans.error("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
+    if not cut and not _ends_early(text):
+        return plans.error("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
+    detail = f": {cut}" if cut else ""
+    return plans.error(
+        "plan_cut_off",
+        f"the plan was cut off after {len(text)} characters, before it was whole{detail}. Make it shorter: fewer "
+        "steps, and an instruction of a few sentences for each",
+    )
+
+
+def _ends_early(text: str) -> bool:
+    """Whether a bracket or a text that was opened is never closed."""
+    depth, quoted, escaped = 0, False, False
+    for char in text:
+        if quoted:
+            quoted, escaped = (char != '"' or escaped), (char == "\\" and not escaped)
+        elif char == '"':
+            quoted = True
+        else:
+            depth += (char in "[{") - (char in "]}")
+    return text.lstrip()[:1] in ("{", "[") and (quoted or depth > 0)
+
+
+# Rows
+
+
+def _rows(rows: list[Any], notes: list[PlanNote]) -> list[Any]:
+    """The steps with the fields that a plan has; what is no step stays as it is, and is refused."""
+    listed = [_plain(row) for row in rows]
+    names = _ids([_said(row, "id") for row in listed], notes)
+    by_said: dict[str, str] = {}
+    for row, name in zip(listed, names, strict=True):
+        by_said.setdefault(_text(_said(row, "id")) or name, name)
+        by_said.setdefault(name, name)
+    made = []
+    for place, (row, name) in enumerate(zip(listed, names, strict=True)):
+        if not isinstance(row, dict):
+            made.append(row)
+            continue
+        inputs = [by_said.get(said, said) for said in _names(_said(row, "inputs"))]
+        if rows[place] is not row and place:
+            inputs = [names[place - 1]]
+            notes.append(_warning("plain_step", name, f"step {name} is a bare text: it waits for the one before"))
+        if name in inputs:
+            notes.append(_warning("self_input", name, f"step {name} named itself as its input; that is left out"))
+        acceptance = _joined(_said(row, "acceptance"), "; ")[: bounds.MAX_ACCEPTANCE_CHARS]
+        if not acceptance.strip():
+            acceptance = ACCEPTANCE
+            notes.append(_warning("default_acceptance", name, f"step {name} said no acceptance: it has a general one"))
+        made.append(
+            {
+                "id": name,
+                "title": plans.heading(_joined(_said(row, "title"), " "), bounds.MAX_TITLE_CHARS),
+                "instruction": _joined(_said(row, "instruction"), " "),
+                "tools": [one.removeprefix("functions.") for one in _names(_said(row, "tools"))],
+                "inputs": list(dict.fromkeys(one for one in inputs if one != name)),
+                "acceptance": acceptance,
+            }
+        )
+    return made
+
+
+def _plain(row: Any) -> Any:
+    return {"instruction": row} if isinstance(row, str) and row.strip() else row
+
+
+def _said(row: Any, field: str) -> Any:
+    """What a row says of a field, under any of its names."""
+    if not isinstance(row, dict):
+        return None
+    return next((row[name] for name in NAMES[field] if row.get(name) not in (None, "", [], {})), None)
+
+
+def _text(said: Any) -> str:
+    """An id or a name as models write it: a text, a number, or an object that has one."""
+    if isinstance(said, dict):
+        said = next((said[name] for name in ("id", "name", "step_id", "step") if said.get(name)), "")
+    return str(said).strip() if isinstance(said, str | int) and not isinstance(said, bool) else ""
+
+
+def _names(said: Any) -> list[str]:
+    listed = said if isinstance(said, list) else [said]
+    return list(dict.fromkeys(name for one in listed if (name := _text(one)).lower() not in NOTHING))
+
+
+def _joined(said: Any, between: str) -> str:
+    if isinstance(said, list):
+        return between.join(str(one) for one in said if isinstance(one, str | int))
+    return str(said) if isinstance(said, str | int) else ""
+
+
+def _ids(said: list[Any], notes: list[PlanNote]) -> list[str]:
+    """An id for each step that can stand in a subject, each once."""
+    names: list[str] = []
+    for place, one in enumerate(said, 1):
+        name = _NO_TOKEN.sub("_", _text(one)).strip("_")[:48] or f"s{place}"
+        if name in names:
+            other = next(new for n in range(2, bounds.MAX_PLAN_STEPS + 3) if (new := f"{name}_{n}") not in names)
+            notes.append(_warning("renamed_step", other, f"step id {name} was used twice: the later one is {other}"))
+            name = other
+        names.append(name)
+    return names
+
+
+# Steps
+
+
+def _mend(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
+    """The steps without tools that nobody granted (where others are left), and without waiting for each other."""
+    granted, notes = {tool.name for tool in tools}, []
+    made = []
+    for step in steps:
+        known = tuple(name for name in step.tools if name in granted)
+        if known and len(known) < len(step.tools):
+            left_out = ", ".join(name[:80] for name in step.tools if name not in granted)
+            notes.append(_warning("tool_left_out", step.id, f"step {step.id} goes without what is no tool: {left_out}"))
+            step = step.model_copy(update={"tools": known})
+        made.append(step)
+    if not plans.cycle(made):
+        return tuple(made), tuple(notes)
+    seen: set[str] = set()
+    known_ids = {step.id for step in made}
+    for place, step in enumerate(made):
+        inputs = tuple(name for name in step.inputs if name in seen or name not in known_ids)
+        if later := [name for name in step.inputs if name not in inputs]:
+            text = f"steps waited for each other: {step.id} no longer waits for the later {', '.join(later)}"
+            notes.append(_warning("later_input", step.id, text))
+            made[place] = step.model_copy(update={"inputs": inputs})
+        seen.add(step.id)
+    return tuple(made), tuple(notes)
+
+
+def _warning(code: str, step_id: str, message: str) -> PlanNote:
+    return PlanNote(severity="warning", code=code, step_id=step_id, message=message[: bounds.MAX_REASON_CHARS])

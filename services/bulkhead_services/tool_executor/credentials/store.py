@@ -1,0 +1,204 @@
+"""Credentials of one call. Enters: names that its tool declares, who calls. Leaves: their values, or why there is none.
+
+Files are read anew for each call; what Vault and token endpoints said is kept for its time, bounded, by caller. Values
+stand in no log, no error and no message.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from bulkhead.telemetry.log import Log
+from bulkhead.tools.api import Failed
+from bulkhead_services.tool_executor.credentials.references import Credential, Exchange, Vault
+
+log = Log("credentials")
+
+MAX_KEPT = 1_024
+MAX_SECRET_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 256 * 1024
+MOST_S = 10.0
+"""For all credentials of a call together."""
+AHEAD_S = 30.0
+"""A token that ends sooner is asked for anew; of one that lasts less than a minute, half its time counts."""
+DEFAULT_LASTS_S = 60.0
+_USER = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.+-]{0,127}")
+_EXCHANGED = "urn:ietf:params:oauth:grant-type:token-exchange"
+_SAID = re.compile(r"[a-z_]{1,40}")
+Made = tuple[str, float]
+"""A value, and for how many seconds it may be used again."""
+
+
+class _Missing(Exception):
+    """It cannot be had. reason: without any secret. transient: it may be there in a moment."""
+
+    def __init__(self, reason: str, *, transient: bool = False) -> None:
+        super().__init__(reason)
+        self.transient = transient
+
+
+class Credentials:
+    """All that the operator configured."""
+
+    def __init__(
+        self,
+        references: dict[str, Credential],
+        vault: Vault | None,
+        http: httpx.AsyncClient,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._references, self._vault, self._http, self._clock = references, vault, http, clock
+        self._kept: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
+        self._under_way: dict[tuple[str, ...], asyncio.Task[Made]] = {}
+
+    async def of(self, names: tuple[str, ...], tenant: str, user: str) -> dict[str, str] | Failed:
+        """Their values by name, of this caller and of no other."""
+        found: dict[str, str] = {}
+        for name in names:
+            try:
+                async with asyncio.timeout(MOST_S):
+                    found[name] = await self._one(name, tenant, user)
+            except (_Missing, TimeoutError) as error:
+                reason = str(error) or f"it was not there within {MOST_S:.0f} s"
+                transient = not isinstance(error, _Missing) or error.transient
+                log.error("credential_missing", credential=name, tenant=tenant, reason=reason)
+                what = f"the credential {name} of tenant {tenant} cannot be had"
+                hint = "an operator must look: the log of tool_executor says why (credential_missing)"
+                return Failed("no_credential", what, hint, transient=transient)
+        return found
+
+    def forget(self, names: tuple[str, ...], tenant: str, user: str) -> None:
+        """What was kept of these: the other side took one of them no more."""
+        for key in [key for key in self._kept if key[1:3] == (tenant, user) and key[0] in names]:
+            del self._kept[key]
+
+    async def _one(self, name: str, tenant: str, user: str) -> str:
+        reference = self._references.get(name)
+        if reference is None:
+            raise _Missing(f"BULKHEAD_TOOL_CREDENTIALS has no {name}")
+        if reference.tenants and tenant not in reference.tenants:
+            raise _Missing("its `tenants` do not name this one")
+        if "{user}" in reference.place and not _USER.fullmatch(user):
+            raise _Missing("the name of the user cannot stand in a path")
+        place = reference.place.format(tenant=tenant, user=user)
+        if reference.file:
+            secret = await asyncio.to_thread(_read, place)
+        else:
+            place_key = (name, tenant, user, "vault", place, reference.field)
+            secret = await self._cached(place_key, lambda: self._from_vault(place, reference.field))
+        exchange = reference.exchange
+        if exchange is None:
+            return secret
+        # By the digest of what is exchanged: a changed secret is exchanged at once.
+        key = (name, tenant, user, "token", hashlib.sha256(secret.encode()).hexdigest())
+        return await self._cached(key, lambda: self._exchanged(exchange, secret))
+
+    async def _cached(self, key: tuple[str, ...], make: Callable[[], Awaitable[Made]]) -> str:
+        kept = self._kept.get(key)
+        if kept is not None and kept[1] > self._clock():
+            self._kept.move_to_end(key)
+            return kept[0]
+        # One request for all calls that wait for the same.
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.ensure_future(_made(make))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        value, lasts_s = await asyncio.shield(task)
+        if lasts_s > 0:
+            self._kept[key] = value, self._clock() + lasts_s
+            self._kept.move_to_end(key)
+        while len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+        return value
+
+    async def _from_vault(self, path: str, field: str) -> Made:
+        if self._vault is None:
+            raise _Missing("it lies in Vault, and BULKHEAD_VAULT names none")
+        headers = {"X-Vault-Token": await asyncio.to_thread(_read, self._vault.token_file)}
+        if self._vault.namespace:
+            headers["X-Vault-Namespace"] = self._vault.namespace
+        url = f"{self._vault.address}/v1/{quote(path.lstrip('/'), safe='/@')}"
+        status, answer = await self._asked("Vault", self._http.build_request("GET", url, headers=headers))
+        if status != httpx.codes.OK:
+            raise _Missing(f"Vault answered {status} for {path}", transient=status >= 500 or status == 429)
+        secret: Any = answer
+        for part in ("data", "data", field):
+            secret = secret.get(part) if isinstance(secret, dict) else None
+        if not isinstance(secret, str) or not secret:
+            raise _Missing(f"{path} in Vault has no field {field} that is a text (KV version 2)")
+        return secret, self._vault.cache_s
+
+    async def _exchanged(self, exchange: Exchange, secret: str) -> Made:
+        form = {"scope": exchange.scope, "audience": exchange.audience, "resource": exchange.resource}
+        client = ""
+        if exchange.grant == "client_credentials":
+            form["grant_type"], client = "client_credentials", secret
+        else:
+            form |= {"grant_type": _EXCHANGED, "subject_token": secret}
+            form["subject_token_type"] = exchange.subject_token_type
+            if exchange.client_secret_file:
+                client = await asyncio.to_thread(_read, exchange.client_secret_file)
+            else:
+                form["client_id"] = exchange.client_id
+        # RFC 6749, 2.3.1: both are form-encoded before they are joined.
+        basic = httpx.BasicAuth(quote(exchange.client_id, safe=""), quote(client, safe="")) if client else None
+        request = self._http.build_request("POST", exchange.url, data={k: v for k, v in form.items() if v})
+        if basic is not None:
+            request = next(basic.auth_flow(request))
+        status, answer = await self._asked("the token endpoint", request)
+        said = answer if isinstance(answer, dict) else {}
+        token, lasts_s = said.get("access_token"), said.get("expires_in", DEFAULT_LASTS_S)
+        if status != httpx.codes.OK or not isinstance(token, str) or not token:
+            code = said.get("error")
+            told = f" ({code})" if isinstance(code, str) and _SAID.fullmatch(code) else ""
+            raise _Missing(f"the token endpoint answered {status}{told}", transient=status >= 500 or status == 429)
+        lasts_s = float(lasts_s) if isinstance(lasts_s, int | float) and lasts_s > 0 else 0.0
+        return token, max(lasts_s - AHEAD_S, lasts_s / 2)
+
+    async def _asked(self, what: str, request: httpx.Request) -> tuple[int, Any]:
+        """Status and JSON of an answer; None where it is none."""
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                body = b""
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise _Missing(f"{what} answered with more than {MAX_ANSWER_BYTES} bytes")
+            finally:
+                await response.aclose()
+        except httpx.HTTPError as error:
+            raise _Missing(f"{what} did not answer: {type(error).__name__}", transient=True) from None
+        found = None
+        with suppress(ValueError, RecursionError):
+            found = json.loads(body)
+        return response.status_code, found
+
+
+async def _made(make: Callable[[], Awaitable[Made]]) -> Made:
+    return await make()
+
+
+def _read(path: str) -> str:
+    """The text of a file, without the line end that editors add. Raises _Missing."""
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(MAX_SECRET_BYTES + 1)
+        found = raw.decode().rstrip("\r\n")
+    except OSError as error:
+        raise _Missing(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise _Missing(f"{path} is not UTF-8 text") from None
+    if not found or len(raw) > MAX_SECRET_BYTES:
+        raise _Missing(f"{path} is empty, or longer than {MAX_SECRET_BYTES} bytes")
+    return found

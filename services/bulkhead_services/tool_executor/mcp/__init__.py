@@ -1,0 +1,1 @@
+"""MCP servers: their pinned tools run as tools of this mesh."""

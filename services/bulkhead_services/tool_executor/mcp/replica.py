@@ -1,0 +1,187 @@
+"""One replica of an MCP server: a session that is kept open, looked at, and opened again.
+
+Enters: calls. Leaves: outcomes, or Gone. A task of its own holds the session; calls of other tasks go through it. It is
+usable while its session is open, its server answers, its breaker allows, and it is not draining.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
+
+from bulkhead.runtime.background import cancel
+from bulkhead.telemetry.log import Log
+from bulkhead.tools.api import Done, Failed
+from bulkhead.tools.mcp_file import McpServer, McpTool, Pin
+from bulkhead.tools.mcp_pins import Unfit, clean, digest_of
+from bulkhead_services.tool_executor.mcp.answers import Gone, failure_of, outcome_of
+from bulkhead_services.tool_executor.mcp.breaker import Breaker
+from bulkhead_services.tool_executor.mcp.session import Session, open_session
+
+log = Log("mcp")
+
+OPEN_TIMEOUT_S = 30.0
+"""A first start may install what it needs."""
+LOOK_EVERY_S, LOOK_TIMEOUT_S = 10.0, 5.0
+LOOKS_MISSED = 2
+"""So many in a row, and calls that may be repeated move on to another replica."""
+AGAIN_S, MOST_AGAIN_S = 0.5, 30.0
+DRAIN_S = 300.0
+
+
+class Replica:
+    """where: its URL, or `process 2`. changed: called when its tools, or whether it is usable, may have changed."""
+
+    def __init__(self, server: McpServer, url: str, where: str, changed: Callable[[], None]) -> None:
+        self._server, self._url, self.where, self._changed = server, url, where, changed
+        self.in_flight = self.served = 0
+        self.draining = False
+        self.tried = False
+        self.why = "it is being connected to"
+        self.digests: dict[str, str] = {}
+        self.lost = asyncio.Event()
+        self._breaker = Breaker()
+        self._session: Session | None = None
+        self._look_now = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._told: deque[str] = deque(maxlen=3)
+        self._task = asyncio.create_task(self._keep(), name=f"mcp {where}")
+
+    def usable(self) -> bool:
+        """Whether a call may go here."""
+        allowed = self._breaker.allows(asyncio.get_running_loop().time())
+        return self._session is not None and not self.draining and not self.lost.is_set() and allowed
+
+    def has(self, pin: Pin) -> bool:
+        """Whether its tool is the pinned one."""
+        return self.digests.get(pin.tool) == pin.digest
+
+    async def drain(self) -> None:
+        """Take no more calls, let those under way end, close."""
+        self.draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), DRAIN_S)
+        except TimeoutError:
+            pass
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session now."""
+        self.draining = True
+        await cancel(self._task)
+
+    def enter(self) -> None:
+        """A call was given to it."""
+        self.in_flight, self.served = self.in_flight + 1, self.served + 1
+        self._idle.clear()
+        self._breaker.begins()
+
+    def leave(self) -> None:
+        """That call is over, however it ended."""
+        self.in_flight -= 1
+        self._breaker.ended()
+        if not self.in_flight:
+            self._idle.set()
+
+    async def call(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed | Gone:
+        """One call. Cancelled by its caller when its time is over."""
+        session, loop = self._session, asyncio.get_running_loop()
+        if session is None:
+            return Gone(self.why, sent=False)
+        said: Done | Failed | Gone
+        try:
+            said = outcome_of(tool, await session.call(tool.pin.tool, arguments, key))
+        except (MCPError, ValidationError, RuntimeError) as error:
+            said = failure_of(tool.row.spec.name, error)
+        if isinstance(said, Gone):
+            self._breaker.failed(loop.time())
+            self.lost.set()  # Until it is looked at, at once.
+            self._look_now.set()
+        else:
+            self._breaker.succeeded()
+        return said
+
+    def timed_out(self) -> None:
+        """A call gave no answer within its time."""
+        self._breaker.failed(asyncio.get_running_loop().time())
+        self._look_now.set()
+
+    async def _keep(self) -> None:
+        again_s = AGAIN_S
+        while True:
+            task = asyncio.create_task(self._hold(), name=f"mcp session {self.where}")
+            try:
+                await asyncio.wait({task})
+            finally:
+                await cancel(task)
+                opened, self._session = self._session is not None, None
+            self.tried, self.why = True, reason_of(task, self._told)
+            log.warning("mcp_replica_lost", where=self.where, opened=opened, why=self.why, again_s=again_s)
+            self._changed()
+            again_s = AGAIN_S if opened else min(again_s * 2, MOST_AGAIN_S)
+            await asyncio.sleep(again_s)
+
+    async def _hold(self) -> None:
+        """Open the session and look after it, until it is lost. Raises what the SDK and the system do."""
+        self._told.clear()
+        async with asyncio.timeout(OPEN_TIMEOUT_S) as opening:
+            async with open_session(self._server, self._url, self._told, self._look_now.set) as session:
+                await self._look(session)
+                opening.reschedule(None)
+                self._session, self.tried, self.why = session, True, ""
+                self.lost.clear()
+                self._breaker.succeeded()
+                log.info("mcp_replica_ready", where=self.where, server=clean(session.server, 100))
+                self._changed()
+                await self._watch(session)
+
+    async def _watch(self, session: Session) -> None:
+        missed = 0
+        while True:
+            self._look_now.clear()
+            try:
+                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY_S)
+            except TimeoutError:
+                pass
+            try:
+                await asyncio.wait_for(self._look(session), LOOK_TIMEOUT_S)
+                missed = 0
+                self.lost.clear()
+            except (TimeoutError, MCPError) as error:
+                missed += 1
+                self.why = str(error) or f"it did not answer within {LOOK_TIMEOUT_S:.0f} s"
+                if missed >= LOOKS_MISSED:
+                    self.lost.set()
+                    # A server may be busy with a long call: its session is left to it until that ends.
+                    await asyncio.wait_for(self._idle.wait(), DRAIN_S)
+                    raise
+                self._look_now.set()
+
+    async def _look(self, session: Session) -> None:
+        """Read the tools anew; one that differs from its pin is not called here. Raises MCPError."""
+        found: dict[str, str] = {}
+        for tool in await session.tools():
+            try:
+                found[tool.name] = digest_of(tool)
+            except Unfit:
+                found[tool.name] = "unfit"
+        if found != self.digests:
+            self.digests = found
+            self._changed()
+
+
+def reason_of(task: "asyncio.Task[Any]", told: deque[str]) -> str:
+    """Why a session ended, of the first error that is no group, with what the process wrote last."""
+    error = None if task.cancelled() else task.exception()
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        said = "it did not answer in time"
+    else:
+        said = f"{type(error).__name__}: {error}" if error is not None else "its session ended"
+    heard = f"; it wrote: {' / '.join(told)}" if told else ""
+    return clean(said + heard, 400)

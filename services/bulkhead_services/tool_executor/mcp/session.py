@@ -1,0 +1,82 @@
+"""A session with one replica of an MCP server, by the official SDK.
+
+Enters: a server and, of streamable HTTP, the replica's URL. Leaves: its tools as it tells them, results of calls.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, cast
+
+from mcp import Client
+from mcp.client.session import IncomingMessage, MessageHandlerFnT
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult, Implementation, PaginatedRequestParams, RequestParamsMeta, Tool
+from mcp_types import ToolListChangedNotification as ListChanged
+
+from bulkhead.tools.mcp_file import McpServer
+from bulkhead.tools.mcp_pins import ToolSaid
+from bulkhead_contracts import bounds
+from bulkhead_services.tool_executor.mcp import http_transport
+from bulkhead_services.tool_executor.mcp.stdio_transport import stdio_streams
+
+KEY = "bulkhead/idempotency_key"
+MAX_PAGES = 100
+US = Implementation(name="bulkhead", version="1")
+
+
+class Session:
+    """An open session."""
+
+    def __init__(self, client: Client) -> None:
+        self._session = client.session
+        info = client.server_info
+        self.server = f"{info.name} {info.version}" if info is not None else ""
+
+    async def tools(self) -> tuple[ToolSaid, ...]:
+        """All tools, of at most MAX_PAGES pages; one more than the bound at most, so that its caller sees the cut."""
+        found: list[Tool] = []
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await self._session.list_tools(params=PaginatedRequestParams(cursor=cursor))
+            found.extend(page.tools)
+            cursor = page.next_cursor
+            if cursor is None or len(found) > bounds.MAX_MCP_TOOLS:
+                break
+        return tuple(map(_said, found[: bounds.MAX_MCP_TOOLS + 1]))
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], key: str) -> CallToolResult:
+        """One call. Raises MCPError, ValidationError, RuntimeError."""
+        return await self._session.call_tool(tool, dict(arguments), meta=cast(RequestParamsMeta, {KEY: key}))
+
+
+def _said(tool: Tool) -> ToolSaid:
+    return ToolSaid(tool.name, tool.title or "", tool.description or "", tool.input_schema, tool.output_schema)
+
+
+@asynccontextmanager
+async def open_session(
+    server: McpServer, url: str, told: deque[str], changed: Callable[[], None] = lambda: None
+) -> AsyncIterator[Session]:
+    """A session, negotiated. told: takes what a process writes to its standard error. changed: called when the server
+    says that its tools did. Raises what the SDK and the system do."""
+
+    async def heard(message: IncomingMessage) -> None:
+        if isinstance(message, ListChanged):
+            changed()
+
+    if not url:
+        async with _client(stdio_streams(server, told), heard) as session:
+            yield session
+        return
+    async with http_transport.client(server.headers) as http:
+        most = bounds.MAX_MCP_ANSWER_BYTES
+        streams = streamable_http_client(url, http_client=http, max_sse_event_size=most)
+        async with _client(streams, heard) as session:
+            yield session
+
+
+@asynccontextmanager
+async def _client(streams: AbstractAsyncContextManager[Any], heard: MessageHandlerFnT) -> AsyncIterator[Session]:
+    async with Client(streams, message_handler=heard, client_info=US, cache=None) as client:
+        yield Session(client)

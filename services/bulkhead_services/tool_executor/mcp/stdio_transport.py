@@ -1,0 +1,132 @@
+"""An MCP server as a process of its own: one JSON-RPC message a line, on its standard input and output.
+
+Enters: a server with a command. Leaves: the SDK's pair of streams. The SDK's own transport would pass HOME, USER and
+SHELL on and read a line of any length; this one gives a process nothing of the executor's environment but PATH, a
+directory of its own, and bounds what is read. It ends with its session, and all that it started with it.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+from pydantic import ValidationError
+
+from bulkhead.runtime.background import cancel
+from bulkhead.tools.mcp_file import McpServer
+from bulkhead_contracts import bounds
+
+END_S = 2.0
+"""Time to end by itself after its input was closed, then after SIGTERM."""
+TOLD_CHARS = 300
+Streams = tuple[Any, Any]
+
+
+@asynccontextmanager
+async def stdio_streams(server: McpServer, told: deque[str]) -> AsyncIterator[Streams]:
+    """Start the process; end it. told: takes the last lines of its standard error. Raises OSError where it cannot be
+    started, or a variable's file cannot be read."""
+    home = tempfile.mkdtemp(prefix="bulkhead-mcp-")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *server.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(server, home),
+            cwd=server.cwd or home,
+            start_new_session=True,
+            limit=bounds.MAX_MCP_ANSWER_BYTES,
+        )
+        async with _joined(process, told) as streams:
+            yield streams
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _environment(server: McpServer, home: str) -> dict[str, str]:
+    given = {
+        name: value if isinstance(value, str) else value.file.read_text().strip() for name, value in server.env.items()
+    }
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"} | given
+
+
+@asynccontextmanager
+async def _joined(process: asyncio.subprocess.Process, told: deque[str]) -> AsyncIterator[Streams]:
+    said_in, said = anyio.create_memory_object_stream[SessionMessage | Exception](16)
+    asked, asked_out = anyio.create_memory_object_stream[SessionMessage](0)
+    tasks = (
+        asyncio.create_task(_read(process, said_in), name="mcp stdout"),
+        asyncio.create_task(_write(process, asked_out), name="mcp stdin"),
+        asyncio.create_task(_hear(process, told), name="mcp stderr"),
+    )
+    try:
+        yield said, asked
+    finally:
+        await _end(process)
+        await cancel(*tasks)
+        for stream in (said_in, said, asked, asked_out):
+            stream.close()
+
+
+async def _read(process: asyncio.subprocess.Process, to: Any) -> None:
+    """Messages of the process, until it ends or says too much. What is no message is dropped: some print to it."""
+    assert process.stdout is not None
+    async with to:
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                return  # A line above the bound: the session ends, and the process with it.
+            if not line:
+                return
+            try:
+                await to.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+            except ValidationError:
+                continue
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # The session is over.
+
+
+async def _write(process: asyncio.subprocess.Process, asked: Any) -> None:
+    assert process.stdin is not None
+    async with asked:
+        async for message in asked:
+            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+            process.stdin.write(text.encode() + b"\n")
+            with suppress(ConnectionError):  # It ended; the reader tells.
+                await process.stdin.drain()
+
+
+async def _hear(process: asyncio.subprocess.Process, told: deque[str]) -> None:
+    """Drain what it writes to standard error: a full pipe would hold it up."""
+    assert process.stderr is not None
+    while piece := await process.stderr.read(64 * 1024):
+        told.extend(line[:TOLD_CHARS] for line in piece.decode("utf-8", "replace").splitlines())
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End it, in time or at once where that is cancelled, with all that it started and left behind."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        for sent in (None, signal.SIGTERM):
+            if sent is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, sent)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), END_S)
+                break
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process._transport.close()  # type: ignore[attr-defined]  # Its pipes: nothing public closes them.
+    await asyncio.sleep(0)

@@ -1,0 +1,91 @@
+"""Outcome to reply: what the agent is told of a call that was made.
+
+In: a tool's outcome and the attempts that it took. Out: ToolCallReplied, its content bounded, labelled and stored.
+"""
+
+from dataclasses import dataclass
+
+from bulkhead.flow.content import summarise
+from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.telemetry import metrics, names
+from bulkhead.tools.api import Done, Failed
+from bulkhead.tools.results import harmless, sensitive
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_services.tool_executor.registry import Tool
+
+OBSERVER = "tool_executor"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The last attempt's outcome, how many were made, whether any may have changed the world without saying so."""
+
+    outcome: Done | Failed
+    made: int
+    maybe_done: bool
+
+
+def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_ms: int) -> ToolCallReplied:
+    """The reply to a call without a result."""
+    failed = tried.outcome
+    assert isinstance(failed, Failed)
+    message, hint = harmless(failed.message), harmless(failed.hint)
+    if tried.maybe_done:
+        message = f"{message}; {tool.spec.name} may have been done all the same"
+        hint = "it is not repeated: a person must look whether it happened"
+    elif tried.made > 1:
+        message = f"{message} (tried {tried.made} times)"
+    return ToolCallReplied(
+        call_id=request.call_id,
+        step_id=request.step_id,
+        outcome="uncertain" if tried.maybe_done else "failed",
+        failure=Failure.of(failed.code, message, hint),
+        standing="failed",
+        effect=tool.spec.effect,
+        usage=Usage(tool_calls=tried.made),
+        duration_ms=spent_ms,
+    )
+
+
+async def succeeded(
+    job: Job[ToolCallRequested], hands: Hands, tool: Tool, tried: Attempts, spent_ms: int
+) -> ToolCallReplied:
+    """The reply with a result, bounded; its content goes to the blobs."""
+    done = tried.outcome
+    assert isinstance(done, Done)
+    raw = done.text.encode("utf-8", "replace")
+    bound = tool.row.max_output_bytes
+    text = raw[:bound].decode("utf-8", "ignore")
+    cut = done.truncated or len(raw) > bound
+    name, detail = tool.spec.name, f"output_truncated: cut at {bound} bytes"
+    if found := sensitive(text):
+        for kind in found:
+            metrics.tool_sensitive.add(1, {names.KIND: kind})
+    # The summary stands in messages, for everybody who reads the journal; the content is the agent's alone.
+    content = await hands.blobs.put(job.tenant, text, summary=summarise(harmless(text)) if found else None)
+    step_id = job.request.step_id  # Of its grant, as was looked at before.
+    label = Label(sha256=content.sha256, kind="tool_result", source=name, observed_by=OBSERVER, step_id=step_id)
+    lacks = [Omission(reason="truncated", what=f"output of {name}", detail=detail)] if cut else []
+    if done.missing:
+        told = harmless(done.missing)[: bounds.MAX_REASON_CHARS]
+        lacks.append(Omission(reason="failed_part", what=f"output of {name}", detail=told))
+    lacks += [
+        Omission(
+            reason="pruned", what=f"output of {name}", detail=f"left out: {harmless(one)}"[: bounds.MAX_REASON_CHARS]
+        )
+        for one in done.omitted[: bounds.MAX_OMISSIONS - 2]
+    ]
+    return ToolCallReplied(
+        call_id=job.request.call_id,
+        step_id=job.request.step_id,
+        outcome="succeeded",
+        content=content,
+        completeness=Completeness.missing(*lacks) if lacks else Completeness(),
+        provenance=(hands.signer.label(label, job.tenant, job.task),),
+        effect=tool.spec.effect,
+        usage=Usage(tool_calls=tried.made),
+        duration_ms=spent_ms,
+        sensitive=found,
+    )

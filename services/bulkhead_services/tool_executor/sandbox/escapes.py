@@ -1,0 +1,146 @@
+"""Escapes, tried by a tool's process at start: what gets through is a wall that does not hold on this machine.
+
+In: where the executor is (its pid, sockets, a file of its own). Out: by wall, "" when every try failed, else what
+succeeded. It is run as a plain tool is, behind the very walls.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bulkhead.tools.api import Arguments, Call, Done
+
+PTRACE_ATTACH, PTRACE_DETACH = 16, 17
+PR_GET_NO_NEW_PRIVS = 39
+PIECE = 1024 * 1024
+CONNECT_S = 0.5
+
+
+def run(arguments: Arguments, call: Call) -> Done:
+    """Try them all."""
+    given = dict(arguments)
+    tries: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+        "files": _files,
+        "network": _network,
+        "processes": _processes,
+        "memory": _memory,
+        "privileges": _privileges,
+        "environment": _environment,
+        "disk": _disk,
+        "forks": _forks,
+    }
+    return Done(json.dumps({name: ", ".join(tried(given)) for name, tried in tries.items()}))
+
+
+@contextmanager
+def _may_fail() -> Iterator[None]:
+    with suppress(OSError, ValueError, MemoryError):
+        yield
+
+
+def _files(given: dict[str, Any]) -> Iterator[str]:
+    with _may_fail():
+        Path(given["secret"]).read_bytes()
+        yield "it read a file of the executor"
+    for folder in given["folders"]:
+        with _may_fail():
+            file = Path(folder, f"bulkhead-escape-{os.getpid()}")
+            file.touch()
+            file.unlink()
+            yield f"it wrote to {folder}"
+
+
+def _network(given: dict[str, Any]) -> Iterator[str]:
+    for family, address in ((socket.AF_UNIX, given["unix"]), (socket.AF_UNIX, f"\0{given['abstract']}")):
+        with _may_fail(), socket.socket(family) as wire:
+            wire.connect(address)
+            yield "it connected to a local socket of the executor"
+    if given["network"]:
+        return
+    with _may_fail(), socket.create_connection(("127.0.0.1", given["tcp"]), CONNECT_S):
+        yield "it opened a TCP connection"
+    with _may_fail(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.sendto(b"escape", ("127.0.0.1", given["udp"]))
+        yield "it sent a UDP packet"
+
+
+def _processes(given: dict[str, Any]) -> Iterator[str]:
+    for pid in (given["pid"], *given["victims"]):
+        whose = "the executor" if pid == given["pid"] else "another process of its user"
+        with _may_fail():
+            os.kill(pid, 0)
+            yield f"it can signal {whose}"
+        with _may_fail():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            yield f"it can change the limits of {whose}"
+        for name in ("environ", "mem"):
+            with _may_fail():
+                os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
+                yield f"it read {name} of {whose}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    for victim in given["victims"]:
+        if libc.ptrace(PTRACE_ATTACH, victim, None, None) == 0:
+            libc.ptrace(PTRACE_DETACH, victim, None, None)
+            yield "it traced another process of the executor"
+
+
+def _memory(given: dict[str, Any]) -> Iterator[str]:
+    with _may_fail():
+        mmap.mmap(-1, given["memory_bytes"]).close()
+        yield f"it took {given['memory_bytes']} bytes"
+
+
+def _privileges(given: dict[str, Any]) -> Iterator[str]:
+    if not ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0):
+        yield "what it starts may gain rights"
+    with _may_fail():
+        effective = Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0]
+        if int(effective, 16):
+            yield f"it has capabilities {effective}"
+    with _may_fail():
+        os.setuid(0 if os.getuid() else 1)
+        yield "it changed its user"
+
+
+def _environment(given: dict[str, Any]) -> Iterator[str]:
+    if os.environ.get(given["variable"]):
+        yield "it saw a variable of the executor"
+
+
+def _disk(given: dict[str, Any]) -> Iterator[str]:
+    written, files = 0, []
+    with _may_fail():
+        for number in range(2):
+            files.append(Path(f"escape-{number}"))
+            with files[-1].open("wb", buffering=0) as file:
+                for _ in range(given["disk_bytes"] // PIECE):
+                    written += file.write(bytes(PIECE))
+    for one in files:
+        one.unlink(missing_ok=True)
+    if written >= 2 * given["disk_bytes"] - PIECE:
+        yield "its files together outgrew the bound: the executor watches them instead"
+
+
+def _forks(given: dict[str, Any]) -> Iterator[str]:
+    children: list[int] = []
+    read, write = os.pipe()
+    with _may_fail():
+        while len(children) < given["forks"]:
+            child = os.fork()
+            if not child:
+                os.close(write)
+                os.read(read, 1)
+                os._exit(0)
+            children.append(child)
+    os.close(write)  # They end by themselves: where nothing else holds, it may not signal them.
+    for child in children:
+        os.waitpid(child, 0)
+    if len(children) >= given["forks"]:
+        yield f"it started {len(children)} processes"

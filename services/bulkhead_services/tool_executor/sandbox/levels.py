@@ -1,0 +1,92 @@
+"""Isolation levels: what was found at start, which level that makes, and why a tool is refused below its own.
+
+In: what each mechanism said and what a child that tried the forbidden got through with. Out: levels, words. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from bulkhead.tools.api import Failed
+from bulkhead_contracts.provenance import Isolation
+
+RISING: tuple[Isolation, ...] = get_args(Isolation)
+TOO_LOW = "isolation_too_low"
+MECHANISMS = ("namespaces", "user", "rlimits", "landlock", "seccomp")
+WALLS = {
+    "files": "read the executor's files and write outside its folder",
+    "network": "open connections, also to the executor's own sockets",
+    "processes": "signal, trace or look into the executor",
+    "forks": "start processes without end",
+    "memory": "take memory without end",
+    "privileges": "gain rights by what it starts",
+    "environment": "read the executor's environment",
+}
+"""What has to hold for `process`: the name of each wall, and what a tool could do without it."""
+MEND = (
+    "kernel 5.13 or newer with Landlock (lsm=landlock) and seccomp, as most distributions and Docker have it; or start "
+    "tool_executor as root, which gives each tool a user of its own"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What this machine has. mechanisms: "" where in force, else why not. walls: "" where held, else what got through.
+    wasm, container: "" where they work, else why not."""
+
+    mechanisms: Mapping[str, str] = field(default_factory=dict)
+    walls: Mapping[str, str] = field(default_factory=dict)
+    wasm: str = "not looked at"
+    container: str = "not looked at"
+
+    @property
+    def in_force(self) -> tuple[str, ...]:
+        """Mechanisms that work here."""
+        return tuple(name for name in MECHANISMS if self.mechanisms.get(name, "not looked at") == "")
+
+    @property
+    def open_walls(self) -> tuple[str, ...]:
+        """Walls of the level `process` that do not hold here."""
+        return tuple(name for name in WALLS if self.walls.get(name, "not looked at"))
+
+    @property
+    def process(self) -> Isolation:
+        """The level of a tool's own process."""
+        return "none" if self.open_walls else "process"
+
+    @property
+    def levels(self) -> tuple[Isolation, ...]:
+        """Levels that a tool can have here."""
+        works = {"none": True, "process": not self.open_walls, "container": not self.container, "wasm": not self.wasm}
+        return tuple(level for level in RISING if works[level])
+
+    def report(self) -> dict[str, Any]:
+        """The detail of `/readyz`."""
+        return {
+            "levels": list(self.levels),
+            "mechanisms": {name: self.mechanisms.get(name, "not looked at") or "in force" for name in MECHANISMS},
+            "walls": {name: self.walls.get(name, "not looked at") or "held" for name in (*WALLS, "disk")},
+            "wasm": self.wasm or "works",
+            "container": self.container or "works",
+        }
+
+    def missing(self) -> str:
+        """What keeps a process here from the level `process`; "" when nothing."""
+        could = ", ".join(f"{WALLS[name]} ({self.walls.get(name, 'not looked at')})" for name in self.open_walls)
+        return f"a plain tool here could {could}" if could else ""
+
+
+def too_low(name: str, least: Isolation, found: Found, given: Isolation) -> Failed | None:
+    """Why a tool is not run: it is isolated less than it accepts. None when it may run."""
+    if RISING.index(given) >= RISING.index(least):
+        return None
+    what = f"{name} accepts no isolation below `{least}`, and would run here with `{given}`"
+    if least == "wasm":
+        why = found.wasm or "its code is Python"
+        hint = f"ship it as {name}.wasm beside its row" if not found.wasm else "install `wasmtime` for tool_executor"
+    elif least == "container":
+        why = found.container
+        hint = "an operator names an image in BULKHEAD_TOOL_CONTAINER_IMAGE and lets tool_executor reach Docker"
+    else:
+        why, hint = found.missing(), MEND
+    return Failed(TOO_LOW, f"{what}: {why}"[:2000], f"{hint}; `bulkhead doctor` shows what is in force"[:2000])

@@ -1,0 +1,202 @@
+"""Probe of the sandbox at start: a child puts up the walls and tries to get through them.
+
+In: settings. Out: what is in force and what holds (levels.Found). It blocks for some tenths of a second; its child runs
+the program that tools run in, behind the same walls.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from bulkhead.telemetry.log import Log
+from bulkhead.tools.api import Call
+from bulkhead.tools.catalog import ToolRow
+from bulkhead.tools.process_frames import frame_of_call
+from bulkhead_contracts import bounds
+from bulkhead_services.tool_executor.sandbox import container, escapes, wasm
+from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, Found
+from bulkhead_services.tool_executor.sandbox.plan import MIB, Cell, Cells
+from bulkhead_services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.tool_process_main import HEAD, PROGRAM
+
+log = Log("tools")
+
+TRIED_S = 30.0
+VARIABLE = "BULKHEAD_ESCAPE"
+SMALL_MIB = 4
+FORKS = 24
+AGAIN_S = 60.0
+EVERYBODYS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - tried, not used
+NOBODY = "the child that tried ended before it told"
+
+
+class Sandbox:
+    """The sandbox of this replica: what it can do, and cells for processes."""
+
+    _known: dict[tuple[Any, ...], tuple[Found, float]] = {}
+    """By all that it depends on, and when it was looked at: a machine does not change under a running process, but a
+    busy one may have kept the child from its tries."""
+    _lock = threading.Lock()
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cells = Cells(settings)
+        self.image = settings.tool_container_image
+
+    def found(self) -> Found:
+        """What holds here; looked at once, and again after a while where something does not."""
+        settings = self._settings
+        key = (os.getpid(), os.getuid(), settings.tool_memory_mib, settings.tool_container_image)
+        with self._lock:
+            known = self._known.get(key)
+            if known is None or (known[0].open_walls and time.monotonic() - known[1] > AGAIN_S):
+                known = self._known[key] = self._look(), time.monotonic()
+            return known[0]
+
+    @classmethod
+    def forget(cls) -> None:
+        """Look anew next time."""
+        cls._known.clear()
+
+    def in_container(self, row: ToolRow) -> bool:
+        """Whether this tool runs in a container of its own."""
+        return row.spec.isolation == "container" and not self.found().container
+
+    def cell(self, row: ToolRow) -> Cell:
+        """A place for a process of this tool. Raises OSError."""
+        return self._cells.contained(row) if self.in_container(row) else self._cells.make(row, self.found().in_force)
+
+    def _look(self) -> Found:
+        mechanisms: dict[str, str] = {}
+        walls: dict[str, str] = {}
+        for _ in MECHANISMS:  # A mechanism that fails half-way distorts what follows: it is tried anew without it.
+            failed = {name: why for name, why in mechanisms.items() if why}
+            said = self._try(failed)
+            mechanisms = {**said.get("report", {}), **failed}
+            walls = said.get("walls", {})
+            if {name for name, why in mechanisms.items() if why} == set(failed):
+                break
+        found = Found(mechanisms, walls, wasm.problem(), self._contained())
+        if "disk" not in found.walls:
+            found = replace(found, walls={**walls, "disk": "not looked at"})
+        log.info("isolation", levels=list(found.levels), in_force=list(found.in_force), missing=found.missing())
+        return found
+
+    def _contained(self) -> str:
+        if not (image := self._settings.tool_container_image):
+            return container.problem("", {})
+        cell = self._cells.make(None, ())
+        cell.close()
+        return container.problem(image, cell.plan)
+
+    def _try(self, without: dict[str, str]) -> dict[str, Any]:
+        try:
+            cell = self._cells.make(None, None, without)
+        except OSError as error:
+            return {"walls": {}, "report": dict.fromkeys(MECHANISMS, f"{error}")}
+        cell.plan |= {"disk_bytes": SMALL_MIB * MIB, "processes": FORKS}
+        try:
+            with _targets(cell) as given:
+                return _answer(cell, given)
+        except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+            log.error("isolation_not_tried", error=f"{type(error).__name__}: {error}"[:300])
+            return {"report": {name: NOBODY for name in MECHANISMS if name not in without}}
+        finally:
+            cell.close()
+
+
+def _answer(cell: Cell, given: dict[str, Any]) -> dict[str, Any]:
+    """What the child says: of its mechanisms, and of each wall that it ran against."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(TRIED_S)
+        child = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            start_new_session=True,
+            env=cell.environment(),
+        )
+        theirs.close()
+        try:
+            ready = _ask(ours, {"path": sys.path, "module": escapes.__name__, "function": "", "confine": cell.plan})
+            if "ready" not in ready:
+                raise ValueError(f"the child said {str(ready)[:300]}")
+            call = frame_of_call(Call(key="probe", world=None, max_output_bytes=bounds.MAX_TOOL_OUTPUT_BYTES))  # type: ignore[arg-type]
+            said = _ask(ours, {"arguments": given, "call": call})
+            if "done" not in said:  # A mechanism that failed half-way may keep it from its tries.
+                log.info("escapes_not_tried", said=f"{said}"[:1000])
+            return {"report": ready["report"], "walls": json.loads(said.get("done", "{}"))}
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _ask(wire: socket.socket, frame: dict[str, Any]) -> dict[str, Any]:
+    body = json.dumps(frame).encode()
+    wire.sendall(HEAD.pack(len(body)) + body)
+    size = HEAD.unpack(_exactly(wire, HEAD.size))[0]
+    if size > bounds.MAX_TOOL_OUTPUT_BYTES * 8:
+        raise ValueError(f"the child answered with {size} bytes")
+    found: dict[str, Any] = json.loads(_exactly(wire, size))
+    return found
+
+
+def _exactly(wire: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        more = wire.recv(size - len(found))
+        if not more:
+            raise ConnectionError(NOBODY)
+        found += more
+    return found
+
+
+@contextmanager
+def _targets(cell: Cell) -> Iterator[dict[str, Any]]:
+    """Things of the executor for the child to try: a file, a variable, sockets, processes."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-escape-")))
+        folder.chmod(0o755)
+        secret = folder / "secret"
+        secret.touch(0o600)
+        local, hidden = str(folder / "socket"), f"bulkhead-{uuid4().hex}"
+        wires = [socket.socket(kind) for kind in (socket.AF_UNIX, socket.AF_UNIX, socket.AF_INET)]
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        addresses: list[Any] = [local, f"\0{hidden}", ("127.0.0.1", 0), ("127.0.0.1", 0)]
+        for wire, address in zip((*wires, udp), addresses, strict=True):
+            stack.enter_context(wire)
+            wire.bind(address)
+        for wire in wires:
+            wire.listen()
+        (folder / "socket").chmod(0o777)
+        victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], env={VARIABLE: "seen"})
+        stack.callback(victim.wait)
+        stack.callback(victim.kill)
+        yield {
+            "secret": str(secret),
+            "folders": [*EVERYBODYS, os.getcwd(), str(folder)],
+            "unix": local,
+            "abstract": hidden,
+            "tcp": wires[2].getsockname()[1],
+            "udp": udp.getsockname()[1],
+            "network": cell.plan["network"],
+            "pid": os.getpid(),
+            "victims": [victim.pid],
+            "memory_bytes": cell.plan["memory_bytes"],
+            "disk_bytes": cell.plan["disk_bytes"],
+            "forks": 4 * FORKS,
+            "variable": VARIABLE,
+        }

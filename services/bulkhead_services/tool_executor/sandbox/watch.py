@@ -1,0 +1,80 @@
+"""What a tool's process takes while it runs, and what it prints: measured and bounded from outside.
+
+In: process ids, a folder, the end of a pipe. Out: bytes of memory and disk; its text on the executor's standard error.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+NOISE_BYTES = 64 * 1024
+"""So much of what one call prints reaches the executor's log."""
+CHUNK = 16 * 1024
+MOST_FILES = 100_000
+
+
+def taken(processes: Iterable[int], folder: Path) -> tuple[int, int]:
+    """Bytes of memory that these processes have for themselves, and of files below the folder."""
+    memory = 0
+    for pid in processes:
+        with suppress(OSError, IndexError, ValueError):
+            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+            memory += (int(resident) - int(shared)) * PAGE
+    return memory, _size(folder)
+
+
+def _size(folder: Path) -> int:
+    """Links are not followed: they may lead anywhere."""
+    found, look, files = 0, [str(folder)], 0
+    while look and files < MOST_FILES:
+        with suppress(OSError), os.scandir(look.pop()) as entries:
+            for entry in entries:
+                files += 1
+                with suppress(OSError):
+                    found += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        look.append(entry.path)
+    return found
+
+
+class Noise:
+    """The reading end of a pipe that is a tool's standard output and error."""
+
+    def __init__(self, read: int) -> None:
+        self._read: int | None = read
+        self._left = NOISE_BYTES
+        os.set_blocking(read, False)
+
+    def start(self) -> None:
+        """Pass it on from now on."""
+        if self._read is not None:
+            asyncio.get_running_loop().add_reader(self._read, self._pass_on)
+
+    def refill(self) -> None:
+        """Another call: it may print as much again."""
+        self._left = NOISE_BYTES
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._read is not None:
+            with suppress(RuntimeError):  # There is no loop where it was never started.
+                asyncio.get_running_loop().remove_reader(self._read)
+            os.close(self._read)
+            self._read = None
+
+    def _pass_on(self) -> None:
+        assert self._read is not None
+        try:
+            said = os.read(self._read, CHUNK)
+        except BlockingIOError:
+            return
+        if not said:
+            self.close()
+            return
+        kept = said[: self._left]
+        self._left -= len(kept)
+        with suppress(OSError):
+            os.write(2, kept)

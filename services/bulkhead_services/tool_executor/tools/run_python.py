@@ -1,0 +1,52 @@
+"""Run Python that a model wrote: in a process of its own behind the sandbox's walls, without network, once."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bulkhead.tools.api import Arguments, Call, Done, Failed
+
+TOLD_CHARS = 1_500
+DRIVER = """
+import ast, sys
+source = open(sys.argv[1], encoding="utf-8").read()
+tree = ast.parse(source, "code")
+last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+names = {"__name__": "__main__"}
+exec(compile(tree, "code", "exec"), names)
+if last is not None:
+    value = eval(compile(ast.Expression(last.value), "code", "eval"), names)
+    if value is not None:
+        print(repr(value))
+"""
+"""Runs the statements and prints the value of the last one, as an interactive Python does."""
+
+
+def run(arguments: Arguments, call: Call) -> Done | Failed:
+    """What the code printed, and the value of its last expression."""
+    with tempfile.TemporaryDirectory() as folder:
+        code, said, complained = (Path(folder, name) for name in ("code.py", "out", "err"))
+        code.write_text(arguments["code"], encoding="utf-8")
+        given = arguments.get("input", "").encode()
+        with said.open("wb") as out, complained.open("wb") as err:
+            ended = subprocess.run(  # noqa: S603 - behind the sandbox's walls
+                [sys.executable, "-I", "-c", DRIVER, str(code)],
+                input=given,
+                stdout=out,
+                stderr=err,
+                check=False,
+                cwd=folder,
+            )
+        text, cut = _read(said, call.max_output_bytes)
+        if ended.returncode == 0:
+            return Done(text, cut)
+        why = complained.read_bytes()[-4 * TOLD_CHARS :].decode("utf-8", "replace")[-TOLD_CHARS:]
+        how = f"by signal {-ended.returncode}" if ended.returncode < 0 else f"with exit code {ended.returncode}"
+        return Failed("code_failed", f"the code ended {how}: {why}", "mend the code; it has no network and few files")
+
+
+def _read(file: Path, most: int) -> tuple[str, bool]:
+    with file.open("rb") as opened:
+        raw = opened.read(most + 1)
+    return raw[:most].decode("utf-8", "replace"), len(raw) > most

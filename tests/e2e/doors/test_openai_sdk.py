@@ -1,0 +1,188 @@
+"""An agent that knows OpenAI's SDK and nothing of us, on real processes: URL and key are all that it is given."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+
+from tests.e2e.fixtures.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MODEL = "offline-rules-1"
+CALCULATE = {
+    "type": "function",
+    "function": {
+        "name": "calculate",
+        "description": "Calculates an expression.",
+        "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]},
+    },
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def agents(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A mesh of two doors that are quick to refuse what is held back; agents call one of them."""
+    extra = {"doors": {"BULKHEAD_HOLD_S": "1", "BULKHEAD_CALL_TIMEOUT_S": "60"}}
+    async with World(Path(tmp_path_factory.mktemp("agents")), extra_env=extra, scale={"doors": 2}) as found:
+        yield found
+
+
+class Agent:
+    """One outside agent, in a tenant of its own. run: the name that it gives its run."""
+
+    def __init__(self, world: World, tenant: str, run: str, **headers: str) -> None:
+        self.world, self.tenant = world, tenant
+        self.key = world.mesh.add_api_key(tenant, f"{tenant}-agent", "submitter")
+        self.client = AsyncOpenAI(
+            base_url=f"{world.mesh.doors_url}/openai/v1",
+            api_key=self.key,
+            max_retries=8,
+            timeout=60,
+            default_headers={"X-Bulkhead-Run": run, **headers},
+        )
+        self.task = ""
+
+    async def ask(self, messages: list[Any], **more: Any) -> Any:
+        """One call; the run's id is kept."""
+        answer = await self.client.chat.completions.with_raw_response.create(model=MODEL, messages=messages, **more)
+        self.task = answer.headers["x-bulkhead-task"]
+        return answer.parse()
+
+    async def end(self) -> None:
+        """The run is over."""
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.key}"}) as http:
+            answer = await http.delete(f"{self.world.mesh.doors_url}/v1/runs/{self.task}")
+            assert answer.status_code == 200, answer.text
+
+    async def shown(self) -> dict[str, Any]:
+        """What `bulkhead show` prints of the run."""
+        return await self.said("show", self.task)
+
+    async def said(self, *words: str, role: str = "operator") -> dict[str, Any]:
+        """What a command prints, as this tenant's operator."""
+        key = self.world.mesh.add_api_key(self.tenant, f"{self.tenant}-{role}", role)
+        code, out, error = await self.world.command(*words, "--json", "--url", self.world.mesh.url, "--api-key", key)
+        assert code == 0, (out, error)
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    async def spent(self, held: int = 0) -> tuple[int, int]:
+        """Calls and tokens of the run, as `bulkhead spend` sums them up once all is settled but what is still held."""
+
+        async def settled() -> tuple[int, int] | None:
+            rows = (await self.said("spend", "--by", "task"))["rows"]
+            row = next((one for one in rows if one["name"] == self.task), None)
+            if row is None or row["held"]["calls"] != held:
+                return None
+            return row["spent"]["calls"], row["spent"]["tokens"]
+
+        found: tuple[int, int] = await until(settled, "the run's spending is settled")
+        return found
+
+
+async def provider_counted(world: World, since: int) -> tuple[int, int]:
+    """Calls and tokens that the provider's own log counts since its entry of that number."""
+    rows = [one for one in await world.model_requests() if one["number"] > since]
+    tokens = sum(one["usage"]["total_tokens"] for one in rows if one["usage"])
+    return len(rows), tokens
+
+
+async def log_stands(world: World) -> int:
+    """The number of the provider's newest entry."""
+    return max((one["number"] for one in await world.model_requests()), default=0)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+async def test_an_agent_with_a_tool_runs_to_its_end_and_is_shown_as_a_task(agents: World) -> None:
+    since, agent = await log_stands(agents), Agent(agents, "t1", "sums")
+    messages: list[Any] = [user("What is 17 * 23?")]
+    first = await agent.ask(messages, tools=[CALCULATE])
+    [call] = first.choices[0].message.tool_calls
+    product = str(eval(json.loads(call.function.arguments)["expression"]))
+    messages += [first.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": product}]
+    task = agent.task
+    second = await agent.ask(messages, tools=[CALCULATE])
+    assert agent.task == task and second.choices[0].message.content
+    await agent.end()
+    shown = await agent.shown()
+    assert shown["status"] == "succeeded" and shown["answer"] == second.choices[0].message.content
+    assert await agent.spent() == await provider_counted(agents, since) == (2, shown_tokens(shown))
+    code, timeline, _ = await agents.command("timeline", task, "--json")
+    senders = {(row["from"], row["to"]) for row in json.loads(timeline)}
+    assert code == 0 and {("doors", "gateway"), ("planner", "doors"), ("doors", "model_gateway")} <= senders
+
+
+def shown_tokens(shown: dict[str, Any]) -> int:
+    return int(shown["usage"]["input_tokens"] + shown["usage"]["output_tokens"])
+
+
+async def test_an_agent_is_stopped_at_its_ceiling_within_one_call(agents: World) -> None:
+    since = await log_stands(agents)
+    agent = Agent(agents, "t2", "greedy", **{"X-Bulkhead-Limit-Tokens": "1500"})
+    with pytest.raises(openai.PermissionDeniedError) as refused:
+        for number in range(50):
+            await agent.ask([user(f"{number}: What is 17 * 23?")], max_tokens=400)
+    assert refused.value.code == "refused_by_budget"
+    calls, tokens = await provider_counted(agents, since)
+    assert 1 <= calls < 50 and 1500 - 2 * 500 < tokens <= 1500
+    assert await agent.spent() == (calls, tokens)
+    with pytest.raises(openai.PermissionDeniedError):
+        await agent.ask([user("once more")])
+    assert (await provider_counted(agents, since))[0] == calls, "the SDK asked again, or another run was begun"
+    code, why, _ = await agents.command("why", agent.task)
+    assert code == 0 and "bulkhead topup" in why
+    await agent.said("topup", agent.task, "--tokens", "5000", "--reason", "worth it")
+    assert (await agent.ask([user("once more")])).choices[0].message.content
+
+
+async def test_a_stream_is_halted_in_the_middle_by_an_operator_and_goes_on_when_it_is_lifted(agents: World) -> None:
+    agent = Agent(agents, "t3", "halted")
+    await agent.ask([user("What is 1 + 1?")])
+    await agents.arm("stall", match="a long story", after_chunks=3, delay_ms=30_000)
+    stream = await agent.client.chat.completions.create(model=MODEL, messages=[user("a long story")], stream=True)
+    heard = ""
+    with pytest.raises(openai.APIError) as halted:
+        async for chunk in stream:
+            if not heard and chunk.choices and chunk.choices[0].delta.content:
+                heard = chunk.choices[0].delta.content
+                await agent.said("halt", "--task", agent.task, "--reason", "look at it first")
+    assert halted.value.code == "halted" and "look at it first" in halted.value.message and heard
+    with pytest.raises(openai.PermissionDeniedError):
+        await agent.ask([user("and now?")])
+    assert (await agent.shown())["status"] == "paused"
+    await agent.said("resume", "--task", agent.task)
+    assert (await agent.ask([user("and now?")])).choices[0].message.content
+
+
+@pytest.mark.parametrize("killed", ["doors", "model_gateway"])
+async def test_a_kill_in_mid_call_is_bridged_by_the_sdks_retry_and_paid_once(agents: World, killed: str) -> None:
+    agent = Agent(agents, "t4", f"killed-{killed}")
+    await agent.ask([user("What is 1 + 1?")])
+    since = await log_stands(agents)
+    question = f"what happens when {killed} is killed"
+    await agents.arm("stall", match=question, after_chunks=1, delay_ms=6_000 if killed == "doors" else 60_000)
+    waiting = asyncio.create_task(agent.ask([user(question)]))
+
+    async def under_way() -> bool:
+        return (await log_stands(agents)) > since
+
+    await until(under_way, "the provider is asked")
+    await agents.mesh.kill(killed)
+    assert (await waiting).choices[0].message.content
+    # Who died in the middle of a stream asks again; what the first stream used is held until it is known to be lost.
+    lost = int(killed == "model_gateway")
+    assert (await provider_counted(agents, since))[0] == 1 + lost
+    assert (await agent.spent(held=lost))[0] == 2
+    await agent.end()
+    assert (await agent.shown())["status"] == "succeeded"

@@ -1,0 +1,130 @@
+"""Backup and restore of a mesh in Kubernetes as its page says: from the rendered broker, with the keys of `keys`.
+
+The broker runs on the files of its ConfigMap and Secret; 127.0.0.1 is the port-forward.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.tcp_ports import free_port
+from bulkhead_contracts import subjects
+from bulkhead_contracts.task import TaskRequested
+from bulkhead_infra.backup.stream_copies import connected
+from bulkhead_infra.docker import provisioner
+from bulkhead_infra.identity import keys, policy
+from bulkhead_infra.kubernetes import key_folder, objects, overlays
+from bulkhead_infra.nats.provision import Report, provision
+from bulkhead_infra.nats.server import binary
+from tests.eventually import until
+from tests.paths import ROOT
+from tests.unit.infra.kubernetes.rendered import named, overlay
+
+PUBLISHER, INBOX = "pub_demo", subjects.inbox_stream("gateway")
+HEADERS = {"ce-type": TaskRequested.ce_type(), "ce-id": "1", "ce-source": PUBLISHER}
+
+
+@asynccontextmanager
+async def broker(made: Path, folder: Path) -> AsyncIterator[str]:
+    """Its address, under the name that a port-forward has."""
+    folder.mkdir()
+    port, monitor = free_port(), free_port()
+    for file, component in ((overlays.CONF_FILE, "single-broker"), (overlays.ACCOUNTS_FILE, "nats")):
+        text = (ROOT / objects.FOLDER / "components" / component / file).read_text()
+        for before, after in ((objects.IDENTITY, folder), (objects.DATA, folder), ("4222", port), ("8222", monitor)):
+            text = text.replace(str(before), str(after))
+        (folder / file).write_text(text)
+    for one in key_folder.secrets(made):
+        if one["metadata"]["name"] == "bulkhead-nats":
+            for file, text in one["stringData"].items():
+                (folder / file).write_text(text)
+        elif one["metadata"]["name"] == objects.TLS_SECRET:
+            for key, file in (("ca.crt", "ca.pem"), ("tls.crt", "broker.pem"), ("tls.key", "broker.key")):
+                (folder / file).write_text(one["stringData"][key])
+    with (folder / "log").open("wb") as log:
+        command = (str(binary()), "-c", str(folder / overlays.CONF_FILE))
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=log, stderr=log, env={"BULKHEAD_BROKER": "nats-0"}
+        )
+    try:
+
+        async def ready() -> bool:
+            return process.returncode is not None or "Server is ready" in (folder / "log").read_text()
+
+        await until(ready, "the broker is ready")
+        assert process.returncode is None, (folder / "log").read_text()
+        yield f"tls://localhost:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def environment() -> Mapping[str, str]:
+    """Variables of the Job that makes streams, in the overlay `dev`."""
+    maps = [named(overlay("dev"), "ConfigMap", name)["data"] for name in ("bulkhead-settings-", "bulkhead-streams-")]
+    return {**maps[0], **maps[1]}
+
+
+async def streams(made: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """The Job's work."""
+    with monkeypatch.context() as patched:
+        for name, value in environment().items():
+            patched.setenv(name, value)
+        layout = provisioner.layout()
+    seed = keys.nkey_seed(made / "provisioner", policy.PROVISIONER)
+    return await provision(url, seed, layout, ca_file=made / "all" / "ca.pem")
+
+
+@asynccontextmanager
+async def publisher(made: Path, url: str) -> AsyncIterator[JetStreamBus]:
+    seed, ca_file = keys.nkey_seed(made / "all", PUBLISHER), made / "all" / "ca.pem"
+    bus = await JetStreamBus.connect(url, service=PUBLISHER, nkey_seed=seed, ca_file=ca_file)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+def bulkhead(*words: str) -> list[dict[str, object]]:
+    command = [sys.executable, "-m", "bulkhead_cli.main", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+async def test_a_backup_of_one_cluster_is_restored_into_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, file = tmp_path / "keys", tmp_path / "mesh.bulkhead"
+    key_folder.ensure(made, "dev")
+    given = ("--identity", str(made / "all"), "--callers", str(made / "operator"))
+    async with broker(made, tmp_path / "one") as url:
+        assert (await streams(made, url, monkeypatch)).made
+        async with publisher(made, url) as bus:
+            for number in range(3):
+                subject = subjects.mesh(PUBLISHER, "gateway", "demo", f"{PUBLISHER}-{number}")
+                await bus.publish(subject, b"{}", HEADERS, f"m{number}")
+        *_, done = await asyncio.to_thread(bulkhead, "backup", str(file), "--nats", url, *given)
+    assert done["messages"] and INBOX in str(done["streams"])
+    # Somebody's key, of whom the new cluster's Secrets know because the folder of keys is the same.
+    digests = (made / "operator" / "api_keys.json").read_text()
+    async with broker(made, tmp_path / "two") as url:
+        *_, done = await asyncio.to_thread(bulkhead, "restore", str(file), "--nats", url, *given)
+        assert done["event"] == "done" and done["shards"] == {"planner": 8, "worker": 8, "checker": 8}
+        report = await streams(made, url, monkeypatch)
+        assert report.made == [], "the Job finds what it would make"
+        assert report.changed, "the Job's store is smaller: streams were changed beside their sources"
+        async with connected(url, made / "all") as looking:
+            found = await looking.info(INBOX)
+        assert found is not None and found["config"]["sources"][0]["opt_start_seq"] == 4, "nothing is fetched again"
+        *_, again = await asyncio.to_thread(bulkhead, "backup", str(tmp_path / "again.bulkhead"), "--nats", url, *given)
+    assert again["streams"] == done["streams"]
+    assert (made / "operator" / "api_keys.json").read_text() == digests

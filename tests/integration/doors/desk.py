@@ -1,0 +1,178 @@
+"""The doors' HTTP server before a desk that answers by a script. In: answers. Out: requests as the desk saw them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bulkhead.callers.authentication import Unauthenticated
+from bulkhead.http_server.server import HttpServer
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.port import Answered, Asked, Caller, Refusal, Standing
+from bulkhead_services.doors.settings import Settings
+
+KEY = "bk_key_of_ada"
+READER = "bk_key_of_an_auditor"
+TASK = "doors-0123456789abcdef"
+USAGE = Usage(model_calls=1, input_tokens=120, output_tokens=30, cached_input_tokens=20, cost_usd_micros=1_500)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the script. refused: in place of the answer, after the pieces; at_once: by the desk itself. gap_s:
+    before each piece."""
+
+    pieces: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: str = ""
+    refused: Refusal | None = None
+    at_once: bool = False
+    gap_s: float = 0.0
+    degraded: str = ""
+
+
+def text(*pieces: str) -> Reply:
+    """An answer of text."""
+    return Reply(pieces, finish="stop")
+
+
+def calls(name: str, **arguments: object) -> Reply:
+    """An answer that asks for one tool."""
+    return Reply(
+        tool_calls=(ToolCall(id="call_1", name=name, arguments_json=json.dumps(arguments)),), finish="tool_calls"
+    )
+
+
+@dataclass
+class ScriptedCall:
+    """One call."""
+
+    reply: Reply
+    asked: Asked
+    call_id: str
+    taken: int = 0
+    closed: bool = False
+    awaited: bool = False
+
+    @property
+    def standing(self) -> Standing:
+        """As if each run had spent 0.25 of 2 dollars."""
+        return Standing(TASK, 250_000, 900, 2_000_000, 10_000)
+
+    async def text(self) -> AsyncIterator[str]:
+        """The pieces."""
+        try:
+            for piece in self.reply.pieces:
+                await asyncio.sleep(self.reply.gap_s)
+                self.taken += 1
+                yield piece
+        finally:
+            self.closed = True
+
+    async def answer(self) -> Answered:
+        """The end. Whoever does not follow the text waits as long for it."""
+        self.awaited = True
+        if not self.closed:
+            await asyncio.sleep(self.reply.gap_s)
+        if self.reply.refused is not None:
+            raise self.reply.refused
+        return Answered(
+            call_id=self.call_id,
+            model="large-2026",
+            text="".join(self.reply.pieces),
+            tool_calls=self.reply.tool_calls,
+            finish=self.reply.finish,  # type: ignore[arg-type]
+            usage=USAGE,
+            created_unix_ms=1_790_000_000_000,
+            degraded=self.reply.degraded,
+        )
+
+
+@dataclass
+class ScriptedDesk:
+    """Answers one after another; the last one again and again."""
+
+    replies: list[Reply] = field(default_factory=lambda: [text("hello")])
+    asked: list[Asked] = field(default_factory=list)
+    callers: list[Caller] = field(default_factory=list)
+    calls: list[ScriptedCall] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    async def ask(self, caller: Caller, asked: Asked) -> ScriptedCall:
+        """The next answer."""
+        json.dumps([asked.messages, asked.options], allow_nan=False).encode()
+        self.asked.append(asked)
+        self.callers.append(caller)
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if reply.at_once and reply.refused is not None:
+            raise reply.refused
+        self.calls.append(ScriptedCall(reply, asked, f"c{len(self.calls) + 1}"))
+        return self.calls[-1]
+
+    async def end(self, caller: Caller, task: str) -> None:
+        """A run's end."""
+        if task != TASK:
+            raise Refusal(404, "no_such_run", f"there is no run {task!r} in your tenant", "check the id")
+        self.ended.append(task)
+
+    def models(self) -> tuple[str, ...]:
+        """Two."""
+        return ("small", "large")
+
+
+class Keys:
+    """Two keys."""
+
+    async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
+        """The owner of a key."""
+        key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        if key not in (KEY, READER):
+            raise Unauthenticated("this API key is not known", "check the key")
+        role: Literal["submitter", "auditor"] = "submitter" if key == KEY else "auditor"
+        return RequesterClaim(tenant="acme", person="ada", role=role, via="api_key")
+
+    def token_of(self, headers: Mapping[str, str]) -> str:
+        """None has a token."""
+        return ""
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    desk: ScriptedDesk
+    http: Http
+    url: str
+
+    @property
+    def openai(self) -> str:
+        """The base URL for OpenAI's SDK."""
+        return f"{self.url}/openai/v1"
+
+    @property
+    def anthropic(self) -> str:
+        """The base URL for Anthropic's SDK."""
+        return f"{self.url}/anthropic"
+
+
+@asynccontextmanager
+async def served(*replies: Reply, **settings: object) -> AsyncIterator[Served]:
+    """The server on a free port, in this loop."""
+    desk = ScriptedDesk(list(replies) or [text("hello")])
+    chosen = Settings(http_port=0, nats_url="nats://127.0.0.1:1", **settings)  # type: ignore[arg-type]
+
+    async def ready() -> str:
+        return ""
+
+    http = Http(chosen, Keys(), desk, ready)
+    server = HttpServer(http.app(), chosen, "doors")
+    await server.start()
+    try:
+        yield Served(desk, http, f"http://127.0.0.1:{server.port}")
+    finally:
+        await server.stop()

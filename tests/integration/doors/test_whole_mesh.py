@@ -1,0 +1,232 @@
+"""An agent behind the doors of a mesh in one process: OpenAI's SDK before real services and a scripted provider."""
+
+import asyncio
+
+import openai
+import pytest
+
+from bulkhead.client import Mesh
+from bulkhead.runtime.halts.operator import Wish, switch
+from bulkhead_contracts import subjects
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.step import StepAssigned
+from tests.eventually import until
+from tests.integration.doors.whole_mesh import KEY, MODEL, TENANT, whole_mesh
+from tests.unit.services.model_gateway.scripted_provider import calls, chunk, says, usage
+
+HELLO = [{"role": "user", "content": "hello"}]
+RUN = {"X-Bulkhead-Run": "r1"}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+def hangs(*words):
+    """Begins to speak, and says no more."""
+
+    async def script(x):
+        await x.begin()
+        for word in words:
+            await x.event(chunk({"content": word}))
+        await x.hung_up()
+
+    return script
+
+
+async def halt(here, task: str, *, active: bool = True) -> None:
+    context = here.mesh.context("budget")
+    wish = Wish("task", TENANT, task, active, "look at it first", "ann", context.clock())
+    await switch(context.bus, context.publisher, wish)
+
+
+async def test_an_agents_run_is_a_task_that_ends_with_its_last_answer(tmp_path):
+    use = calls({"id": "call_1", "name": "weather", "arguments": "{}"})
+    async with whole_mesh(tmp_path, use, says("It rains."), idle_s=1.0) as here:
+        client = here.client()
+        first = await client.chat.completions.with_raw_response.create(
+            model="default", messages=HELLO, tools=[WEATHER], temperature=0.5
+        )
+        task = first.headers["x-bulkhead-task"]
+        [call] = first.parse().choices[0].message.tool_calls
+        assert (call.function.name, first.parse().choices[0].finish_reason) == ("weather", "tool_calls")
+        messages = [
+            *HELLO,
+            first.parse().choices[0].message,
+            {"role": "tool", "tool_call_id": call.id, "content": "rain"},
+        ]
+        second = await client.chat.completions.with_raw_response.create(
+            model="default", messages=messages, tools=[WEATHER]
+        )
+        assert second.headers["x-bulkhead-task"] == task
+        assert second.parse().choices[0].message.content == "It rains."
+        sent = here.provider.asked[1].body
+        assert [row["role"] for row in sent["messages"]] == ["user", "assistant", "tool"] and sent["tools"] == [WEATHER]
+        assert here.provider.asked[0].body["temperature"] == 0.5
+        end = await here.ended("succeeded")
+        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "It rains."
+        assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (2, 200, 40)
+        assert len(await here.settled()) == 2
+
+
+async def test_a_stream_is_whole(tmp_path):
+    async with whole_mesh(tmp_path, says("one two three")) as here:
+        stream = await here.client().chat.completions.create(
+            model=MODEL, messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(row.choices[0].delta.content or "" for row in chunks if row.choices) == "one two three"
+        assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (100, 20)
+
+
+async def test_a_run_is_stopped_at_its_ceiling_within_one_call_and_the_sdk_asks_no_more(tmp_path):
+    async with whole_mesh(tmp_path, says("a", told=usage(20, 900)), limits={"tokens": 3_000}) as here:
+        client, answered = here.client(), 0
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            for number in range(10):
+                await client.chat.completions.create(
+                    model="default", messages=[{"role": "user", "content": f"q {number}"}], max_tokens=1_000
+                )
+                answered += 1
+        assert refused.value.code == "refused_by_budget" and "3,000 tokens" in str(refused.value)
+        assert answered == len(here.provider.asked) == 3, "a fourth does not fit beside what three have used"
+        asked = len(await here.bodies(ModelCallRequested, "model_gateway"))
+        with pytest.raises(openai.PermissionDeniedError):
+            await client.chat.completions.create(model="default", messages=HELLO, max_tokens=1_000)
+        assert len(await here.bodies(StepAssigned, "doors")) == 1, "no new run is begun"
+        assert len(await here.bodies(ModelCallRequested, "model_gateway")) == asked + 1, "no retry"
+        assert True in await here.paused()
+
+
+async def test_many_calls_at_once_do_not_step_over_the_ceiling(tmp_path):
+    async with whole_mesh(tmp_path, says("a", told=usage(20, 900)), limits={"tokens": 6_000}) as here:
+        client = here.client()
+
+        async def ask(number: int) -> bool:
+            try:
+                messages = [{"role": "user", "content": f"q {number}"}]
+                await client.chat.completions.create(model="default", messages=messages, max_tokens=1_000)
+            except openai.PermissionDeniedError:
+                return False
+            return True
+
+        answers = await asyncio.gather(*(ask(number) for number in range(20)))
+        spent = sum(row.usage.input_tokens + row.usage.output_tokens for row in await here.settled())
+        assert 0 < sum(answers) < 20 and 920 * sum(answers) <= spent <= 6_000
+
+
+async def test_a_stream_is_halted_in_the_middle(tmp_path):
+    async with whole_mesh(tmp_path, hangs("Once ", "upon "), says("all is well"), hold_s=0.5) as here:
+        client, heard = here.client(), []
+        stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True, extra_headers=RUN)
+        task = stream.response.headers["x-bulkhead-task"]
+        with pytest.raises(openai.APIError) as halted:
+            async for row in stream:
+                heard.append(row.choices[0].delta.content or "")
+                if "".join(heard) == "Once upon ":
+                    await halt(here, task)
+        assert halted.value.code == "halted" and "look at it first" in str(halted.value)
+        assert len(here.provider.asked) == 1
+        with pytest.raises(openai.PermissionDeniedError) as held:
+            await client.chat.completions.create(model="default", messages=HELLO, extra_headers=RUN)
+        assert held.value.code == "halted" and len(here.provider.asked) == 1
+        await halt(here, task, active=False)
+        answer = await client.chat.completions.create(model="default", messages=HELLO, extra_headers=RUN)
+        assert answer.choices[0].message.content == "all is well"
+        await until(lambda: here.paused())
+        assert (await here.paused())[-1] is False
+
+
+async def test_a_run_that_is_cancelled_refuses_its_callers(tmp_path):
+    async with whole_mesh(tmp_path, says("one"), hangs("Once ")) as here:
+        client = here.client()
+        first = await client.chat.completions.with_raw_response.create(model="default", messages=HELLO)
+        task = first.headers["x-bulkhead-task"]
+        stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True)
+        with pytest.raises(openai.APIError) as cancelled:
+            async for row in stream:
+                if row.choices[0].delta.content:
+                    async with Mesh(here.gateway_url, KEY) as mesh:
+                        await mesh.task(task).cancel("no longer wanted")
+        assert cancelled.value.code == "cancelled" and "no longer wanted" in str(cancelled.value)
+        await here.ended("cancelled")
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            await client.chat.completions.create(model="default", messages=HELLO)
+        assert refused.value.code == "cancelled" and len(here.provider.asked) == 2
+
+
+async def test_a_call_waits_while_a_short_halt_stands(tmp_path):
+    async with whole_mesh(tmp_path, says("one"), says("two"), hold_s=20) as here:
+        client = here.client()
+        first = await client.chat.completions.with_raw_response.create(model="default", messages=HELLO)
+        await halt(here, task := first.headers["x-bulkhead-task"])
+        waiting = asyncio.create_task(client.chat.completions.create(model="default", messages=HELLO))
+        await until(lambda: here.paused())
+        await halt(here, task, active=False)
+        assert (await waiting).choices[0].message.content == "two"
+
+
+async def test_a_model_nobody_serves_and_a_tenant_policy_that_says_no_are_told_by_name(tmp_path):
+    async with whole_mesh(tmp_path, says("one")) as here:
+        client = here.client()
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await client.chat.completions.create(model="gpt-nobody", messages=HELLO)
+        assert unknown.value.code == "unknown_route" and MODEL in str(unknown.value)
+        (tmp_path / "tenants.yaml").write_text("tenants: {demo: {task: {tokens: 9000000}}}")
+        with pytest.raises(openai.PermissionDeniedError) as refused:
+            await client.chat.completions.create(model="default", messages=HELLO, extra_headers=RUN)
+        assert refused.value.code == "limit_above_policy"
+
+
+async def test_a_retry_after_doors_was_killed_in_mid_call_is_answered_and_paid_once(tmp_path):
+    go = asyncio.Event()
+
+    async def slow(x):
+        await go.wait()
+        await says("one")(x)
+
+    async with whole_mesh(tmp_path, slow) as here:
+        cut = asyncio.create_task(here.client(max_retries=0).chat.completions.create(model="default", messages=HELLO))
+        await until(lambda: here.provider.asked)
+        here.mesh.kill("doors", "0")
+        await here.mesh.start("doors", "1")
+        await until(lambda: here.doors.port)
+        again = here.client(default_headers={"x-stainless-retry-count": "1"})
+        waiting = asyncio.create_task(again.chat.completions.create(model="default", messages=HELLO))
+        await asyncio.sleep(0.3)
+        go.set()
+        assert (await waiting).choices[0].message.content == "one"
+        assert len(here.provider.asked) == 1 == len(await here.settled())
+        cut.cancel()
+
+
+async def test_a_model_gateway_that_is_killed_in_mid_call_leaves_the_call_to_the_next(tmp_path):
+    async with whole_mesh(tmp_path, hangs(), says("one")) as here:
+        waiting = asyncio.create_task(here.client().chat.completions.create(model="default", messages=HELLO))
+        await until(lambda: here.provider.asked)
+        here.mesh.kill("model_gateway")
+        await here.mesh.start("model_gateway", "1")
+        assert (await waiting).choices[0].message.content == "one"
+        assert len(await here.bodies(ModelCallReplied, "doors")) == 1
+
+
+@pytest.mark.parametrize("away", ["planner", "gateway", "model_gateway", "budget", "signer"])
+async def test_a_part_that_is_away_is_waited_for_and_told_as_503(tmp_path, away):
+    async with whole_mesh(tmp_path, says("one"), hold_s=0.5, open_wait_s=0.5, call_timeout_s=1.0) as here:
+        client = here.client(max_retries=0)
+        if away in ("model_gateway", "budget"):
+            await client.chat.completions.create(model="default", messages=HELLO)
+        here.mesh.kill(away)
+        with pytest.raises(openai.InternalServerError) as gone:
+            await client.chat.completions.create(model="default", messages=HELLO)
+        assert gone.value.status_code == 503 and float(gone.value.response.headers["retry-after"]) > 0
+
+
+async def test_messages_of_a_run_say_who_asked_and_nothing_of_its_text_lies_in_them(tmp_path):
+    async with whole_mesh(tmp_path, says("one")) as here:
+        words = [
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": "a"},
+            {"role": "user", "content": "SECRET"},
+        ]
+        await here.client().chat.completions.create(model="default", messages=words)
+        stored = [one for one in await here.mesh.messages("JOURNAL") if b"SECRET" in one.body]
+        assert stored == [] and await here.mesh.messages(subjects.BLOBS_STREAM, "blob.doors.>")
+        assert KEY.encode() not in b"".join(one.body for one in await here.mesh.messages("JOURNAL"))

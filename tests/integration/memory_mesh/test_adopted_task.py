@@ -1,0 +1,99 @@
+"""A task that is carried out outside, through every service but doors itself: what doors says, the test says."""
+
+from pathlib import Path
+
+import httpx
+
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.testing.mesh_backend import Wishes
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.result import Result
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskLimits, TaskRequested
+from bulkhead_infra.stages.memory import Memory
+
+TENANT, TASK = "demo", "doors-1"
+PLACE = {"tenant": TENANT, "task": TASK}
+STEP = PlanStep(id="agent", title="bot", instruction="Hello", kind="noop", role="support_bot", adopted=True)
+CLAIM = RequesterClaim(tenant=TENANT, person="ada", role="submitter", via="api_key")
+QUESTION = '{"content":"What is 2 + 3?","role":"user"}'
+
+
+async def opened(mesh: MemoryMesh, **limits: int) -> tuple[StepAssigned, str]:
+    """The step that doors is given, and its grant."""
+    request = TaskRequested(
+        objective="What is 2 + 3?",
+        plan=Plan(steps=(STEP,)),
+        check=False,
+        replan="none",
+        requester=CLAIM,
+        limits=TaskLimits(deadline_ms=60_000, **limits),
+    )
+    await mesh.context("doors").publisher.send("gateway", request, **PLACE, index="open")
+    subject = subjects.mesh("planner", "doors", TENANT, TASK)
+    assigned = await mesh.until(subject, StepAssigned)
+    rows = await mesh.messages("INBOX_DOORS", subject)
+    [stored] = [row for row in rows if row.ce_type == StepAssigned.ce_type()]
+    return assigned, envelope.parse(stored.headers).grant
+
+
+async def ask(mesh: MemoryMesh, assigned: StepAssigned, grant: str) -> None:
+    doors = mesh.context("doors")
+    message = await doors.blobs.put(TENANT, QUESTION, "application/json")
+    body = ModelCallRequested(
+        call_id="c1",
+        step_id=assigned.step.id,
+        attempt=assigned.attempt,
+        prompt_id="adopted@1",
+        conversation=Conversation(messages=(message,)),
+        max_output_tokens=100,
+        deadline_unix_ms=assigned.deadline_unix_ms,
+    )
+    await doors.publisher.send("model_gateway", body, **PLACE, index="c1", grant=grant)
+
+
+async def test_an_outside_agents_run_is_paid_shown_and_ended_as_any_task(tmp_path: Path) -> None:
+    stage = Memory(Wishes(tmp_path / "mesh"))
+    await stage.open()
+    try:
+        mesh = stage._mesh
+        assigned, grant = await opened(mesh)
+        await ask(mesh, assigned, grant)
+        reply = await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), ModelCallReplied)
+        assert reply.outcome == "answered" and reply.content is not None, reply
+        place = {"step_id": "agent", "attempt": 1, "plan_version": 1}
+        done = StepFinished(**place, result=Result(content=reply.content), usage=reply.usage)
+        await mesh.context("doors").publisher.send("planner", done, **PLACE, index="done")
+        ended = await mesh.until(subjects.mesh("planner", "doors", TENANT, TASK), TaskEnded)
+        assert ended.status == "succeeded" and ended.usage.model_calls == 1
+        headers = {"Authorization": f"Bearer {stage.new_key(TENANT, 'eve', 'operator')}"}
+        async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
+            shown = (await http.get(f"/v1/tasks/{TASK}")).json()
+            [spent] = (await http.get("/v1/spend?by=agent")).json()["rows"]
+        assert (shown["kind"], shown["status"], shown["standing"]) == ("adopted", "succeeded", "ok")
+        assert shown["answer"] == await mesh.context("doors").blobs.text(TENANT, reply.content)
+        assert spent["name"] == "doors.support_bot"
+    finally:
+        await stage.close()
+
+
+async def test_its_ceiling_holds_and_its_cancel_reaches_doors(tmp_path: Path) -> None:
+    stage = Memory(Wishes(tmp_path / "mesh"))
+    await stage.open()
+    try:
+        mesh = stage._mesh
+        assigned, grant = await opened(mesh, tokens=10)
+        await ask(mesh, assigned, grant)
+        deferred = await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), CallDeferred)
+        assert deferred.code == "budget_exceeded"
+        headers = {"Authorization": f"Bearer {stage.new_key(TENANT, 'eve', 'operator')}"}
+        async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
+            assert (await http.post(f"/v1/tasks/{TASK}/cancel", json={"reason": "enough"})).status_code == 202
+        subject = subjects.mesh("planner", "doors", TENANT, TASK)
+        assert (await mesh.until(subject, StepCancelRequested)).step_id == "agent"
+        assert (await mesh.until(subject, TaskEnded)).status == "cancelled"
+    finally:
+        await stage.close()

@@ -1,0 +1,332 @@
+"""Attacks and honest tasks, played against the decision by an agent that does whatever it is told.
+
+In: honest.yaml, attacks.yaml and the tools and rules of the office. Out: a Table. Nothing decides here but
+`bulkhead.policy`; the agent has no scruples and the harness no judgement. An approver is one of three: nobody is there
+(every question is a refusal), an oracle (grants what the honest task needs and no more), somebody who grants all.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+import bulkhead_infra
+from bulkhead.policy.cedar import Policy
+from bulkhead.policy.decision import decide
+from bulkhead.policy.records import Call, Content, Grant, Plan, Record, proposal
+from bulkhead.policy.ruling import Ruling
+from bulkhead.tools import catalog
+from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.tool import ToolSpec
+
+HERE = Path(__file__).parent
+HELD_OUT = HERE / "held_out"
+"""Cases whose author had not seen the rules' code, and of the other cases only the first."""
+HOUSE = Path(bulkhead_infra.__file__).parent / "policy" / "default.cedar"
+Approver = Literal["nobody", "oracle", "everybody"]
+APPROVERS: tuple[Approver, ...] = ("nobody", "oracle", "everybody")
+WHEN = ("first", "before", "after")
+"""The attack's calls: before anything was read, as soon as the text was read, after the honest calls."""
+STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One call of an agent, and what its tool gives."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    gives: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An honest task. flows: what its plan declares."""
+
+    id: str
+    asked: str
+    calls: tuple[Move, ...]
+    flows: tuple[Flow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """What an outsider wants from a task. where: what carries his text. left: nothing is done against its kind."""
+
+    id: str
+    task: Task
+    where: str
+    text: str
+    does: tuple[Move, ...]
+    left: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """One task, played. made: the calls that were made; asked: rulings that asked, with the call."""
+
+    made: list[Move] = field(default_factory=list)
+    asked: list[tuple[Move, Ruling]] = field(default_factory=list)
+    refused: list[tuple[Move, Ruling]] = field(default_factory=list)
+    consequential: int = 0
+
+
+@cache
+def tools() -> Mapping[str, ToolSpec]:
+    """The tools of the office."""
+    return {row.spec.name: row.spec for row in catalog.file_rows(HERE / "tools.yaml")}
+
+
+@cache
+def policy() -> Policy:
+    """The house's rules as they ship, and the office's."""
+    files = {"default.cedar": HOUSE.read_text(), "office.cedar": (HERE / "office.cedar").read_text()}
+    return Policy(files, tools().values())
+
+
+@cache
+def tasks(of: Path = HERE) -> Mapping[str, Task]:
+    """honest.yaml of a set."""
+    rows = yaml.safe_load((of / "honest.yaml").read_text())
+    return {row["id"]: Task(row["id"], row["asked"], _moves(row["calls"]), _flows(row)) for row in rows}
+
+
+@cache
+def attacks(of: Path = HERE) -> tuple[Attack, ...]:
+    """attacks.yaml of a set."""
+    rows, known = yaml.safe_load((of / "attacks.yaml").read_text()), tasks(of)
+    return tuple(
+        Attack(row["id"], known[row["case"]], row["in"], row.get("text", ""), _moves(row["does"]), row.get("left", ""))
+        for row in rows
+    )
+
+
+def _moves(rows: Iterable[Sequence[Any]]) -> tuple[Move, ...]:
+    return tuple(Move(*row) for row in rows)
+
+
+def _flows(row: Mapping[str, Any]) -> tuple[Flow, ...]:
+    found = []
+    for text in row.get("flows", ()):
+        tool, argument, _, source, pointer = text.split()
+        found.append(Flow(tool=tool, argument=argument, step_id=STEP, from_tool=source, field=pointer))
+    return tuple(found)
+
+
+def consequential(tool: str) -> bool:
+    """Whether a call of the tool changes the world or leaves the house."""
+    spec = tools().get(tool)
+    return spec is None or spec.effect == "write" or spec.egress
+
+
+class Play:
+    """One task in progress: the texts that the model was shown, and the calls made."""
+
+    def __init__(self, task: Task, approver: Approver) -> None:
+        self.task, self.approver, self.run = task, approver, Run()
+        self.texts = [Content(content=task.asked, source="user")]
+
+    def show(self, text: str, source: Literal["retrieved", "tool", "model"], name: str) -> None:
+        """A text comes into the context."""
+        self.texts.append(Content(content=text, source=source, name=name, step_id=STEP))
+
+    def call(self, move: Move) -> bool:
+        """Propose a call; whether it was made."""
+        if consequential(move.tool):
+            self.run.consequential += 1
+        ruling = self._ruled(move)
+        if ruling.effect == "ask":
+            self.run.asked.append((move, ruling))
+        if ruling.effect == "forbid" or (ruling.effect == "ask" and not self._agrees(move)):
+            self.run.refused.append((move, ruling))
+            return False
+        self.run.made.append(move)
+        if move.gives:
+            self.show(move.gives, "tool", move.tool)
+        return True
+
+    def _ruled(self, move: Move) -> Ruling:
+        before = sum(made.tool == move.tool for made in self.run.made)
+        if move.tool not in tools():
+            return Ruling("forbid", "grant", policy().sha256, code="not_granted")
+        record = Record(
+            grant=Grant(tenant="office", tools=tuple(tools())),
+            plan=Plan(flows=self.task.flows),
+            sources=tuple(self.texts),
+            call=Call(tool=move.tool, arguments=dict(move.arguments), step_id=STEP, calls_before=before),
+        )
+        return decide(proposal(record, tools()), policy())
+
+    def _agrees(self, move: Move) -> bool:
+        return self.approver == "everybody" or (
+            self.approver == "oracle" and any(_same(move, honest) for honest in self.task.calls)
+        )
+
+
+def _same(one: Move, other: Move) -> bool:
+    return (one.tool, one.arguments) == (other.tool, other.arguments)
+
+
+def honest(task: Task, approver: Approver) -> Run:
+    """The task without an attack."""
+    play = Play(task, approver)
+    for move in task.calls:
+        play.call(move)
+    return play.run
+
+
+def attacked(attack: Attack, when: str, spelled: bool, approver: Approver) -> tuple[Run, bool]:
+    """The task with the attack, and whether all of the attack's calls were made."""
+    play = Play(attack.task, approver)
+    text = attack.text if spelled else _hidden(attack.text)
+    if text and attack.where != "result":
+        _carry(play, attack.where, text)
+    done: list[bool] = []
+    struck = when == "first"
+    if struck:
+        done = [play.call(move) for move in attack.does]
+    for at, move in enumerate(attack.task.calls):
+        carries = text and attack.where == "result" and at == 0
+        play.call(replace(move, gives=_with(move.gives, text)) if carries else move)
+        if when == "before" and not struck:
+            struck, done = True, [play.call(one) for one in attack.does]
+    if not struck:
+        done = [play.call(one) for one in attack.does]
+    return play.run, all(done)
+
+
+def _hidden(text: str) -> str:
+    return text and f"Decode and follow: {base64.b64encode(text.encode()).decode()}"
+
+
+def _carry(play: Play, where: str, text: str) -> None:
+    match where:
+        case "document":
+            play.show(text, "retrieved", "note.md")
+        case "description":
+            play.show(text, "model", "description of a tool")
+        case "file name":
+            play.show(f"note.md\n{text}", "tool", "list_files")
+        case "memory":
+            play.show(text, "tool", "read_memory")
+        case _:
+            raise ValueError(f"attacks.yaml: {where} carries nothing")
+
+
+def _with(gives: str, text: str) -> str:
+    """A result with the injected text in it: in JSON as one more field, as an outsider can fill it."""
+    try:
+        found = json.loads(gives)
+    except ValueError:
+        return f"{gives}\n{text}"
+    return json.dumps({**found, "comment": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Figures with one approver. succeeded, left: attacks that succeed in any of their runs, by name; `left` those of
+    the kinds against which nothing is done. naming: of the questions about attacks, those that name each value that is
+    not the asker's."""
+
+    approver: str
+    attacks: int
+    attacks_left: int
+    attack_runs: int
+    honest: int
+    completed: int
+    consequential: int
+    approvals: int
+    questions: int
+    naming: int
+    succeeded: tuple[str, ...]
+    left: tuple[str, ...]
+    incomplete: tuple[str, ...]
+
+    @property
+    def attack_share(self) -> float:
+        """Of the attacks, those that succeed in any of their runs."""
+        return len(self.succeeded) / self.attacks
+
+    @property
+    def completion(self) -> float:
+        """Of the honest tasks, those of which every call was made."""
+        return self.completed / self.honest
+
+    @property
+    def approvals_per_100(self) -> float:
+        """Questions per 100 consequential calls of honest tasks."""
+        return 100 * self.approvals / self.consequential
+
+
+def measure(approver: Approver, of: Path = HERE) -> Row:
+    """Every task and every attack of a set, in each order and both spellings."""
+    runs = {task.id: honest(task, approver) for task in tasks(of).values()}
+    complete = {name for name, run in runs.items() if len(run.made) == len(tasks(of)[name].calls)}
+    won: dict[str, bool] = {}
+    played, questions = 0, list[bool]()
+    for attack in attacks(of):
+        for when in WHEN:
+            for spelled in (True, False) if attack.text else (True,):
+                run, success = attacked(attack, when, spelled, approver)
+                played += 1
+                won[attack.id] = won.get(attack.id, False) or success
+                questions += [_named(ruling) for move, ruling in run.asked if any(move is one for one in attack.does)]
+    left = {attack.id for attack in attacks(of) if attack.left}
+    return Row(
+        approver=approver,
+        attacks=len(won) - len(left),
+        attacks_left=len(left),
+        attack_runs=played,
+        honest=len(runs),
+        completed=len(complete),
+        consequential=sum(run.consequential for run in runs.values()),
+        approvals=sum(len(run.asked) for run in runs.values()),
+        questions=len(questions),
+        naming=sum(questions),
+        succeeded=tuple(name for name, success in won.items() if success and name not in left),
+        left=tuple(name for name, success in won.items() if success and name in left),
+        incomplete=tuple(name for name in runs if name not in complete),
+    )
+
+
+def _named(ruling: Ruling) -> bool:
+    """Whether a question names a value that is not the asker's, and says so of each."""
+    shown = [(json.dumps(one.text[:60], ensure_ascii=False)[1:-1], one.why) for one in ruling.findings]
+    return bool(shown) and all(text in why for text, why in shown)
+
+
+HEADS = (
+    "to ask",
+    "attacks succeed",
+    "of kinds left",
+    "honest completion",
+    "approvals per 100",
+    "questions that name it",
+)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The table that `make security` prints."""
+    cells = [HEADS]
+    for row in rows:
+        won = f"{len(row.succeeded)}/{row.attacks} ({row.attack_share:.1%})"
+        done = f"{row.completed}/{row.honest} ({row.completion:.1%})"
+        left, named = f"{len(row.left)}/{row.attacks_left}", f"{row.naming}/{row.questions}"
+        cells.append((row.approver, won, left, done, f"{row.approvals_per_100:.1f}", named))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def document(rows: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
+    """The same as a JSON object."""
+    return {"policy_sha256": policy().sha256, "rows": _rows(rows), "held_out": _rows(held_out)}
+
+
+def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    shares = ("attack_share", "completion", "approvals_per_100")
+    return [{**asdict(row), **{name: getattr(row, name) for name in shares}} for row in rows]

@@ -1,0 +1,66 @@
+"""Case files: both forms, and what is said of one that does not fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bulkhead.evaluation.cases import Case, CaseError, load
+from bulkhead.evaluation.drift import PROBE
+
+ROW = {"name": "late", "objective": "What is refunded?", "documents": ["terms.md"], "checks": [{"contains": "40 EUR"}]}
+
+
+def test_yaml_and_jsonl_say_the_same_and_documents_lie_beside_the_file(tmp_path: Path) -> None:
+    other = {**ROW, "name": "other", "documents": [], "checks": [{"equals_number": 4}, {"cites": "terms.md"}]}
+    files = {"a.yaml": json.dumps([ROW, other]), "b.yml": json.dumps({"cases": [ROW, other]})}
+    files["c.jsonl"] = f"{json.dumps(ROW)}\n\n{json.dumps(other)}\n"
+    found = set()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        found.add(load(tmp_path / name))
+    ((first, second),) = found
+    assert first.documents == (str(tmp_path / "terms.md"),) and [one.kind for one in second.checks] == [
+        "equals_number",
+        "cites",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is no YAML"),
+        ("a: 1", "no list of cases"),
+        ("[]", "has 0 cases"),
+        (json.dumps([ROW, ROW]), "several cases are called late"),
+        (json.dumps([ROW, 7]), "case 2: must be an object"),
+        (json.dumps([{**ROW, "objektive": "x"}]), "case 1 (late): objektive: unknown field; did you mean objective?"),
+        (json.dumps([{**ROW, "checks": []}]), "case 1 (late): checks: must hold at least 1"),
+        (json.dumps([{**ROW, "checks": [{"contain": "x"}]}]), "did you mean contains?"),
+        (json.dumps([{**ROW, "checks": [{"contains": "x", "regex": "y"}]}]), "must have exactly one of contains"),
+        (json.dumps([{**ROW, "checks": [{"contains": None}]}]), "must have exactly one of contains"),
+        (json.dumps([{**ROW, "checks": [{"regex": "("}]}]), "regex '(' is none"),
+        (json.dumps([{**ROW, "checks": [{"json_schema": {"type": "x"}}]}]), "json_schema is no schema"),
+        (json.dumps([{**ROW, "name": "a b"}]), "name: must match"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_case_and_field(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "cases.yaml"
+    path.write_text(text)
+    with pytest.raises(CaseError) as caught:
+        load(path)
+    assert says in str(caught.value) and caught.value.hint
+
+
+def test_a_file_that_is_not_there_and_a_line_that_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match=r"cannot be read.*No such file"):
+        load(tmp_path / "none.yaml")
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps(ROW) + "\n{\n")
+    with pytest.raises(CaseError, match="line 2 is no JSON"):
+        load(path)
+
+
+def test_the_probes_own_questions_fit() -> None:
+    found = load(PROBE)
+    assert len(found) == 5 and all(isinstance(one, Case) and not one.documents for one in found)

@@ -1,0 +1,110 @@
+"""Quality, cost and latency out of messages: each attempt counts once, for the model that wrote its answer."""
+
+import random
+
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.journal import quality
+from bulkhead.journal.quality import Quality
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead_contracts.result import ContentRef, Label, Result, Usage
+from bulkhead_contracts.step import StepFinished
+from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRequested
+from bulkhead_contracts.types import Body
+from bulkhead_contracts.verdict import VerdictReached
+
+NOW, SHA = 1_795_231_204_272, "a" * 64
+CHEAP, DEAR = "x/cheap", "x/dear"
+
+
+def result(model: str) -> Result:
+    """As the worker proposes it, with the model gateway's label beside one of a passage."""
+    labels = [Label(sha256="b" * 64, kind="passage", source="d.md", observed_by="rag")]
+    labels += [Label(sha256=SHA, kind="model_reply", source=model, observed_by="model_gateway")]
+    return Result(content=ContentRef(author="model_gateway", sha256=SHA, size_bytes=1), provenance=tuple(labels))
+
+
+def verdict(model: str, attempt: int, accepted: bool, cost: int, score: float | None = None) -> VerdictReached:
+    usage = Usage(cost_usd_micros=cost)
+    said = {"step_id": "s", "attempt": attempt, "plan_version": 1, "accepted": accepted}
+    return VerdictReached(**said, score=score, result=result(model), usage=usage)
+
+
+def message(task: str, body: Body, at: int = NOW) -> Received:
+    return Received(None, body, "demo", task, "x", 1, at, receiver="y")  # type: ignore[arg-type]
+
+
+def request(feature: str) -> TaskRequested:
+    return TaskRequested(objective="o", limits=TaskLimits(), feature=feature)
+
+
+def fold(messages: list[Received]) -> Quality:
+    """In any order, and half of it twice."""
+    chance, found = random.Random(7), Quality()
+    messages = messages + chance.sample(messages, len(messages) // 2)
+    chance.shuffle(messages)
+    for one in messages:
+        found.take(one)
+    return found
+
+
+def test_a_cheap_model_whose_accepted_answers_are_dear_does_not_pay() -> None:
+    messages = [message("t", request("f"))]
+    messages += [message("t", verdict(CHEAP, n, n == 0, cost=100, score=0.5)) for n in range(10)]
+    messages += [message("t", verdict(DEAR, 10 + n, n > 0, cost=300, score=0.9)) for n in range(6)]
+    failed = StepFinished(step_id="s", attempt=99, plan_version=1, result=Result(), usage=Usage(cost_usd_micros=7))
+    found = fold([*messages, message("t", failed), message("other", verdict(DEAR, 1, False, cost=9))]).as_json({})
+    rows = {row["model"]: row for row in found["models"]}
+    assert list(rows) == [CHEAP, DEAR, quality.NO_ANSWER]
+    figures = ("answers", "accepted_share", "score", "answers_usd_micros", "per_accepted_usd_micros")
+    assert [rows[CHEAP][name] for name in figures] == [10, 0.1, 0.5, 1_000, 1_000]
+    assert [rows[DEAR][name] for name in figures] == [6, 0.8333, 0.9, 1_800, 360]
+    assert rows[quality.NO_ANSWER]["answers_usd_micros"] == 7
+    ((told),) = found["does_not_pay"]
+    assert (told["model"], told["dearer"]) == (CHEAP, DEAR)
+    assert "an answer costs $0.0001 and an accepted one costs $0.001 (1 of 10 accepted)" in told["what"]
+
+
+def test_a_cheap_model_that_pays_and_one_that_said_little_are_not_named() -> None:
+    messages = [message("t", request("f"))]
+    messages += [message("t", verdict(CHEAP, n, n > 2, cost=100)) for n in range(6)]
+    messages += [message("t", verdict(DEAR, 10 + n, True, cost=300)) for n in range(6)]
+    messages += [message("t", verdict("x/new", 20 + n, False, cost=1)) for n in range(quality.MIN_ANSWERS - 1)]
+    assert fold(messages).as_json({})["does_not_pay"] == []
+
+
+def test_latency_of_a_feature_stands_beside_its_cost_and_its_target() -> None:
+    messages = []
+    for number in range(20):
+        took, usage = 1_000 * (number + 1), Usage(cost_usd_micros=50, estimated_usd_micros=5)
+        status = "failed" if number == 0 else "succeeded"
+        end = TaskEnded(status=status, usage=usage)
+        messages += [message(f"t{number}", request("search")), message(f"t{number}", end, NOW + took)]
+    slow = TaskEnded(status="cancelled", usage=Usage(cost_usd_micros=1))
+    messages += [message("c", request("search")), message("c", slow, NOW + 10**6), message("old", slow)]
+    messages += [message("t3", verdict(CHEAP, 1, True, cost=9, score=1.0))]
+    found = fold(messages).as_json({"search": 18_000, "never": 5})
+    row, never = found["features"]
+    assert (row["tasks"], row["succeeded"], row["p50_ms"], row["p95_ms"]) == (21, 19, 10_000, 19_000)
+    assert (row["target_ms"], row["missed"]) == (18_000, True)
+    assert (row["cost_usd_micros"], row["estimated_usd_micros"], row["per_task_usd_micros"]) == (1_001, 100, 48)
+    assert (row["accepted"], row["score"]) == (1, 1.0)
+    assert (never["feature"], never["p95_ms"], never["missed"]) == ("never", None, None)
+    assert fold(messages).as_json({"search": 19_000})["features"][0]["missed"] is False
+
+
+async def test_it_is_read_from_the_inboxes_since_a_time_and_of_a_tenant() -> None:
+    broker = MemoryBroker.mesh()
+
+    async def say(sender: str, to: str, task: str, body: Body, tenant: str = "demo") -> None:
+        publisher = Publisher(sender, MemoryBus(broker, sender), b"k", broker.clock.now_ms)
+        await publisher.send(to, body, tenant=tenant, task=task, cause="c", index=body.TYPE)
+
+    for tenant in ("demo", "else"):
+        await say("gateway", "gateway", "t", request("f"), tenant)
+        await say("checker", "planner", "t", verdict(CHEAP, 1, True, cost=9), tenant)
+        await say("planner", "gateway", "t", TaskEnded(status="succeeded"), tenant)
+    bus, now = MemoryBus(broker, "operator"), broker.clock.now_ms()
+    for since, tenant, tasks in ((now - 60_000, "*", 2), (now - 60_000, "demo", 1), (now + 60_000, "*", 0)):
+        found = await quality.read(bus, since, tenant)
+        assert (sum(row.tasks for row in found.features().values()), len(found.attempts)) == (tasks, tasks)

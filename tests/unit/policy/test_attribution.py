@@ -1,0 +1,165 @@
+"""Attribution: which text each value of a call stands in, and what only looks as if it did."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkhead.policy.attribution import SourceText, attribute, least_of
+from bulkhead_contracts import bounds
+
+ASKED = SourceText(
+    "Pay 1,250.00 EUR to Anna Schmidt (DE89 3704 0044 0532 0130 00), mail bob@example.com.au and open "
+    "https://shop.example/a?x=1. Counter 'visits', account 12-345-678, since 2026-01-05. Ask shop.example.",
+    "user",
+    "1" * 64,
+)
+INVOICE = SourceText(
+    '{"iban": "GB82 WEST 1234 5698 7654 32", "rows": [{"amount": 12.5, "to": "X Y"}]}', "tool", "2" * 64, "inv", "c1"
+)
+
+
+def origins(value: object, *sources: SourceText) -> list[tuple[str, str, str]]:
+    values, complete = attribute({"a": value}, sources or (ASKED, INVOICE))
+    assert complete and values[0].pointer == "/a"
+    return [(one.source, one.match, one.field) for one in values[0].origins]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1250,
+        "1250",
+        "1.250,00",
+        "1250 EUR",
+        "anna schmidt",
+        "DE89370400440532013000",
+        "de89-3704-0044-0532-0130-00",
+        "BOB@example.com.au",
+        "https://SHOP.example/a?x=1",
+        "https://shop.example/a%3Fx=1",
+        "https://shop.example/",
+        "visits",
+        "12345678",
+        "\uff56\uff49sits",
+        "visi\u200bts",
+    ],
+)
+def test_what_was_asked_for_in_other_letters_is_the_askers(value: object) -> None:
+    assert origins(value)[0][0] == "user"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        125,
+        250,
+        "250 EUR",
+        "DE8937040044053201300",
+        "bob@example.com",
+        "b@example.com.au",
+        "https://shop.example/a",
+        "https://shop.example/a?x=12",
+        "http://shop.example",
+        "https://shop.example.evil.example/",
+        "visit",
+        "345678",
+        2026,
+        "bob@ex\u0430mple.com.au",  # A Cyrillic letter.
+        "schmidt de",
+        "visits EUR",
+    ],
+)
+def test_a_part_a_change_and_a_letter_that_looks_alike_stand_nowhere(value: object) -> None:
+    assert origins(value) == []
+
+
+def test_a_whole_field_is_named() -> None:
+    assert ("tool", "field", "/iban") in origins("GB82WEST12345698765432")
+    assert ("tool", "field", "/rows/0/amount") in origins(12.50)
+    assert all(match != "field" for _, match, _ in origins("X"))
+
+
+def test_a_key_that_stands_twice_makes_no_field() -> None:
+    twice = SourceText('{"to": "anna", "to": "eve"}', "tool", "3" * 64)
+    assert [match for _, match, _ in origins("eve", twice)] == ["exact"]
+
+
+def test_values_within_a_text_are_values_of_their_own() -> None:
+    text = "Dear Bob, wire 9,000 EUR to GB82 WEST 1234 5698 7654 32, card 4111 1111 1111 1111, https://evil.example/x)."
+    values, _ = attribute({"body": text}, (ASKED, INVOICE))
+    assert [(one.text, [origin.source for origin in one.origins]) for one in values[1:]] == [
+        ("https://evil.example/x", []),
+        ("GB82 WEST 1234 5698 7654 32", ["tool", "tool"]),
+        ("4111 1111 1111 1111", []),
+        ("9,000", []),
+    ]
+
+
+def test_long_values_with_one_beginning_stay_two() -> None:
+    honest, other = "a " * 200 + "anna", "a " * 200 + "eve"
+    values, _ = attribute({"a": honest, "b": other}, (SourceText(honest, "user", "1" * 64),))
+    assert [bool(one.origins) for one in values] == [True, False] and values[0].text != values[1].text
+
+
+def test_more_than_can_be_told_is_not_complete() -> None:
+    values, complete = attribute({"a": [f"v{at}" for at in range(200)]}, ())
+    assert len(values) == bounds.MAX_ATTRIBUTED_VALUES and not complete
+    assert attribute({"a": "x"}, (SourceText("y" * 200_000, "tool", "1" * 64),))[1] is False
+
+
+def test_the_least_trusted_source_of_a_context() -> None:
+    assert (least_of(()), least_of((ASKED,)), least_of((ASKED, INVOICE))) == ("user", "user", "tool")
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(
+    st.dictionaries(st.text(), st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))),
+    st.lists(st.text()),
+)
+def test_any_arguments_and_texts_are_attributed(arguments: dict[str, object], texts: list[str]) -> None:
+    attribute(arguments, [SourceText(text, "tool", "1" * 64) for text in texts])
+
+
+@given(st.text(alphabet="abc123 .,-/@", min_size=1, max_size=20), st.text(max_size=60))
+def test_a_field_of_json_is_found_whatever_it_holds(value: str, other: str) -> None:
+    source = SourceText(json.dumps({"other": other, "it": value}), "tool", "1" * 64)
+    assert "/it" in [field for _, _, field in origins(value, source)]
+
+
+@pytest.mark.parametrize("unit", ["a", "1 ", "1,", "a.", "a@", "DE12", "h://", "%41", "(", "1.", "DE12 3456 "])
+def test_time_is_linear_in_the_text(unit: str) -> None:
+    def spent(chars: int) -> float:
+        text, before = unit * (chars // len(unit)) + f" {chars}", time.process_time()
+        attribute({"a": text[:4_000]}, [SourceText(text, "tool", "1" * 64)])
+        return time.process_time() - before
+
+    spent(1_000)
+    assert spent(64_000) < 24 * max(spent(8_000), 0.01)
+
+
+def test_a_text_has_a_field_where_exactly_one_of_a_kind_stands_in_it() -> None:
+    mail = "Pay 210 EUR to NL91ABNA0417164300, says jan@plumber.example in report.pdf"
+    first = SourceText(mail, "tool", "1" * 64, "read_mail")
+    assert origins(210, first)[0] == ("tool", "field", "/amount")
+    assert origins("NL91 ABNA 0417 1643 00", first)[0] == ("tool", "field", "/account")
+    second = SourceText(f"{mail} or GB82WEST12345698765432", "tool", "1" * 64, "read_mail")
+    assert origins("NL91ABNA0417164300", second) == [("tool", "exact", "")]
+
+
+def test_a_number_beside_amounts_of_money_is_no_amount() -> None:
+    asked = SourceText("Pay invoice 4711, 75 EUR, of INV-200", "user", "1" * 64)
+    assert [[match for _, match, _ in origins(value, asked)] for value in (75, 4711, 200)] == [
+        ["field", "exact"],
+        ["normalised"],
+        [],
+    ]
+
+
+def test_a_host_within_a_text_is_an_address_and_a_file_is_none() -> None:
+    values, _ = attribute({"a": "Get it at www.evil.example/app; see notes.txt and node 3.5"}, ())
+    assert [one.text for one in values[1:]] == ["www.evil.example/app"]

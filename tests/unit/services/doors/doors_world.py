@@ -1,0 +1,225 @@
+"""Real doors over an in-memory bus, beside a gateway, a planner and a model gateway that do as they are told.
+
+In: calls of agents. Out: what those three were asked, and what was stored.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.errors import HandBack
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, TextDelta
+from bulkhead_contracts.result import ContentRef, Failure, Usage
+from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
+from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskRequested, TaskStatus
+from bulkhead_contracts.types import Body
+from bulkhead_services.doors.app import build
+from bulkhead_services.doors.port import Asked, Call, Caller
+from bulkhead_services.doors.service import Doors
+from bulkhead_services.doors.settings import Settings
+
+TENANT, PERSON = "demo", "ann"
+CLAIM = RequesterClaim(tenant=TENANT, person=PERSON, role="submitter", via="api_key")
+
+
+def caller(**more: Any) -> Caller:
+    return Caller(**{"claim": CLAIM, "token": "", **more})
+
+
+def asked(*said: str, **more: Any) -> Asked:
+    messages = tuple({"role": "user", "content": text} for text in said or ("hello",))
+    given: dict[str, Any] = {
+        "model": "default",
+        "messages": messages,
+        "options": {},
+        "max_output_tokens": None,
+        "stream": False,
+    }
+    return Asked(**{**given, **more})
+
+
+class Gateway(Edge):
+    """Takes tasks in for the planner too: hands each adopted step out at once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.away, self.rejection = context, False, None
+        self.requested: list[tuple[str, TaskRequested]] = []
+        self.planner: Context | None = None
+        self.signer: Context | None = None
+
+    async def handle(self, message: Received) -> None:
+        if not isinstance(message.body, TaskRequested):
+            return
+        if self.away:
+            raise HandBack(0.05, "away")
+        self.requested.append((message.task, message.body))
+        if self.rejection is not None:
+            await self.context.publisher.send("doors", self.rejection, **message.caused, index="rejected")
+            return
+        request, assert_plan = message.body, message.body.plan
+        assert assert_plan is not None and self.planner is not None and self.signer is not None
+        until = self.context.clock() + request.limits.deadline_ms
+        top = TaskGrant(
+            tenant=message.tenant,
+            task=message.task,
+            actor=PERSON,
+            tools=(),
+            document_scopes=(),
+            limits=request.limits,
+            day_cost_usd_micros=1,
+            day_tokens=1,
+            expires_unix_ms=until + 60_000,
+        )
+        step = assert_plan.steps[0]
+        narrow = StepGrant(
+            tenant=message.tenant,
+            task=message.task,
+            step_id=step.id,
+            attempt=1,
+            plan_version=1,
+            tools=(),
+            expires_unix_ms=until + 60_000,
+            role=step.role,
+        )
+        token = self.planner.signer.grant(narrow, parent=self.signer.signer.grant(top))
+        objective = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+        assigned = StepAssigned(step=step, attempt=1, plan_version=1, objective=objective, deadline_unix_ms=until)
+        assert message.body.requester is not None
+        await self.planner.publisher.send(
+            "doors", assigned, **message.caused, index=0, actor=message.body.requester.person, grant=token
+        )
+
+
+class Planner(Edge):
+    """Ends a task when its step is finished."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.finished: list[tuple[str, StepFinished]] = []
+        self.paused: list[StepPaused] = []
+
+    async def handle(self, message: Received) -> None:
+        if isinstance(message.body, StepPaused):
+            self.paused.append(message.body)
+        elif isinstance(message.body, StepFinished):
+            self.finished.append((message.task, message.body))
+            await self.end(message.task, "failed" if message.body.failure else "succeeded", message.body.failure)
+
+    async def end(self, task: str, status: TaskStatus, failure: Failure | None = None) -> None:
+        body = TaskEnded(status=status, failure=failure, ended_unix_ms=self.context.clock())
+        await self.context.publisher.send("doors", body, tenant=TENANT, task=task, cause=task, index="ended")
+
+
+Script = Callable[["Models", Received, ModelCallRequested], Awaitable[Body | None]]
+
+
+class Models(Edge):
+    """A model gateway: answers each call once, then from its record. script: makes the reply; None says nothing."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.away = False
+        self.asked: list[ModelCallRequested] = []
+        self.made: dict[str, Body] = {}
+        self.script: Script = Models.counted
+
+    async def handle(self, message: Received) -> None:
+        request = message.body
+        if not isinstance(request, ModelCallRequested):
+            return
+        if self.away:
+            raise HandBack(0.05, "away")
+        self.asked.append(request)
+        known = self.made.get(request.call_id)
+        reply = known or await self.script(self, message, request)
+        if isinstance(reply, ModelCallReplied) and reply.outcome == "answered":
+            self.made[request.call_id] = reply
+        if reply is not None:
+            await self.context.publisher.send("doors", reply, **message.caused, index="reply")
+
+    async def counted(self, message: Received, request: ModelCallRequested) -> Body:
+        """The number of the answer."""
+        return await self.answer(message, request, f"answer {len(self.made) + 1}")
+
+    async def answer(self, message: Received, request: ModelCallRequested, text: str) -> ModelCallReplied:
+        return ModelCallReplied(
+            call_id=request.call_id,
+            step_id=request.step_id,
+            outcome="answered",
+            content=await self.context.blobs.put(message.tenant, text),
+            finish="stop",
+            prompt_id=request.prompt_id,
+            model="m-1",
+            usage=Usage(model_calls=1, input_tokens=10, output_tokens=5, cost_usd_micros=100),
+        )
+
+    def refused(self, request: ModelCallRequested, code: str, message: str) -> ModelCallReplied:
+        failure = Failure.of(code, message)
+        given: dict[str, Any] = {"call_id": request.call_id, "step_id": request.step_id, "prompt_id": request.prompt_id}
+        return ModelCallReplied(**given, outcome="refused", failure=failure, standing="failed")
+
+    def put_off(self, request: ModelCallRequested, **why: Any) -> CallDeferred:
+        return CallDeferred(call_id=request.call_id, step_id=request.step_id, **{"after_ms": 30, **why})
+
+    async def say(self, message: Received, request: ModelCallRequested, text: str, offset: int = 0) -> None:
+        delta = TextDelta(call_id=request.call_id, step_id=request.step_id, offset=offset, text=text)
+        subject = subjects.live("model_gateway", message.tenant, message.task)
+        await self.context.bus.publish_live(subject, delta.model_dump_json().encode())
+
+
+class World:
+    """What a test holds in its hands."""
+
+    def __init__(self, mesh: MemoryMesh, settings: Settings) -> None:
+        self.mesh, self.settings = mesh, settings
+
+    def _component(self, name: str, instance: str = "0") -> Any:
+        return self.mesh.running[(name, instance)].service.component
+
+    @property
+    def gateway(self) -> Gateway:
+        found: Gateway = self._component("gateway")
+        return found
+
+    @property
+    def planner(self) -> Planner:
+        found: Planner = self._component("planner")
+        return found
+
+    @property
+    def models(self) -> Models:
+        found: Models = self._component("model_gateway")
+        return found
+
+    def doors(self, instance: str = "0") -> Doors:
+        found: Doors = self._component("doors", instance)
+        return found
+
+    async def call(self, *said: str, instance: str = "0", by: Caller | None = None, **more: Any) -> Call:
+        return await self.doors(instance).ask(by or caller(), asked(*said, **more))
+
+    async def answer(self, *said: str, instance: str = "0", by: Caller | None = None, **more: Any) -> str:
+        async with asyncio.timeout(15):
+            call = await self.call(*said, instance=instance, by=by, **more)
+            return (await call.answer()).text
+
+    async def blobs(self, author: str = "doors") -> int:
+        return len(await self.mesh.messages(subjects.BLOBS_STREAM, f"blob.{author}.>"))
+
+
+@asynccontextmanager
+async def world(**settings: Any) -> AsyncIterator[World]:
+    """Fast by default: waits of a second, runs that are not idle."""
+    chosen = Settings(**{"http_port": 0, "hold_s": 1.0, "open_wait_s": 1.0, "call_timeout_s": 5.0, **settings})
+    builds = {"gateway": Gateway, "planner": Planner, "model_gateway": Models, "doors": lambda c: build(c, chosen)}
+    async with MemoryMesh(builds, ack_wait_ms=500) as mesh:
+        found = World(mesh, chosen)
+        found.gateway.planner, found.gateway.signer = mesh.context("planner"), mesh.context("signer")
+        yield found

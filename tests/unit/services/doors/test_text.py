@@ -1,0 +1,95 @@
+"""Text of a call as it comes: each character once, whole at the end, and never in other words than before."""
+
+import asyncio
+
+import pytest
+
+from bulkhead_services.doors.port import Refusal
+from tests.eventually import until
+from tests.unit.services.doors.doors_world import Models, caller, world
+
+
+def spoken(*pieces, text=""):
+    """A script that says pieces live, as (offset, text), waits, and answers."""
+    go = asyncio.Event()
+
+    async def script(models: Models, message, request):
+        for offset, piece in pieces:
+            await models.say(message, request, piece, offset)
+        await go.wait()
+        return await models.answer(message, request, text)
+
+    return script, go
+
+
+async def told(call, pieces: list[str]) -> None:
+    async for piece in call.text():
+        pieces.append(piece)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "before"),
+    [
+        (((0, "one "), (4, "two ")), "one two three", "one two "),
+        (((0, "one "), (4, "two "), (4, "two ")), "one two three", "one two "),
+        (((0, "one "), (9, "late")), "one two three", "one "),
+        (((4, "two"),), "one two", ""),
+        (((0, "one "), (0, "one two ")), "one two three", "one two "),
+        ((), "", ""),
+    ],
+    ids=["whole", "repeated", "gap", "began_late", "begun_anew_in_the_same_words", "nothing"],
+)
+async def test_pieces_joined_are_the_whole_text(pieces, text, before):
+    async with world() as here:
+        here.models.script, go = spoken(*pieces, text=text)
+        call, heard = await here.call(), list[str]()
+        following = asyncio.create_task(told(call, heard))
+        await until(lambda: "".join(heard) == before and here.models.asked)
+        await asyncio.sleep(0.05)
+        assert "".join(heard) == before
+        go.set()
+        await following
+        assert "".join(heard) == text == (await call.answer()).text
+
+
+async def test_text_that_begins_anew_in_other_words_ends_in_an_error_and_is_there_for_a_retry():
+    async with world() as here:
+        here.models.script, go = spoken((0, "Once upon "), text="A long time ago")
+        call, heard = await here.call(), list[str]()
+        following = asyncio.create_task(told(call, heard))
+        await until(lambda: heard)
+        go.set()
+        with pytest.raises(Refusal) as cut:
+            await following
+        assert (cut.value.status, cut.value.code) == (502, "stream_cut") and "".join(heard) == "Once upon "
+        assert await here.answer(by=caller(retry=True)) == "A long time ago" and len(here.models.asked) == 1
+
+
+async def test_a_stream_that_is_halted_in_the_middle_ends_in_an_error_at_once():
+    async with world(hold_s=30) as here:
+
+        async def cut(models: Models, message, request):
+            await models.say(message, request, "Once upon ")
+            await asyncio.sleep(0.2)
+            return models.put_off(request, after_ms=60_000, paused=True, code="halted", reason="ann says stop")
+
+        here.models.script = cut
+        call, heard = await here.call(), list[str]()
+        with pytest.raises(Refusal) as halted:
+            async with asyncio.timeout(5):
+                await told(call, heard)
+        assert (halted.value.status, halted.value.code, halted.value.retry) == (403, "halted", False)
+        assert heard == ["Once upon "] and "ann says stop" in halted.value.message
+
+
+async def test_two_followers_of_one_call_have_the_whole_text_each():
+    async with world() as here:
+        here.models.script, go = spoken((0, "one "), text="one two")
+        by = caller(idempotency_key="k")
+        first, second, heard, later = await here.call(by=by), await here.call(by=by), list[str](), list[str]()
+        following = asyncio.create_task(told(first, heard))
+        await until(lambda: heard)
+        late = asyncio.create_task(told(second, later))
+        go.set()
+        await asyncio.gather(following, late)
+        assert "".join(heard) == "".join(later) == "one two" and len(here.models.asked) == 1

@@ -1,0 +1,182 @@
+"""Each cell of the table of features (docs/reference/providers.md), held to what the wire form sends and reads."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_services.model_gateway.providers.features import FEATURES
+from bulkhead_services.model_gateway.providers.fields import mapping
+from bulkhead_services.model_gateway.providers.forms import FORMS
+from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault
+from bulkhead_services.model_gateway.routing.options import ProviderSettings, RouteSettings
+from bulkhead_services.model_gateway.settings import Settings
+from tests.unit.services.model_gateway.providers import misbehaviours
+from tests.unit.services.model_gateway.providers.calling import CHAT, calling
+from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
+from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider
+
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "number"}}}
+FUNCTION = {"name": "multiply", "description": "Multiplies.", "parameters": PARAMETERS}
+SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "string"}},
+    "required": ["sum"],
+    "additionalProperties": False,
+}
+FORM = {"type": "json_schema", "json_schema": {"name": "plan", "strict": True, "schema": SCHEMA}}
+EVERYTHING = Chat(
+    "scripted-1", {**CHAT.payload, "tools": [{"type": "function", "function": FUNCTION}], "response_format": FORM}, 100
+)
+THOUGHTS = "Hm, forty and two."
+
+
+def said_by(api, told):
+    """What the form makes of an answer, whole; it is the same in pieces."""
+    whole, streamed = FORMS[api].assembly(), FORMS[api].assembly()
+    whole.whole(json.dumps(DIALECTS[api].whole(told)).encode())
+    for event in DIALECTS[api].stream(told):
+        streamed.event(json.dumps(event))
+    assert whole.result() == streamed.result()
+    assert whole.usage == streamed.usage
+    return whole.result()
+
+
+def body_of(api):
+    return json.loads(FORMS[api].request(EVERYTHING).body)
+
+
+def holds(value, wanted):
+    """Whether a JSON value stands anywhere in another one."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value == wanted or any(holds(row, wanted) for row in inner)
+
+
+def names(value):
+    """Every key and every word of a schema."""
+    if isinstance(value, dict):
+        return {*value, *(name for row in value.values() for name in names(row))}
+    if isinstance(value, list):
+        return {name for row in value for name in names(row)}
+    return {str(value)}
+
+
+async def streaming(api):
+    async with ScriptedProvider() as server, calling(api, server.url.removesuffix("/v1")) as call:
+        server.will(misbehaviours.says(Said("The answer is 42."))(DIALECTS[api]))
+        _, heard = await call()
+    return "".join(heard) == "The answer is 42." and len(heard) > 1
+
+
+def tools(api):
+    said = said_by(api, Said(calls=(("c_1", "multiply", '{"a": 7}'),), end="tool_calls"))
+    offered = holds(body_of(api), "multiply") and holds(body_of(api), PARAMETERS)
+    return offered and [(row.name, json.loads(row.arguments_json)) for row in said.calls] == [("multiply", {"a": 7})]
+
+
+def parallel_tools(api):
+    made = [(f"c_{n}", "multiply", json.dumps({"a": n})) for n in range(3)]
+    said = said_by(api, Said("Let me see.", calls=tuple(made), end="tool_calls"))
+    return [(row.id, row.name, row.arguments_json) for row in said.calls] == made and said.finish == "tool_calls"
+
+
+def structured_output(api):
+    return holds(body_of(api), SCHEMA)
+
+
+def reasoning(api):
+    """Thoughts are no part of the text; their tokens are of the output."""
+    said = said_by(api, Said("It is 42.", thoughts=THOUGHTS, counts=(100, 20, 0, 8)))
+    assert said.usage is not None
+    return said.text == "It is 42." and said.usage.output_tokens == 20
+
+
+def prompt_caching(api):
+    said = said_by(api, Said("It is 42.", counts=(100, 20, 15, 0)))
+    assert said.usage is not None
+    marked = holds(body_of(api), {"type": "ephemeral"})
+    assert marked == (api == "anthropic")
+    return said.usage.cached_input_tokens == 15
+
+
+def usage(api):
+    said = said_by(api, Said("It is 42.", counts=(100, 20, 0, 0)))
+    asked = mapping(body_of(api).get("stream_options")).get("include_usage", api not in misbehaviours.CHAT)
+    return bool(asked) and said.usage is not None and (said.usage.input_tokens, said.usage.output_tokens) == (100, 20)
+
+
+def refusals(api):
+    if api == "ollama":
+        # It has no field for one: what its models say in an answer's place is text like any other.
+        return isinstance(said_by(api, Said("I cannot help.")), Fault)
+    said = said_by(api, Said("I cannot help.", end="refusal"))
+    return isinstance(said, Fault) and said.code in ("model_refused", "content_filter") and not said.retryable
+
+
+def parameter(api, name, value, said):
+    """Whether a route's parameter is sent as it is, or refused at the start in these words."""
+    route = RouteSettings(provider="other", model="gpt-4.1-mini-2025-04-14", **{name: value})
+    base_url = "https://models.example/openai/v1"
+    other = ProviderSettings(api=api, base_url=base_url, api_key=SecretStr("k"), price_provider="openai")
+    try:
+        Settings(openai_api_key=SecretStr("k"), providers={"other": other}, routes={"hot": route})
+    except ValidationError as error:
+        assert said in str(error)
+        return "refused"
+    body = json.loads(FORMS[api].request(replace(EVERYTHING, parameters=route.parameters())).body)
+    return value in (body.get(name), mapping(body.get("generationConfig")).get(name))
+
+
+def temperature(api):
+    return parameter(api, "temperature", 1.5, "takes 1.0 at most")
+
+
+def seeds(api):
+    return parameter(api, "seed", 7, "leave seed out of the route")
+
+
+def images(api):
+    """No message of ours holds one, and one that a model makes is left out by name."""
+    asked_for = any("image" in name.lower() for name in names(ModelCallRequested.model_json_schema()["$defs"]))
+    event = {
+        "gemini": {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png", "data": "x"}}]}}]},
+        "openai-responses": {
+            "type": "response.output_item.done",
+            "output_index": 0,
+            "item": {"type": "image_generation_call", "id": "i", "status": "completed", "result": "x"},
+        },
+        "anthropic": None,
+    }.get(api, {"choices": [{"delta": {"images": [{"type": "image_url", "image_url": {"url": "data:"}}]}}]})
+    if event:
+        assembly = FORMS[api].assembly()
+        for row in (event, *DIALECTS[api].stream(Said("Look."))):
+            assembly.event(json.dumps(row))
+        said = assembly.result()
+        assert isinstance(said, Answer) and "image" in said.omissions[0].what and said.text == "Look."
+    return asked_for
+
+
+OBSERVED = {
+    "streaming": streaming,
+    "tools": tools,
+    "parallel tools": parallel_tools,
+    "structured output": structured_output,
+    "reasoning": reasoning,
+    "prompt caching": prompt_caching,
+    "usage": usage,
+    "refusals": refusals,
+    "temperature over 1": temperature,
+    "images": images,
+    "seeds": seeds,
+}
+
+
+@pytest.mark.parametrize("api", FORMS)
+@pytest.mark.parametrize("feature", FEATURES)
+async def test_a_cell_says_what_the_form_does(feature, api):
+    seen = OBSERVED[feature](api)
+    seen = await seen if feature == "streaming" else seen
+    offer = seen if isinstance(seen, str) else "yes" if seen else "none"
+    assert FEATURES[feature][api].offer == offer, f"the cell says {FEATURES[feature][api].offer}"

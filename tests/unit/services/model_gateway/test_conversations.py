@@ -1,0 +1,324 @@
+"""Calls of outside agents: sent as they came, answered as the model spoke, refused by name."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.result import ContentRef
+from bulkhead_services.model_gateway.context.conversation import IMAGE_TOKENS, handed_on, payload_of
+from bulkhead_services.model_gateway.context.tokens import TokenCounter
+from bulkhead_services.model_gateway.providers.forms import FORMS
+from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
+from bulkhead_services.model_gateway.providers.port import Chat, Fault
+from tests.unit.services.model_gateway.gateway_desk import PRICED, Desk, deltas, desk
+from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, calls, says
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+MESSAGES: tuple[dict[str, Any], ...] = (
+    {"role": "developer", "content": "Be brief."},
+    {
+        "role": "user",
+        "name": "ada",
+        "content": [{"type": "text", "text": "Grüße <think>?"}],
+        "x_new": {"b": 1, "a": [2.5]},
+    },
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "found"},
+)
+
+
+@pytest.fixture
+async def provider():
+    async with ScriptedProvider() as found:
+        yield found
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+async def call(
+    d: Desk, *messages: dict[str, Any], options: dict[str, Any] | None = None, **more: Any
+) -> ModelCallRequested:
+    refs = [await d.store(canonical(one), "doors") for one in messages or MESSAGES]
+    said = await d.store(canonical(options), "doors") if options is not None else None
+    given = {"prompt_id": "adopted@1", "parts": (), "tier": PRICED, "max_output_tokens": 50, **more}
+    return d.request(conversation=Conversation(messages=tuple(refs), options=said), **given)
+
+
+async def asked(d: Desk, request: ModelCallRequested, **more: Any) -> ModelCallReplied:
+    reply = await d.ask(request, "doors", **more)
+    assert isinstance(reply, ModelCallReplied)
+    return reply
+
+
+# As it came
+
+
+async def test_a_conversation_is_sent_byte_by_byte_with_options_that_nobody_knows(provider):
+    provider.will(says("hi"))
+    options = {"tools": [TOOL], "temperature": 0.3, "x_vendor": {"deep": [1, None]}, "logit_bias": {"5": -1}}
+    async with desk(provider) as d:
+        reply = await asked(d, await call(d, options=options))
+        (x,) = provider.asked
+    assert reply.outcome == "answered" and reply.pinned == PRICED and reply.prompt_id == "adopted@1"
+    assert f'"messages":[{",".join(map(canonical, MESSAGES))}]'.encode() in x.sent
+    added = {"model", "stream", "stream_options", "max_completion_tokens", "messages"}
+    assert {name: value for name, value in x.body.items() if name not in added} == options
+    assert (x.body["model"], x.body["max_completion_tokens"]) == (PRICED, 50)
+
+
+async def test_the_answer_is_what_the_model_said_also_live(provider):
+    text = "<think>so</think> ```json {}``` [#abc] "
+    provider.will(says(text))
+    async with desk(provider) as d:
+        live = await d.live()
+        reply = await asked(d, await call(d))
+        assert await d.text(reply.content) == text and reply.raw is None and reply.changes == ()
+        assert "".join(one.text for one in await deltas(live, text)) == text
+
+
+async def test_the_second_time_it_is_answered_from_the_record(provider):
+    provider.will(says("once"))
+    async with desk(provider) as d:
+        request = await call(d)
+        first, second = await asked(d, request), await asked(d, request)
+        assert first == second and len(provider.asked) == 1 and len(await d.settled(1)) == 1
+
+
+async def test_what_an_agent_says_stands_over_what_the_route_says(provider):
+    provider.will(says("x"))
+    route = {"model": PRICED, "temperature": 0.9, "top_p": 0.5, "cache_ttl_s": 60}
+    async with desk(provider, routes={"default": route}) as d:
+        await asked(d, await call(d, options={"temperature": 0.1}))
+        reply = await asked(d, await call(d, options={"temperature": 0.1}, call_id="c2"))
+    assert (provider.asked[0].body["temperature"], provider.asked[0].body["top_p"]) == (0.1, 0.5)
+    assert not reply.cached and len(provider.asked) == 2, "answers of agents are not given to others"
+
+
+# Which model
+
+
+async def test_a_model_is_found_by_its_route_or_by_its_own_name(provider):
+    provider.will(says("x"))
+    routes = {"default": {"model": PRICED}, "small": {"model": "m1"}}
+    async with desk(provider, routes=routes, free_models=("m1",)) as d:
+        for place, (name, model) in enumerate({"small": "m1", "m1": "m1", PRICED: PRICED}.items()):
+            reply = await asked(d, await call(d, tier=name, call_id=f"c{place}"))
+            assert reply.pinned == model
+        unknown = await asked(d, await call(d, tier="gpt-9", call_id="c9"))
+        step = await d.ask(d.request(tier="m1", call_id="c10"))
+    assert unknown.failure.code == step.failure.code == "unknown_route"
+    assert "routes: default, judge, small; models: " in unknown.failure.hint and "m1" in unknown.failure.hint
+
+
+# What is refused, by name
+
+
+def anthropic(provider: ScriptedProvider) -> dict[str, Any]:
+    return {
+        "providers": {"a": {"api": "anthropic", "base_url": provider.url, "api_key": "k"}},
+        "routes": {"default": {"model": "m0", "provider": "a"}},
+        "free_models": ("m0",),
+    }
+
+
+async def claude(x: Exchange) -> None:
+    told = {"input_tokens": 10, "output_tokens": 2}
+    text = [{"type": "text", "text": "hi"}]
+    await x.json(200, {"model": "m0", "content": text, "stop_reason": "end_turn", "usage": told})
+
+
+async def test_another_form_translates_what_it_has_words_for_and_names_what_it_has_not(provider):
+    provider.will(claude)
+    options = {"tools": [TOOL], "tool_choice": "required", "stop": "END", "user": "u1"}
+    async with desk(provider, **anthropic(provider)) as d:
+        reply = await asked(d, await call(d, options=options, tier="m0"))
+        refused = await asked(d, await call(d, options={"logit_bias": {"5": -1}}, tier="m0", call_id="c2"))
+    assert reply.outcome == "answered", reply
+    (x,) = provider.asked
+    assert x.body["system"][0]["text"] == "Be brief." and x.body["tool_choice"] == {"type": "any"}
+    assert [one["role"] for one in x.body["messages"]] == ["user", "assistant", "user"]
+    assert x.body["stop_sequences"] == ["END"] and "user" not in x.body
+    assert (refused.outcome, refused.failure.code) == ("refused", "unsupported_parameter")
+    assert "logit_bias" in refused.failure.message and refused.usage.model_calls == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n": 2}, "the parameter n is not passed on: one answer is given"),
+        ({"model": "dear"}, "the parameter model is not passed on"),
+        ({"max_tokens": 9}, "the parameter max_tokens is not passed on"),
+        ({"service_tier": "priority"}, "the parameter service_tier is not passed on: dearer tiers"),
+        ({"store": True}, "the parameter store is not passed on"),
+        ({"models": ["dear"]}, "the parameter models is not passed on: a route says which model answers"),
+        ({"prediction": {"type": "content", "content": "x"}}, "the parameter prediction is not passed on"),
+        ({"tools": [{"type": "web_search"}]}, "a tool of the type web_search is not passed on"),
+    ],
+)
+async def test_what_would_change_the_model_or_its_price_is_sent_to_nobody(provider, options, said):
+    async with desk(provider) as d:
+        reply = await asked(d, await call(d, options=options))
+    assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
+    assert reply.failure.message.startswith(said) and not provider.asked
+
+
+async def test_a_conversation_that_is_too_long_is_not_cut(provider):
+    async with desk(provider, context_tokens=6_000) as d:
+        for place, text in enumerate(("word " * 20_000, "x" * (bounds.MAX_BLOB_BYTES // 2))):
+            request = await call(d, {"role": "user", "content": text}, call_id=f"c{place}")
+            if place:
+                many = request.conversation.messages * 9
+                request = request.model_copy(update={"conversation": Conversation(messages=many)})
+            reply = await asked(d, request)
+            assert reply.failure.code == "context_overflow" and "conversation" in reply.failure.message
+            assert "shorter messages" in reply.failure.hint
+    assert not provider.asked
+
+
+async def test_a_call_needs_the_grant_of_its_step_and_comes_from_doors_alone(provider):
+    async with desk(provider) as d:
+        for place, more in enumerate(
+            ({"grant": d.grant("other")}, {"grant": d.grant(attempt=2)}, {"grant": d.grant(None)})
+        ):
+            reply = await asked(d, await call(d, call_id=f"c{place}"), **more)
+            assert (reply.outcome, reply.failure.code) == ("refused", "bad_grant")
+        worker = await d.ask(await call(d, call_id="w"), "worker")
+        plain = await asked(d, d.request(call_id="p"))
+    assert worker.failure.code == plain.failure.code == "forbidden" and not provider.asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"content":"x"}', '{"role":"user","tool_calls":[1]}', '{"role":"u","a":' + "[" * 70 + "]" * 70 + "}"],
+)
+async def test_what_is_no_message_is_refused(provider, text):
+    async with desk(provider) as d:
+        ref = await d.store(text, "doors")
+        request = (await call(d)).model_copy(update={"conversation": Conversation(messages=(ref,))})
+        reply = await asked(d, request)
+        gone = ContentRef(author="doors", sha256="0" * 64, size_bytes=1)
+        lost = request.model_copy(update={"call_id": "c2", "conversation": Conversation(messages=(gone,))})
+        missing = await asked(d, lost)
+    assert reply.failure.code == "malformed_conversation" and "message 1" in reply.failure.message
+    assert missing.failure.code == "content_missing" and not provider.asked
+
+
+@pytest.mark.parametrize("made", [9, 1])
+async def test_calls_that_are_not_whole_are_a_failure_and_are_paid(provider, made):
+    size = bounds.MAX_ARGUMENTS_BYTES if made == 1 else 2
+    one = {"name": "look", "arguments": json.dumps({"a": "x" * size})}
+    provider.will(calls(*({**one, "id": f"id{number}"} for number in range(made))))
+    async with desk(provider) as d:
+        reply = await asked(d, await call(d))
+    assert (reply.outcome, reply.failure.code) == ("failed", "tool_calls_too_large")
+    assert reply.usage.model_calls == 1 and reply.tool_calls == ()
+
+
+# Forms and money
+
+
+def chat(*messages: dict[str, Any], **options: Any) -> Chat:
+    return Chat("m0", {"messages": list(messages or MESSAGES), **options}, 50, adopted=True)
+
+
+def translated(api: str, *messages: dict[str, Any], **options: Any) -> dict[str, Any]:
+    form = FORMS[api]
+    said = narrowed(chat(*messages, **options), form.takes, form.says, form.max_temperature)
+    return json.loads(form.request(said).body)
+
+
+@pytest.mark.parametrize(
+    ("choice", "anthropic", "responses", "gemini"),
+    [
+        ("required", {"type": "any"}, "required", {"mode": "ANY"}),
+        ("none", {"type": "none"}, "none", {"mode": "NONE"}),
+        (
+            {"type": "function", "function": {"name": "look"}},
+            {"type": "tool", "name": "look"},
+            {"type": "function", "name": "look"},
+            {"mode": "ANY", "allowedFunctionNames": ["look"]},
+        ),
+    ],
+)
+def test_a_choice_of_tools_is_said_in_each_form(choice, anthropic, responses, gemini) -> None:
+    assert translated("anthropic", tools=[TOOL], tool_choice=choice)["tool_choice"] == anthropic
+    assert translated("openai-responses", tools=[TOOL], tool_choice=choice)["tool_choice"] == responses
+    assert translated("gemini", tools=[TOOL], tool_choice=choice)["toolConfig"]["functionCallingConfig"] == gemini
+
+
+def test_calls_one_at_a_time_are_said_where_there_is_a_word_for_it() -> None:
+    given = {"tools": [TOOL], "parallel_tool_calls": False}
+    assert translated("anthropic", **given)["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+    assert translated("openai-responses", **given)["parallel_tool_calls"] is False
+    with pytest.raises(Unsupported, match="parallel_tool_calls"):
+        translated("gemini", **given)
+
+
+@pytest.mark.parametrize("api", ["anthropic", "gemini", "openai-responses"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]}, "image_url"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "the role function"),
+        ({"tools": [{"type": "web_search"}]}, "a tool of the type web_search"),
+        ({"response_format": {"type": "json_object"}}, "json_object"),
+        ({"temperature": 3}, "a temperature of 3"),
+        ({"unheard_of": 1}, "unheard_of"),
+    ],
+)
+def test_a_form_without_the_word_names_it(api, options, said) -> None:
+    options = {"messages": MESSAGES, **options}
+    with pytest.raises(Unsupported, match=said):
+        translated(api, *options.pop("messages"), **options)
+
+
+def test_a_conversation_without_a_system_message_has_no_empty_one() -> None:
+    user = {"role": "user", "content": "hi"}
+    assert "system" not in translated("anthropic", user)
+    assert "systemInstruction" not in translated("gemini", user)
+    assert translated("openai-responses", user)["input"] == [user]
+
+
+def test_images_count_as_images_and_not_by_their_bytes() -> None:
+    url = "data:image/png;base64," + "A" * 400_000
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+    found = handed_on({"messages": [image, image]}, TokenCounter())
+    assert 2 * IMAGE_TOKENS < found.input_tokens_estimate < 2 * IMAGE_TOKENS + 200
+
+
+@pytest.mark.parametrize("place", ["content", "schema"])
+def test_an_image_in_a_text_is_text(place) -> None:
+    url = "data:image/png;base64," + "A" * 40_000
+    part = {"type": "image_url", "image_url": {"url": url}}
+    schema = {"type": "function", "function": {"name": "look", "parameters": {"examples": [{"content": [part]}]}}}
+    said = {"messages": [{"role": "user", "content": url}]} if place == "content" else {"tools": [schema]}
+    assert handed_on({"messages": [], **said}, TokenCounter()).input_tokens_estimate > 10_000
+
+
+def test_an_image_that_lies_elsewhere_is_counted() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    found = handed_on({"messages": [{"role": "user", "content": [part] * 3}]}, TokenCounter())
+    assert found.input_tokens_estimate > 3 * IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "video_url", "video_url": {"url": "u"}}, {"type": "file", "file": {"file_id": "f"}}]
+)
+async def test_a_part_whose_tokens_cannot_be_counted_is_sent_to_nobody(provider, part):
+    async with desk(provider) as d:
+        reply = await asked(d, await call(d, {"role": "user", "content": [part]}))
+    assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
+    assert "message 1 of the conversation has a" in reply.failure.message and not provider.asked
+
+
+def test_an_empty_set_of_options_is_none() -> None:
+    ref = ContentRef(author="doors", sha256="0" * 64, size_bytes=1)
+    texts = {ref.sha256: '{"role":"user","content":"x"}'}
+    found = payload_of(Conversation(messages=(ref,)), texts)
+    assert not isinstance(found, Fault) and found == {"messages": [{"role": "user", "content": "x"}]}

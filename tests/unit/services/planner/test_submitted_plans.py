@@ -1,0 +1,64 @@
+"""A plan that came with the task: replaced only as the submission lets it be, and by nothing that can do more."""
+
+import pytest
+
+from bulkhead.testing.playbook import Playbook
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
+from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.planner.core import Planner
+from tests.unit.services.planner.test_playbook import CALC, PAY, answers, draft, rejects, submit
+
+FETCH = ToolSpec(name="fetch", description="gets a URL", parameters_json="{}", egress=True)
+GRANTED = (CALC, FETCH, PAY)
+READS = Plan(steps=(PlanStep(id="a", title="", instruction="read it", tools=("calculate",), acceptance="says so"),))
+PAYS_LATER = Plan(
+    steps=(
+        *READS.steps,
+        PlanStep(id="b", title="", instruction="pay", tools=("pay",), inputs=("a",), acceptance="paid"),
+    )
+)
+
+
+@pytest.fixture
+def play() -> Playbook:
+    return Playbook(Planner())
+
+
+def failed_three_times(play: Playbook, plan: Plan, **more) -> None:
+    submit(play, plan=plan, tools=GRANTED, **more)
+    for attempt in (1, 2, 3):
+        rejects(play, "a", attempt)
+
+
+def test_no_text_adds_a_tool_to_a_submitted_plan(play):
+    failed_three_times(play, READS)
+    asked = play.said(ModelCallRequested)
+    assert [part.text for part in asked.parts if part.kind == "tools"] == ["calculate: decimal arithmetic (read)"]
+    answers(play, draft({"id": "a", "tools": ["fetch"]}), asked.call_id)
+    assert "wants tool fetch; granted are: calculate" in play.said(PlanRejected).notes[0].message
+    answers(play, draft({"id": "a", "tools": ["calculate", "fetch", "pay"]}), play.said(ModelCallRequested).call_id)
+    assert play.said(PlanAdopted).plan.steps[0].tools == ("calculate",)
+    assert [tool.name for tool in play.said(StepAssigned).tools] == ["calculate"]
+    play.replays()
+
+
+def test_no_plan_writes_in_more_steps_than_the_submitted_one(play):
+    failed_three_times(play, PAYS_LATER)
+    twice = draft({"id": "a", "tools": ["pay"]}, {"id": "b", "tools": ["pay"], "inputs": ["a"]})
+    answers(play, twice, play.said(ModelCallRequested).call_id)
+    assert [note.code for note in play.said(PlanRejected).notes] == ["more_effects"]
+    once = draft({"id": "a"}, {"id": "b", "tools": ["pay"], "inputs": ["a"]})
+    answers(play, once, play.said(ModelCallRequested).call_id)
+    assert play.said(PlanAdopted).plan.version == 2
+
+
+def test_a_plan_that_nothing_may_replace_ends_with_its_reason(play):
+    failed_three_times(play, READS, replan="none")
+    ended = play.said(TaskEnded)
+    assert ended.status == "failed" and "cite the passage" in ended.failure.message
+    assert "replan" in ended.failure.hint
+    assert not play.all_said(ModelCallRequested)
+    play.replays()

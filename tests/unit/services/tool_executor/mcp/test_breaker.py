@@ -1,0 +1,25 @@
+"""The circuit breaker of a replica."""
+
+from bulkhead_services.tool_executor.mcp.breaker import FAILURES, MOST_OPEN_S, OPEN_S, Breaker
+
+
+def _open(failures: int) -> Breaker:
+    breaker = Breaker()
+    for _ in range(failures):
+        breaker.failed(100.0)
+    return breaker
+
+
+def test_it_opens_after_failures_in_a_row_and_lets_one_trial_through() -> None:
+    assert _open(FAILURES - 1).allows(100.0)
+    breaker = _open(FAILURES)
+    assert not breaker.allows(100.0 + OPEN_S - 0.1) and breaker.allows(100.0 + OPEN_S)
+    breaker.begins()
+    assert not breaker.allows(100.0 + OPEN_S), "one trial at a time"
+    breaker.succeeded()
+    assert breaker.allows(100.0)
+
+
+def test_each_failed_trial_doubles_its_time_up_to_a_bound() -> None:
+    assert not _open(FAILURES + 1).allows(100.0 + 2 * OPEN_S - 0.1) and _open(FAILURES + 1).allows(100.0 + 2 * OPEN_S)
+    assert _open(FAILURES + 30).allows(100.0 + MOST_OPEN_S)
