@@ -167,6 +167,8 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
     assert trip.halted and list(trip.evidence) == [one.ce_id for one in replies]
     (entry,) = await world.mesh.messages("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.t1")
     assert Halt.model_validate_json(entry.body).code == "loop_stopped"
+    (ended,) = await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t1")
+    assert ended.time_unix_ms <= entry.time_unix_ms, "or a call that the halt cut short ends the task, and says less"
     # What it cost is told whole, as of a task that somebody cancels: nothing is held any more.
     said = await world.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.t1")
     assert [TaskCharged.model_validate_json(one.body) for one in said] == [TaskCharged(charged=Charge(), held=Amount())]

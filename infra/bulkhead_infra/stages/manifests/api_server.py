@@ -28,7 +28,7 @@ def refusal(folder: Path, header: str) -> tuple[int, str]:
         keys = {row["kid"]: jwt.PyJWK(row) for row in json.loads((folder / "keys.json").read_text())["keys"]}
         if kid not in keys:
             return 401, "no such key"
-        claims = jwt.decode(token, keys[kid], ["RS256"], audience=issuer, issuer=issuer)
+        claims = jwt.decode(token, keys[kid], algorithms=["RS256"], audience=issuer, issuer=issuer)
     except jwt.PyJWTError as error:
         return 401, str(error)
     if claims["sub"] not in json.loads((folder / "readers.json").read_text()):

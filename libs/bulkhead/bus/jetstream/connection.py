@@ -10,6 +10,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -277,7 +278,9 @@ class Connection:
         if self.renewal is not None:
             await self.renewal.stop()
         if not self.nc.is_closed:
-            await self.nc.close()
+            # nats-py sends what waits before it closes; a broker that went away in this moment takes none of it.
+            with suppress(errors.Error, OSError):
+                await self.nc.close()
         await self._closed()
 
     async def _failed(self, error: Exception) -> None:

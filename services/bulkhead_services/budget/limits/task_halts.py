@@ -4,8 +4,6 @@ In: a task with its reason, the ledger's balance. Out: the halt in the control e
 `TaskHalted` to the planner; `TaskCharged` to the gateway. Shared by admission, settlement and the watch.
 """
 
-import asyncio
-
 from bulkhead.bus.port import Bus
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.publish.publisher import Publisher
@@ -49,16 +47,11 @@ class TaskHalts:
         log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
         halt = halt_of(message, messages.CODE, reason, self._publisher.service)
         told, head = TaskHalted(code=messages.CODE, reason=reason, scope=ceiling.scope), message.envelope
-        outcomes = await asyncio.gather(
-            self.publish(halt, f"halt/{head.id}"),
-            self._publisher.send(
-                "planner", told, **message.caused, index="halted", actor=head.actor, grant_digest=head.grant_digest
-            ),
-            return_exceptions=True,
+        # The planner first: what the halt cuts short reaches it later, and knows less of why.
+        await self._publisher.send(
+            "planner", told, **message.caused, index="halted", actor=head.actor, grant_digest=head.grant_digest
         )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await self.publish(halt, f"halt/{head.id}")
         await self.follow(message)
 
     async def follow(self, message: Received) -> None:

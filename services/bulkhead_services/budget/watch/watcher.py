@@ -280,10 +280,11 @@ class Watcher:
         if halts:
             reason = f"{trip.what}. What to do: {trip.hint}."
             log.warning("task_halted", tenant=tenant, task=task, detector=trip.detector, reason=trip.what)
-            halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
-            await self._halt(halt, f"trip/{trip.id}")
+            # The planner first: what the halt cuts short reaches it later, and knows less of why.
             halted = TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}")
             await self._publisher.send("planner", halted, tenant=tenant, task=task, cause=trip.id, index="halted")
+            halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
+            await self._halt(halt, f"trip/{trip.id}")
             if not await self._charged(trip, tenant, task):
                 return
         elif trip.detector == LATENCY:
