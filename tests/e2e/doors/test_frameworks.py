@@ -1,0 +1,126 @@
+"""The agents of examples/agents as processes of their own: unmodified frameworks that are given a URL and a key."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.doors.agent import MODEL, Agent, log_stands, provider_counted
+from tests.e2e.fixtures.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "agents"
+NAMES = sorted(one.stem.removeprefix("with_") for one in EXAMPLES.glob("with_*.py"))
+TENANTS = dict(zip(NAMES, ("t10", "t11", "t12", "t13", "t14", "t15"), strict=True))
+TIMEOUT_S = 120
+
+
+class Program:
+    """One agent that was started."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name, self.agent = name, Agent(world, TENANTS[name], "")
+
+    async def run(self, *questions: str) -> tuple[int, str]:
+        """Exit code, and all that it wrote."""
+        doors, key = self.agent.world.mesh.doors_url, self.agent.key
+        env = {"OPENAI_BASE_URL": f"{doors}/openai/v1", "OPENAI_API_KEY": key, "MODEL": MODEL}
+        env |= {"ANTHROPIC_BASE_URL": f"{doors}/anthropic", "ANTHROPIC_API_KEY": key}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(EXAMPLES / f"with_{self.name}.py"),
+            *questions,
+            env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+    async def task(self) -> str:
+        """The id of its newest run."""
+        [newest, *_] = await self.agent.said("tasks")
+        return str(newest["task_id"])
+
+    async def end(self) -> None:
+        """Its newest run is over."""
+        self.agent.task = await self.task()
+        await self.agent.end()
+
+        async def ended() -> bool:
+            return bool((await self.agent.shown())["status"] != "running")
+
+        await until(ended, "the run has ended")
+
+
+@pytest.fixture
+def programs(agents: World) -> list[Program]:
+    """One of each framework."""
+    return [Program(agents, name) for name in NAMES]
+
+
+async def test_each_framework_uses_its_tool_and_is_told_as_a_task(agents: World, programs: list[Program]) -> None:
+    since = await log_stands(agents)
+    ended = await asyncio.gather(*(one.run("What is 17 * 23?", "What is 40 + 2?") for one in programs))
+    for program, (code, said) in zip(programs, ended, strict=True):
+        assert code == 0 and "391" in said and "42" in said, (program.name, said)
+    counted = [0, 0]
+    for program in programs:
+        program.agent.task = await program.task()
+        calls, tokens = await program.agent.spent()
+        assert calls == 4, f"{program.name}: two questions, a tool call for each"
+        counted = [counted[0] + calls, counted[1] + tokens]
+        await program.end()
+        shown = await program.agent.shown()
+        assert (shown["status"], shown["usage"]["model_calls"]) == ("succeeded", 4) and "42" in shown["answer"]
+    assert tuple(counted) == await provider_counted(agents, since)
+
+
+async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World, programs: list[Program]) -> None:
+    since = await log_stands(agents)
+    await agents.arm("stall", match="a long story", after_chunks=3, delay_ms=60_000, times=len(programs))
+    running = [asyncio.create_task(one.run("Tell me a long story.")) for one in programs]
+
+    async def begun() -> bool:
+        found = [one for one in await agents.model_requests() if one["number"] > since]
+        return len([one for one in found if one["chunks_sent"]]) == len(programs)
+
+    await until(begun, "the model answers each of them", 60)
+    for program in programs:
+        await program.agent.said("halt", "--tenant", TENANTS[program.name], "--reason", "look at it first")
+    for program, (_, said) in zip(programs, await asyncio.gather(*running), strict=True):
+        assert "look at it first" in said, (program.name, said)
+    assert (await provider_counted(agents, since))[0] == len(programs), "one of them asked again"
+    for program in programs:
+        await program.agent.said("resume", "--tenant", TENANTS[program.name])
+
+
+async def test_each_framework_is_stopped_at_its_ceiling_and_asks_no_more(
+    agents: World, programs: list[Program]
+) -> None:
+    for program in programs:
+        # It would go on under the limit with which it began.
+        await program.end()
+    small = {"task": {"cost_usd_micros": 5_000_000, "tokens": 2_000, "deadline_ms": 600_000}}
+    agents.change_tenants(**dict.fromkeys(TENANTS.values(), small))
+    since = await log_stands(agents)
+    questions = [f"What is 17 * {number}?" for number in range(20, 32)]
+    ended = await asyncio.gather(*(one.run(*questions) for one in programs))
+    total = 0
+    for program, (_, said) in zip(programs, ended, strict=True):
+        assert "2,000 tokens" in said and f"{17 * 31}" not in said, (program.name, said)
+        program.agent.task = await program.task()
+        calls, tokens = await program.agent.spent()
+        assert 2 <= calls < 20 and 1_000 < tokens <= 2_000, (program.name, calls, tokens)
+        total += calls
+        code, why, _ = await agents.command("why", program.agent.task)
+        assert code == 0 and "2,000 tokens" in why and "bulkhead topup" in why
+    assert (await provider_counted(agents, since))[0] == total
