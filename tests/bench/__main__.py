@@ -25,7 +25,7 @@ from bulkhead_infra.nats.server import Durability, binary
 from bulkhead_infra.processes.child import StartFailed
 from tests.bench.accounting import Unreadable
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
-from tests.bench.measures import admitting, flooding, gating, growing, recovering, stepping, whole
+from tests.bench.measures import admitting, calling, flooding, gating, growing, recovering, stepping, whole
 from tests.bench.peers import dbos_peer, floor
 from tests.bench.peers.dbos_peer import NoPeer, WorkerFailed
 from tests.bench.peers.postgres import NoPostgres
@@ -78,6 +78,7 @@ ON_WHOLE: dict[Measure, tuple[str, ...]] = {
     whole.first_token: ("first_token_overhead_p50_ms",),
     whole.admission: ("admission_p50_ms",),
     whole.judged: ("step_p50_ms_judged", *(f"steps_per_s{load}_judged" for load in LOADED)),
+    calling.model_door: calling.MEASURES,
     whole.full_step: ("full_step_durable_writes", "full_step_cpu_ms", "pss_whole_mesh_mb"),
 }
 GROUPS = (ON_RIG, FRESH, TRACED, OWN_RIG, ON_WHOLE)

@@ -18,6 +18,8 @@ TARGETS: dict[str, Target] = {
     "flood_latency_ratio": (1.5, 1.1),
     "admission_p50_ms": (2.0, 2.0),
     "admissions_per_s": (3_000, 3_000),
+    "door_first_token_overhead_p50_ms": (5.0, 5.0),
+    "door_calls_per_s": (300, 300),
     "boundary_p50_ms": (3.0, 1.0),
     "boundary_calls_per_s": (1_000, 1_000),
 }
@@ -27,6 +29,8 @@ BETTER_HIGH = frozenset(
         "steps_per_s",
         "admissions_per_s",
         "boundary_calls_per_s",
+        "direct_calls_per_s",
+        "door_calls_per_s",
         "admissions_per_s_1",
         "admissions_per_s_2",
         *(f"steps_per_s_{count}{kind}" for count in (50, 200) for kind in KINDS),

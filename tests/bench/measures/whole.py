@@ -42,6 +42,7 @@ class Whole:
     """A running mesh and who asks it."""
 
     mesh: LocalMesh
+    provider_url: str
     clients: list[Mesh] = field(default_factory=list)
     submitted: int = 0
 
@@ -123,7 +124,7 @@ async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] 
             on_event=say,
         ) as mesh:
             names = [f"bench{number}" for number in range(CLIENTS)]
-            found = Whole(mesh, [Mesh(mesh.url, mesh.add_api_key(TENANT, name, "submitter")) for name in names])
+            found = Whole(mesh, url, [Mesh(mesh.url, mesh.add_api_key(TENANT, name, "submitter")) for name in names])
             try:
                 await asyncio.gather(*(found.run(agents(1, tools=("calculate",)), check=True) for _ in range(8)))
                 yield found
