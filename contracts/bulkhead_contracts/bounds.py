@@ -55,6 +55,7 @@ MAX_GRANT_FLOWS_BYTES = 1024  # that one step's plan declares: they stand in its
 MAX_TURNS_PER_STEP = 12  # model turns
 MAX_CONVERSATION = 1_000  # messages that an outside agent sends in one call
 MAX_CONVERSATION_BYTES = 16 * 1024 * 1024  # of them and the options together
+MAX_ACT_ARGUMENTS_CHARS = 2_000  # of a tool call that an outside agent made; of a longer one the digest
 MAX_CALLS_PER_TURN = 8  # parallel tool calls of one turn
 MAX_CALLS_PER_STEP = 40
 MAX_CALL_ERRORS_PER_STEP = 6  # hallucinated tools, unfit arguments

@@ -10,7 +10,7 @@ from ..output import OutputPolicy
 from ..provenance import Attribution
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Name, Summary, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Sha256, Summary, Token, UnixMs
 
 DEFAULT_TIER = "default"
 UNKNOWN_ROUTE = "unknown_route"
@@ -65,15 +65,32 @@ class Turn(Contract):
     answers: Annotated[tuple[ToolAnswer, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
 
 
+class OutsideAct(Contract):
+    """A tool call that an outside agent made, as its conversation tells: nobody here saw it.
+
+    arguments_json: of long ones their sha256. error: by the first words of its result, which no API marks.
+    """
+
+    call_id: Summary = ""
+    tool: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ACT_ARGUMENTS_CHARS)] = ""
+    result_sha256: Sha256
+    error: Annotated[bool, Field(exclude_if=_empty)] = False
+
+
 class Conversation(Contract):
     """What an outside agent sends a model, as it is.
 
     messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form. options: a blob with
     a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
+    acts: what the agent did since the model's last answer, for the watcher. thread: digest of what people said before
+    the first answer; it tells the conversations of one run apart.
     """
 
     messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
     options: ContentRef | None = None
+    acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=_empty)] = ()
+    thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):

@@ -41,6 +41,8 @@ class Act:
     role: str = ""
     actor: str = ""
     """As in `Served`; told with what is said to another agent."""
+    begins: bool = False
+    """A question to a model that stands for itself. The same one again may be another run of the same program."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class LoopThresholds:
     patient_stop: int = 20
     """Rounds of acts whose effect shows elsewhere (a key pressed, a batch), of looks that have been seen to move, and
     retries ten seconds apart of an error that passes."""
+    begun_warn: int = 8
+    """Rounds of what begins anew each time, as a person does who runs the same program again; `patient_stop` end it."""
     lively: int = 3
     """Different results of one call from which on it has been seen to move."""
     retries_stop: int = 7

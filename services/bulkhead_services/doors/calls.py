@@ -13,6 +13,7 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, Live
 from bulkhead.callers.shares import Shares
 from bulkhead.grants import GrantRefused
+from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
@@ -97,7 +98,8 @@ class Calls:
                 return await self._context.blobs.put(tenant, raw, "application/json", summary="")
 
         refs = await asyncio.gather(*map(put, (*messages, *options)))
-        return Conversation(messages=tuple(refs[: len(messages)]), options=refs[-1] if options else None)
+        said, acts, thread = tuple(refs[: len(messages)]), acts_of(asked.messages), thread_of(asked.messages)
+        return Conversation(messages=said, options=refs[-1] if options else None, acts=acts, thread=thread)
 
     # Which call
 

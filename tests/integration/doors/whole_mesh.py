@@ -90,9 +90,9 @@ class Whole:
 
 @asynccontextmanager
 async def whole_mesh(
-    folder: Path, *scripts: Any, limits: dict[str, int] | None = None, **settings: Any
+    folder: Path, *scripts: Any, limits: dict[str, int] | None = None, watch: bool = False, **settings: Any
 ) -> AsyncIterator[Whole]:
-    """A running mesh. limits: of a task of the tenant. settings: of doors."""
+    """A running mesh. limits: of a task of the tenant. watch: whether budget's watcher is on. settings: of doors."""
     row = {"tools": [], "task": {**TASK_LIMITS, **(limits or {})}, "day": {"cost_usd_micros": 10**9, "tokens": 10**9}}
     tenants, keys = folder / "tenants.yaml", folder / "keys.json"
     tenants.write_text(yaml.safe_dump({"tenants": {TENANT: row, "acme": row}}))
@@ -109,7 +109,15 @@ async def whole_mesh(
         )
         given = {"http_port": 0, "api_keys_file": keys, "tenants_file": tenants, "data_dir": folder, "hold_s": 1.0}
         builds = {
-            "budget": lambda c: budget.build(c, BudgetSettings(redis_url=SecretStr("memory://"), data_dir=folder)),
+            "budget": lambda c: budget.build(
+                c,
+                BudgetSettings(
+                    redis_url=SecretStr("memory://"),
+                    data_dir=folder,
+                    watch="on" if watch else "off",
+                    watch_interval_s=0.02,
+                ),
+            ),
             "model_gateway": lambda c: model_gateway.build(c, model),
             "signer": lambda c: signer.build(c, SignerSettings(tenants_file=tenants, data_dir=folder)),
             "gateway": lambda c: gateway.build(

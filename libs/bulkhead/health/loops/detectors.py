@@ -28,7 +28,7 @@ def cycle(window: Window, named: LoopThresholds) -> Loop | None:
         while sames[-(rounds + 1) * period : -rounds * period] == sames[-period:]:
             rounds += 1
         part = window[-rounds * period :]
-        if rounds < (named.repeat_warn if period == 1 else named.cycle_warn_rounds):
+        if rounds < _warned_of(part[-period:], named):
             continue
         level: Level = "stop" if rounds >= patience(part[-period:], named) else "warn"
         if polling([part[at : at + period] for at in range(0, len(part), period)], named):
@@ -37,6 +37,13 @@ def cycle(window: Window, named: LoopThresholds) -> Loop | None:
             level = "warn"
         return _cycle_found(part, period, rounds, level)
     return None
+
+
+def _warned_of(round_: Window, named: LoopThresholds) -> int:
+    """Rounds after which a repetition is warned of."""
+    if any(step.begins for step in round_):
+        return named.begun_warn
+    return named.repeat_warn if len(round_) == 1 else named.cycle_warn_rounds
 
 
 def _cycle_found(part: Window, period: int, rounds: int, level: Level) -> Loop:
@@ -62,7 +69,8 @@ def stagnation(window: Window, named: LoopThresholds) -> Loop | None:
             start = at + 1
     part = window[start:]
     kinds = len({step.same for step in part})
-    if kinds < 2 or len(part) < max(named.stagnation_acts, max(3, patience(part[-kinds:], named)) * kinds):
+    whole = part if any(step.begins for step in part) else part[-kinds:]
+    if kinds < 2 or len(part) < max(named.stagnation_acts, max(3, patience(whole, named)) * kinds):
         return None
     if polling([part[at : at + kinds] for at in range(len(part) % kinds, len(part), kinds)], named):
         return None

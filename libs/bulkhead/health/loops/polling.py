@@ -65,8 +65,11 @@ def patience(round_: Window, named: LoopThresholds) -> int:
     """Rounds after which a repetition is a loop.
 
     Steps whose effect shows elsewhere, and looks that have been seen to move, may stay as they are for longer. A piece
-    of work that is handed in and reviewed has one round more: reviews end by themselves after three as a rule.
+    of work that is handed in and reviewed has one round more: reviews end by themselves after three as a rule. What
+    begins anew each time may be a program that a person runs again.
     """
+    if any(step.begins for step in round_):
+        return named.patient_stop
     blind = any(step.blind for step in round_)
     if all(step.blind or step.shown >= named.lively or (blind and step.watches) for step in round_):
         return named.patient_stop

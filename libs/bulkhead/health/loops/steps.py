@@ -18,7 +18,7 @@ class Step:
     message; answer: its result; length: of the whole result. state: see result_status.State. waited: a deliberate pause
     precedes it. reads: it only looks; watches: by its name it looks at something that moves. shown: number of different
     figures that the call has shown. blind: it moves on, and its answer does not show the effect. work: a text that the
-    recording calls work.
+    recording calls work. begins: as in `Act`.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Step:
     shown: int = 0
     blind: bool = False
     work: bool = False
+    begins: bool = False
 
 
 Window = Sequence[Step]

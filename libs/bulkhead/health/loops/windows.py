@@ -212,6 +212,7 @@ class _Lineage:
             length=len(answer),
             waited=act.agent in self.waited,
             work=act.says and act.productive is True,
+            begins=act.begins,
         )
         if not act.says:
             step.state = result_status.state_of(answer, act.error, text)

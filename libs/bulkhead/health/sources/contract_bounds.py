@@ -9,7 +9,20 @@ from collections.abc import Mapping
 
 from bulkhead_contracts import bounds
 
-_NAMES = ("call_id", "step_id", "id", "ask_id", "wait_id", "lease_id", "task", "target", "tool", "role", "code")
+_NAMES = (
+    "call_id",
+    "step_id",
+    "id",
+    "ask_id",
+    "wait_id",
+    "lease_id",
+    "task",
+    "target",
+    "tool",
+    "role",
+    "code",
+    "thread",
+)
 _TEXTS = {
     **dict.fromkeys((*_NAMES, "outcome", "mode"), bounds.MAX_NAME_CHARS),
     **dict.fromkeys(("model", "pinned", "provider", "fingerprint"), bounds.MAX_SUMMARY_CHARS),
@@ -24,8 +37,11 @@ _LISTS = {
     "passages": bounds.MAX_PASSAGES,
     "steps": bounds.MAX_PLAN_STEPS,
     "inputs": bounds.MAX_STEP_INPUTS,
+    "messages": bounds.MAX_CONVERSATION,
+    "acts": bounds.MAX_CALLS_PER_TURN,
+    "tool_calls": bounds.MAX_CALLS_PER_TURN,
 }
-_PARTS = frozenset({"failure", "step", "steps", "plan", "adopted"})
+_PARTS = frozenset({"failure", "step", "steps", "plan", "adopted", "conversation", "acts", "tool_calls"})
 """What is looked into."""
 
 

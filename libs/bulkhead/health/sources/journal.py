@@ -6,7 +6,8 @@ business; the receivers reject it.
 
 Acts are tool calls, retrievals and what steps say to each other; to ask for nothing but a result says nothing. What a
 model answers is none: a text ends an attempt, and attempts and provider calls are counted and capped by the mesh
-itself. An agent is one attempt of a step: the next one begins anew, with what the checker said, and may ask the same.
+itself. (Of outside agents: see `journal_outside`.) An agent is one attempt of a step: the next one begins anew, with
+what the checker said, and may ask the same.
 Between two inboxes there is no order: a reply may be read before its request.
 """
 
@@ -19,6 +20,7 @@ from bulkhead.health.events import Act, Ended, Event, Identified, Opened
 from bulkhead.health.sources import journal_waits
 from bulkhead.health.sources.contract_bounds import within
 from bulkhead.health.sources.journal_messages import Body, Message, header, speaks
+from bulkhead.health.sources.journal_outside import Outside
 from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
 
@@ -73,6 +75,7 @@ class Journal:
         self._calls = BoundedDict[str, BoundedDict[str, Body]](MAX_LINEAGES)
         self._late = BoundedDict[tuple[str, str], Body](MAX_LATE)
         self._waits = journal_waits.Waits()
+        self._outside = Outside()
         self._steps = BoundedDict[str, dict[str, tuple[str, str]]](MAX_LINEAGES)
         """Of a living lineage's steps: the newest attempt as an agent, and its role."""
         self.unreadable = 0
@@ -116,6 +119,7 @@ class Journal:
             return
         self._outlive(message.lineage)
         self._waits.end(message.lineage)
+        self._outside.end(message.lineage)
         self._steps.pop(message.lineage, None)
         yield Ended(message.id, message.lineage, message.time_unix_ms)
 
@@ -143,15 +147,21 @@ class Journal:
         yield message.opened(f"call:{message.body['call_id']}", "call")
         if message.sender == "planner":
             yield message.closed(PLANNING)
-        if message.kind != model.ModelCallRequested.TYPE:
-            yield from self._join(message)
+        if message.kind == model.ModelCallRequested.TYPE:
+            yield from self._outside.requested(message)
+            return
+        if message.kind == tool.ToolCallRequested.TYPE:
+            self._outside.serves(message)
+        yield from self._join(message)
 
     def _replied(self, message: Message) -> Iterator[Event]:
         body = message.body
         yield message.closed(f"call:{body['call_id']}")
         if message.kind != model.ModelCallReplied.TYPE:
             yield from self._join(message)
-        elif body.get("model") and body["outcome"] != "refused" and _code(body) not in HELD_BACK:
+            return
+        yield from self._outside.replied(message)
+        if body.get("model") and body["outcome"] != "refused" and _code(body) not in HELD_BACK:
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield message.served(agent, "model", str(body["model"]), failed, latency_ms=_int(body.get("duration_ms")))
         if body.get("pinned") and body["outcome"] == "answered":

@@ -79,7 +79,7 @@ def _call(call: Mapping[str, object], answers: Mapping[str, Mapping[str, object]
     if answer is not None:
         result = _text(answer.get("content"))
         row["result"] = result
-        if _failed(result):
+        if failed(result):
             row["error"] = True
     return row
 
@@ -92,7 +92,7 @@ def _text(content: object) -> str:
     return "\n".join(one for one in parts if isinstance(one, str))
 
 
-def _failed(result: str) -> bool:
+def failed(result: str) -> bool:
     """Whether a tool's answer is an error: the format has no field for it."""
     head = result[:200].lstrip().lower()
     if head.startswith("{"):

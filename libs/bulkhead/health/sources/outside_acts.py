@@ -1,0 +1,62 @@
+"""What an outside agent did since the model's last answer, read from the conversation that it sends. Pure.
+
+In: messages in OpenAI's chat form. Out: the tool calls with digests of their results; doors says them, and
+`journal_outside` reads them. A text that an agent's own code reads as a call is a text here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bulkhead.health.sources.openai_chats import failed
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import OutsideAct
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def acts_of(messages: Messages) -> tuple[OutsideAct, ...]:
+    """Tool calls of the last answer whose results stand behind it; the first ones, where they are many."""
+    last = max((place for place, row in enumerate(messages) if row.get("role") == "assistant"), default=-1)
+    calls = messages[last].get("tool_calls") if last >= 0 else None
+    named = {str(row.get("id")): row for row in calls if isinstance(row, Mapping)} if isinstance(calls, list) else {}
+    results = (row for row in messages[last + 1 :] if row.get("role") == "tool")
+    found = ((named.get(str(row.get("tool_call_id"))), row) for row in results)
+    acts = [_act(call, row) for call, row in found if call is not None]
+    return tuple(acts[: bounds.MAX_CALLS_PER_TURN])
+
+
+def thread_of(messages: Messages) -> str:
+    """Digest of what people said before the first answer. What the system says may hold the time of day."""
+    opening = []
+    for row in messages:
+        if row.get("role") == "assistant":
+            break
+        if row.get("role") == "user":
+            opening.append(row.get("content"))
+    return _digest(_written(opening))[:32]
+
+
+def _act(call: Mapping[str, Any], result: Mapping[str, Any]) -> OutsideAct:
+    function = call.get("function")
+    known = function if isinstance(function, Mapping) else {}
+    arguments, text = _written(known.get("arguments") or ""), _written(result.get("content"))
+    if len(arguments) > bounds.MAX_ACT_ARGUMENTS_CHARS:
+        arguments = _digest(arguments)
+    return OutsideAct(
+        call_id=str(call.get("id"))[: bounds.MAX_SUMMARY_CHARS],
+        tool=str(known.get("name"))[: bounds.MAX_NAME_CHARS],
+        arguments_json=arguments,
+        result_sha256=_digest(text),
+        error=failed(text),
+    )
+
+
+def _written(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,219 @@
+"""Loops of outside agents are seen in what their model calls tell, and honest agents are left alone."""
+
+import itertools
+import json
+import random
+from typing import Any
+
+import pytest
+
+from bulkhead.health.findings import Finding
+from bulkhead.health.sources.journal import Journal
+from bulkhead.health.sources.journal_messages import Message
+from bulkhead.health.sources.journal_outside import Outside
+from bulkhead.health.sources.outside_acts import acts_of, thread_of
+from bulkhead.health.watch import Watch
+from bulkhead_contracts import subjects
+from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested, ToolCall
+from bulkhead_contracts.result import ContentRef, digest_of
+
+RUN = "doors-1"
+Messages = list[dict[str, Any]]
+Said = tuple[str, str, Any, str, int]
+"""Sender, receiver, body, id, time."""
+
+
+def ref(text: str) -> ContentRef:
+    return ContentRef(author="doors", sha256=digest_of(text), size_bytes=len(text))
+
+
+class Agent:
+    """An outside agent, as doors and the model gateway tell of it."""
+
+    numbers = itertools.count()
+
+    def __init__(self, task: str = "fix it", gap_ms: int = 700) -> None:
+        self.messages: Messages = [{"role": "user", "content": task}]
+        self.said: list[Said] = []
+        self.now, self.gap_ms = 1_000_000_000_000, gap_ms
+
+    def ask(self, answer: str = "", call: ToolCall | None = None, messages: Messages | None = None) -> None:
+        """One model call, and its answer."""
+        sent, call_id = messages or self.messages, f"m{next(self.numbers)}"
+        talk = Conversation(
+            messages=tuple(ref(json.dumps(row)) for row in sent), acts=acts_of(sent), thread=thread_of(sent)
+        )
+        shared: dict[str, Any] = {"call_id": call_id, "step_id": "agent", "prompt_id": "adopted@1"}
+        self._say("doors", "model_gateway", ModelCallRequested(**shared, deadline_unix_ms=1, conversation=talk))
+        more: dict[str, Any] = {"tool_calls": (call,)} if call is not None else {}
+        if answer:
+            more["content"] = ref(answer)
+        self._say("model_gateway", "doors", ModelCallReplied(**shared, outcome="answered", **more))
+
+    def _say(self, sender: str, receiver: str, body: Any) -> None:
+        self.now += self.gap_ms
+        self.said.append((sender, receiver, body, f"id{next(self.numbers)}", self.now))
+
+    def call(self, tool: str, arguments: str, result: str, *, keep: int = 0) -> None:
+        """The model asks for a tool, and the next call brings its result. keep: newest messages that are remembered."""
+        made = ToolCall(id=f"call{next(self.numbers)}", name=tool, arguments_json=arguments)
+        self.ask(call=made)
+        function = {"name": tool, "arguments": arguments}
+        self.messages += [
+            {"role": "assistant", "tool_calls": [{"id": made.id, "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": made.id, "content": result},
+        ]
+        if keep:
+            self.messages[1:] = self.messages[1:][-keep:]
+
+
+def judged(said: list[Said]) -> list[Finding]:
+    journal, watch, found = Journal(), Watch(), []
+    for sender, receiver, body, name, at in said:
+        headers = {"ce-type": body.ce_type(), "ce-id": name, "ce-actor": "ann"}
+        subject = subjects.mesh(sender, receiver, "demo", RUN)
+        for event in journal.read(subject, headers, body.model_dump_json().encode(), at):
+            found += [one for one in watch.take(event) if isinstance(one, Finding)]
+    assert journal.unreadable == 0
+    return found
+
+
+def levels(said: list[Said]) -> list[str]:
+    return [one.level for one in judged(said)]
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_the_same_tool_call_with_the_same_result_is_warned_of_then_stopped(keep: int) -> None:
+    agent = Agent()
+    for _ in range(5):
+        agent.call("lookup", '{"q": "x"}', "nothing new", keep=keep)
+    warned, stopped = judged(agent.said)
+    assert (warned.level, stopped.level) == ("warn", "stop") and stopped.detector == "loop.repeat"
+    assert warned.what == "agent/1 called lookup with the same arguments and got the same result 3 times in a row"
+    assert set(stopped.evidence) <= {name for _, _, _, name, _ in agent.said}
+
+
+def test_the_same_conversation_with_new_ids_of_its_calls_is_a_loop() -> None:
+    agent = Agent()
+    for number in range(5):
+        function = {"name": "lookup", "arguments": "{}"}
+        asks = {"role": "assistant", "tool_calls": [{"id": f"c{number}", "type": "function", "function": function}]}
+        answers = {"role": "tool", "tool_call_id": f"c{number}", "content": "same"}
+        agent.ask("hm", messages=[*agent.messages, asks, answers])
+    assert levels(agent.said) == ["warn", "stop"]
+
+
+def test_the_same_question_with_the_same_answer_is_warned_of_and_stopped_late() -> None:
+    agent = Agent()
+    for _ in range(19):
+        agent.ask("go on")
+    assert levels(agent.said) == ["warn"], "a person may run a program again"
+    agent.ask("go on")
+    assert levels(agent.said) == ["warn", "stop"]
+
+
+def test_a_failing_tool_is_a_loop_whatever_it_is_asked() -> None:
+    agent = Agent()
+    for number in range(9):
+        agent.call("fetch", json.dumps({"page": f"p{number} of {'abcdefghi'[number]}"}), "Error: no such host")
+    assert levels(agent.said) == ["warn", "stop"]
+
+
+def test_a_repeat_of_a_message_or_of_a_call_is_no_act() -> None:
+    agent = Agent()
+    agent.call("lookup", "{}", "same")
+    agent.call("lookup", "{}", "same")
+    requests = [row for row in agent.said if row[0] == "doors"]
+    again = [(*row[:3], f"{row[3]}-again", row[4] + 1) for row in requests]
+    assert levels([*agent.said, *agent.said, *again, *again]) == []
+
+
+def test_the_verdict_is_the_same_when_replies_are_read_before_or_long_after_their_requests() -> None:
+    agent = Agent()
+    for _ in range(5):
+        agent.call("lookup", "{}", "same")
+    for _ in range(20):
+        agent.ask("go on", messages=[{"role": "user", "content": "go on"}])
+    asked, answered = ([row for row in agent.said if row[0] == sender] for sender in ("doors", "model_gateway"))
+    assert levels([*answered, *asked]) == levels([*asked, *answered]) == ["warn", "stop", "warn", "stop"]
+
+
+def honest_poll(agent: Agent) -> None:
+    for number in range(30):
+        agent.call("job_status", '{"job": 7}', f"running, {number} of 40 parts are done")
+
+
+def honest_variety(agent: Agent) -> None:
+    for number in range(20):
+        agent.call("lookup", json.dumps({"word": f"{number} {'abcdefghijklmnopqrst'[number] * 5}"}), f"text {number}")
+
+
+def honest_chat(agent: Agent) -> None:
+    for turn in range(100):
+        agent.ask(f"answer {turn}")
+        agent.messages += [{"role": "assistant", "content": f"answer {turn}"}, {"role": "user", "content": "go on"}]
+
+
+def honest_same_program_again(agent: Agent) -> None:
+    for _ in range(5):
+        agent.messages = agent.messages[:1]
+        for tool in ("list_files", "read_file", "run_tests"):
+            agent.call(tool, "{}", f"what {tool} says, at some length and always alike")
+        agent.ask("done")
+
+
+def honest_samples(agent: Agent) -> None:
+    for number in range(30):
+        agent.ask(f"a guess {number}")
+
+
+def honest_workers_with_tasks_of_their_own(agent: Agent) -> None:
+    for number in range(8):
+        agent.messages = [{"role": "user", "content": f"chapter {number}"}]
+        agent.call("read_rules", "{}", "the rules of the house, for everybody")
+    agent.ask("done")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        honest_poll,
+        honest_variety,
+        honest_chat,
+        honest_same_program_again,
+        honest_samples,
+        honest_workers_with_tasks_of_their_own,
+    ],
+)
+def test_an_honest_agent_is_left_alone(work: Any) -> None:
+    agent = Agent()
+    work(agent)
+    assert levels(agent.said) == []
+
+
+def test_the_same_program_many_times_at_once_is_left_alone() -> None:
+    runs = []
+    for _ in range(6):
+        agent = Agent()
+        for tool in ("list_files", "read_file"):
+            agent.call(tool, "{}", f"what {tool} says, at some length and always alike")
+        agent.ask("done")
+        runs.append(agent.said)
+    draw = random.Random(7)
+    together = sorted((row for said in runs for row in said), key=lambda row: (row[4], draw.random()))
+    assert levels(together) == []
+
+
+def test_a_tool_that_the_mesh_calls_counts_there() -> None:
+    outside, agent = Outside(), Agent()
+    place = ("tool_executor", "demo", f"demo/{RUN}", "mesh.tool.call_requested", "doors", "t1", 1)
+    outside.serves(Message(*place, {"call_id": "t1", "tool": "lookup"}))
+    agent.call("mcp__mesh__lookup", "{}", "same")
+    agent.call("grep", "{}", "same")
+    agent.ask("done")
+    asked = [(body, name, at) for sender, _, body, name, at in agent.said if sender == "doors"]
+    acts = []
+    for body, name, at in asked:
+        message = Message("model_gateway", "demo", f"demo/{RUN}", body.TYPE, "doors", name, at, body.model_dump())
+        acts += [act.action for act in outside.requested(message)]
+    assert acts == ["grep"]
