@@ -7,22 +7,22 @@ also at another replica, and after this one was killed.
 
 import asyncio
 import hashlib
-import json
+from dataclasses import replace
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, Live
 from bulkhead.callers.shares import Shares
 from bulkhead.grants import GrantRefused
-from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import Conversation, ModelCallRequested
-from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.doors import refusals
+from bulkhead_services.doors.conversations.contents import Contents, canonical, too_many
+from bulkhead_services.doors.conversations.responses import Responses
 from bulkhead_services.doors.feed import Feed, Feeds
 from bulkhead_services.doors.flight import Flight, FollowedCall
 from bulkhead_services.doors.journey import Journey
@@ -32,7 +32,6 @@ from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 PROMPT = "adopted@1"
-PUTS_AT_ONCE = 16
 MAX_REPEATS = 10_000
 """Contents of requests of which it is remembered how often they were sent."""
 
@@ -49,7 +48,8 @@ class Calls:
         self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
         self._working: set[asyncio.Task[None]] = set()
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
-        self._bytes = StoredBytes(TenantQuotas(settings.tenants_file), context.clock)
+        self._contents = Contents(context, StoredBytes(TenantQuotas(settings.tenants_file), context.clock))
+        self._responses = Responses(context, self._contents)
 
     def busy(self, feed: Feed) -> bool:
         """Whether a call of this run is in flight here."""
@@ -72,10 +72,14 @@ class Calls:
             raise refusals.unavailable(f"the message broker does not answer: {error}") from error
 
     async def _ask(self, runs: Runs, caller: Caller, asked: Asked) -> FollowedCall:
+        before = await self._responses.before(runs, caller, asked.previous) if asked.previous else None
+        if before is not None and before.feed.is_open and not (caller.task or caller.run):
+            caller = replace(caller, task=before.feed.task)
         # Whoever has no run leaves nothing in the store, which is everybody's.
         known = await runs.known(caller, asked) if caller.retry else None
         current = known or await runs.current(caller, asked)
-        conversation = await self._stored(caller.claim.tenant, asked)
+        then = (before.messages, before.answer, before.thread) if before is not None else ((), None, "")
+        conversation = await self._contents.stored(caller.claim.tenant, asked, *then)
         digest = _digest(asked, conversation)
         if caller.retry and known is not None:
             # Of a run that has ended meanwhile, the answer is still there.
@@ -85,21 +89,6 @@ class Calls:
             current = await runs.current(caller, asked)
         call_id = self._newest(current, caller, digest) if caller.retry else ""
         return await self._begin(current, call_id or self._next(current, caller, digest), asked, conversation)
-
-    async def _stored(self, tenant: str, asked: Asked) -> Conversation:
-        """The conversation by reference: each message is a blob of its own, stored once. Raises BusError, Refusal."""
-        messages = [_content(row, f"message {number}") for number, row in enumerate(asked.messages, 1)]
-        options = [_content(asked.options, "what is beside the messages")] if asked.options else []
-        self._bytes.count(tenant, (*messages, *options))
-        places = asyncio.Semaphore(PUTS_AT_ONCE)
-
-        async def put(raw: bytes) -> ContentRef:
-            async with places:
-                return await self._context.blobs.put(tenant, raw, "application/json", summary="")
-
-        refs = await asyncio.gather(*map(put, (*messages, *options)))
-        said, acts, thread = tuple(refs[: len(messages)]), acts_of(asked.messages), thread_of(asked.messages)
-        return Conversation(messages=said, options=refs[-1] if options else None, acts=acts, thread=thread)
 
     # Which call
 
@@ -146,9 +135,15 @@ class Calls:
             work = asyncio.create_task(self._fly(flight, feed, request))
             self._working.add(work)
             work.add_done_callback(self._working.discard)
-        if not await asyncio.shield(flight.stored):
+        stored, kept_as = await asyncio.gather(
+            asyncio.shield(flight.stored), self._kept_as(feed, call_id, asked, conversation)
+        )
+        if not stored:
             await asyncio.shield(flight.outcome)
-        return FollowedCall(flight, lambda: self._standing(feed))
+        return FollowedCall(flight, lambda: self._standing(feed), kept_as)
+
+    async def _kept_as(self, feed: Feed, call_id: str, asked: Asked, conversation: Conversation) -> str:
+        return await self._responses.keep(feed, call_id, asked, conversation) if asked.keep else ""
 
     def _request(self, call_id: str, feed: Feed, asked: Asked, conversation: Conversation) -> ModelCallRequested:
         assert feed.assigned is not None
@@ -222,31 +217,16 @@ def _check(asked: Asked) -> None:
     if not asked.messages:
         raise Refusal(400, "no_messages", "the conversation is empty", "send a message at least")
     if len(asked.messages) > bounds.MAX_CONVERSATION:
-        what = f"the conversation has {len(asked.messages)} messages, and may have {bounds.MAX_CONVERSATION}"
-        raise Refusal(400, "too_many_messages", what, "send its newest part")
+        raise too_many(len(asked.messages))
     if not 1 <= len(asked.model) <= bounds.MAX_NAME_CHARS:
         what = f"a model's name has 1-{bounds.MAX_NAME_CHARS} characters"
         raise Refusal(404, "unknown_route", what, "ask for the list of models")
 
 
-def _canonical(value: object) -> bytes:
-    """The same bytes for the same message, however it was written."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _content(value: object, what: str) -> bytes:
-    """The bytes of one blob. Raises Refusal."""
-    raw = _canonical(value)
-    if len(raw) > bounds.MAX_BLOB_BYTES:
-        text = f"{what} has {len(raw)} bytes, and may have {bounds.MAX_BLOB_BYTES}"
-        raise Refusal(413, "too_large", text, "send less of it")
-    return raw
-
-
 def _digest(asked: Asked, conversation: Conversation) -> str:
     refs = (*conversation.messages, *((conversation.options,) if conversation.options else ()))
     said = [asked.model, asked.max_output_tokens, conversation.options is not None, *(ref.sha256 for ref in refs)]
-    return hashlib.blake2b(_canonical(said), digest_size=16).hexdigest()
+    return hashlib.blake2b(canonical(said), digest_size=16).hexdigest()
 
 
 def _call_id(task: str, digest: str, which: str) -> str:

@@ -89,13 +89,18 @@ class Flight:
 class FollowedCall:
     """A call as its asker has it. standing: computes it anew, so that an answer's own cost is in it."""
 
-    def __init__(self, flight: Flight, standing: Callable[[], Standing]) -> None:
-        self._flight, self._standing = flight, standing
+    def __init__(self, flight: Flight, standing: Callable[[], Standing], kept_as: str = "") -> None:
+        self._flight, self._standing, self._kept_as = flight, standing, kept_as
 
     @property
     def call_id(self) -> str:
         """Its id; the same for the same request."""
         return self._flight.call_id
+
+    @property
+    def kept_as(self) -> str:
+        """The id by which a later request goes on from it; "" where it is not kept."""
+        return self._kept_as
 
     @property
     def standing(self) -> Standing:

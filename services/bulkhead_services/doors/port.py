@@ -16,7 +16,9 @@ class Asked:
     """One model call as a form read it; every value can be written as JSON.
 
     messages: in OpenAI's chat form. options: the same, without model, messages, stream*, and the bound of the output.
-    session: a name of the conversation that the body holds; "" where it holds none.
+    session: a name of the conversation that the body holds; "" where it holds none. previous: id of the response that
+    the messages go on from. keep: a later request may go on from this one; then kept_as is its id, once it is stored.
+    instructed: the first message is instructions, which count for this call alone.
     """
 
     model: str
@@ -26,6 +28,10 @@ class Asked:
     stream: bool
     include_usage: bool = False
     session: str = ""
+    previous: str = ""
+    keep: bool = False
+    kept_as: str = ""
+    instructed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,11 @@ class Call(Protocol):
     @property
     def call_id(self) -> str:
         """Its id; the same for the same request."""
+        ...
+
+    @property
+    def kept_as(self) -> str:
+        """The id by which a later request goes on from it; "" where it is not kept."""
         ...
 
     @property

@@ -7,9 +7,9 @@ from dataclasses import replace
 import httpx
 
 from bulkhead.runtime.context import Context
+from bulkhead.token_estimates import TokenCounter
 from bulkhead_services.model_gateway.attempts import Model, Policy
 from bulkhead_services.model_gateway.attribution_process import Attributor
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
 from bulkhead_services.model_gateway.effects import HttpProvider, Network, read_contents
 from bulkhead_services.model_gateway.prices import Prices

@@ -13,13 +13,13 @@ from typing import Any
 from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.telemetry import metrics, names, trace
+from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.charges import Spent, amount, estimate, replace_cost, worst_case
 from bulkhead_services.model_gateway.context.conversation import learn, most
 from bulkhead_services.model_gateway.context.fitting import does_not_fit, fit
 from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS, Rendered, Source
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.prices import Price
 from bulkhead_services.model_gateway.providers.port import (
     Answer,

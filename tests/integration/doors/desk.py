@@ -60,6 +60,11 @@ class ScriptedCall:
     awaited: bool = False
 
     @property
+    def kept_as(self) -> str:
+        """Of a response that is kept."""
+        return f"resp_kept_{self.call_id}" if self.asked.keep else ""
+
+    @property
     def standing(self) -> Standing:
         """As if each run had spent 0.25 of 2 dollars."""
         return Standing(TASK, 250_000, 900, 2_000_000, 10_000)

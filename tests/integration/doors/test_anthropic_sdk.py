@@ -165,8 +165,19 @@ async def test_what_has_no_counterpart_is_refused_by_name(more, field):
         assert field in raised.value.body["error"]["message"] and not door.desk.asked
 
 
-async def test_tokens_are_not_counted_here():
+async def test_tokens_are_estimated_without_a_call():
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk=" * 5_000}}
+    said = [image, {"type": "text", "text": "What is it?"}]
     async with served() as door, client(door) as sdk:
-        with pytest.raises(anthropic.NotFoundError) as raised:
-            await sdk.messages.count_tokens(model="large", messages=ASK["messages"])
-        assert raised.value.body["error"]["type"] == "not_found_error"
+        ask = {"model": "claude-sonnet-4-5", "messages": ASK["messages"]}
+        short = await sdk.messages.count_tokens(**ask)
+        more = await sdk.messages.count_tokens(**ask, system="Be brief. " * 100, tools=[TOOL])
+        seen = await sdk.messages.count_tokens(**ask | {"messages": [{"role": "user", "content": said}]})
+        assert 5 < short.input_tokens < 40 and 200 < more.input_tokens < 800
+        assert 2_000 < seen.input_tokens < 2_100, "an image does not count by its bytes"
+        with pytest.raises(anthropic.BadRequestError, match="top_k"):
+            await sdk.messages.count_tokens(**ask, extra_body={"top_k": 5})
+        async with anthropic.AsyncAnthropic(base_url=door.anthropic, api_key="bk_wrong") as other:
+            with pytest.raises(anthropic.AuthenticationError):
+                await other.messages.count_tokens(**ask)
+        assert not door.desk.asked

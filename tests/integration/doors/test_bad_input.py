@@ -116,7 +116,7 @@ async def test_a_field_that_does_not_fit_is_named(more, field):
 @pytest.mark.parametrize(
     "more, field",
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"previous_response_id": 7}, "previous_response_id"),
         ({"background": True}, "background"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
         ({"input": [{"type": "reasoning", "summary": []}]}, "input[0].type"),

@@ -135,12 +135,24 @@ async def test_a_response():
         found = await sdk.responses.create(
             model="large", instructions="Be brief.", input="hi", max_output_tokens=40, metadata={"session": "s-9"}
         )
-        assert found.output_text == "hello" and found.status == "completed" and found.id == "resp_c1"
+        assert found.output_text == "hello" and found.status == "completed" and found.id == "resp_kept_c1"
         assert found.usage.total_tokens == 150 and found.usage.input_tokens_details.cached_tokens == 20
         assert found.metadata == {"session": "s-9"} and found.instructions == "Be brief."
         asked = door.desk.asked[0]
         assert asked.messages == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"})
         assert asked.max_output_tokens == 40 and asked.session == "s-9" and asked.options == {}
+
+
+async def test_a_response_goes_on_from_another_unless_it_is_not_stored():
+    async with served(text("hello")) as door, client(door) as sdk:
+        first = await sdk.responses.create(model="large", instructions="Be brief.", input="hi")
+        second = await sdk.responses.create(model="large", input="go on", previous_response_id=first.id, store=False)
+        assert (first.store, second.store) == (True, False) and second.previous_response_id == first.id
+        assert (first.id, second.id) == ("resp_kept_c1", "resp_c2")
+        one, two = door.desk.asked
+        assert (one.keep, one.previous, one.instructed) == (True, "", True)
+        assert (two.keep, two.previous, two.instructed) == (False, first.id, False)
+        assert two.messages == ({"role": "user", "content": "go on"},) and not two.options
 
 
 async def test_a_response_streamed():

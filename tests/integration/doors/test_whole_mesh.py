@@ -76,6 +76,22 @@ async def test_a_stream_is_whole(tmp_path):
         assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (100, 20)
 
 
+async def test_a_response_goes_on_from_the_one_before_it(tmp_path):
+    async with whole_mesh(tmp_path, says("one"), says("two"), says("three")) as here:
+        client = here.client()
+        first = await client.responses.create(model="default", instructions="Be brief.", input="hello")
+        async with client.responses.stream(model="default", input="more", previous_response_id=first.id) as stream:
+            second = await stream.get_final_response()
+        third = await client.responses.create(model="default", input="end", previous_response_id=second.id, store=False)
+        assert (first.output_text, second.output_text, third.output_text) == ("one", "two", "three")
+        sent = [row["content"] for row in here.provider.asked[2].body["messages"]]
+        assert sent == ["hello", "one", "more", "two", "end"]
+        assert len(await here.bodies(StepAssigned, "doors")) == 1
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await client.responses.create(model="default", input="on", previous_response_id=third.id)
+        assert unknown.value.code == "previous_response_not_found" and unknown.value.param == "previous_response_id"
+
+
 async def test_a_run_is_stopped_at_its_ceiling_within_one_call_and_the_sdk_asks_no_more(tmp_path):
     async with whole_mesh(tmp_path, says("a", told=usage(20, 900)), limits={"tokens": 3_000}) as here:
         client, answered = here.client(), 0

@@ -1,7 +1,6 @@
 """OpenAI's responses, translated to the chat form and back. Pure.
 
 In: the body of a request. Out: what is asked in the chat form; then the answer as a response or as its events.
-Nothing of a response is kept for later requests: each sends its whole input.
 """
 
 from typing import Any
@@ -17,8 +16,7 @@ from bulkhead_services.doors.forms.response_input import messages_of
 from bulkhead_services.doors.port import Answered, Asked, Refusal
 
 _REFUSED = {
-    "previous_response_id": "responses are not kept here; send the whole input each time",
-    "conversation": "conversations are not kept here; send the whole input each time",
+    "conversation": "conversations are not kept here; send previous_response_id, or the whole input each time",
     "prompt": "prompts are not kept here; send the whole input",
     "background": "a call is answered while its client waits",
     "max_tool_calls": "it bounds tools that the provider runs itself",
@@ -34,7 +32,17 @@ _OTHER_NAMES = {
     ".function": "",
 }
 """Names of the chat form, by which options are checked, and those of this API."""
-_ECHOED = ("instructions", "temperature", "top_p", "max_output_tokens", "reasoning", "text", "user", "truncation")
+_ECHOED = (
+    "instructions",
+    "temperature",
+    "top_p",
+    "max_output_tokens",
+    "reasoning",
+    "text",
+    "user",
+    "truncation",
+    "previous_response_id",
+)
 
 
 class Response:
@@ -52,12 +60,25 @@ class Response:
             of_stream.refuse({"include_obfuscation": "pieces are sent as they come"})
             of_stream.refuse_rest("this option of a stream is not known here")
         most = body.integer("max_output_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        previous = body.text("previous_response_id", bounds.MAX_SUMMARY_CHARS) or ""
+        keep = body.flag("store") is not False
         # `tools` and the like are translated; of the rest, names are the same in both forms.
         try:
             options = options_of(Fields(body.rest() | chat))
         except Refusal as refusal:
             raise _as_written(refusal) from refusal
-        self.asked = Asked(model, messages, options, most, stream, True, session_of(body))
+        self.asked = Asked(
+            model,
+            messages,
+            options,
+            most,
+            stream,
+            True,
+            session_of(body),
+            previous=previous,
+            keep=keep,
+            instructed=bool(body.raw("instructions")),
+        )
         self._echo = {name: body.whole()[name] for name in _ECHOED if body.whole().get(name) is not None}
         self._tools, self._choice = body.whole().get("tools") or [], body.whole().get("tool_choice") or "auto"
         self._parallel = body.whole().get("parallel_tool_calls")
@@ -71,7 +92,7 @@ class Response:
         output += [_function_call(call) for call in answer.tool_calls]
         cut = answer.finish == "length"
         return self._response(
-            f"resp_{answer.call_id}",
+            self._name(answer.call_id),
             answer.created_unix_ms // 1000,
             "incomplete" if cut else "completed",
             model=answer.model,
@@ -84,7 +105,7 @@ class Response:
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The response is begun."""
         self._id, self._created, self._sequence, self._text = call_id, now_unix_ms // 1000, 0, []
-        begun = self._response(f"resp_{call_id}", self._created, "in_progress")
+        begun = self._response(self._name(call_id), self._created, "in_progress")
         names = ("response.created", "response.in_progress")
         return b"".join(self._event(name, response=begun) for name in names)
 
@@ -96,7 +117,7 @@ class Response:
 
     def end(self, answer: Answered) -> bytes:
         """The message ends, tool calls follow it, then the whole response."""
-        response = self.whole(answer) | {"id": f"resp_{self._id}", "created_at": self._created}
+        response = self.whole(answer) | {"id": self._name(self._id), "created_at": self._created}
         events: list[bytes] = []
         for index, item in enumerate(response["output"]):
             if item["type"] == "message":
@@ -114,6 +135,10 @@ class Response:
         error = errors.openai(refusal)
         return self._event("error", code=error["code"], message=error["message"], param=None, error=error)
 
+    def _name(self, call_id: str) -> str:
+        """The response's id; one that is not kept goes by its call."""
+        return self.asked.kept_as or f"resp_{call_id}"
+
     def _response(self, name: str, created: int, status: str, **more: Any) -> dict[str, Any]:
         return {
             "id": name,
@@ -129,7 +154,7 @@ class Response:
             "tool_choice": self._choice,
             "tools": self._tools,
             "metadata": self._metadata,
-            "store": False,
+            "store": self.asked.keep,
             "usage": None,
             **self._echo,
             **more,
@@ -182,7 +207,6 @@ def _check_kept(body: Fields) -> None:
     for name in body.texts("include", bounds.MAX_PARTS) or ():
         if name not in _NOTHING_TO_ADD:
             raise not_taken("include", f"answers hold no {name[: bounds.MAX_NAME_CHARS]}")
-    body.flag("store")
 
 
 def _chat_options(body: Fields) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from bulkhead_services.doors.http.answers import AnswerStream, standing_headers,
 from bulkhead_services.doors.http.apis import JSON, api_of
 from bulkhead_services.doors.http.caller import caller_of, check_once, task_id
 from bulkhead_services.doors.http.places import Places
+from bulkhead_services.doors.http.token_count import count_of
 from bulkhead_services.doors.port import Call, Caller, Desk, Refusal
 from bulkhead_services.doors.settings import Settings
 
@@ -77,6 +78,7 @@ class Http:
             Route("/openai/v1/models", self.openai_models, methods=["GET"]),
             Route("/openai/v1/models/{model:path}", self.openai_models, methods=["GET"]),
             Route("/anthropic/v1/messages", self._asking(Message), methods=["POST"]),
+            Route("/anthropic/v1/messages/count_tokens", self.count_tokens, methods=["POST"]),
             Route("/anthropic/v1/models", self.anthropic_models, methods=["GET"]),
             Route("/anthropic/v1/models/{model:path}", self.anthropic_models, methods=["GET"]),
             Route("/v1/runs/{task}", self.end_run, methods=["DELETE"]),
@@ -117,7 +119,7 @@ class Http:
             if len(raw) > bounds.MAX_BLOB_BYTES:
                 check_sizes(form.asked)
             call = await unless_gone(self._desk.ask(caller, form.asked), request.receive)
-        form.asked = replace(form.asked, messages=(), options={})
+        form.asked = replace(form.asked, messages=(), options={}, kept_as=call.kept_as)
         return form, call
 
     def _stream(self, request: Request, form: Form, call: Call, release: Callable[[], None]) -> Response:
@@ -156,6 +158,16 @@ class Http:
     async def _models(self, request: Request) -> tuple[str, ...]:
         await self._caller(request)
         return self._desk.models()
+
+    async def count_tokens(self, request: Request) -> Response:
+        """POST /anthropic/v1/messages/count_tokens"""
+        caller = await self._caller(request)
+        release = self._places.take(caller.claim)
+        try:
+            async with self._bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
+                return _answered(request, count_of(read_object(_plain(request, raw))))
+        finally:
+            release()
 
     async def end_run(self, request: Request) -> Response:
         """DELETE /v1/runs/{task}"""
@@ -256,6 +268,6 @@ def _no_route(request: Request, error: HTTPException) -> Refusal:
     what = f"there is no {request.method} {request.url.path[: bounds.MAX_SUMMARY_CHARS]} here"
     hint = (
         "OpenAI's API is at /openai/v1 (chat/completions, responses, models), Anthropic's at /anthropic (v1/messages, "
-        "v1/models)"
+        "v1/messages/count_tokens, v1/models)"
     )
     return Refusal(error.status_code, code, what, hint)

@@ -4,22 +4,18 @@ In: a request with a `Conversation`, and the texts of its blobs. Out: a payload 
 names what cannot be sent.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, countable, parts_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import ContentRef
 from bulkhead_services.model_gateway.context.render import Rendered
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.providers.fields import read_object
 from bulkhead_services.model_gateway.providers.port import Fault, encode
 
 MAX_DEPTH = 64
-IMAGE_TOKENS = 2_000
-"""Of an image that stands in a message, whatever its size: more than most providers count."""
 OWN = frozenset({"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
 """Fields of a request that stand in the call itself, or are the model gateway's to say."""
 REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
@@ -41,7 +37,6 @@ REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
 """Options that no provider is sent, but for these values of theirs, and why."""
 COUNTED = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
 """Types of a message's parts whose tokens can be reserved: all of it stands in the message, or it is an image."""
-_IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+", re.I)
 
 
 def contents_of(conversation: Conversation) -> tuple[ContentRef, ...]:
@@ -96,8 +91,7 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
 
 def handed_on(payload: Mapping[str, Any], counter: TokenCounter) -> Rendered:
     """A payload with an estimate of its tokens."""
-    text, images = countable(encode(payload))
-    return Rendered(payload, counter.estimate(text) + images * IMAGE_TOKENS, adopted=True)
+    return Rendered(payload, chat_tokens(counter, encode(payload)), adopted=True)
 
 
 def most(counter: TokenCounter, body: bytes, *, adopted: bool) -> int:
@@ -112,35 +106,13 @@ def learn(counter: TokenCounter, body: bytes, input_tokens: int, *, adopted: boo
         counter.told(body, input_tokens)
 
 
-def countable(body: bytes) -> tuple[bytes, int]:
-    """A body without the images in it, and how many there are: they do not count by their bytes. Only what stands in an
-    image's place is one: in a text the same words are text."""
-    if b'"image_url"' not in body:
-        return body, 0
-    payload, images = json.loads(body), 0
-    for message in payload.get("messages", ()):
-        for part in _parts(message):
-            if part.get("type") != "image_url":
-                continue
-            images += 1
-            image = part.get("image_url")
-            if isinstance(image, dict) and isinstance(url := image.get("url"), str) and _IMAGE.fullmatch(url):
-                image["url"] = ""
-    return encode(payload) if images else body, images
-
-
 def _refused(code: str, message: str, hint: str) -> Fault:
     return Fault(code, message, hint, consumed=False, refused=True)
 
 
-def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    content = message.get("content")
-    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-
-
 def _uncounted(message: Mapping[str, Any]) -> str:
     """A part whose tokens nobody can tell before they are paid for; "" where there is none."""
-    for part in _parts(message):
+    for part in parts_of(message):
         kind, file = part.get("type", "text"), part.get("file")
         if not isinstance(kind, str) or kind not in COUNTED:
             return f"a part of the type {str(kind)[:32]}, whose size is not known"

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, Part
 from bulkhead_contracts.result import Omission
@@ -31,7 +32,6 @@ from bulkhead_services.model_gateway.context.render import (
     text_of,
     turn_messages,
 )
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.providers.port import Fault, encode
 
 SHARES: Mapping[str, int] = {

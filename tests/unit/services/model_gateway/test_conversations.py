@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import ContentRef
-from bulkhead_services.model_gateway.context.conversation import IMAGE_TOKENS, handed_on, payload_of
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
+from bulkhead_services.model_gateway.context.conversation import handed_on, payload_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
 from bulkhead_services.model_gateway.providers.port import Chat, Fault

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import pytest
 
+from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.model_gateway.context.excerpts import excerpt, words_of
 from bulkhead_services.model_gateway.context.fitting import SHARES, TURNS, divided, fit
 from bulkhead_services.model_gateway.context.render import Source
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.providers import anthropic
 from bulkhead_services.model_gateway.providers.port import Chat, encode
 

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
+from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_infra.offline_model.parts import parse_parts, read_prompt
 from bulkhead_services.model_gateway.context.render import attribute, block
-from bulkhead_services.model_gateway.context.tokens import TokenCounter
 from bulkhead_services.model_gateway.providers.port import encode
 from tests.unit.services.model_gateway.gateway_desk import Desk, desk
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider, fails, says

@@ -2,11 +2,14 @@
 
 Enters: what is sent, and what the provider says it counted. Leaves: tokens, on the safe side. Tokenizers of most models
 are not public or are fetched at run time, so that none is used: the rates are measured on samples in 25 languages and
-13 kinds of text (tests/unit/services/model_gateway/token_counts.json) and stand above every count there.
+13 kinds of text (tests/unit/bulkhead/token_counts.json) and stand above every count there.
 """
 
+import json
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 _CLASSES = (
     b"abcdefghijklmnopqrstuvwxyz",
@@ -49,6 +52,9 @@ _FAMILIES = (
     (re.compile(r"llama-?[3-9]"), "llama"),
     (re.compile(r"qwen|qwq"), "qwen"),
 )
+IMAGE_TOKENS = 2_000
+"""Of an image that stands in a message, whatever its size: more than most providers count."""
+_IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+", re.I)
 _WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-")
 _WORDS = bytes(one if one in _WORD else 32 for one in range(256))
 LONG_WORD = 24
@@ -105,3 +111,34 @@ class TokenCounter:
         self._highest = max(self._highest, ratio)
         # More than was thought counts at once: what does not fit is refused. Less counts slowly.
         self._average = max(ratio, self._average + WEIGHT * (ratio - self._average))
+
+
+def chat_tokens(counter: TokenCounter, body: bytes) -> int:
+    """Tokens of a body in OpenAI's chat form, estimated."""
+    text, images = countable(body)
+    return counter.estimate(text) + images * IMAGE_TOKENS
+
+
+def countable(body: bytes) -> tuple[bytes, int]:
+    """A body in OpenAI's chat form without the images in it, and how many there are: they do not count by their bytes.
+    Only what stands in an image's place is one: in a text the same words are text."""
+    if b'"image_url"' not in body:
+        return body, 0
+    payload, images = json.loads(body), 0
+    for message in payload.get("messages", ()):
+        for part in parts_of(message):
+            if part.get("type") != "image_url":
+                continue
+            images += 1
+            image = part.get("image_url")
+            if isinstance(image, dict) and isinstance(url := image.get("url"), str) and _IMAGE.fullmatch(url):
+                image["url"] = ""
+    if not images:
+        return body, 0
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), images
+
+
+def parts_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a message's content; none where it is one text."""
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []

@@ -1,0 +1,101 @@
+"""Responses that a later request goes on from (`previous_response_id`).
+
+In: a call and its conversation. Out: the id of its response, which is the digest of what is kept of it; from such an id
+of the same caller, the run, the messages and the answer. The answer itself is the run's record: nothing of it is kept
+here, and a response whose run is purged is gone with it.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import Conversation
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.types import Contract, Token
+from bulkhead_services.doors.conversations.contents import JSON, Contents
+from bulkhead_services.doors.feed import SERVICE, Feed
+from bulkhead_services.doors.port import Asked, Caller, Refusal
+from bulkhead_services.doors.runs import Runs
+
+_ID = re.compile(r"resp_([0-9a-f]{64})")
+FIELD = "previous_response_id"
+
+
+class Kept(Contract):
+    """What is kept of a response. instructed: the first message is its instructions, which count for it alone."""
+
+    model_config = ConfigDict(extra="forbid")  # No message of an agent is taken for one of these: it has a role.
+
+    task: Token
+    call_id: Token
+    instructed: bool
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a request goes on from. answer: in the chat form. thread: of the conversation."""
+
+    feed: Feed
+    messages: tuple[ContentRef, ...]
+    answer: dict[str, Any]
+    thread: str
+
+
+class Responses:
+    """The kept responses of this mesh."""
+
+    def __init__(self, context: Context, contents: Contents) -> None:
+        self._context, self._contents = context, contents
+
+    async def keep(self, feed: Feed, call_id: str, asked: Asked, conversation: Conversation) -> str:
+        """Keep a response that is asked for; its id. Raises BusError, Refusal."""
+        kept = Kept(task=feed.task, call_id=call_id, instructed=asked.instructed, conversation=conversation)
+        [ref] = await self._contents.put(feed.tenant, kept.model_dump_json().encode())
+        return f"resp_{ref.sha256}"
+
+    async def before(self, runs: Runs, caller: Caller, name: str) -> Before:
+        """The response of this id, of one of this caller's own runs. Raises Refusal, BusError."""
+        matched = _ID.fullmatch(name)
+        if matched is None:
+            raise _unknown(name)
+        tenant = caller.claim.tenant
+        ref = ContentRef(author=SERVICE, sha256=matched[1], size_bytes=0, media_type=JSON)
+        try:
+            kept = Kept.model_validate_json(await self._context.blobs.get(tenant, ref))
+            feed = await runs.own(caller, kept.task)
+            answer = await self._answer(feed, kept.call_id)
+        except Refusal as refusal:
+            raise _unknown(name) from refusal
+        except (BlobMissing, BlobCorrupt, ValidationError, LookupError) as error:
+            raise _unknown(name) from error
+        said = kept.conversation
+        return Before(feed, said.messages[int(kept.instructed) :], answer, said.thread)
+
+    async def _answer(self, feed: Feed, call_id: str) -> dict[str, Any]:
+        """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, BusError."""
+        word = feed.calls.get(call_id)
+        if word is None or word.kind != "replied":
+            raise LookupError(call_id)
+        reply = await feed.reply(call_id)
+        if reply.outcome != "answered":
+            raise LookupError(call_id)
+        text = await self._context.blobs.text(feed.tenant, reply.content) if reply.content is not None else ""
+        message: dict[str, Any] = {"role": "assistant", "content": text if text or not reply.tool_calls else None}
+        if reply.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+                for call in reply.tool_calls
+            ]
+        return message
+
+
+def _unknown(name: str) -> Refusal:
+    what = f"there is no response {name[: bounds.MAX_SUMMARY_CHARS]!r} of yours on record"
+    hint = "send the id of a response that is complete and was not asked for with store: false, or the whole input"
+    return Refusal(404, "previous_response_not_found", what, hint, field=FIELD)

@@ -1,0 +1,133 @@
+"""Responses that later requests go on from: found by their id, by their own caller, and by nobody else."""
+
+import json
+
+import pytest
+
+from bulkhead_contracts.model import ModelCallReplied, ToolCall
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors.port import Refusal
+from tests.eventually import until
+from tests.unit.services.doors.doors_world import TENANT, caller, world
+
+BEN = RequesterClaim(tenant=TENANT, person="ben", role="submitter", via="api_key")
+OTHERS = RequesterClaim(tenant="acme", person="ann", role="submitter", via="api_key")
+USER = {"role": "user", "content": "hello"}
+
+
+async def sent(here, at: int = -1) -> list[dict[str, object]]:
+    """The messages of a call, as a model gateway reads them."""
+    blobs = here.mesh.context("model_gateway").blobs
+    return [json.loads(await blobs.text(TENANT, ref)) for ref in here.models.asked[at].conversation.messages]
+
+
+async def first(here, **more):
+    call = await here.call(keep=True, **more)
+    await call.answer()
+    return call
+
+
+async def test_a_request_goes_on_from_a_response_with_its_messages_and_its_answer():
+    async with world() as here:
+        one = await first(here, messages=({"role": "system", "content": "Old."}, USER), instructed=True)
+        new = ({"role": "system", "content": "New."}, {"role": "user", "content": "And?"})
+        two = await here.call(messages=new, instructed=True, previous=one.kept_as, keep=True)
+        await two.answer()
+        answer = {"role": "assistant", "content": "answer 1"}
+        assert await sent(here) == [new[0], USER, answer, new[1]], "instructions count for one request alone"
+        await (await here.call("Third", previous=two.kept_as)).answer()
+        assert await sent(here) == [
+            *(USER, answer, new[1]),
+            *({"role": "assistant", "content": "answer 2"}, {"role": "user", "content": "Third"}),
+        ]
+        assert len({one.standing.task, two.standing.task}) == 1 and one.kept_as != two.kept_as
+
+
+async def test_tool_calls_of_a_response_stand_before_their_results():
+    async def uses_a_tool(models, message, request):
+        reply = await models.answer(message, request, "")
+        use = ToolCall(id="call_1", name="look", arguments_json="{}")
+        return reply.model_copy(update={"content": None, "tool_calls": (use,), "finish": "tool_calls"})
+
+    async with world() as here:
+        here.models.script = uses_a_tool
+        one = await first(here)
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "found"}
+        await (await here.call(messages=(result,), previous=one.kept_as)).answer()
+        function = {"name": "look", "arguments": "{}"}
+        use = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function"}]}
+        use["tool_calls"][0]["function"] = function
+        assert await sent(here) == [USER, use, result]
+
+
+async def test_it_says_which_run_a_request_belongs_to_unless_a_header_does():
+    async with world() as here:
+        one = await first(here, by=caller(run="r1"))
+        then = {"previous": one.kept_as}
+        assert (await here.call("a", **then, session="s")).standing.task == one.standing.task
+        assert (await here.call("b", **then, by=caller(run="r2"))).standing.task != one.standing.task
+        other = await here.call("c", by=caller(run="r3"))
+        named = await here.call("d", **then, by=caller(task=other.standing.task))
+        assert named.standing.task == other.standing.task
+
+
+async def test_a_response_of_a_run_that_is_over_goes_on_in_the_next_one():
+    async with world() as here:
+        one = await first(here)
+        await here.doors().end(caller(), one.standing.task)
+        two = await here.call("And?", previous=one.kept_as)
+        await two.answer()
+        assert two.standing.task != one.standing.task
+        assert [row["content"] for row in await sent(here)] == ["hello", "answer 1", "And?"]
+
+
+async def test_the_same_request_again_is_the_same_response_also_at_another_replica():
+    async with world() as here:
+        one = await first(here)
+        two = await here.call("And?", previous=one.kept_as, keep=True)
+        await two.answer()
+        await here.mesh.start("doors", "1")
+        again = await here.call("And?", previous=one.kept_as, keep=True, by=caller(retry=True), instance="1")
+        assert (again.call_id, again.kept_as) == (two.call_id, two.kept_as)
+        assert (await again.answer()).text == "answer 2" and len(here.models.asked) == 2
+
+
+@pytest.mark.parametrize("claim", [BEN, OTHERS])
+async def test_a_response_of_another_person_or_tenant_is_not_there(claim):
+    async with world() as here:
+        one = await first(here)
+        with pytest.raises(Refusal) as told:
+            await here.call("mine?", previous=one.kept_as, by=caller(claim=claim))
+        assert (told.value.status, told.value.code) == (404, "previous_response_not_found")
+        assert told.value.field == "previous_response_id" and len(here.gateway.requested) == 1
+
+
+async def test_what_is_not_kept_not_known_or_no_response_is_not_there():
+    async with world() as here:
+        call = await here.call()
+        await call.answer()
+        assert call.kept_as == ""
+        [message] = here.models.asked[0].conversation.messages
+        for name in (f"resp_{call.call_id}", f"resp_{'0' * 64}", f"resp_{message.sha256}", "x" * 150):
+            with pytest.raises(Refusal, match="there is no response") as told:
+                await here.call("on", previous=name)
+            assert told.value.status == 404
+
+
+async def test_a_response_that_failed_or_is_not_there_yet_is_no_response():
+    async with world() as here:
+        here.models.script = lambda models, message, request: refused(models, request)
+        call = await here.call(keep=True)
+        with pytest.raises(Refusal):
+            await call.answer()
+        with pytest.raises(Refusal, match="there is no response"):
+            await here.call("on", previous=call.kept_as)
+        here.models.away = True
+        waiting = await here.call("slow", keep=True)
+        with pytest.raises(Refusal, match="there is no response"):
+            await here.call("on", previous=waiting.kept_as)
+        await until(lambda: here.doors().calls.in_flight == 1)
+
+
+async def refused(models, request) -> ModelCallReplied:
+    return models.refused(request, "provider_error", "no")
