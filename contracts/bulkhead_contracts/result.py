@@ -19,6 +19,10 @@ def _empty(value: object) -> bool:
     return not value
 
 
+REFERENCES = "application/vnd.bulkhead.references+json"
+"""Media type of a list of contents of the same author: a JSON array of [sha256, size in bytes]."""
+
+
 class ContentRef(Contract):
     """A blob by digest: `blob.<author>.<tenant>.<sha256>`. The author is enforced by the broker."""
 

@@ -81,7 +81,8 @@ class OutsideAct(Contract):
 class Conversation(Contract):
     """What an outside agent sends a model, as it is.
 
-    messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form. options: a blob with
+    messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form; one whose media type
+    is `REFERENCES` lists so many of them, and of a long conversation only the newest stand here. options: a blob with
     a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
     acts: what the agent did since the model's last answer, for the watcher. thread: digest of what people said before
     the first answer; it tells the conversations of one run apart.

@@ -81,6 +81,7 @@ class Calls:
         then = (before.messages, before.answer, before.thread) if before is not None else ((), None, "")
         conversation = await self._contents.stored(caller.claim.tenant, asked, *then)
         digest = _digest(asked, conversation)
+        conversation = await self._contents.listed(caller.claim.tenant, conversation)
         if caller.retry and known is not None:
             # Of a run that has ended meanwhile, the answer is still there.
             call_id = self._newest(known, caller, digest)

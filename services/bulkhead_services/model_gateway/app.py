@@ -11,7 +11,7 @@ from bulkhead.token_estimates import TokenCounter
 from bulkhead_services.model_gateway.attempts import Model, Policy
 from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
-from bulkhead_services.model_gateway.effects import HttpProvider, Network, read_contents
+from bulkhead_services.model_gateway.effects import HttpProvider, Network, read_contents, whole_conversation
 from bulkhead_services.model_gateway.prices import Prices
 from bulkhead_services.model_gateway.prompts import Prompts
 from bulkhead_services.model_gateway.response_cache import ResponseCache
@@ -77,6 +77,7 @@ def build(
         Prompts(packs=settings.packs),
         policy(settings, jitter),
         Policies(settings.tenant_policies),
+        whole_conversation=whole_conversation,
         read_contents=read_contents,
         verifier=context.verifier,
         attributor=Attributor(apart=transport is None),

@@ -16,7 +16,7 @@ from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, 
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy
 from bulkhead_services.model_gateway.attribution import attributed
 from bulkhead_services.model_gateway.attribution_process import Attributor
-from bulkhead_services.model_gateway.context.conversation import payload_of, too_large, unreadable
+from bulkhead_services.model_gateway.context.conversation import payload_of, unreadable
 from bulkhead_services.model_gateway.context.render import Source, missing_parts
 from bulkhead_services.model_gateway.prompts import Prompt, Prompts
 from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
@@ -37,6 +37,7 @@ ASK_FOR_LESS = "have the model make fewer or shorter calls at once"
 OF_STEPS = ("worker", subjects.DOORS)
 """Callers that work on a step."""
 
+WholeConversation = Callable[[Job[ModelCallRequested], Hands], Awaitable[Job[ModelCallRequested] | Fault]]
 ReadContents = Callable[[Job[ModelCallRequested], Hands], Awaitable[tuple[Mapping[str, str], frozenset[str]]]]
 LiveText = Callable[[Job[ModelCallRequested], Hands], OnText]
 
@@ -54,6 +55,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         policy: Policy,
         policies: Policies,
         *,
+        whole_conversation: WholeConversation,
         read_contents: ReadContents,
         verifier: Verifier,
         attributor: Attributor,
@@ -65,7 +67,8 @@ class ModelGateway(Doer[ModelCallRequested]):
         pools: Callable[[], dict[str, Pool]] = dict,
     ) -> None:
         self._routes, self._prompts, self._policy, self._policies = routes, prompts, policy, policies
-        self._read_contents, self._live_text, self._verifier = read_contents, live_text, verifier
+        self._whole_conversation, self._read_contents = whole_conversation, read_contents
+        self._live_text, self._verifier = live_text, verifier
         self._attributor = attributor
         self._cache = cache
         self._start, self._stop = start, stop
@@ -115,6 +118,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         if isinstance(found, Fault):
             return self._no(request, "refused", _failure(found))
         prompt, route = found
+        whole = await self._whole_conversation(job, hands)
+        if isinstance(whole, Fault):
+            return self._no(request, "refused" if whole.refused else "failed", _failure(whole))
+        job, request = whole, whole.request
         texts, missing = await self._read_contents(job, hands)
         source = self._source(request, prompt, route, texts, missing)
         if isinstance(source, Fault):
@@ -167,7 +174,7 @@ class ModelGateway(Doer[ModelCallRequested]):
                 models = dict.fromkeys(route.primary.name for route in self._routes.values())
                 hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; add one to BULKHEAD_ROUTES"
             return Fault(UNKNOWN_ROUTE, message, hint, refused=True)
-        return (too_large(request.conversation) if request.conversation else None) or (prompt, route)
+        return prompt, route
 
     def _route(self, request: ModelCallRequested) -> Route | None:
         """The route of this name; for an outside agent, which knows models, else the first whose first model is."""

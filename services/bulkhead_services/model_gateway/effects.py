@@ -15,13 +15,14 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusError
+from bulkhead.flow.content import in_list
 from bulkhead.runtime.doer.protocol import Hands, Job
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, TextDelta
-from bulkhead_contracts.result import ContentRef
-from bulkhead_services.model_gateway.context.conversation import contents_of
+from bulkhead_contracts.result import REFERENCES, ContentRef
+from bulkhead_services.model_gateway.context.conversation import contents_of, too_large, too_many
 from bulkhead_services.model_gateway.context.render import refers_to
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
@@ -322,6 +323,31 @@ class LiveText:
                 await self._hands.live(self._job, delta)
             except BusError as error:
                 log.debug("live_text_lost", call=request.call_id, reason=str(error))
+
+
+async def whole_conversation(job: Job[ModelCallRequested], hands: Hands) -> Job[ModelCallRequested] | Fault:
+    """The job with each message of its conversation by its own reference; a Fault where there are too many, or too
+    many bytes of them, or a list of them cannot be read."""
+    conversation = job.request.conversation
+    if conversation is None:
+        return job
+
+    async def read(ref: ContentRef) -> tuple[ContentRef, ...]:
+        return in_list(ref, await hands.blobs.get(job.tenant, ref)) if ref.media_type == REFERENCES else (ref,)
+
+    if (fault := too_large(conversation)) is not None:
+        return fault
+    try:
+        found = await asyncio.gather(*map(read, conversation.messages))
+    except (BlobMissing, BlobCorrupt, ValueError) as error:
+        message = f"the conversation cannot be read: {error}"
+        return Fault("content_missing", message, "send it in another run", consumed=False)
+    refs = tuple(ref for rows in found for ref in rows)
+    if (fault := too_many(refs)) is not None:
+        return fault
+    whole = conversation.model_copy(update={"messages": refs})
+    body = job.request.model_copy(update={"conversation": whole})
+    return too_large(whole) or replace(job, body=body)
 
 
 async def read_contents(job: Job[ModelCallRequested], hands: Hands) -> tuple[dict[str, str], frozenset[str]]:

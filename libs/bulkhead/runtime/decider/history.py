@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
 from bulkhead.flow import bounded
+from bulkhead.flow.content import in_list
 from bulkhead.runtime.decider.history_secrets import without_secrets
 from bulkhead_contracts import catalog
 from bulkhead_contracts.control import MessageRejected
-from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
 
 MAX_MESSAGES = 100_000
@@ -88,7 +89,9 @@ async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True
     room = MAX_BYTES - sum(len(one.body) for one in messages)
     contents: dict[str, Content] = {}
     refs = {(ref.sha256, ref.author): ref for message in messages for ref in named(message.body)}
-    for _, ref in sorted(refs.items(), key=lambda row: row[0]):
+    # Appended to while it is gone through: a list names further contents.
+    queue = [ref for _, ref in sorted(refs.items(), key=lambda row: row[0])]
+    for ref in queue:
         known = contents.get(ref.sha256)
         authors = tuple(sorted({*(known.authors if known else ()), ref.author}))
         data = known.data if known and known.data is not None else await read(ref)
@@ -97,6 +100,10 @@ async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True
             what = f"the task's messages and contents exceed {MAX_BYTES // 1024**2} MiB"
             raise HistoryError(what, "look at it with `bulkhead timeline`, and replay it where it ran")
         contents[ref.sha256] = Content(authors, data)
+        for one in _listed(ref, data):
+            if (one.sha256, one.author) not in refs:
+                refs[one.sha256, one.author] = one
+                queue.append(one)
     first = messages[0]
     return History(first.tenant, first.task, tuple(messages), contents, settled)
 
@@ -123,6 +130,13 @@ def says(stored: Stored, kind: str) -> bool:
     """Whether a message is of this type, by an author who may send it: the type alone is the author's claim."""
     ce_type = stored.ce_type
     return ce_type.startswith(f"{kind}.v") and catalog.allowed(ce_type, stored.sender, stored.receiver)
+
+
+def _listed(ref: ContentRef, data: bytes | None) -> tuple[ContentRef, ...]:
+    try:
+        return in_list(ref, data) if data is not None and ref.media_type == REFERENCES else ()
+    except ValueError:
+        return ()  # An outsider's reference may say anything.
 
 
 def named(body: bytes) -> Iterator[ContentRef]:

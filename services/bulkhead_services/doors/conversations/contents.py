@@ -8,16 +8,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from bulkhead.flow.content import LISTED, in_list, list_of
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
-from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.doors.port import Asked, Refusal
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 PUTS_AT_ONCE = 16
-JSON = "application/json"
 
 
 class Contents:
@@ -48,16 +48,33 @@ class Contents:
             thread=thread or thread_of(messages),
         )
 
-    async def put(self, tenant: str, *contents: bytes) -> tuple[ContentRef, ...]:
+    async def put(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:
         """Blobs of JSON, counted and stored. Raises BusError, Refusal."""
         self._stored.count(tenant, contents)
         places = asyncio.Semaphore(PUTS_AT_ONCE)
 
         async def put(raw: bytes) -> ContentRef:
             async with places:
-                return await self._context.blobs.put(tenant, raw, JSON, summary="")
+                return await self._context.blobs.put(tenant, raw, media_type, summary="")
 
         return tuple(await asyncio.gather(*map(put, contents)))
+
+    async def listed(self, tenant: str, conversation: Conversation) -> Conversation:
+        """The same in few references: its oldest messages by lists, which the next turns share. Raises BusError,
+        Refusal."""
+        refs, size = conversation.messages, bounds.LISTED_REFERENCES
+        whole = (len(refs) - 1) // size * size
+        lists = [list_of(refs[at : at + size]) for at in range(0, whole, size)]
+        found = await self.put(tenant, *lists, media_type=REFERENCES)
+        return conversation.model_copy(update={"messages": (*found, *refs[whole:])})
+
+    async def whole(self, tenant: str, conversation: Conversation) -> tuple[ContentRef, ...]:
+        """The reference of each message. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""
+        found: list[ContentRef] = []
+        for ref in conversation.messages:
+            listed = ref.media_type == REFERENCES
+            found += in_list(ref, await self._context.blobs.get(tenant, ref)) if listed else (ref,)
+        return tuple(found)
 
 
 def too_many(count: int) -> Refusal:

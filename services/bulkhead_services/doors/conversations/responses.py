@@ -9,15 +9,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
+from bulkhead.flow.content import LISTED
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.types import Contract, Token
-from bulkhead_services.doors.conversations.contents import JSON, Contents
+from bulkhead_services.doors.conversations.contents import Contents
 from bulkhead_services.doors.feed import SERVICE, Feed
 from bulkhead_services.doors.port import Asked, Caller, Refusal
 from bulkhead_services.doors.runs import Runs
@@ -65,17 +66,17 @@ class Responses:
         if matched is None:
             raise _unknown(name)
         tenant = caller.claim.tenant
-        ref = ContentRef(author=SERVICE, sha256=matched[1], size_bytes=0, media_type=JSON)
+        ref = ContentRef(author=SERVICE, sha256=matched[1], size_bytes=0, media_type=LISTED)
         try:
             kept = Kept.model_validate_json(await self._context.blobs.get(tenant, ref))
             feed = await runs.own(caller, kept.task)
             answer = await self._answer(feed, kept.call_id)
+            messages = await self._contents.whole(tenant, kept.conversation)
         except Refusal as refusal:
             raise _unknown(name) from refusal
-        except (BlobMissing, BlobCorrupt, ValidationError, LookupError) as error:
+        except (BlobMissing, BlobCorrupt, ValueError, LookupError) as error:
             raise _unknown(name) from error
-        said = kept.conversation
-        return Before(feed, said.messages[int(kept.instructed) :], answer, said.thread)
+        return Before(feed, messages[int(kept.instructed) :], answer, kept.conversation.thread)
 
     async def _answer(self, feed: Feed, call_id: str) -> dict[str, Any]:
         """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, BusError."""

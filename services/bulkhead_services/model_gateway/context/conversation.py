@@ -62,6 +62,14 @@ def too_large(conversation: Conversation) -> Fault | None:
     return Fault("context_overflow", what, "send fewer or shorter messages", consumed=False, refused=True)
 
 
+def too_many(messages: tuple[ContentRef, ...]) -> Fault | None:
+    """A conversation that is too long, or has no message."""
+    if 0 < len(messages) <= bounds.MAX_CONVERSATION:
+        return None
+    what = f"the conversation has {len(messages)} messages; 1 to {bounds.MAX_CONVERSATION} are taken"
+    return Fault("context_overflow", what, "send its newest part", consumed=False, refused=True)
+
+
 def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str, Any] | Fault:
     """Messages and options as the agent sent them."""
     messages = []

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from bulkhead.flow.content import in_list
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.result import Failure
@@ -21,11 +22,15 @@ async def test_a_hundred_turns_store_each_message_once():
             said += [{"role": "user", "content": f"turn {turn}"}, {"role": "assistant", "content": f"did {turn}"}]
             call = await here.doors().ask(caller(), asked(messages=tuple(said), options={"temperature": 0}))
             await call.answer()
-        assert await here.blobs() == 200 + 1, "a blob for each message, and one for the options"
-        last = here.models.asked[-1]
-        assert len(last.conversation.messages) == 200 and last.prompt_id == "adopted@1"
-        blob = await here.mesh.context("model_gateway").blobs.text(TENANT, last.conversation.messages[0])
-        assert blob == '{"content":"turn 0","role":"user"}'
+        assert await here.blobs() == 200 + 1 + 6, "a blob for each message, one for the options, six lists"
+        last, blobs = here.models.asked[-1], here.mesh.context("model_gateway").blobs
+        [*lists, _, newest] = last.conversation.messages
+        assert len(lists) == 6 + 6 and last.prompt_id == "adopted@1"
+        assert lists[:6] == list(here.models.asked[-2].conversation.messages[:6]), "shared with the turn before"
+        first = in_list(lists[0], await blobs.get(TENANT, lists[0]))[0]
+        assert await blobs.text(TENANT, first) == '{"content":"turn 0","role":"user"}'
+        assert await blobs.text(TENANT, newest) == '{"content":"did 99","role":"assistant"}'
+        assert len(last.encode()) < 5_000, "and not 161 bytes for each message"
         options = await here.mesh.context("model_gateway").blobs.text(TENANT, last.conversation.options)
         assert json.loads(options) == {"temperature": 0}
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from bulkhead.flow.content import in_list
 from bulkhead_contracts.model import ModelCallReplied, ToolCall
+from bulkhead_contracts.result import REFERENCES
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.port import Refusal
 from tests.eventually import until
@@ -17,8 +19,10 @@ USER = {"role": "user", "content": "hello"}
 
 async def sent(here, at: int = -1) -> list[dict[str, object]]:
     """The messages of a call, as a model gateway reads them."""
-    blobs = here.mesh.context("model_gateway").blobs
-    return [json.loads(await blobs.text(TENANT, ref)) for ref in here.models.asked[at].conversation.messages]
+    blobs, found = here.mesh.context("model_gateway").blobs, []
+    for ref in here.models.asked[at].conversation.messages:
+        found += in_list(ref, await blobs.get(TENANT, ref)) if ref.media_type == REFERENCES else (ref,)
+    return [json.loads(await blobs.text(TENANT, ref)) for ref in found]
 
 
 async def first(here, **more):
@@ -41,6 +45,15 @@ async def test_a_request_goes_on_from_a_response_with_its_messages_and_its_answe
             *({"role": "assistant", "content": "answer 2"}, {"role": "user", "content": "Third"}),
         ]
         assert len({one.standing.task, two.standing.task}) == 1 and one.kept_as != two.kept_as
+
+
+async def test_a_long_conversation_is_gone_on_with():
+    async with world() as here:
+        long = tuple({"role": "user", "content": f"{number}"} for number in range(70))
+        one = await first(here, messages=long)
+        await (await here.call("And?", previous=one.kept_as)).answer()
+        said = [row["content"] for row in await sent(here)]
+        assert said == [*(row["content"] for row in long), "answer 1", "And?"]
 
 
 async def test_tool_calls_of_a_response_stand_before_their_results():

@@ -1,19 +1,21 @@
 """Calls of outside agents: sent as they came, answered as the model spoke, refused by name."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from bulkhead.flow.content import list_of
 from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested
-from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import handed_on, payload_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
 from bulkhead_services.model_gateway.providers.port import Chat, Fault
-from tests.unit.services.model_gateway.gateway_desk import PRICED, Desk, deltas, desk
+from tests.unit.services.model_gateway.gateway_desk import PRICED, TENANT, Desk, deltas, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, calls, says
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -207,6 +209,36 @@ async def test_what_is_no_message_is_refused(provider, text):
         missing = await asked(d, lost)
     assert reply.failure.code == "malformed_conversation" and "message 1" in reply.failure.message
     assert missing.failure.code == "content_missing" and not provider.asked
+
+
+async def listed(d: Desk, refs: Sequence[ContentRef]) -> ContentRef:
+    return await d.mesh.context("doors").blobs.put(TENANT, list_of(refs), REFERENCES, summary="")
+
+
+async def test_messages_that_stand_in_lists_are_sent_like_all_others(provider):
+    provider.will(says("hi"))
+    rows = [{"role": "user", "content": f"m{number}"} for number in range(40)]
+    async with desk(provider) as d:
+        blobs = d.mesh.context("doors").blobs
+        refs = [await blobs.put(TENANT, canonical(row), "application/json", summary="") for row in rows]
+        messages = (await listed(d, refs[:32]), *refs[32:])
+        request = (await call(d)).model_copy(update={"conversation": Conversation(messages=messages)})
+        reply = await asked(d, request)
+    assert reply.outcome == "answered" and provider.asked[0].body["messages"] == rows
+
+
+async def test_lists_that_are_gone_or_name_too_much_are_told(provider):
+    async with desk(provider) as d:
+        ref = (await d.store(canonical(MESSAGES[0]), "doors")).model_copy(update={"media_type": "application/json"})
+        many = await listed(d, [ref] * 32)
+        large = await listed(d, [ref.model_copy(update={"size_bytes": bounds.MAX_CONVERSATION_BYTES + 1})])
+        gone = many.model_copy(update={"sha256": "0" * 64})
+        none = many.model_copy(update={"sha256": ref.sha256})
+        codes = []
+        for number, refs in enumerate(((many,) * 32, (large,), (gone,), (none,))):
+            given = {"call_id": f"c{number}", "conversation": Conversation(messages=refs)}
+            codes.append((await asked(d, (await call(d)).model_copy(update=given))).failure.code)
+    assert codes == ["context_overflow"] * 2 + ["content_missing"] * 2 and not provider.asked
 
 
 @pytest.mark.parametrize("made", [9, 1])

@@ -15,6 +15,7 @@ import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.bus.port import Stored
+from bulkhead.flow.content import LISTED, list_of
 from bulkhead.runtime.decider import history as histories
 from bulkhead.runtime.decider import history_file
 from bulkhead.runtime.decider.history import Content, HistoryError, at_its_source, collect, named
@@ -23,6 +24,7 @@ from bulkhead.runtime.decider.history_secrets import unsigned
 from bulkhead_contracts import envelope
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.result import REFERENCES
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 
 TEXT = "Zürich\x00 \u2028 [[part]]"
@@ -53,6 +55,17 @@ async def gather(*messages, **contents):
         return held.get(ref.sha256)
 
     return await collect(messages, read)
+
+
+async def test_what_a_list_names_is_in_it_too():
+    named_alone = reference("doors", b"{}", LISTED, "")
+    data = list_of([named_alone])
+    ref = reference("doors", data, REFERENCES, "")
+    asked = json.dumps({"messages": [ref.model_dump()]}).encode()
+    found = await gather(stored(7, asked), **{ref.sha256: data, named_alone.sha256: b"{}"})
+    assert found.contents[named_alone.sha256].data == b"{}" and found.contents[ref.sha256].data == data
+    unfit = await gather(stored(7, asked), **{ref.sha256: b"[1]"})
+    assert unfit.contents.keys() == {ref.sha256}
 
 
 async def one():
