@@ -49,6 +49,18 @@ class ToolCall(Contract):
     attribution: Annotated[Attribution | None, Field(exclude_if=_empty)] = None
 
 
+class AdoptedToolCall(ToolCall):
+    """A call that an outside agent makes itself."""
+
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ADOPTED_ARGUMENTS_BYTES)]
+
+
+class AdoptedToolCalls(Contract):
+    """The tool calls of an answer to an outside agent, as a content."""
+
+    calls: Annotated[tuple[AdoptedToolCall, ...], Field(max_length=bounds.MAX_ADOPTED_CALLS)]
+
+
 class ToolAnswer(Contract):
     """What came of one call: parts (passages, a tool's text) or an error for the model to read."""
 
@@ -86,12 +98,14 @@ class Conversation(Contract):
     a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
     acts: what the agent did since the model's last answer, for the watcher. thread: digest of what people said before
     the first answer; it tells the conversations of one run apart.
+    reads_calls: its asker takes tool calls as a content, too.
     """
 
     messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
     options: ContentRef | None = None
     acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=_empty)] = ()
     thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
+    reads_calls: Annotated[bool, Field(exclude_if=_empty)] = False
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):
@@ -133,7 +147,8 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     model wrote it, where `content` is not. pinned: the model that was asked for; `model` and `fingerprint` are what its
     provider says answered. chosen_as: which model of its route answered. waited_ms, waited_for: of duration_ms, what
     was spent waiting for providers: rate limits, pauses after failures, places; "" on older replies.
-    cached: an earlier answer to the very same request, which cost nothing.
+    cached: an earlier answer to the very same request, which cost nothing. calls: of an answer whose tool calls are
+    more or longer than `tool_calls` holds, all of them (`AdoptedToolCalls`).
     """
 
     call_id: Token
@@ -163,6 +178,7 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     waited_ms: Count = 0
     waited_for: Summary = ""
     cached: Annotated[bool, Field(exclude_if=_empty)] = False
+    calls: Annotated[ContentRef | None, Field(exclude_if=_empty)] = None
 
 
 class TextDelta(Contract):

@@ -13,6 +13,7 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Failure, digest_of
 from bulkhead_services.doors import refusals
+from bulkhead_services.doors.conversations.tool_calls import calls_of
 from bulkhead_services.doors.feed import Feed, Outcome
 from bulkhead_services.doors.flight import Flight
 from bulkhead_services.doors.port import Answered, Refusal
@@ -125,14 +126,15 @@ class Journey:
             text = self._flight.text if reply.content is not None else ""
             if reply.content is not None and digest_of(text) != reply.content.sha256:
                 text = await self._context.blobs.text(tenant, reply.content)
-        except (LookupError, BlobMissing, BlobCorrupt) as error:
+            calls = await calls_of(self._context.blobs, tenant, reply)
+        except (LookupError, BlobMissing, BlobCorrupt, ValueError) as error:
             what = f"the answer of call {call_id} cannot be read any more: {error}"
             raise Refusal(502, "content_missing", what, "send the request in another run") from error
         return Answered(
             call_id=call_id,
             model=reply.model or self._request.tier,
             text=text,
-            tool_calls=reply.tool_calls,
+            tool_calls=calls,
             finish=reply.finish,
             usage=reply.usage,
             created_unix_ms=word.time_unix_ms,

@@ -16,7 +16,7 @@ from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, 
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy
 from bulkhead_services.model_gateway.attribution import attributed
 from bulkhead_services.model_gateway.attribution_process import Attributor
-from bulkhead_services.model_gateway.context.conversation import payload_of, unreadable
+from bulkhead_services.model_gateway.context.conversation import calls_as_content, payload_of, unreadable
 from bulkhead_services.model_gateway.context.render import Source, missing_parts
 from bulkhead_services.model_gateway.prompts import Prompt, Prompts
 from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
@@ -218,9 +218,10 @@ class ModelGateway(Doer[ModelCallRequested]):
             told = {"model": model.name, "completeness": _completeness(outcome.omissions)}
             return reply.model_copy(update=source | told)
         adopted = request.conversation is not None
-        if adopted and said.cut_calls:
+        calls = calls_as_content(request, said.calls)
+        if adopted and (cut := said.cut_calls or (calls if isinstance(calls, str) else "")):
             # An agent would take what is left for all that the model asked for.
-            reply = self._no(request, "failed", Failure.of("tool_calls_too_large", said.cut_calls, ASK_FOR_LESS))
+            reply = self._no(request, "failed", Failure.of("tool_calls_too_large", cut, ASK_FOR_LESS))
             return reply.model_copy(update={**source, "model": said.model or model.name})
         reading = Reading(said.text) if adopted else read(said.text, request.response, said.finish)
         if reading.changes and not reading.text.strip() and not said.calls:
@@ -236,7 +237,10 @@ class ModelGateway(Doer[ModelCallRequested]):
             content=content,
             raw=raw,
             changes=reading.changes[: bounds.MAX_REPLY_CHANGES],
-            tool_calls=await attributed(job, hands, self._verifier, self._attributor, texts, said.calls),
+            tool_calls=()
+            if calls
+            else await attributed(job, hands, self._verifier, self._attributor, texts, said.calls),
+            calls=await hands.blobs.put(job.tenant, calls, "application/json", summary="") if calls else None,
             finish=said.finish,
             standing="degraded" if degraded else "ok",
             standing_reason=degraded[: bounds.MAX_SUMMARY_CHARS],

@@ -201,7 +201,7 @@ class HttpProvider(Deployments):
         """One call in this provider's wire form."""
         chat = self._said(chat)
         outgoing = FORMS[self._settings.api].request(replace(chat, limit_field=self._settings.limit_field))
-        return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens)
+        return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens, adopted=chat.adopted)
 
     def objection(self, chat: Chat) -> str:
         """What of an outside agent's call the vendor's API cannot say; "" when it can say all."""

@@ -1,6 +1,7 @@
 """An agent behind the doors of a mesh in one process: OpenAI's SDK before real services and a scripted provider."""
 
 import asyncio
+import json
 
 import openai
 import pytest
@@ -64,6 +65,22 @@ async def test_an_agents_run_is_a_task_that_ends_with_its_last_answer(tmp_path):
         assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "It rains."
         assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (2, 200, 40)
         assert len(await here.settled()) == 2
+
+
+async def test_a_coding_agents_large_calls_arrive_whole(tmp_path):
+    long = "x = 1\n" * 4_000
+    files = [json.dumps({"path": f"f{number}.py", "text": long if number == 3 else ""}) for number in range(12)]
+    uses = [{"id": f"call_{at}", "name": "weather", "arguments": row} for at, row in enumerate(files)]
+    async with whole_mesh(tmp_path, calls(*uses), says("done")) as here:
+        client, ask = here.client(), {"model": "default", "input": "write them"}
+        async with client.responses.stream(**ask) as events:
+            first = await events.get_final_response()
+        assert [row.arguments for row in first.output if row.type == "function_call"] == files
+        results = [{"type": "function_call_output", "call_id": row["id"], "output": "ok"} for row in uses]
+        then = await client.responses.create(model="default", input=results, previous_response_id=first.id)
+        assert then.output_text == "done"
+        sent = here.provider.asked[1].body["messages"]
+        assert [row["function"]["arguments"] for row in sent[1]["tool_calls"]] == files and len(sent) == 14
 
 
 async def test_a_stream_is_whole(tmp_path):

@@ -44,6 +44,7 @@ class Contents:
         return Conversation(
             messages=refs,
             options=found[-1] if options else None,
+            reads_calls=True,
             acts=acts_of(messages),
             thread=thread or thread_of(messages),
         )

@@ -19,6 +19,7 @@ from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.types import Contract, Token
 from bulkhead_services.doors.conversations.contents import Contents
+from bulkhead_services.doors.conversations.tool_calls import calls_of, in_chat_form
 from bulkhead_services.doors.feed import SERVICE, Feed
 from bulkhead_services.doors.port import Asked, Caller, Refusal
 from bulkhead_services.doors.runs import Runs
@@ -79,7 +80,7 @@ class Responses:
         return Before(feed, messages[int(kept.instructed) :], answer, kept.conversation.thread)
 
     async def _answer(self, feed: Feed, call_id: str) -> dict[str, Any]:
-        """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, BusError."""
+        """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, ValueError, BusError."""
         word = feed.calls.get(call_id)
         if word is None or word.kind != "replied":
             raise LookupError(call_id)
@@ -87,13 +88,9 @@ class Responses:
         if reply.outcome != "answered":
             raise LookupError(call_id)
         text = await self._context.blobs.text(feed.tenant, reply.content) if reply.content is not None else ""
-        message: dict[str, Any] = {"role": "assistant", "content": text if text or not reply.tool_calls else None}
-        if reply.tool_calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
-                for call in reply.tool_calls
-            ]
-        return message
+        calls = await calls_of(self._context.blobs, feed.tenant, reply)
+        message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+        return message | ({"tool_calls": in_chat_form(calls)} if calls else {})
 
 
 def _unknown(name: str) -> Refusal:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, countable, parts_of
-from bulkhead_contracts import bounds
-from bulkhead_contracts.model import Conversation
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.model import AdoptedToolCall, AdoptedToolCalls, Conversation, ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef
 from bulkhead_services.model_gateway.context.render import Rendered
 from bulkhead_services.model_gateway.providers.fields import read_object
@@ -95,6 +95,20 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
     if said := _run_elsewhere(options.get("tools")):
         return _refused("unsupported_parameter", said, "send tools of the type function, which the agent runs")
     return {"messages": messages, **options}
+
+
+def calls_as_content(request: ModelCallRequested, calls: tuple[ToolCall, ...]) -> bytes | str:
+    """Tool calls that are more or longer than a reply holds, as a content; empty where they are not. A text says why
+    they can be told in no way."""
+    if len(calls) <= bounds.MAX_CALLS_PER_TURN and not any(isinstance(call, AdoptedToolCall) for call in calls):
+        return b""
+    if request.conversation is None or not request.conversation.reads_calls:
+        return f"{len(calls)} tool calls are more or longer than this version of {subjects.DOORS} reads"
+    told = AdoptedToolCalls(calls=tuple(AdoptedToolCall(**call.model_dump()) for call in calls))
+    data = told.model_dump_json().encode()
+    if len(data) > bounds.MAX_BLOB_BYTES:
+        return f"{len(calls)} tool calls take {len(data)} bytes, and may take {bounds.MAX_BLOB_BYTES}"
+    return data
 
 
 def handed_on(payload: Mapping[str, Any], counter: TokenCounter) -> Rendered:

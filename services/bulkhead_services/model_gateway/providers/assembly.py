@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.model import AdoptedToolCall, ToolCall
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.fields import SURROGATE, clean, generated_bytes, read_object, short
@@ -26,6 +26,7 @@ FILTERED, MALFORMED = "filtered", "malformed"
 
 @dataclass(slots=True)
 class _Call:
+    most_bytes: int
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -38,7 +39,7 @@ class _Call:
         return read_object("".join(self.arguments)) is not None
 
     def add(self, piece: str) -> None:
-        room = bounds.MAX_ARGUMENTS_BYTES - self.size
+        room = self.most_bytes - self.size
         kept = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
         self.cut = self.cut or len(kept) < len(piece)
         self.size += len(kept.encode())
@@ -54,6 +55,9 @@ class Assembly(ABC):
 
     def __init__(self, outgoing: Outgoing | None = None) -> None:
         self._outgoing = outgoing or Outgoing("", b"")
+        adopted = self._outgoing.adopted
+        self._most_calls = bounds.MAX_ADOPTED_CALLS if adopted else bounds.MAX_CALLS_PER_TURN
+        self._most_bytes = bounds.MAX_ADOPTED_ARGUMENTS_BYTES if adopted else bounds.MAX_ARGUMENTS_BYTES
         self.fault: Fault | None = None
         self.over = False
         self.usage: Usage | None = None
@@ -225,11 +229,11 @@ class Assembly(ABC):
 
     def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:
         """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""
-        if index not in self._calls and len(self._calls) >= bounds.MAX_CALLS_PER_TURN:
+        if index not in self._calls and len(self._calls) >= self._most_calls:
             if len(self._dropped_calls) < 1_000:
                 self._dropped_calls.add(index)
             return
-        call = self._calls.setdefault(index, _Call())
+        call = self._calls.setdefault(index, _Call(self._most_bytes))
         call.id = call.id or short(call_id)
         if name != call.name:  # Some servers tell the whole name with every piece.
             call.name = (call.name + clean(name))[: bounds.MAX_NAME_CHARS]
@@ -252,12 +256,14 @@ class Assembly(ABC):
             taken.add(call_id)
             if call.cut:
                 what = f"arguments of the call of {call.name}"
-                detail = f"over {bounds.MAX_ARGUMENTS_BYTES} bytes"
+                detail = f"over {self._most_bytes} bytes"
                 omissions.append(Omission(reason="truncated", what=what, detail=detail))
-            made.append(ToolCall(id=call_id, name=call.name, arguments_json="".join(call.arguments)))
+            arguments = "".join(call.arguments)
+            kind = ToolCall if len(arguments) <= bounds.MAX_ARGUMENTS_BYTES else AdoptedToolCall
+            made.append(kind(id=call_id, name=call.name, arguments_json=arguments))
         if self._dropped_calls:
             what = f"{len(self._dropped_calls)} tool calls of the model"
-            detail = f"at most {bounds.MAX_CALLS_PER_TURN} are taken from one turn"
+            detail = f"at most {self._most_calls} are taken from one turn"
             omissions.append(Omission(reason="truncated", what=what, detail=detail))
         return tuple(made)
 

@@ -79,7 +79,8 @@ class Chat:
 class Outgoing:
     """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache.
 
-    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said.
+    call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said. adopted: its
+    tools are an outside agent's.
     """
 
     path: str
@@ -87,6 +88,7 @@ class Outgoing:
     writes_cache: bool = False
     call_ids: frozenset[str] = frozenset()
     output_tokens: int = 0
+    adopted: bool = False
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import pytest
 from bulkhead.flow.content import list_of
 from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.model import AdoptedToolCalls, Conversation, ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import handed_on, payload_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
@@ -241,8 +241,32 @@ async def test_lists_that_are_gone_or_name_too_much_are_told(provider):
     assert codes == ["context_overflow"] * 2 + ["content_missing"] * 2 and not provider.asked
 
 
+async def test_many_and_long_calls_are_told_as_a_content(provider):
+    args = [json.dumps({"path": f"f{number}", "text": "é" * 500 * number}) for number in range(20)]
+    provider.will(calls(*({"name": "write", "arguments": row, "id": f"id{at}"} for at, row in enumerate(args))))
+    async with desk(provider) as d:
+        request = await call(d)
+        conversation = request.conversation.model_copy(update={"reads_calls": True})
+        reply = await asked(d, request.model_copy(update={"conversation": conversation}))
+        made = AdoptedToolCalls.model_validate_json(await d.text(reply.calls)).calls
+    assert (reply.outcome, reply.finish, reply.tool_calls) == ("answered", "tool_calls", ())
+    assert [(one.id, one.arguments_json) for one in made] == [(f"id{at}", row) for at, row in enumerate(args)]
+
+
+@pytest.mark.parametrize("made", [bounds.MAX_ADOPTED_CALLS + 1, 1, 64])
+async def test_calls_beyond_every_bound_are_a_failure(provider, made):
+    size = {1: bounds.MAX_ADOPTED_ARGUMENTS_BYTES, 64: 80_000}.get(made, 2)
+    one = {"name": "look", "arguments": json.dumps({"a": "x" * size})}
+    provider.will(calls(*({**one, "id": f"id{number}"} for number in range(made))))
+    async with desk(provider) as d:
+        request = await call(d)
+        conversation = request.conversation.model_copy(update={"reads_calls": True})
+        reply = await asked(d, request.model_copy(update={"conversation": conversation}))
+    assert (reply.outcome, reply.failure.code) == ("failed", "tool_calls_too_large")
+
+
 @pytest.mark.parametrize("made", [9, 1])
-async def test_calls_that_are_not_whole_are_a_failure_and_are_paid(provider, made):
+async def test_an_asker_that_reads_no_content_of_calls_is_told_of_a_failure(provider, made):
     size = bounds.MAX_ARGUMENTS_BYTES if made == 1 else 2
     one = {"name": "look", "arguments": json.dumps({"a": "x" * size})}
     provider.will(calls(*({**one, "id": f"id{number}"} for number in range(made))))

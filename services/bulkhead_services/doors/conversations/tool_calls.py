@@ -1,0 +1,25 @@
+"""The tool calls of an answer, also where they are a content of their own.
+
+In: a reply. Out: its calls; as messages have them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bulkhead.blobs import Blobs
+from bulkhead_contracts.model import AdoptedToolCalls, ModelCallReplied, ToolCall
+
+
+async def calls_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> tuple[ToolCall, ...]:
+    """The calls of a reply. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""
+    if reply.calls is None:
+        return reply.tool_calls
+    return AdoptedToolCalls.model_validate_json(await blobs.get(tenant, reply.calls)).calls
+
+
+def in_chat_form(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
+    """Calls as a message has them."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+        for call in calls
+    ]
