@@ -98,6 +98,8 @@ ROWS: tuple[Row, ...] = (
     Row(grant.GrantReplied, _from("signer", "gateway"), "signer", plane="rpc"),
     Row(grant.VouchRequested, _to("signer", "gateway", "doors"), "signer", plane="rpc"),
     Row(grant.VouchReplied, _from("signer", "gateway", "doors"), "signer", plane="rpc"),
+    Row(grant.ToolsRequested, _to("signer", "doors"), "signer", plane="rpc"),
+    Row(grant.ToolsReplied, _from("signer", "doors"), "signer", plane="rpc"),
     Row(task.TaskSubmitted, _to("planner", "gateway"), "gateway"),
     # What the planner tells the edge
     Row(task.TaskAccepted, _from("planner", "gateway"), "planner"),
@@ -131,14 +133,14 @@ ROWS: tuple[Row, ...] = (
     # Calls outward
     Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS, "doors"), "model_gateway"),
     Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS, "doors"), "model_gateway"),
-    Row(tool.ToolCallRequested, _to("tool_executor", "worker"), "tool_executor"),
-    Row(tool.ToolCallReplied, _from("tool_executor", "worker"), "tool_executor"),
+    Row(tool.ToolCallRequested, _to("tool_executor", "worker", "doors"), "tool_executor"),
+    Row(tool.ToolCallReplied, _from("tool_executor", "worker", "doors"), "tool_executor"),
     Row(tool.WritesRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.WritesReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.CitedCallRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.CitedCallReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(retrieval.RetrievalRequested, _to("rag", "worker"), "rag"),
-    Row(retrieval.RetrievalReplied, _from("rag", "worker"), "rag"),
+    Row(retrieval.RetrievalRequested, _to("rag", "worker", "doors"), "rag"),
+    Row(retrieval.RetrievalReplied, _from("rag", "worker", "doors"), "rag"),
     Row(retrieval.DocumentIngestRequested, _to("rag", "gateway"), "rag"),
     Row(retrieval.DocumentIngested, _from("rag", "gateway"), "rag"),
     Row(retrieval.DocumentDeleteRequested, _to("rag", "gateway"), "rag"),
@@ -149,12 +151,12 @@ ROWS: tuple[Row, ...] = (
     Row(retrieval.PassageReplied, _from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
-        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker"), *_from("rag", "worker")),
+        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker", "doors"), *_from("rag", "worker", "doors")),
         "runtime",
     ),
     Row(
         control.CallResumed,
-        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker"), *_from("rag", "worker")),
+        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker", "doors"), *_from("rag", "worker", "doors")),
         "runtime",
     ),
     # Approvals

@@ -113,6 +113,19 @@ class VouchReplied(Body, type="mesh.grant.vouch_replied"):
     failure: Failure | None = None
 
 
+class ToolsRequested(Body, type="mesh.grant.tools_requested"):
+    """Doors ask which tools a task of this requester could be granted (rpc)."""
+
+    requester: RequesterClaim
+
+
+class ToolsReplied(Body, type="mesh.grant.tools_replied"):
+    """Tools of the requester's tenant that are there and that somebody outside can call, or why none are told."""
+
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    failure: Failure | None = None
+
+
 class GrantRequested(Body, type="mesh.grant.requested"):
     """The gateway asks the signer for a task grant (rpc); the signer holds it to the tenant's policy.
 

@@ -50,6 +50,9 @@ def _show(state: State, steps: tuple[PlanStep, ...]) -> tuple[tuple[PlanStep, ..
     shown, notes = [], []
     about = state.objective.summary if state.objective is not None else ""
     for step in steps:
+        if step.adopted:
+            shown.append(step)  # Its agent is shown tools by doors, and not by a prompt of the mesh.
+            continue
         names, left_out = shown_tools.choose(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
         if left_out:
             text = f"step {step.id} has more tools than it can be shown; left out: {', '.join(left_out)}"

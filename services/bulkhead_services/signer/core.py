@@ -69,11 +69,13 @@ class TenantPolicy(Contract, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """The checked tenants file, and the tools of this mesh (`unavailable`: known, but not configured)."""
+    """The checked tenants file, and the tools of this mesh (`unavailable`: known, but not configured; built_in: of a
+    worker's own loop)."""
 
     tenants: Mapping[str, TenantPolicy]
     tools: Mapping[str, ToolSpec]
     unavailable: frozenset[str] = frozenset()
+    built_in: frozenset[str] = frozenset()
     worker_roles: frozenset[str] = frozenset({DEFAULT_ROLE})
     max_age_ms: int = 600_000
     max_ahead_ms: int = 60_000
@@ -92,20 +94,15 @@ class Granted:
 
 def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, now_unix_ms: int) -> Granted | Failure:
     """Grant all of what was asked, or nothing."""
-    requester = request.requester
-    policy = policies.tenants.get(tenant)
-    if requester.tenant != tenant:
-        what = f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}"
-        return Failure.of("foreign_tenant", what, "submit under the tenant that the API key or token names")
-    if policy is None:
-        hint = "an operator adds the tenant to infra/bulkhead_infra/identity/tenants.yaml and restarts the signer"
-        return Failure.of("unknown_tenant", f"tenant {tenant} has no policy", hint)
+    policy = _policy_of(policies, request.requester, tenant)
+    if isinstance(policy, Failure):
+        return policy
     if request.purpose == "ingest":
         # Nobody states limits for a document: those of the contract must not shut a small tenant out.
         request = request.model_copy(update={"limits": _within(request.limits, policy.task)})
     for problem in (
         _caller(policy, request.requester),
-        _role(policy, request),
+        _role(policy, request.requester),
         _time(policies, request.requested_unix_ms, now_unix_ms),
         _tools(policies, policy, request),
         _worker_roles(policies, request),
@@ -115,6 +112,27 @@ def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, 
         if problem is not None:
             return problem
     return _granted(policies, policy, request, tenant, task)
+
+
+def _policy_of(policies: Policies, requester: RequesterClaim, tenant: str) -> TenantPolicy | Failure:
+    if requester.tenant != tenant:
+        what = f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}"
+        return Failure.of("foreign_tenant", what, "submit under the tenant that the API key or token names")
+    if tenant not in policies.tenants:
+        hint = "an operator adds the tenant to infra/bulkhead_infra/identity/tenants.yaml and restarts the signer"
+        return Failure.of("unknown_tenant", f"tenant {tenant} has no policy", hint)
+    return policies.tenants[tenant]
+
+
+def grantable(policies: Policies, requester: RequesterClaim, tenant: str) -> tuple[ToolSpec, ...] | Failure:
+    """The tools that a task of this requester could be granted, and that who is outside can call."""
+    policy = _policy_of(policies, requester, tenant)
+    if isinstance(policy, Failure):
+        return policy
+    if (refusal := _caller(policy, requester) or _role(policy, requester)) is not None:
+        return refusal
+    names = sorted({name for name in policy.tools if name in policies.tools} - policies.built_in)
+    return tuple(policies.tools[name] for name in names)
 
 
 def sign_off(
@@ -214,11 +232,11 @@ def _caller(policy: TenantPolicy, requester: RequesterClaim) -> Failure | None:
     return Failure.of("caller_not_taken", what, hint)
 
 
-def _role(policy: TenantPolicy, request: GrantRequested) -> Failure | None:
-    role = request.requester.role
+def _role(policy: TenantPolicy, requester: RequesterClaim) -> Failure | None:
+    role = requester.role
     if role in GRANTING_ROLES and policy.roles.get(role, True):
         return None
-    what = f"{request.requester.person} is {role} here, and {role} may not submit"
+    what = f"{requester.person} is {role} here, and {role} may not submit"
     hint = f"only {' or '.join(GRANTING_ROLES)} may submit; ask for that role in the identity provider"
     return Failure.of("role_may_not_submit", what, hint)
 
@@ -319,6 +337,7 @@ def policies_from(
     available: Mapping[str, ToolSpec],
     *,
     worker_roles: frozenset[str] = frozenset(),
+    built_in: frozenset[str] = frozenset(),
     **skew: int,
 ) -> Policies:
     """Check a tenants document (parsed YAML). worker_roles: those besides the mesh's own. Raises PolicyError."""
@@ -342,4 +361,4 @@ def policies_from(
             what = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"
             raise PolicyError(f"{what}; {mend}, or take them out")
     unavailable = frozenset(known) - frozenset(available)
-    return Policies(tenants, available, unavailable, worker_roles | {DEFAULT_ROLE}, **skew)
+    return Policies(tenants, available, unavailable, built_in, worker_roles | {DEFAULT_ROLE}, **skew)

@@ -1,7 +1,7 @@
 """The signer's edge: reads the policy once and signs what `core` grants.
 
-In: GrantRequested, SignatureRequested (rpc, from the gateway alone), VouchRequested (from doors, too). Out: a signed
-token, or why not.
+In: GrantRequested, SignatureRequested (rpc, from the gateway alone), VouchRequested (from doors, too), ToolsRequested
+(from doors). Out: a signed token or why not, tools.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,17 @@ from bulkhead.telemetry.log import Log
 from bulkhead.tools import catalog, mcp_file, packs
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import SignatureReplied, SignatureRequested
-from bulkhead_contracts.grant import GrantReplied, GrantRequested, VouchReplied, VouchRequested
+from bulkhead_contracts.grant import (
+    GrantReplied,
+    GrantRequested,
+    ToolsReplied,
+    ToolsRequested,
+    VouchReplied,
+    VouchRequested,
+)
 from bulkhead_contracts.output import DRAFT, InputPolicy
 from bulkhead_contracts.result import Failure
-from bulkhead_services.signer.core import Policies, PolicyError, decide, policies_from, sign_off
+from bulkhead_services.signer.core import Policies, PolicyError, decide, grantable, policies_from, sign_off
 from bulkhead_services.signer.credentials import Credentials
 from bulkhead_services.signer.settings import Settings
 
@@ -38,18 +45,27 @@ class GrantSigner(Edge):
         self._policies: Policies | None = None
         self._tokens = CallerTokens(settings)
         self.credentials = Credentials(self._tokens, context.verifier)
-        self.rpc: RpcTable = {GrantRequested: self.grant, VouchRequested: self.vouch, SignatureRequested: self.sign_off}
+        self.rpc: RpcTable = {
+            GrantRequested: self.grant,
+            VouchRequested: self.vouch,
+            SignatureRequested: self.sign_off,
+            ToolsRequested: self.tools,
+        }
 
     async def start(self) -> None:
         """Read the policy. Raises PolicyError (a ValueError) with what to do."""
         settings = self._settings
         self._tokens.check()
-        known = {spec.name: spec for spec in (row.spec for row in catalog.rows(settings.packs))}
+        declared = catalog.rows(settings.packs)
+        known = {row.spec.name: row.spec for row in declared}
+        built_in = frozenset(row.spec.name for row in declared if row.built_in)
         available = {spec.name: spec for spec in catalog.specs(settings.configured(), settings.packs)}
         of_servers = {row.spec.name: row.spec for row in mcp_file.rows(settings.mcp_file, known)}
         known, available = known | of_servers, available | of_servers
         roles, skew = packs.worker_roles(settings.packs), settings.model_dump(include={"max_age_ms", "max_ahead_ms"})
-        self._policies = policies_from(_read(settings.tenants_file), known, available, worker_roles=roles, **skew)
+        self._policies = policies_from(
+            _read(settings.tenants_file), known, available, worker_roles=roles, built_in=built_in, **skew
+        )
         _hold_to_servers(self._policies, mcp_file.read(settings.mcp_file).tenants_of())
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
@@ -143,6 +159,15 @@ class GrantSigner(Edge):
         until = now + bounds.MAX_VOUCHED_MS
         voucher = self.credentials.voucher(requester, message.tenant, message.task, until)
         return VouchReplied(voucher=self._context.signer.grant(voucher))
+
+    async def tools(self, message: Received) -> ToolsReplied:
+        """The tools that a task of this requester could be granted; nothing is signed."""
+        body = message.body
+        assert isinstance(body, ToolsRequested)
+        if self._policies is None:
+            return ToolsReplied(failure=Failure.of("not_ready", "the signer has not read its policy yet", "ask again"))
+        found = grantable(self._policies, body.requester, message.tenant)
+        return ToolsReplied(failure=found) if isinstance(found, Failure) else ToolsReplied(tools=found)
 
     def _refuse(self, message: Received, failure: Failure) -> GrantReplied:
         tenant, task = message.tenant, message.task

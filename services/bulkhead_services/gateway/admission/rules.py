@@ -30,12 +30,12 @@ def misplaced(sender: str, request: TaskRequested) -> tuple[str, str, str] | Non
     whole = not (request.check or request.fork or request.tools) and request.replan == "none"
     if whole and len(steps) == 1 and _is_bare(steps[0]):
         return None
-    what = "doors may ask for a plan of one adopted step alone, without tools, check, fork or another plan"
+    what = "doors may ask for a plan of one adopted step alone, without check, fork or another plan"
     return "forbidden", what, "this is a bug or an attack: look at the log of doors"
 
 
 def _is_bare(step: PlanStep) -> bool:
-    return step.adopted and step.kind == "noop" and not (step.tools or step.inputs or step.flows)
+    return step.adopted and step.kind == "noop" and not (step.inputs or step.flows)
 
 
 def _has_rules(policy: InputPolicy | None, output: OutputPolicy) -> bool:

@@ -37,6 +37,15 @@ async def test_doors_opens_one_in_the_name_of_who_calls_it(mesh: Mesh) -> None:
     assert asked.requester == CLAIM and asked.worker_roles == () and asked.plan_tools == ()
 
 
+async def test_the_tools_of_its_step_are_asked_of_the_signer(mesh: Mesh) -> None:
+    step = ADOPTED.model_copy(update={"tools": ("calculate", "counter_increment")})
+    await mesh.say("doors", request(step), TASK)
+    [stored] = mesh.sent("planner")
+    assert TaskSubmitted.model_validate_json(stored.body).plan == Plan(steps=(step,))
+    [asked] = mesh.bus.asked
+    assert asked.tools == () and asked.plan_tools == ("calculate", "counter_increment")
+
+
 async def test_it_is_shown_and_listed_as_adopted_with_who_asked(mesh: Mesh, http: httpx.AsyncClient) -> None:
     await mesh.say("doors", request(), TASK)
     shown = (await http.get(f"/v1/tasks/{TASK}", headers=AUTH)).json()
@@ -64,7 +73,6 @@ BEYOND = {
     "a plan that the mesh carries out": request(PlanStep(**STEP, acceptance="y")),
     "a plan of the model's": request(plan=None),
     "two steps": request(ADOPTED, ADOPTED.model_copy(update={"id": "second"})),
-    "a tool": request(ADOPTED.model_copy(update={"tools": ("calculate",)})),
     "a tool of the task": request(tools=("calculate",)),
     "a check": request(check=True),
     "another plan after it": request(replan="same_tools"),

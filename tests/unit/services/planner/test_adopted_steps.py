@@ -18,6 +18,7 @@ from bulkhead_contracts.task import (
     TaskStopped,
     TaskSubmitted,
 )
+from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.ending import TASK_TIMER
@@ -28,7 +29,7 @@ HOUR_MS = 3_600_000
 PLACE = {"step_id": "agent", "attempt": 1, "plan_version": 1}
 
 
-def opened(step: PlanStep = ADOPTED) -> Playbook:
+def opened(step: PlanStep = ADOPTED, tools: tuple[ToolSpec, ...] = ()) -> Playbook:
     play = Playbook(Planner(), task="doors-1")
     body = TaskSubmitted(
         objective=play.text("Hello", "gateway"),
@@ -37,6 +38,7 @@ def opened(step: PlanStep = ADOPTED) -> Playbook:
         check=False,
         plan=Plan(steps=(step,)),
         replan="none",
+        tools=tools,
     )
     play.hears(body, sender="gateway", grant="task-token")
     return play
@@ -55,6 +57,21 @@ def test_doors_is_given_the_step_until_the_end_of_its_task() -> None:
     assert send.step_grant is not None and (send.step_grant.role, send.step_grant.tools) == ("support_bot", ())
     assert play.said(StepAssigned).deadline_unix_ms == START_UNIX_MS + HOUR_MS
     assert list(play.timers) == [TASK_TIMER]
+
+
+def test_its_grant_names_the_tools_that_its_plan_does_and_no_more() -> None:
+    tools = tuple(
+        ToolSpec(name=name, description="x" * 2_000, parameters_json="{" + " " * 8_000 + "}") for name in "abcdefgh"
+    )
+    play = opened(ADOPTED.model_copy(update={"tools": tuple("abcdefg")}), tools)
+    send = play.send_of(StepAssigned)
+    # All of them, though they are more than a prompt would show: its agent is shown them elsewhere.
+    assert send.step_grant is not None and send.step_grant.tools == tuple("abcdefg")
+
+
+def test_a_tool_that_was_not_granted_ends_it() -> None:
+    play = opened(ADOPTED.model_copy(update={"tools": ("a",)}))
+    assert {end.failure.code for end in play.all_said(TaskEnded) if end.failure} == {"plan_rejected"}
 
 
 def test_its_result_is_the_tasks_as_it_is_and_doors_hears_of_the_end() -> None:

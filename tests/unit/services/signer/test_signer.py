@@ -1,5 +1,6 @@
 """The signer holds every request to the tenant's policy, and signs the same request to the same token."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_infra.identity.policy import PolicyError as IdentityError
 from bulkhead_infra.identity.policy import load_tenants
 from bulkhead_services.signer.app import build
-from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, policies_from
+from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, grantable, policies_from
 from bulkhead_services.signer.settings import Settings
 
 NOW = 1_790_000_000_000
@@ -54,6 +55,19 @@ def refused(asked: GrantRequested, *, tenant: str = "acme", now: int = NOW, **mo
     assert isinstance(found, Failure)
     assert found.hint
     return found
+
+
+def test_doors_are_told_the_tools_that_are_there_and_are_not_the_workers_own() -> None:
+    ada = RequesterClaim(tenant="acme", person="ada", role="submitter", via="api_key")
+    found = policies(configured=())
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    looped = replace(found, tools=known, built_in=frozenset({"search_documents"}))
+    told = {spec.name for spec in grantable(found, ada, "acme")}
+    assert told == {"search_documents", "calculate"}  # The counter is not configured.
+    assert {spec.name for spec in grantable(looped, ada, "acme")} == {"calculate", "counter_increment"}
+    auditor = ada.model_copy(update={"role": "auditor"})
+    codes = {grantable(found, *who).code for who in ((auditor, "acme"), (ada, "quiet"))}
+    assert codes == {"role_may_not_submit", "foreign_tenant"}
 
 
 def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> None:
