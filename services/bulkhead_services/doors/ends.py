@@ -14,7 +14,9 @@ from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope
 from bulkhead_contracts.result import Failure, Result, merge_labels
+from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepAssigned, StepFinished
+from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import INBOX, SERVICE, Feed, Feeds
 from bulkhead_services.doors.settings import Settings
@@ -64,6 +66,8 @@ class Ends:
                 completeness=last.completeness,
                 provenance=merge_labels(last.provenance),
             )
+        elif failure is None and feed.made is not None:
+            result = _of_tool(feed.made)
         elif failure is None:
             failure = Failure.of("no_answer", "no call of this run was answered")
         body = StepFinished(
@@ -137,7 +141,7 @@ class Ends:
         await feed.refresh()
         if self._busy(feed) or not (watched.leaving or self._idle_for(watched) >= idle_ms):
             return  # A call may have begun meanwhile.
-        last_ms = feed.last_unix_ms
+        last_ms = max(feed.last_unix_ms, _waits_until(feed))
         if feed.is_open and (watched.leaving or self._context.clock() - last_ms >= idle_ms):
             await self._finish(feed)
         elif feed.is_open:
@@ -153,10 +157,30 @@ class Ends:
         return round(self._settings.idle_s * 1000)
 
 
+def _waits_until(feed: Feed) -> int:
+    """Until when a call of it may be approved: it is not idle before."""
+    held = feed.held
+    return held.until_unix_ms if held is not None and held.code == refusals.APPROVAL_WANTED else 0
+
+
+def _of_tool(made: ToolCallReplied | RetrievalReplied) -> Result:
+    """The result of a run that asked no model: what its newest call of a tool brought."""
+    content = made.content if isinstance(made, ToolCallReplied) else None
+    said = content.summary if content else "It called tools of the mesh, and asked no model through it."
+    return Result(
+        content=content,
+        summary=said,
+        standing=made.standing,
+        standing_reason=made.standing_reason if isinstance(made, RetrievalReplied) else "",
+        completeness=made.completeness,
+        provenance=merge_labels(made.provenance),
+    )
+
+
 def held_by(feed: Feed) -> Failure | None:
     """What a run ends by that is held back: a person's halt, or a ceiling that nobody has raised."""
     held = feed.held
-    if held is None or held.code == refusals.BREAKER_OPEN:
+    if held is None or held.code in (refusals.BREAKER_OPEN, refusals.APPROVAL_WANTED):
         return None
     code = refusals.BY_BUDGET if held.code == refusals.AT_CEILING else refusals.HALTED
     return Failure.of(code, held.reason, "it was held back until it was idle; begin another run when that is lifted")

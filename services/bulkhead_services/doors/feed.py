@@ -21,8 +21,10 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Usage
+from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepAssigned, StepExtended
 from bulkhead_contracts.task import TaskEnded, TaskRejected
+from bulkhead_contracts.tool import ToolCallReplied
 
 SERVICE = "doors"
 INBOX = subjects.inbox_stream(SERVICE)
@@ -35,6 +37,7 @@ MAX_REPLIES = 4
 """Replies of one run that are kept; an older one is read again."""
 MAX_CHANGES = 256
 log = Log("doors.feed")
+Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Feed:
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
     more time. held: the halt or breaker that holds its calls back, as far as is known. answered: its newest answer.
+    made: its newest call of a tool that worked.
     """
 
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
@@ -76,7 +80,8 @@ class Feed:
         self.usage = Usage()
         self.held: CallDeferred | None = None
         self.answered: ModelCallReplied | None = None
-        self._replies = BoundedDict[str, ModelCallReplied](MAX_REPLIES)
+        self.made: ToolCallReplied | RetrievalReplied | None = None
+        self._replies = BoundedDict[str, Reply](MAX_REPLIES)
         self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
 
     @property
@@ -126,13 +131,20 @@ class Feed:
         return self.sequence >= sequence
 
     async def reply(self, call_id: str) -> ModelCallReplied:
+        """The reply to a model call that has one. Raises BusError, LookupError."""
+        found = await self.reply_of(call_id)
+        if not isinstance(found, ModelCallReplied):
+            raise LookupError(f"call {call_id} is one of a tool")
+        return found
+
+    async def reply_of(self, call_id: str) -> Reply:
         """The reply to a call that has one. Raises BusError, LookupError."""
         kept = self._replies.use(call_id)
         if kept is not None:
             return kept
         found = await self._bus.read(INBOX, self._filter, after=self.calls[call_id].sequence - 1, limit=1)
         message = _received(found[0]) if found else None
-        if message is None or not isinstance(message.body, ModelCallReplied) or message.body.call_id != call_id:
+        if message is None or not isinstance(message.body, Reply) or message.body.call_id != call_id:
             raise LookupError(f"the reply to call {call_id} is not there any more")
         self._replies[call_id] = message.body
         return message.body
@@ -160,6 +172,12 @@ class Feed:
                 self._replies[body.call_id] = body
                 if body.outcome == "answered":
                     self.answered = body
+                self._hold(message, None)
+            case ToolCallReplied() | RetrievalReplied():
+                self._word(message, "replied", body.call_id, body.usage)
+                self._replies[body.call_id] = body
+                if body.outcome in ("succeeded", "found"):
+                    self.made = body
                 self._hold(message, None)
             case CallDeferred():
                 self._word(message, "deferred", body.call_id, body.usage, body)

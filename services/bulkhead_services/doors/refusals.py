@@ -12,7 +12,7 @@ from bulkhead_services.doors.port import Refusal
 
 AT_CEILING = "budget_exceeded"
 BY_BUDGET, HALTED = "refused_by_budget", "halted"
-BREAKER_OPEN = "breaker_open"
+BREAKER_OPEN, APPROVAL_WANTED = "breaker_open", "approval_wanted"
 SOON_S = 5.0
 _STATUS = {
     BY_BUDGET: 403,

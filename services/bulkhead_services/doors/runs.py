@@ -24,6 +24,7 @@ from bulkhead_contracts.task import TaskLimits, TaskRequested
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.ends import Ends, held_by
 from bulkhead_services.doors.feed import INBOX, MAX_CALLS, SERVICE, Feed, Feeds
+from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.port import Asked, Caller, Refusal
 from bulkhead_services.doors.settings import Settings
 
@@ -48,8 +49,9 @@ Session = tuple[str, str, str]
 class Runs:
     """Finds and opens runs."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: Feeds, ends: Ends) -> None:
+    def __init__(self, context: Context, settings: Settings, feeds: Feeds, ends: Ends, tools: GrantedTools) -> None:
         self._context, self._settings, self._feeds, self._ends = context, settings, feeds, ends
+        self._tools = tools
         self._quotas = TenantQuotas(settings.tenants_file)
         self._newest = BoundedDict[Session, int](MAX_SESSIONS)
         self._finding: dict[Session, asyncio.Task[Feed]] = {}
@@ -208,7 +210,7 @@ class Runs:
             objective=_objective(asked),
             limits=self._limits(caller),
             check=False,
-            plan=Plan(steps=(_step(caller),)),
+            plan=Plan(steps=(_step(caller, await self._tools.names(claim)),)),
             requester=claim,
             feature=_tag(caller.feature),
             workflow=_tag(caller.workflow),
@@ -273,13 +275,14 @@ def session_of(caller: Caller, asked: Asked) -> Session:
     return caller.claim.tenant, caller.claim.person, name
 
 
-def _step(caller: Caller) -> PlanStep:
+def _step(caller: Caller, tools: tuple[str, ...]) -> PlanStep:
     """The plan's one step: the outside agent, under a name that a role can have."""
     role = re.sub(r"[^a-z0-9_]", "_", caller.agent.lower())[:32]
     if not re.match(r"[a-z]", role):
         role = "outside"
     title = f"What {caller.agent[:64] or role} does"
-    return PlanStep(id=STEP, title=title, instruction="Carried out outside.", kind="noop", role=role, adopted=True)
+    said = "Carried out outside."
+    return PlanStep(id=STEP, title=title, instruction=said, kind="noop", role=role, adopted=True, tools=tools)
 
 
 def _objective(asked: Asked) -> str:

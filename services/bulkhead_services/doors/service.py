@@ -17,13 +17,21 @@ from bulkhead.runtime.edge.pokes import Pokes
 from bulkhead.runtime.edge.protocol import Edge, Received
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
+from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.step import StepPaused
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.calls import Calls
 from bulkhead_services.doors.ends import Ends
 from bulkhead_services.doors.feed import SERVICE, Feed, Feeds
 from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.mcp.calls import ToolCalls
+from bulkhead_services.doors.mcp.granted import GrantedTools
+from bulkhead_services.doors.mcp.http import McpHttp
+from bulkhead_services.doors.mcp.port import ToolAnswered, ToolAsked
+from bulkhead_services.doors.mcp.server import Methods
 from bulkhead_services.doors.port import Asked, Call, Caller
 from bulkhead_services.doors.runs import Runs
 from bulkhead_services.doors.settings import Settings
@@ -41,11 +49,15 @@ class Doors(Edge):
         self._context, self._settings = context, settings
         self.feeds = Feeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
         self.calls = Calls(context, settings, self.feeds)
-        self._ends = Ends(context, settings, self.feeds, self.calls.busy)
-        self._runs = Runs(context, settings, self.feeds, self._ends)
+        self.tool_calls = ToolCalls(context, settings, self.feeds, self._used)
+        self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
+        self._ends = Ends(context, settings, self.feeds, self._busy)
+        self._runs = Runs(context, settings, self.feeds, self._ends, self._granted)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
         self._credentials = Authenticator(settings)
-        self._http = Http(settings, self._credentials, self, self._why_unready)
+        self._http = http = Http(settings, self._credentials, self, self._why_unready)
+        self._mcp = McpHttp(Methods(self), http.caller, http.bodies, http.places, settings.jwt_issuer)
+        http.more = self._mcp.routes()
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -66,6 +78,7 @@ class Doors(Edge):
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("ends", self._ends.run()),
+            start("mcp", self._mcp.run()),
         ]
         await self._server.start()
         self._http.started = True
@@ -74,6 +87,7 @@ class Doors(Edge):
         """Finish the requests; what is in flight then is asked for again, elsewhere."""
         await self._server.stop()
         await self.calls.close()
+        await self.tool_calls.close()
         for subscription in self._subscriptions:
             await subscription.close()
         await cancel(*self._tasks)
@@ -110,6 +124,22 @@ class Doors(Edge):
     def models(self) -> tuple[str, ...]:
         """Names that a call may ask for."""
         return self._settings.models
+
+    def _busy(self, feed: Feed) -> bool:
+        return self.calls.busy(feed) or self.tool_calls.busy(feed)
+
+    def _used(self, feed: Feed) -> None:
+        self._pokes.say(feed.tenant, feed.task, 0)
+
+    # The desk of the tool door
+
+    async def tools(self, claim: RequesterClaim) -> tuple[ToolSpec, ...]:
+        """The tools of the caller's tenant. Raises Refusal."""
+        return await self._granted.specs(claim)
+
+    async def call_tool(self, caller: Caller, asked: ToolAsked) -> ToolAnswered:
+        """A call of a tool, once. Raises Refusal."""
+        return await self.tool_calls.call(self._runs, caller, asked)
 
     # The inbox
 

@@ -245,7 +245,7 @@ async def test_a_client_that_went_away_holds_no_place():
         await until(lambda: door.desk.calls and door.desk.calls[0].awaited)
         writer.transport.abort()
         await until(lambda: not door.http.pool().wanted)
-        assert door.http._bodies.held == 0 and reader is not None
+        assert door.http.bodies.held == 0 and reader is not None
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from bulkhead.bus.port import BusError
 from bulkhead.callers.authentication import KeysUnavailable, Unauthenticated
@@ -63,12 +63,14 @@ class Http:
         self, settings: Settings, credentials: Credentials, desk: Desk, ready: Callable[[], Awaitable[str]]
     ) -> None:
         self._credentials, self._desk, self._ready = credentials, desk, ready
-        self._bodies, self._places = Bodies(settings), Places(settings)
+        self.bodies, self.places = Bodies(settings), Places(settings)
+        self.more: list[BaseRoute] = []
+        """Routes of the other doors."""
         self.started = False
 
     def pool(self) -> Pool:
         """Calls under way: how many there may be, and how many there are."""
-        return self._places.pool()
+        return self.places.pool()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -81,6 +83,7 @@ class Http:
             Route("/anthropic/v1/messages/count_tokens", self.count_tokens, methods=["POST"]),
             Route("/anthropic/v1/models", self.anthropic_models, methods=["GET"]),
             Route("/anthropic/v1/models/{model:path}", self.anthropic_models, methods=["GET"]),
+            *self.more,
             Route("/v1/runs/{task}", self.end_run, methods=["DELETE"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
@@ -95,8 +98,8 @@ class Http:
         return ask
 
     async def _ask(self, request: Request, read: Reader) -> Response:
-        caller = await self._caller(request)
-        release = self._places.take(caller.claim)
+        caller = await self.caller(request)
+        release = self.places.take(caller.claim)
         try:
             form, call = await self._begin(request, caller, read)
             if form.asked.stream:
@@ -114,7 +117,7 @@ class Http:
     async def _begin(self, request: Request, caller: Caller, read: Reader) -> tuple[Form, Call]:
         """A call that is stored, and its form. A body is counted until here: nothing of it stays in memory
         while the answer is waited for."""
-        async with self._bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
+        async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
             form = read(read_object(_plain(request, raw)))
             if len(raw) > bounds.MAX_BLOB_BYTES:
                 check_sizes(form.asked)
@@ -126,7 +129,8 @@ class Http:
         headers = standing_headers(call.standing) | {api_of(request.url.path).request_id_header: _request_id(request)}
         return AnswerStream(call, form, headers, lambda refusal: _refused(request, refusal, call), release)
 
-    async def _caller(self, request: Request) -> Caller:
+    async def caller(self, request: Request) -> Caller:
+        """Who asks. Raises Refusal, Unauthenticated, KeysUnavailable."""
         check_once(request.headers.keys())
         claim = await self._credentials.claim(request.headers)
         if claim.role not in MAY_ASK:
@@ -156,7 +160,7 @@ class Http:
         return _answered(request, {"data": rows, "has_more": False, "first_id": first, "last_id": last})
 
     async def _models(self, request: Request) -> tuple[str, ...]:
-        await self._caller(request)
+        await self.caller(request)
         return self._desk.models()
 
     async def count_tokens(self, request: Request) -> Response:
@@ -171,7 +175,7 @@ class Http:
 
     async def end_run(self, request: Request) -> Response:
         """DELETE /v1/runs/{task}"""
-        caller = await self._caller(request)
+        caller = await self.caller(request)
         task = task_id(request.path_params["task"])
         await self._desk.end(caller, task)
         return _answered(request, {"task": task, "ended": True})

@@ -1,0 +1,65 @@
+"""Tools and outcomes as MCP tells them. Pure. In: specs, answers, refusals. Out: tools with annotations, results."""
+
+import json
+from typing import Any
+
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.doors.mcp.port import ToolAnswered
+from bulkhead_services.doors.port import Refusal
+
+META = "io.bulkhead/"
+
+
+def tool_of(spec: ToolSpec) -> Tool:
+    """A tool with its schema, and hints that come from its effect."""
+    reads = spec.effect == "read"
+    hints = ToolAnnotations(
+        read_only_hint=reads,
+        destructive_hint=not reads,
+        idempotent_hint=reads or spec.idempotent,
+        open_world_hint=spec.egress or bool(spec.sinks),
+    )
+    schema = {"type": "object", **json.loads(spec.parameters_json)}
+    return Tool(name=spec.name, description=spec.description, input_schema=schema, annotations=hints)
+
+
+def result_of(answered: ToolAnswered, spec: ToolSpec) -> CallToolResult:
+    """The outcome of a call. What a tool brought is untrusted content, whatever it says of itself."""
+    failure, text = answered.failure, answered.text
+    if answered.outcome != "succeeded" and failure is not None:
+        text = _line(failure.code, failure.message, failure.hint)
+    if answered.left_out:
+        text = f"{text}\n[left out: {'; '.join(answered.left_out)}]"
+    known = {
+        "task": answered.task,
+        "call": answered.call_id,
+        "outcome": answered.outcome,
+        "standing": answered.standing,
+    }
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)],
+        structured_content=_object(answered.text) if spec.output_json and answered.outcome == "succeeded" else None,
+        is_error=answered.outcome != "succeeded",
+        _meta={META + name: value for name, value in known.items()},
+    )
+
+
+def refusal_of(refusal: Refusal) -> CallToolResult:
+    """A call that was not made, or has no outcome yet: its model is told what to do."""
+    text = _line(refusal.code, refusal.message, refusal.hint)
+    meta: dict[str, Any] = {META + "code": refusal.code, META + "retry": refusal.retry}
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True, _meta=meta)
+
+
+def _line(code: str, message: str, hint: str) -> str:
+    return f"{code}: {message}" + (f"; {hint}" if hint else "")
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,132 @@
+"""`/mcp`: streamable HTTP. In: requests with a key or a token. Out: what the SDK answers, or a refusal before it.
+
+A caller is known and a body bounded before the SDK sees either. Clients of a protocol with sessions are given a session
+id by which their requests can be told from those of others; nothing is kept under it.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from bulkhead.callers.authentication import Unauthenticated
+from bulkhead.http_server.bodies import Bodies
+from bulkhead_contracts import bounds
+from bulkhead_services.doors.http.places import Places
+from bulkhead_services.doors.mcp.server import SESSION_HEADER, Methods
+from bulkhead_services.doors.port import Caller, Refusal
+
+PATH = "/mcp"
+METADATA = "/.well-known/oauth-protected-resource"
+MAX_BODY_BYTES = 4 * bounds.MAX_ARGUMENTS_BYTES
+_SESSION = re.compile(r"[!-~]{1,128}")
+CallerOf = Callable[[Request], Awaitable[Caller]]
+
+
+class McpHttp:
+    """The endpoint. issuer: of JWTs, where there is one: clients learn by it where to log in."""
+
+    def __init__(self, methods: Methods, caller_of: CallerOf, bodies: Bodies, places: Places, issuer: str) -> None:
+        self._caller_of, self._bodies, self._places, self._issuer = caller_of, bodies, places, issuer
+        self._manager = StreamableHTTPSessionManager(
+            methods.server, stateless=True, max_request_body_size=MAX_BODY_BYTES, session_idle_timeout=None
+        )
+
+    def routes(self) -> list[BaseRoute]:
+        """Where it is served."""
+        return [
+            Route(PATH, self),
+            Route(METADATA, self.metadata, methods=["GET"]),
+            Route(METADATA + PATH, self.metadata, methods=["GET"]),
+        ]
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with self._manager.run():
+            await asyncio.Event().wait()
+
+    async def metadata(self, request: Request) -> Response:
+        """Where to log in for this resource (RFC 9728)."""
+        if not self._issuer:
+            raise Refusal(404, "no_issuer", "this mesh takes API keys alone", "send one as a bearer")
+        return JSONResponse(
+            {
+                "resource": f"{_base(request)}{PATH}",
+                "resource_name": "Bulkhead",
+                "authorization_servers": [self._issuer],
+                "bearer_methods_supported": ["header"],
+            }
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        request = Request(scope, receive)
+        if request.method != "POST":
+            # Nothing is sent but in answers, and there is no session to end.
+            await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
+            return
+        try:
+            caller = await self._caller_of(request)
+        except Unauthenticated as error:
+            await self._unauthenticated(request, error)(scope, receive, send)
+            return
+        if (session := request.headers.get(SESSION_HEADER)) is not None and not _SESSION.fullmatch(session):
+            raise Refusal(400, "bad_session", f"{SESSION_HEADER} is no session id of this mesh", "initialize anew")
+        release = self._places.take(caller.claim)
+        try:
+            async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
+                scope.setdefault("state", {})["caller"] = caller
+                opens = session is None and _is_initialize(raw)
+                await self._manager.handle_request(scope, _replayed(raw, receive), _opening(send) if opens else send)
+        finally:
+            release()
+
+    def _unauthenticated(self, request: Request, error: Unauthenticated) -> Response:
+        where = f', resource_metadata="{_base(request)}{METADATA}{PATH}"' if self._issuer else ""
+        body = {"error": "invalid_token", "error_description": f"{error}; {error.hint}"}
+        return JSONResponse(body, 401, {"WWW-Authenticate": f'Bearer error="invalid_token"{where}'})
+
+
+def _base(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
+
+
+def _is_initialize(raw: bytes) -> bool:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("method") == "initialize"
+
+
+def _replayed(raw: bytes, receive: Receive) -> Receive:
+    """The body that was read, then what comes after it."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": raw, "more_body": False}
+        return await receive()
+
+    return again
+
+
+def _opening(send: Send) -> Send:
+    """Adds a session id to the answer's head."""
+
+    async def with_session(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            own = (SESSION_HEADER.encode(), secrets.token_hex(16).encode())
+            message = {**message, "headers": [*message.get("headers", ()), own]}
+        await send(message)
+
+    return with_session

@@ -1,0 +1,163 @@
+"""One call of a tool on its way through the mesh: sent, put off perhaps and sent again, answered.
+
+In: the feed of its run. Out: the request, the same message from every replica; the outcome from the record, or a
+Refusal. Every wait is bounded: by the call's own time, and by `hold_s` where a halt, a ceiling, a person who must
+approve it or a part of the mesh that is away puts it off.
+"""
+
+import asyncio
+import json
+from typing import Literal
+
+from pydantic import ValidationError
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing
+from bulkhead.runtime.context import Context
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_contracts.wording import words
+from bulkhead_services.doors import refusals
+from bulkhead_services.doors.feed import Feed
+from bulkhead_services.doors.mcp.port import ToolAnswered
+from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.settings import Settings
+
+MARGIN_S = 12.0
+"""After its deadline the word that it is over is waited for so long."""
+STORE_WAIT_S = 15.0
+"""So long the broker may take to store a call."""
+Request = ToolCallRequested | RetrievalRequested
+Outcome = Literal["succeeded", "refused", "failed", "uncertain"]
+
+
+def request_of(tool: ToolSpec, call_id: str, feed: Feed, arguments_json: str, until_unix_ms: int) -> Request:
+    """The message of a call. Raises Refusal."""
+    assert feed.assigned is not None
+    place = {"call_id": call_id, "step_id": feed.assigned.step.id, "attempt": feed.assigned.attempt}
+    until = {"deadline_unix_ms": until_unix_ms}
+    if tool.served_by != "rag":
+        # Without an attribution: its arguments come from nowhere that the mesh knows.
+        return ToolCallRequested.model_validate(place | until | {"tool": tool.name, "arguments_json": arguments_json})
+    given = json.loads(arguments_json)
+    try:
+        return RetrievalRequested.model_validate(place | until | {"query": given.get("query"), "k": given.get("k", 8)})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {words(first)}"
+        raise Refusal(400, "bad_arguments", what, "send what the tool's schema asks for") from error
+
+
+class ToolJourney:
+    """One call, from this replica's view."""
+
+    def __init__(self, context: Context, settings: Settings, feed: Feed, request: Request) -> None:
+        self._context, self._settings, self._feed, self._request = context, settings, feed, request
+        self._to = "rag" if isinstance(request, RetrievalRequested) else "tool_executor"
+        self._after = 0
+        """Of the newest message about it that was heeded."""
+
+    async def depart(self) -> None:
+        """Send it; again where it was put off. Raises Refusal, BusError."""
+        word = self._feed.calls.get(self._request.call_id)
+        if word is None:
+            await self._send(self._feed.cause, "call")
+        elif word.kind != "replied":
+            self._after = word.sequence
+            await self._send(word.message_id, "again")
+
+    async def _send(self, cause: str, index: str) -> None:
+        feed = self._feed
+        try:
+            async with asyncio.timeout(STORE_WAIT_S):
+                await self._context.publisher.send(
+                    self._to,
+                    self._request,
+                    tenant=feed.tenant,
+                    task=feed.task,
+                    cause=cause,
+                    index=f"{index}/{self._request.call_id}",
+                    actor=feed.actor,
+                    grant=feed.grant,
+                    traceparent=feed.traceparent,
+                )
+        except TimeoutError as error:
+            raise refusals.unavailable("the message broker has not stored the call in time") from error
+
+    async def arrive(self) -> ToolAnswered:
+        """Its outcome. Raises Refusal, BusError."""
+        loop, feed = asyncio.get_running_loop(), self._feed
+        left_s = (self._request.deadline_unix_ms - self._context.clock()) / 1000
+        until = loop.time() + max(0.0, left_s) + MARGIN_S
+        put_off: CallDeferred | None = None
+        again = patience = until
+        cause = ""
+        while True:
+            seen, now = feed.version, loop.time()
+            word = feed.calls.get(self._request.call_id)
+            if word is not None and word.sequence > self._after:
+                self._after, cause = word.sequence, word.message_id
+                if word.kind == "replied":
+                    return await self._answered()
+                if word.deferred is not None:
+                    patience = min(patience, now + self._settings.hold_s) if put_off is None else patience
+                    put_off, again = word.deferred, now + word.deferred.after_ms / 1000
+                elif put_off is not None:
+                    again = now
+            elif feed.ended is not None:
+                raise refusals.of_end(feed.task, feed.ended, self._settings.idle_s)
+            if now >= until:
+                what = "the call has no outcome yet"
+                raise refusals.unavailable(what, "ask again with the same arguments: it goes on meanwhile")
+            if put_off is not None and now >= patience:
+                raise _held(put_off)
+            if put_off is not None and now >= again:
+                await self._send(cause, "again")
+                put_off, again = None, until
+                continue
+            await feed.changed(seen, min(until, again, patience if put_off is not None else until) - now)
+
+    async def _answered(self) -> ToolAnswered:
+        """What is on record. Raises Refusal, BusError."""
+        feed, call_id = self._feed, self._request.call_id
+        try:
+            reply = await feed.reply_of(call_id)
+            outcome: Outcome
+            if isinstance(reply, RetrievalReplied):
+                text, outcome = await self._passages(reply), "succeeded" if reply.outcome == "found" else reply.outcome
+            elif isinstance(reply, ToolCallReplied):
+                outcome = reply.outcome
+                text = await self._context.blobs.text(feed.tenant, reply.content) if reply.content is not None else ""
+            else:
+                raise LookupError("it is a call of a model")
+        except (LookupError, BlobMissing, BlobCorrupt) as error:
+            what = f"the outcome of call {call_id} cannot be read any more: {error}"
+            raise Refusal(
+                502, "content_missing", what, "it was made: look at the task before making it again"
+            ) from error
+        failure = reply.failure
+        if outcome != "succeeded" and failure is None:
+            failure = Failure.of("tool_failed", "the tool gave no reason")
+        left_out = tuple(
+            f"{one.what}: {one.detail}" if one.detail else one.what for one in reply.completeness.omissions
+        )
+        return ToolAnswered(feed.task, call_id, outcome, text, failure, reply.standing, left_out)
+
+    async def _passages(self, reply: RetrievalReplied) -> str:
+        """The passages, each under the place where it stands."""
+        texts = await asyncio.gather(
+            *(self._context.blobs.text(self._feed.tenant, one.content) for one in reply.passages)
+        )
+        found = zip(reply.passages, texts, strict=True)
+        return "\n\n".join(
+            f"[{row.citation.document} {row.citation.start}-{row.citation.end}] {row.title}\n{text}"
+            for row, text in found
+        )
+
+
+def _held(put_off: CallDeferred) -> Refusal:
+    if put_off.code == refusals.APPROVAL_WANTED:
+        hint = "call it again with the same arguments when that is done; it is not made before"
+        return Refusal(409, put_off.code, put_off.reason, hint, retry=True)
+    return refusals.of_deferral(put_off)

@@ -1,0 +1,46 @@
+"""The seam between MCP's side and the bus side. In: a call of a tool. Out: its outcome, or a Refusal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.doors.port import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAsked:
+    """One call. request: the client's id of it; where `unique`, nobody else's call ever bears the same, so that a call
+    which comes under it again is a repeat."""
+
+    tool: ToolSpec
+    arguments: Mapping[str, Any]
+    request: str
+    unique: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswered:
+    """How a call ended. text: of its result; "" where it has none."""
+
+    task: str
+    call_id: str
+    outcome: Literal["succeeded", "refused", "failed", "uncertain"]
+    text: str = ""
+    failure: Failure | None = None
+    standing: str = "ok"
+    left_out: tuple[str, ...] = ()
+
+
+class ToolDesk(Protocol):
+    """The bus side of the tool door."""
+
+    async def tools(self, claim: RequesterClaim) -> tuple[ToolSpec, ...]:
+        """The tools of the caller's tenant. Raises Refusal."""
+        ...
+
+    async def call_tool(self, caller: Caller, asked: ToolAsked) -> ToolAnswered:
+        """A call, once, and its outcome. Raises Refusal: it was not made, or has no outcome yet."""
+        ...

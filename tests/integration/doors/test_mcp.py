@@ -1,0 +1,147 @@
+"""The tool door before real services: the official MCP client lists and calls tools of its tenant."""
+
+import httpx
+import pytest
+from mcp import MCPError
+
+from bulkhead.client import Mesh
+from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.tool import ToolCallRequested
+from tests.integration.doors.mcp_mesh import LEGACY, MODERN, TENANT, mcp_mesh, task_of, text
+
+HELLO = [{"role": "user", "content": "What is 2 + 3?"}]
+MODES = pytest.mark.parametrize("mode", [MODERN, LEGACY])
+
+
+@MODES
+async def test_the_tools_of_the_tenant_are_listed_with_their_effects_and_called(tmp_path, mode):
+    async with mcp_mesh(tmp_path) as here, here.client(mode) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert {"calculate", "counter_increment", "search_documents"} <= set(tools)
+        assert "ask_steps" not in tools, "the worker's loop has it, and nobody outside"
+        assert tools["calculate"].input_schema["required"] == ["expression"]
+        hints = {name: tools[name].annotations for name in tools}
+        assert hints["calculate"].read_only_hint and not hints["calculate"].destructive_hint
+        unkeyed = hints["counter_increment_unkeyed"]
+        assert (unkeyed.read_only_hint, unkeyed.destructive_hint, unkeyed.idempotent_hint) == (False, True, False)
+        assert hints["counter_increment"].idempotent_hint
+        found = await client.call_tool("calculate", {"expression": "2 * 21"})
+        assert not found.is_error and text(found) == "2 * 21 = 42"
+
+
+async def test_a_model_call_and_a_tool_call_of_one_key_are_one_task(tmp_path):
+    async with mcp_mesh(tmp_path) as here:
+        async with here.openai() as openai:
+            answer = await openai.chat.completions.with_raw_response.create(model="default", messages=HELLO)
+        async with here.client() as client:
+            found = await client.call_tool("calculate", {"expression": "1 + 1"})
+        async with here.openai(**{"X-Bulkhead-Run": "other"}) as openai:
+            other = await openai.chat.completions.with_raw_response.create(model="default", messages=HELLO)
+        assert task_of(found) == answer.headers["x-bulkhead-task"] != other.headers["x-bulkhead-task"]
+        async with here.client(**{"X-Bulkhead-Run": "other"}) as client:
+            assert (
+                task_of(await client.call_tool("calculate", {"expression": "1 + 1"}))
+                == other.headers["x-bulkhead-task"]
+            )
+        async with here.http() as http:
+            shown = (await http.get(f"/v1/tasks/{task_of(found)}")).json()
+        assert (shown["kind"], shown["status"]) == ("adopted", "running")
+
+
+async def test_a_run_that_called_tools_alone_succeeds_with_what_they_brought(tmp_path):
+    async with mcp_mesh(tmp_path) as here:
+        async with here.client() as client:
+            task = task_of(await client.call_tool("calculate", {"expression": "40 + 2"}))
+        headers = {"Authorization": f"Bearer {here.key}"}
+        async with httpx.AsyncClient(base_url=here.stage.doors_url, headers=headers) as http:
+            assert (await http.delete(f"/v1/runs/{task}")).status_code == 200
+        [ended] = await here.bodies(TaskEnded, "doors")
+        assert ended.status == "succeeded"
+        async with here.http() as http:
+            assert (await http.get(f"/v1/tasks/{task}")).json()["answer"] == "40 + 2 = 42"
+
+
+async def test_documents_are_searched_by_a_tool(tmp_path):
+    async with mcp_mesh(tmp_path) as here, here.client() as client:
+        async with here.http() as http:
+            told = await http.post(
+                "/v1/documents", files={"file": ("boats.txt", b"A bulkhead divides a hull.", "text/plain")}
+            )
+            assert told.status_code < 300, told.text
+        found = await client.call_tool("search_documents", {"query": "bulkhead hull"})
+        assert "A bulkhead divides a hull." in text(found) and "boats.txt" in text(found)
+        assert "bad_arguments" in text(await client.call_tool("search_documents", {"query": ""}))
+
+
+@MODES
+async def test_a_request_that_is_sent_again_is_one_write_and_two_that_are_alike_are_two(tmp_path, mode):
+    async with mcp_mesh(tmp_path) as here:
+        async with here.client(mode) as client:
+            for _ in range(2):
+                await client.call_tool("counter_increment", {"name": "n"})
+            assert here.counter.counts()["increments"] == 2
+            for _ in range(2):
+                meta = {"io.bulkhead/idempotency-key": "order 17"}
+                last = await client.call_tool("counter_increment", {"name": "n"}, meta=meta)
+                assert not last.is_error
+        async with here.client(mode) as client:  # A client that begins anew counts its requests anew.
+            await client.call_tool("counter_increment", {"name": "n"})
+        assert here.counter.counts()["increments"] == 4
+        assert len({one.call_id for one in await here.bodies(ToolCallRequested, "tool_executor")}) == 4
+
+
+async def test_the_same_json_rpc_request_of_a_session_is_one_write(tmp_path):
+    async with mcp_mesh(tmp_path) as here:
+        headers = {"Authorization": f"Bearer {here.key}", "Accept": "application/json, text/event-stream"}
+        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        call = {"name": "counter_increment", "arguments": {"name": "n"}}
+        async with httpx.AsyncClient(headers=headers, timeout=30) as http:
+            url = f"{here.stage.doors_url}/mcp"
+            begun = await http.post(url, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about})
+            session = {"Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
+            for number in (1, 1, 2):
+                body = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call}
+                assert (await http.post(url, json=body, headers=session)).status_code == 200
+        assert here.counter.counts()["increments"] == 2
+
+
+async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_called_again(tmp_path):
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    ask = '@id("writes")\n@effect("ask")\npermit (principal, action in Action::"writes", resource);\n'
+    (policy / "default.cedar").write_text(ask)
+    async with mcp_mesh(tmp_path, policy_dir=policy) as here, here.client() as client:
+        first = await client.call_tool("counter_increment", {"name": "n"})
+        assert first.is_error and text(first).startswith("approval_wanted: ")
+        async with Mesh(here.stage.url, here.stage.new_key(TENANT, "eve", "approver")) as people:
+            [row] = (await people.approvals())["approvals"]
+            assert row["approval_id"] in text(first)
+            again = await client.call_tool("counter_increment", {"name": "n"})
+            assert row["approval_id"] in text(again), "the repeated call is the one that waits"
+            await people.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "looked at")
+        done = await client.call_tool("counter_increment", {"name": "n"})
+        assert not done.is_error, text(done)
+        assert here.counter.counts()["increments"] == 1
+
+
+async def test_unknown_tools_and_unfit_arguments_are_told_in_mcps_own_form(tmp_path):
+    async with mcp_mesh(tmp_path) as here, here.client() as client:
+        with pytest.raises(MCPError) as unknown:
+            await client.call_tool("rm_rf", {})
+        assert unknown.value.error.code == -32602 and "rm_rf" in unknown.value.error.message
+        unfit = await client.call_tool("calculate", {"expresion": "1"})
+        assert unfit.is_error and "expression" in text(unfit)
+        large = await client.call_tool("calculate", {"expression": "1" * 17_000})
+        assert large.is_error and "bad_arguments" in text(large)
+
+
+async def test_without_a_key_nothing_is_told(tmp_path):
+    async with mcp_mesh(tmp_path) as here, httpx.AsyncClient(base_url=here.stage.doors_url) as http:
+        told = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+        assert told.status_code == 401 and told.headers["www-authenticate"].startswith("Bearer")
+        assert (await http.get("/.well-known/oauth-protected-resource/mcp")).status_code == 404  # Keys alone are taken.
+        auth = {"Authorization": f"Bearer {here.key}"}
+        assert (await http.get("/mcp", headers=auth)).status_code == 405
+        assert (await http.post("/mcp", headers=auth, content=b"x" * 100_000)).status_code == 413
+        auditor = here.stage.new_key(TENANT, "al", "auditor")
+        assert (await http.post("/mcp", headers={"Authorization": f"Bearer {auditor}"}, json={})).status_code == 403
