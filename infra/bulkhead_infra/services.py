@@ -44,6 +44,7 @@ class Setting(StrEnum):
     PROVIDER = "provider"
     LOGIC = "logic"
     POLICY = "policy"
+    GATEWAY = "gateway"
 
 
 class Scaling(BaseModel):
@@ -160,3 +161,5 @@ EVERY_SERVICE = load()
 """Also those of Kubernetes alone."""
 SERVICES: Mapping[str, Row] = {name: row for name, row in EVERY_SERVICE.items() if not row.only}
 """Those of every mesh."""
+GATEWAY_URL = f"http://gateway:{EVERY_SERVICE['gateway'].port}"
+"""Among containers and in a cluster."""

@@ -194,7 +194,7 @@ def files_of(service: str, rules: policy.Policy, root: Path, redis_place: str) -
                 publishers = {name: row.model_dump() for name, row in rules.publishers.items()}
                 files["api_keys.json"] = (operator / "api_keys.json").read_text()
                 files["publishers.json"] = json.dumps(publishers, indent=1)
-            case Setting.HTTP | Setting.TENANTS | Setting.LOGIC | Setting.POLICY:
+            case Setting.HTTP | Setting.TENANTS | Setting.LOGIC | Setting.POLICY | Setting.GATEWAY:
                 pass  # No secret.
             case _:
                 assert_never(setting)

@@ -66,6 +66,7 @@ class Place(StrEnum):
     REDIS = "redis"
     DOCUMENTS = "documents"
     KEY_SET = "key_set"
+    GATEWAY = "gateway"
 
 
 OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO, Use.DEAD_LETTERS_READ})

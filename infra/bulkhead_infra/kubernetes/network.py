@@ -90,6 +90,8 @@ def base(rules: Policy, rows: Mapping[str, Row]) -> list[Object]:
         rule = [{"to": [world], "ports": [_tcp(port) for port in ports]}]
         found.append(_policy(f"reaches-{place.value}", _named(reaching(rules, place)), egress=rule))
     found.append(_policy("reaches-key-set", _named(reaching(rules, Place.KEY_SET)), egress=[_api_server()]))
+    gateway = Flow("gateway-http", reaching(rules, Place.GATEWAY), "gateway", rows["gateway"].port)
+    found.extend(between((gateway,)))
     for name, row in rows.items():
         if row.port and Place.CLIENTS in rules.services[name].reaches:
             kube = objects.name_of(name)

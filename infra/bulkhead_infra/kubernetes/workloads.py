@@ -11,7 +11,7 @@ from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.identity.policy import Place, ServicePolicy
 from bulkhead_infra.kubernetes import objects
 from bulkhead_infra.kubernetes.objects import DATA, IDENTITY, Object
-from bulkhead_infra.services import EVERY_SERVICE, Row, Setting
+from bulkhead_infra.services import EVERY_SERVICE, GATEWAY_URL, Row, Setting
 
 TENANTS, POLICY = "/bulkhead/tenants", "/bulkhead/policy"
 DOCUMENTS_SIZE = "10Gi"
@@ -194,6 +194,8 @@ def _given(setting: Setting, row: Row) -> dict[str, str]:
             return {"BULKHEAD_REDIS_URL_FILE": f"{IDENTITY}/redis_url"}
         case Setting.PROVIDER:
             return {"OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key"}
+        case Setting.GATEWAY:
+            return {"BULKHEAD_GATEWAY_URL": GATEWAY_URL}
         case Setting.LOGIC:
             return {"BULKHEAD_LOGIC": str(newest_logic())}
         case _:

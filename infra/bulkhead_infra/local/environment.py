@@ -82,6 +82,8 @@ def environ_of(
                 own["redis_url"] = facts.redis_url
             case Setting.PROVIDER:
                 found |= _provider(facts, outer)
+            case Setting.GATEWAY:
+                own["gateway_url"] = f"http://127.0.0.1:{facts.http_ports['gateway']}"
             case Setting.POLICY:
                 pass  # A knob, with the mesh's own folder otherwise.
             case Setting.LOGIC:

@@ -13,7 +13,7 @@ from bulkhead_infra.docker.image_contents import IMAGES, OTHER_OWNERS
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place, ServicePolicy
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.services import SERVICES, SHARED_MEMORY_MIB, Row, Setting, port_variable
+from bulkhead_infra.services import GATEWAY_URL, SERVICES, SHARED_MEMORY_MIB, Row, Setting, port_variable
 
 FILE = "docker-compose.yml"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
@@ -174,6 +174,8 @@ networks:
   bus-clients: {internal: true}
   bus-doors: {internal: true}
   redis: {internal: true}
+  # The gateway, and who hands on to it what people ask.
+  gateway: {internal: true}
   # These lead outside; on `observability` is nobody but the receiver of traces, for its port.
   clients: {}
   doors: {}
@@ -274,6 +276,8 @@ def _given(setting: Setting, row: Row) -> tuple[str, ...]:
                 f"OPENAI_API_KEY_FILE: {IDENTITY}/openai_api_key",
                 f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}",
             )
+        case Setting.GATEWAY:
+            return (f"BULKHEAD_GATEWAY_URL: {GATEWAY_URL}",)
         case Setting.LOGIC:
             return ()  # After the shards.
         case _:
@@ -281,11 +285,12 @@ def _given(setting: Setting, row: Row) -> tuple[str, ...]:
 
 
 def _networks(name: str, reaches: frozenset[Place]) -> list[str]:
-    """The service's networks. Those that people call have each their own: none can call another."""
+    """The service's networks. Those that people call have each their own: none can call another, but by `gateway`."""
     own = Place.CLIENTS.value if name == "gateway" else name
     bus = f"bus-{own}" if Place.CLIENTS in reaches else "bus"
-    others = (place for place in reaches if place is not Place.DOCUMENTS)
-    return [bus, *sorted(own if place is Place.CLIENTS else place.value for place in others)]
+    others = {own if place is Place.CLIENTS else place.value for place in reaches if place is not Place.DOCUMENTS}
+    called = {Place.GATEWAY.value} if name == "gateway" else set()
+    return [bus, *sorted(others | called)]
 
 
 def probe(name: str) -> str:

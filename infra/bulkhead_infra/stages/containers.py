@@ -26,7 +26,7 @@ from bulkhead_infra.docker.images import tag_of
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.services import SERVICES, Setting
+from bulkhead_infra.services import GATEWAY_URL, SERVICES, Setting
 from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_policy, write_tenants
 from bulkhead_infra.stages.relay_faults import Relayed
 from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
@@ -268,6 +268,8 @@ def _given(setting: Setting, port: int) -> dict[str, str]:
                 "OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key",
                 "BULKHEAD_MODEL": MODEL_NAME,
             }
+        case Setting.GATEWAY:
+            return {"BULKHEAD_GATEWAY_URL": GATEWAY_URL}
         case Setting.LOGIC:
             return {"BULKHEAD_LOGIC": str(newest_logic())}
         case _:

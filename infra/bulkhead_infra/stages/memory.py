@@ -161,6 +161,7 @@ class Memory:
             Setting.TENANTS: {"tenants_file": tenants_file},
             Setting.POLICY: {"policy_dir": write_policy(self._folder / "policy")},
             Setting.REDIS: {"redis_url": "memory://"},
+            Setting.GATEWAY: {"gateway_url": f"http://127.0.0.1:{port}"},
             Setting.PROVIDER: {"openai_base_url": url, "openai_api_key": "offline", "model": MODEL_NAME},
             Setting.LOGIC: {"logic": newest_logic()},
         }

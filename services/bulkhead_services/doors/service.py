@@ -56,7 +56,9 @@ class Doors(Edge):
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
         self._credentials = Authenticator(settings)
         self._http = http = Http(settings, self._credentials, self, self._why_unready)
-        self._mcp = McpHttp(Methods(self), http.caller, http.bodies, http.places, settings.jwt_issuer)
+        self._mcp = McpHttp(
+            Methods(self, settings.gateway_url), http.caller, http.bodies, http.places, settings.jwt_issuer
+        )
         http.more = self._mcp.routes()
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []

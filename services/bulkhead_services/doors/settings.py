@@ -12,19 +12,21 @@ from bulkhead_contracts.types import Name
 class Settings(CallerSettings):
     """http_port 0 takes a free port, written to http_file as {"host", "port"}.
 
-    api_keys_file, jwt_*: as the gateway has them. tenants_file: the most that a task of each tenant may have. models:
-    names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its caller or its tenant
-    says less. idle_s: a run without a call for so long ends; no less than call_timeout_s. call_timeout_s: of one model
-    call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds back, before it is refused.
-    open_wait_s: so long a call waits for its run to begin. output_tokens: of a call that names no bound. max_calls*:
-    under way at one replica. head_timeout_s, body_*, write_timeout_s, max_connections, max_body_bytes_held*: as the
-    gateway has them.
+    api_keys_file, jwt_*: as the gateway has them. gateway_url: where the gateway's HTTP is, for the tools by which
+    agents submit and watch tasks; without it there are none. tenants_file: the most that a task of each tenant may
+    have. models: names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its caller
+    or its tenant says less. idle_s: a run without a call for so long ends; no less than call_timeout_s. call_timeout_s:
+    of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds back, before it
+    is refused. open_wait_s: so long a call waits for its run to begin. output_tokens: of a call that names no bound.
+    max_calls*: under way at one replica. head_timeout_s, body_*, write_timeout_s, max_connections,
+    max_body_bytes_held*: as the gateway has them.
     """
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8090, ge=0, le=65535)
     http_file: Path | None = None
     tenants_file: Path | None = None
+    gateway_url: str = ""
     models: tuple[Name, ...] = ("default",)
     run_deadline_s: float = Field(default=3_600.0, gt=0, le=bounds.MAX_TASK_DEADLINE_MS / 1000)
     idle_s: float = Field(default=600.0, gt=0, le=86_400)

@@ -145,3 +145,21 @@ async def test_without_a_key_nothing_is_told(tmp_path):
         assert (await http.post("/mcp", headers=auth, content=b"x" * 100_000)).status_code == 413
         auditor = here.stage.new_key(TENANT, "al", "auditor")
         assert (await http.post("/mcp", headers={"Authorization": f"Bearer {auditor}"}, json={})).status_code == 403
+
+
+async def test_the_mesh_itself_is_a_tool_in_the_name_of_who_calls_it(tmp_path):
+    async with mcp_mesh(tmp_path) as here, here.client() as client:
+        assert {"bulkhead_submit", "bulkhead_watch", "bulkhead_show", "bulkhead_spend"} <= {
+            tool.name for tool in (await client.list_tools()).tools
+        }
+        given, meta = {"objective": "What is 2 + 3?"}, {"io.bulkhead/idempotency-key": "k1"}
+        first, again = [await client.call_tool("bulkhead_submit", given, meta=meta) for _ in range(2)]
+        assert first.structured_content == again.structured_content, text(first)
+        task = {"task": first.structured_content["task"]}
+        watched = await client.call_tool("bulkhead_watch", task)
+        assert watched.structured_content["status"] == "succeeded", text(watched)
+        shown = await client.call_tool("bulkhead_show", task)
+        assert (shown.structured_content["kind"], shown.structured_content["requester"]["person"]) == ("planned", "ann")
+        refused = await client.call_tool("bulkhead_spend", {})
+        assert refused.is_error and "operator" in text(refused), "a submitter may not see it, here as elsewhere"
+        assert "bad_arguments" in text(await client.call_tool("bulkhead_submit", {}))

@@ -6,6 +6,8 @@ is kept between requests, so that any replica answers.
 
 import asyncio
 import contextlib
+import hashlib
+import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -24,7 +26,9 @@ from starlette.requests import Request
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
+from bulkhead_services.doors.mcp import mesh_tools
 from bulkhead_services.doors.mcp.contents import META, refusal_of, result_of, tool_of
+from bulkhead_services.doors.mcp.mesh_tools import MeshTool
 from bulkhead_services.doors.mcp.port import ToolAsked, ToolDesk
 from bulkhead_services.doors.port import Caller, Refusal
 
@@ -44,10 +48,12 @@ T = TypeVar("T")
 
 
 class Methods:
-    """The methods. caller: stands in the request's state, put there by the HTTP side."""
+    """The methods. A caller stands in the request's state, put there by the HTTP side. gateway_url: for the tools that
+    are the mesh itself; "": there are none."""
 
-    def __init__(self, desk: ToolDesk) -> None:
-        self._desk = desk
+    def __init__(self, desk: ToolDesk, gateway_url: str) -> None:
+        self._desk, self._gateway_url = desk, gateway_url
+        self._of_mesh = mesh_tools.TOOLS if gateway_url else {}
         self._waiting = BoundedDict[tuple[str, str, str, str], asyncio.Task[Any]](MAX_WAITING)
         self.server: Server[Any] = Server(
             "bulkhead",
@@ -66,11 +72,13 @@ class Methods:
             specs = await self._desk.tools(caller.claim)
         except Refusal as refusal:
             raise _error(refusal) from refusal
-        return ListToolsResult(tools=[tool_of(spec) for spec in specs])
+        return ListToolsResult(tools=[*map(tool_of, specs), *(row.tool() for row in self._of_mesh.values())])
 
     async def call_tool(self, ctx: Any, params: CallToolRequestParams) -> CallToolResult:
         """`tools/call`."""
         caller = _caller(ctx)
+        if (of_mesh := self._of_mesh.get(params.name)) is not None:
+            return await self._of_mesh_itself(ctx, caller, of_mesh, params)
         try:
             specs = await self._desk.tools(caller.claim)
             spec = next((one for one in specs if one.name == params.name), None)
@@ -83,6 +91,20 @@ class Methods:
         except Refusal as refusal:
             return refusal_of(refusal)
         return result_of(answered, spec)
+
+    async def _of_mesh_itself(
+        self, ctx: Any, caller: Caller, tool: MeshTool, params: CallToolRequestParams
+    ) -> CallToolResult:
+        """A call of the gateway's, made with the caller's own credential."""
+        request, unique = _request(ctx, caller)
+        said = f"{caller.claim.tenant}/{caller.claim.person}/{request if unique else uuid.uuid4()}"
+        key = hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16).hexdigest()
+        credential = _header(ctx, "authorization").partition(" ")[2].strip() or _header(ctx, "x-api-key").strip()
+        asked = mesh_tools.call(self._gateway_url, credential, tool, params.arguments or {}, key)
+        try:
+            return await self._until_cancelled(ctx, caller, asked)
+        except Refusal as refusal:
+            return refusal_of(refusal)
 
     async def _until_cancelled(self, ctx: Any, caller: Caller, work: Coroutine[Any, Any, T]) -> T:
         """The result of some work, with progress meanwhile; its client may cancel the waiting."""

@@ -33,6 +33,7 @@ def _wanted(name: str) -> Flows:
     services = {service.replace("_", "-") for service in RULES.services}
     found = {(one, "nats", 4222) for one in (*services, "upkeep", "provision-streams")} | {("nats", "nats", 6222)}
     found |= {(one, "redis", 6379) for one in _who(Place.REDIS)}
+    found |= {(one, "gateway", 8080) for one in _who(Place.GATEWAY)}
     if single:
         return found | {(one, "offline-model", 8000) for one in _who(Place.PROVIDERS)}
     watching = {"redis", "sentinel"}

@@ -1,0 +1,124 @@
+"""The mesh itself as tools: tasks of its own, for agents that write code or look after others.
+
+In: a call and its caller's own credential. Out: what the gateway answers to that credential. Doors have no right to
+tasks that the mesh plans: they hand the words on, and the gateway decides by the key, as for any client.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+
+from bulkhead.client import Mesh
+from bulkhead.client.errors import MeshError, Refused
+from bulkhead_contracts.budget import SpendBy
+from bulkhead_services.doors.mcp.contents import META
+
+PREFIX = "bulkhead_"
+MAX_WAIT_S = 55.0
+"""Many clients give up a call after a minute."""
+Arguments = Mapping[str, Any]
+Ask = Callable[[Mesh, Arguments, str], Awaitable[dict[str, Any]]]
+_TASK: dict[str, Any] = {"task": {"type": "string", "description": "Id of the task."}}
+
+
+@dataclass(frozen=True, slots=True)
+class MeshTool:
+    """One tool. ask: (mesh, arguments, idempotency key) to a document."""
+
+    name: str
+    description: str
+    properties: dict[str, Any]
+    required: tuple[str, ...]
+    ask: Ask
+    reads: bool = True
+
+    def tool(self) -> Tool:
+        """As MCP lists it."""
+        shape = {"properties": self.properties, "required": list(self.required), "additionalProperties": False}
+        schema: dict[str, Any] = {"type": "object", **shape}
+        hints = ToolAnnotations(read_only_hint=self.reads, destructive_hint=False, idempotent_hint=self.reads)
+        return Tool(name=self.name, description=self.description, input_schema=schema, annotations=hints)
+
+
+async def _submit(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
+    limits: dict[str, Any] = {name: given.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
+    tools = tuple(given.get("tools") or ())
+    task = await mesh.submit(given["objective"], tools=tools, idempotency_key=key, **limits)
+    return {"task": task.id, "next": f"call {PREFIX}watch with it"}
+
+
+async def _watch(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+    task, wait_s = mesh.task(given["task"]), given.get("wait_s", MAX_WAIT_S)
+    try:
+        return await task.result(min(float(wait_s), MAX_WAIT_S))
+    except TimeoutError:
+        return await task.show() | {"next": "it goes on: watch it again"}
+
+
+async def _show(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+    return await mesh.task(given["task"]).show()
+
+
+async def _spend(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+    return await mesh.get("/v1/spend", {"by": str(given.get("by", "task"))})
+
+
+TOOLS = {
+    row.name: row
+    for row in (
+        MeshTool(
+            f"{PREFIX}submit",
+            "Hand an objective to a squad of agents. Returns the task's id at once; its answer comes later.",
+            {
+                "objective": {"type": "string", "minLength": 1},
+                "limit_usd": {"type": "number", "exclusiveMinimum": 0},
+                "limit_tokens": {"type": "integer", "minimum": 1},
+                "deadline_s": {"type": "number", "exclusiveMinimum": 0},
+                "tools": {"type": "array", "items": {"type": "string"}, "description": "All that it may use."},
+            },
+            ("objective",),
+            _submit,
+            reads=False,
+        ),
+        MeshTool(
+            f"{PREFIX}watch",
+            f"Wait until a task has ended, at most {MAX_WAIT_S:.0f} s, and return it with its answer.",
+            _TASK | {"wait_s": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_WAIT_S}},
+            ("task",),
+            _watch,
+        ),
+        MeshTool(
+            f"{PREFIX}show", "What is known of a task now: status, steps, spending, answer.", _TASK, ("task",), _show
+        ),
+        MeshTool(
+            f"{PREFIX}spend",
+            "What was spent today, by one dimension.",
+            {"by": {"type": "string", "enum": list(get_args(SpendBy))}},
+            (),
+            _spend,
+        ),
+    )
+}
+
+
+async def call(url: str, credential: str, tool: MeshTool, arguments: Arguments, key: str) -> CallToolResult:
+    """Ask the gateway at `url`. What it refuses is told as it says it."""
+    try:
+        async with Mesh(url, credential) as mesh:
+            found = await tool.ask(mesh, arguments, key)
+    except MeshError as error:
+        code = error.code if isinstance(error, Refused) else type(error).__name__.lower()
+        return _result(f"{code}: {error}" + (f"; {error.hint}" if error.hint else ""), {META + "code": code})
+    except (KeyError, TypeError, ValueError) as error:
+        return _result(
+            f"bad_arguments: {error}; send what the tool's schema asks for", {META + "code": "bad_arguments"}
+        )
+    text = json.dumps(found, ensure_ascii=False)
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=found)
+
+
+def _result(text: str, meta: dict[str, Any]) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True, _meta=meta)
