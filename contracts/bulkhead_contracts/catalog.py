@@ -15,6 +15,7 @@ from bulkhead_contracts import (
     bounds,
     budget,
     control,
+    event,
     grant,
     identity,
     lease,
@@ -33,9 +34,11 @@ from .task.v2 import upcast_task_requested
 from .types import Body
 from .wording import words
 
-Plane = Literal["mesh", "rpc"]
+Plane = Literal["mesh", "rpc", "events"]
 PUBLISHER = "publisher"
 """Stands in rows for every outside publisher (`pub_<name>` on the wire)."""
+SUBSCRIBER = "subscriber"
+"""Stands in rows for every outside subscriber (`sub_<name>`)."""
 JOURNAL = "journal"
 
 DECIDERS = ("planner", "worker", "checker")
@@ -177,7 +180,7 @@ ROWS: tuple[Row, ...] = (
     Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
     Row(budget.TaskCharged, _from("budget", "gateway"), "budget"),
     Row(budget.Alerted, _from("budget", JOURNAL, "gateway"), "budget"),
-    Row(budget.NoticeRequested, _from("budget", "tool_executor"), "budget"),
+    Row(budget.NoticeRequested, _from("budget", "tool_executor", "gateway"), "budget"),
     Row(budget.Overran, _from("budget", JOURNAL), "budget"),
     Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),
@@ -195,6 +198,18 @@ ROWS: tuple[Row, ...] = (
     Row(control.ResetRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(control.ResetReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(control.BreakerReset, _from("budget", JOURNAL), "budget"),
+    # Events for programs outside
+    *(
+        Row(body, _from("gateway", SUBSCRIBER), "gateway", plane="events")
+        for body in (
+            event.TaskAcceptedEvent,
+            event.StepEndedEvent,
+            event.TaskEndedEvent,
+            event.ApprovalRequestedEvent,
+            event.BudgetAlertEvent,
+            event.TaskHaltedEvent,
+        )
+    ),
     # Logins by workload identity
     Row(identity.LoginDecided, _from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself
@@ -203,6 +218,8 @@ ROWS: tuple[Row, ...] = (
 )
 
 BY_TYPE: dict[str, Row] = {row.type: row for row in ROWS}
+EVENTS: dict[str, Row] = {row.type.removeprefix("event."): row for row in ROWS if row.plane == "events"}
+"""By their names: `task.ended`."""
 INBOXES: tuple[str, ...] = tuple(sorted({to for row in ROWS if row.plane == "mesh" for _, to in row.edges}))
 MESH_EDGES: frozenset[tuple[str, str]] = frozenset(e for row in ROWS if row.plane == "mesh" for e in row.edges)
 RPC_EDGES: frozenset[tuple[str, str]] = frozenset(

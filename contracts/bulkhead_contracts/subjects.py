@@ -8,6 +8,7 @@ record.<service>.<tenant>.<task>.<key> outcome of a doer's call
 cache.<service>.<tenant>.<place>       answer that may be given again
 timer.<service>.set|fired.<partition>.<tenant>.<task>[.<key>]
 dead.<service>.<partition>.<tenant>.<task>   dead letters
+events.<tenant>.<name>.<task>          what outside subscribers are told; a name has two tokens: task.ended
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from bulkhead_contracts.bounds import PARTITIONS
 
 PUBLISHER = "pub_"
 """How the names of outside publishers begin."""
+SUBSCRIBER = "sub_"
+"""How the names of outside subscribers begin."""
 DOORS = "doors"
 """The service that opens tasks for outside agents; their ids begin with its name and a dash."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -105,6 +108,17 @@ def dead(service: str, tenant: str, task: str) -> str:
     return f"dead.{token(service)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
 
 
+def event(tenant: str, name: str, task: str) -> str:
+    """Subject of an event of this name (`task.ended`)."""
+    noun, _, verb = name.partition(".")
+    return f"events.{token(tenant)}.{token(noun)}.{token(verb)}.{token(task)}"
+
+
+def event_filter(tenant: str, name: str) -> str:
+    """All events of this name of one tenant."""
+    return event(tenant, name, "-").removesuffix("-") + "*"
+
+
 def task_filter(receiver: str, tenant: str, task: str) -> str:
     """Everything of one task in one inbox."""
     return f"mesh.*.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
@@ -171,6 +185,7 @@ BLOBS_STREAM = "BLOBS"
 CACHE_STREAM = "CACHE"
 CONTROL_STREAM = "KV_CONTROL"
 DEAD_LETTERS_STREAM = "DEAD_LETTERS"
+EVENTS_STREAM = "EVENTS"
 
 
 EVERYBODY = "_"

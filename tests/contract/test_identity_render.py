@@ -113,7 +113,7 @@ def test_streams_let_nobody_forge_or_erase():
         # A cached answer may be lost: its places are written over, by its one writer.
         # What is said outside lies in the gateway's inbox, too, once it has been copied there.
         kept = config["max_age"] == 0 or name.startswith("PUBLISHED_")
-        assert timers or name in ("JOURNAL", "CACHE") or (config["discard"] == "new" and kept)
+        assert timers or name in ("JOURNAL", "CACHE", "EVENTS") or (config["discard"] == "new" and kept)
     assert "persist_mode" in found["JOURNAL"]
     assert "persist_mode" not in {c["name"]: c for c in streams(Layout(replicas=3))}["JOURNAL"]
 

@@ -191,9 +191,8 @@ def files_of(service: str, rules: policy.Policy, root: Path, redis_place: str) -
             case Setting.CALLERS:
                 operator = root / "operator"
                 callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
-                publishers = {name: row.model_dump() for name, row in rules.publishers.items()}
                 files["api_keys.json"] = (operator / "api_keys.json").read_text()
-                files["publishers.json"] = json.dumps(publishers, indent=1)
+                files["publishers.json"] = rules.outside()
             case Setting.HTTP | Setting.TENANTS | Setting.LOGIC | Setting.POLICY | Setting.GATEWAY:
                 pass  # No secret.
             case _:

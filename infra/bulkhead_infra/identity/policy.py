@@ -25,8 +25,11 @@ PROVISIONER = "provisioner"
 BACKUP = "backup"
 IDENTITY = "identity"
 MAX_PUBLISHERS = 1_000
+MAX_SUBSCRIBERS = 200
+"""Each has a durable consumer in one stream."""
 
 PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[a-z0-9_]{1,30}$")]
+SubscriberName = Annotated[str, StringConstraints(pattern=r"^sub_[a-z0-9_]{1,30}$")]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -44,6 +47,7 @@ class Use(StrEnum):
     RESPONSE_CACHE = "response_cache"
     BLOBS_WRITE = "blobs_write"
     BLOBS_READ = "blobs_read"
+    EVENTS_WRITE = "events_write"
     LIVE_WRITE = "live_write"
     CONTROL_READ = "control_read"
     CONTROL_WRITE = "control_write"
@@ -98,14 +102,26 @@ class PublisherPolicy(_Strict):
     role: Literal["submitter", "operator"] = "submitter"
 
 
+class SubscriberPolicy(_Strict):
+    """Whose events an outside subscriber is told, and which (`task.ended`)."""
+
+    tenant: Token
+    events: Annotated[tuple[Literal[tuple(catalog.EVENTS)], ...], Field(min_length=1)]  # type: ignore[valid-type]
+
+
 class Policy(_Strict):
     services: dict[Token, ServicePolicy]
     operator: OperatorPolicy
     publishers: Annotated[dict[PublisherName, PublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
+    subscribers: Annotated[dict[SubscriberName, SubscriberPolicy], Field(max_length=MAX_SUBSCRIBERS)] = {}
 
     @property
     def identities(self) -> tuple[str, ...]:
-        return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers)
+        return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers, *self.subscribers)
+
+    def outside(self) -> str:
+        """The rows of outside programs as JSON: the file that the gateway reads."""
+        return self.model_dump_json(include={"publishers", "subscribers"}, indent=1)
 
     @property
     def admitted(self) -> tuple[str, ...]:
@@ -214,11 +230,12 @@ def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
 
 
 def check_publishers(policy: Policy, tenants: Tenants) -> None:
-    """Every publisher speaks for a tenant that exists. Raises PolicyError."""
-    for name, publisher in policy.publishers.items():
-        if publisher.tenant not in tenants.tenants:
-            way = "add the tenant there or remove the publisher"
-            raise PolicyError(f"publishers.{name}: tenant {publisher.tenant!r} is not in tenants.yaml; {way}")
+    """Every publisher speaks for a tenant that exists, and every subscriber hears of one. Raises PolicyError."""
+    for kind, rows in (("publisher", policy.publishers), ("subscriber", policy.subscribers)):
+        for name, row in rows.items():
+            if row.tenant not in tenants.tenants:
+                way = f"add the tenant there or remove the {kind}"
+                raise PolicyError(f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}")
 
 
 def _read(path: Path, model: type[_Model]) -> _Model:

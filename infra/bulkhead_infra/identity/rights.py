@@ -65,6 +65,11 @@ def rights(policy: Policy, shards: Mapping[str, int]) -> tuple[Right, ...]:
         for sender, receiver in sorted(catalog.MESH_EDGES):
             if sender == catalog.PUBLISHER:
                 found.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.>"))
+    for name in policy.subscribers:
+        durable = f"{subjects.EVENTS_STREAM}.{name}"
+        found.extend(_pulls(name, durable))
+        # To have its events again, from a sequence on.
+        found.append(Right(name, "send", f"{API}CONSUMER.RESET.{durable}"))
     return tuple(dict.fromkeys(found))
 
 
@@ -89,10 +94,7 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
     match use:
         case Use.INBOX:
             for shard in range(shards):
-                durable = f"{inbox}.{subjects.durable(name, shard)}"
-                yield Right(name, "send", f"{API}CONSUMER.MSG.NEXT.{durable}", answer="stream")
-                yield Right(name, "send", f"{API}CONSUMER.INFO.{durable}")
-                yield Right(name, "send", f"$JS.ACK.{durable}.>", answer="none")
+                yield from _pulls(name, f"{inbox}.{subjects.durable(name, shard)}")
         case Use.INBOX_HISTORY:
             yield _read(name, inbox)
         case Use.TIMERS:
@@ -109,6 +111,8 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
             yield _read(name, subjects.BLOBS_STREAM)
         case Use.BLOBS_READ:
             yield _read(name, subjects.BLOBS_STREAM)
+        case Use.EVENTS_WRITE:
+            yield Right(name, "send", "events.>")
         case Use.LIVE_WRITE:
             yield Right(name, "send", f"live.{name}.>", account_of(name), answer="none")
         case Use.CONTROL_READ:
@@ -136,6 +140,13 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
             yield Right(name, "serve", AUTH_SUBJECT, account_of(name))
         case Use.REDRIVE:
             yield from (Right(name, "send", f"mesh.*.{one}.>") for one in catalog.INBOXES)
+
+
+def _pulls(name: str, durable: str) -> Iterator[Right]:
+    """durable: `<stream>.<its name>`."""
+    yield Right(name, "send", f"{API}CONSUMER.MSG.NEXT.{durable}", answer="stream")
+    yield Right(name, "send", f"{API}CONSUMER.INFO.{durable}")
+    yield Right(name, "send", f"$JS.ACK.{durable}.>", answer="none")
 
 
 def _read(name: str, stream: str) -> Right:

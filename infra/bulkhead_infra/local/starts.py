@@ -42,13 +42,12 @@ def http_ports(wanted: int, doors: int | None) -> dict[str, int]:
 
 
 def hand_out_keys(run: RunDir, rules: Policy, services: Iterable[str]) -> None:
-    """Keys of all identities, to each service its own; API keys of the local user; what publishers may say."""
+    """Keys of all identities, to each service its own; API keys of the local user; who publishes and subscribes."""
     keys.ensure(run.identity, rules)
     for name in services:
         keys.hand_over(run.identity, name, run.own_identity(name))
     run.ensure_api_keys(DEFAULT_TENANT)
-    publishers = {name: row.model_dump() for name, row in rules.publishers.items()}
-    keys.replace(run.path / PUBLISHERS_FILE, json.dumps(publishers, indent=1))
+    keys.replace(run.path / PUBLISHERS_FILE, rules.outside())
 
 
 def newer_version(run: RunDir) -> str:

@@ -17,12 +17,12 @@ from nats.aio.client import Client
 
 from bulkhead.bus.jetstream.connection import trusting
 from bulkhead.bus.port import BusError
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, subjects
 from bulkhead_infra.identity.policy import PROVISIONER
 from bulkhead_infra.identity.rights import API, inbox_prefix
 from bulkhead_infra.nats.configuration import MAX_PAYLOAD_BYTES
 from bulkhead_infra.nats.stream_sizes import GIB, StoreTooSmall
-from bulkhead_infra.nats.streams import MIN_VERSION, Config, Layout, durables, streams
+from bulkhead_infra.nats.streams import MIN_VERSION, Config, Layout, durables, event_durables, streams
 
 TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5
@@ -199,6 +199,9 @@ class _Provisioner:
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" in one))
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" not in one))
         await asyncio.gather(*(self._durables(name) for name in {name for name, _ in durables(self._layout)}))
+        existing = await self._durable_names(subjects.EVENTS_STREAM)
+        for one in event_durables(self._layout):
+            await self._durable(subjects.EVENTS_STREAM, one["name"], one, one["name"] in existing)
 
     def _begun(self, config: Config) -> Config:
         first, sources = self._begin.sources, config.get("sources", ())
@@ -249,7 +252,7 @@ class _Provisioner:
 
     async def _durables(self, stream: str) -> None:
         wanted = {one["name"]: one for name, one in durables(self._layout) if name == stream}
-        existing = set((await self._ask(f"CONSUMER.NAMES.{stream}", {})).get("consumers") or ())
+        existing = await self._durable_names(stream)
         service = next(iter(wanted)).rpartition("-")[0]
         before = {one for one in existing if one.rpartition("-")[0] == service}
         if before != set(wanted) and not await self._begun_by_this_layout(stream, before, wanted):
@@ -260,6 +263,9 @@ class _Provisioner:
             )
         for name, config in wanted.items():
             await self._durable(stream, name, config, name in existing)
+
+    async def _durable_names(self, stream: str) -> set[str]:
+        return set((await self._ask(f"CONSUMER.NAMES.{stream}", {})).get("consumers") or ())
 
     async def _begun_by_this_layout(self, stream: str, before: set[str], wanted: Mapping[str, Config]) -> bool:
         """Whether these are some of the wanted ones, made by somebody who did not get to the rest."""

@@ -24,6 +24,9 @@ PUBLISHED_BYTES_PER_MESSAGE = 4_096
 """A publisher's bound in messages follows from its bytes: each may be answered with a refusal, which takes room too."""
 TIMERS_MAX_AGE_S = 2 * contract_bounds.MAX_TASK_DEADLINE_MS // 1000
 ACK_WAIT_S = 2.5
+EVENTS_MAX_AGE_S = 7 * 24 * 3600
+EVENT_ACK_WAIT_S, EVENT_MAX_ACK_PENDING = 30.0, 1_000
+"""A subscriber's handler has so long until its event is handed out again; so many are handed out at once."""
 MAX_ACK_PENDING = 4_096
 MIN_VERSION = (2, 14)
 """The nats-server that has message schedules, fast batched reads and asynchronous persistence of a derived stream."""
@@ -37,7 +40,7 @@ class Layout:
 
     store_gib: disk given to the broker, of which each stream gets its share; 0: nobody said, streams that exist keep
     their bounds. ranked: replicas keep their shards by rank, which programs before ADR 0017 cannot read. publishers:
-    the outside ones, each with a stream of its own.
+    the outside ones, each with a stream of its own. subscribers: each with a durable of its own.
     """
 
     shards: Mapping[str, int] = field(default_factory=dict)
@@ -45,6 +48,7 @@ class Layout:
     store_gib: int = 0
     ranked: bool = True
     publishers: tuple[str, ...] = field(default_factory=lambda: tuple(policy.load().publishers))
+    subscribers: Mapping[str, policy.SubscriberPolicy] = field(default_factory=lambda: policy.load().subscribers)
 
     def shards_of(self, service: str) -> int:
         """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""
@@ -67,6 +71,7 @@ def streams(layout: Layout) -> list[Config]:
         _cache(layout),
         _control(layout),
         _dead_letters(layout),
+        _events(layout),
         _journal(layout),
     ]
     most = bounds([one["name"] for one in made], layout.store_gib)
@@ -89,6 +94,26 @@ def durables(layout: Layout) -> list[tuple[str, Config]]:
         for shard in range(count):
             found.append((subjects.inbox_stream(name), _durable(name, shard, count, layout)))
     return found
+
+
+def event_durables(layout: Layout) -> list[Config]:
+    """The consumer of every outside subscriber, which the broker holds to the events of its row."""
+    return [
+        {
+            "durable_name": name,
+            "name": name,
+            "description": f"What {name} is told",
+            "filter_subjects": [subjects.event_filter(row.tenant, event) for event in sorted(set(row.events))],
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": _ns(EVENT_ACK_WAIT_S),
+            "max_deliver": -1,
+            "max_ack_pending": EVENT_MAX_ACK_PENDING,
+            "replay_policy": "instant",
+            "num_replicas": layout.replicas,
+        }
+        for name, row in layout.subscribers.items()
+    ]
 
 
 def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
@@ -170,6 +195,12 @@ def _control(layout: Layout) -> Config:
 
 def _dead_letters(layout: Layout) -> Config:
     return _stream(subjects.DEAD_LETTERS_STREAM, layout, "Messages that could not be handled", subjects=["dead.>"])
+
+
+def _events(layout: Layout) -> Config:
+    # The oldest go first: a subscriber that is away must not hold back the gateway, which tells them.
+    kept = {"discard": "old", "max_age": _ns(EVENTS_MAX_AGE_S)}
+    return _stream(subjects.EVENTS_STREAM, layout, "Events for subscribers outside", subjects=["events.>"], **kept)
 
 
 def _journal(layout: Layout) -> Config:

@@ -45,6 +45,14 @@ def document() -> dict[str, object]:
 
 
 def _channel(plane: str, sender: str, receiver: str) -> dict[str, object]:
+    if plane == "events":
+        name = {"description": "the event's name, two tokens: the type without `event.` and version"}
+        return {
+            "address": "events.{tenant}.{name}.{task}",
+            "description": "What outside subscribers are told; stored for seven days.",
+            "parameters": {"tenant": PARAMETERS["tenant"], "name": name, "task": PARAMETERS["task"]},
+            "messages": {},
+        }
     shown = "pub_{publisher}" if sender == catalog.PUBLISHER else sender
     parameters = dict(PARAMETERS)
     if sender == catalog.PUBLISHER:

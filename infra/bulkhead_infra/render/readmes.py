@@ -14,7 +14,7 @@ def table(service: str) -> str:
     arriving: dict[str, list[str]] = {}
     leaving: dict[str, list[str]] = {}
     for row in catalog.ROWS:
-        name = f"`{row.body.ce_type()}`" + ("" if row.plane == "mesh" else " (rpc)")
+        name = f"`{row.body.ce_type()}`" + (" (rpc)" if row.plane == "rpc" else "")
         for sender, receiver in row.edges:
             if receiver == service:
                 arriving.setdefault(sender, []).append(name)

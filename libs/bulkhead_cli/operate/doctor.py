@@ -276,6 +276,7 @@ def expected_streams() -> list[str]:
         subjects.CACHE_STREAM,
         subjects.CONTROL_STREAM,
         subjects.DEAD_LETTERS_STREAM,
+        subjects.EVENTS_STREAM,
         subjects.JOURNAL_STREAM,
     ]
 

@@ -42,7 +42,8 @@ from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 from bulkhead_services.gateway.read_model.task_index import Listing
-from bulkhead_services.gateway.settings import PublisherPolicy, Settings
+from bulkhead_services.gateway.settings import PublisherPolicy, Settings, SubscriberPolicy
+from bulkhead_services.gateway.task_events import TaskEvents
 
 SERVICE = "gateway"
 LAG_RETRY_S = 0.05
@@ -69,6 +70,7 @@ class Gateway(Edge):
         self._backlog = backlog = Backlog()
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)
+        self._events = TaskEvents(context.publisher, settings.subscribers)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
         self.http = Http(
             settings,
@@ -166,6 +168,7 @@ class Gateway(Edge):
             case _:
                 pass  # A fact: only watchers care.
         self._pokes.say(message.tenant, message.task, message.sequence)
+        await self._events.tell(message)
 
     async def _read_up_to(self, message: Received, at_least: int) -> Feed:
         """The feed of a message's task, read up to that message. Raises HandBack.
@@ -197,14 +200,16 @@ def _with_publishers(settings: Settings) -> Settings:
         return settings
     try:
         found = yaml.safe_load(settings.publishers_file.read_text())  # JSON is YAML too.
-        found = found.get("publishers", found) if isinstance(found, dict) else found
+        heard = found.get("subscribers", {}) if isinstance(found, dict) else {}
+        found = found.get("publishers", {} if heard else found) if isinstance(found, dict) else found
         policies = TypeAdapter(dict[str, PublisherPolicy]).validate_python(found)
+        subscribers = TypeAdapter(dict[str, SubscriberPolicy]).validate_python(heard)
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ValueError(
             f"cannot read publishers from {settings.publishers_file}: {error}; "
             'it must hold {"pub_<name>": {"tenant", "person", "role"}}'
         ) from error
-    return settings.model_copy(update={"publishers": policies})
+    return settings.model_copy(update={"publishers": policies, "subscribers": subscribers})
 
 
 def build(context: Context, settings: Settings) -> Gateway:

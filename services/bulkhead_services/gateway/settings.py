@@ -18,12 +18,20 @@ class PublisherPolicy(Contract):
     role: Literal["submitter", "operator"] = "submitter"
 
 
+class SubscriberPolicy(Contract):
+    """Whose events an outside subscriber (`sub_<name>`) is told, and which (`task.ended`)."""
+
+    tenant: Token
+    events: tuple[str, ...]
+
+
 class Settings(CallerSettings):
     """http_port 0 takes a free port, written to http_file as {"host", "port"}.
 
     api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes.
     publishers: JSON {"pub_<name>": {"tenant", "person", "role"}}; publishers_file holds the same (YAML or JSON, at
-    the top or under `publishers`, as infra/bulkhead_infra/identity/policy.yaml does), and wins.
+    the top or under `publishers`, as infra/bulkhead_infra/identity/policy.yaml does), and wins; with `subscribers`.
+    subscribers: JSON {"sub_<name>": {"tenant", "events"}}: of other tenants and events nothing is told outside.
     head_timeout_s: until a request's headers are complete. body_timeout_s: the same for its body, plus the time of its
     bytes at body_min_bytes_per_s. write_timeout_s: for which a client may read nothing of its answer. max_streams* and
     max_body_bytes_held* (of bodies that are being read or handled): per replica.
@@ -36,6 +44,7 @@ class Settings(CallerSettings):
     http_port: int = Field(default=8080, ge=0, le=65535)
     http_file: Path | None = None
     publishers: dict[str, PublisherPolicy] = {}
+    subscribers: dict[str, SubscriberPolicy] = {}
     publishers_file: Path | None = None
     heartbeat_s: float = Field(default=15.0, gt=0)
     reread_s: float = Field(default=2.0, gt=0)

@@ -4,13 +4,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bulkhead.tcp_ports import free_port
+from bulkhead_contracts import subjects
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
-from bulkhead_infra.nats.streams import Layout, durables, streams
+from bulkhead_infra.nats.streams import Layout, durables, event_durables, streams
 
 LAYOUT = Layout({"worker": 4})
 HELLO, REFUSED = b"", b"-ERR 'Authorization Violation'\r\n"
@@ -65,6 +67,7 @@ async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection
         report = await provision(url, seed, LAYOUT)
         assert breaks == []
         wanted = {one["name"] for one in streams(LAYOUT)} | {f"{name}/{one['name']}" for name, one in durables(LAYOUT)}
+        wanted |= {f"{subjects.EVENTS_STREAM}/{one['name']}" for one in event_durables(LAYOUT)}
         assert report.made and set(report.made) <= wanted, "what stands without its answer is not told as made"
         again = await provision(plan.url, seed, LAYOUT)
         assert (again.made, again.changed) == ([], [])
@@ -74,3 +77,14 @@ async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
         writer.write(data)
+
+
+async def test_a_subscriber_whose_row_changes_keeps_its_place_and_is_told_by_the_new_row(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (plan, seed):
+        url = f"nats://127.0.0.1:{plan.port}"
+        await provision(url, seed, LAYOUT)
+        [(name, row)] = LAYOUT.subscribers.items()
+        fewer = row.model_copy(update={"events": ("task.ended",)})
+        report = await provision(url, seed, replace(LAYOUT, subscribers={name: fewer}))
+        assert not report.made and [one.partition(":")[0] for one in report.changed] == [f"EVENTS/{name}"]
+        assert not (await provision(url, seed, replace(LAYOUT, subscribers={name: fewer}))).changed

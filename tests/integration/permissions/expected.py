@@ -16,7 +16,8 @@ CALLOUT = "identity"
 """Has a place at the broker only where services log in with tokens."""
 SERVICES = tuple(name for name in POLICY["services"] if name != CALLOUT)
 PUBLISHERS = tuple(POLICY["publishers"])
-IDENTITIES = (*SERVICES, "operator", *PUBLISHERS)
+SUBSCRIBERS = tuple(POLICY["subscribers"])
+IDENTITIES = (*SERVICES, "operator", *PUBLISHERS, *SUBSCRIBERS)
 MESH = {edge for row in catalog.ROWS if row.plane == "mesh" for edge in row.edges}
 ASKS = {
     (sender, to)
@@ -33,6 +34,7 @@ STREAMS = (
     "JOURNAL",
     "KV_CONTROL",
     "DEAD_LETTERS",
+    "EVENTS",
 )
 
 
@@ -95,6 +97,9 @@ def _api(identity: str, tokens: list[str]) -> bool:
     if tokens[:2] != ["JSMESH", "API"]:
         return False
     operation, rest = ".".join(tokens[2:4]), tokens[4:]
+    if identity in SUBSCRIBERS:
+        pulls = operation == "CONSUMER.MSG" and rest == ["NEXT", "EVENTS", identity]
+        return pulls or (operation in ("CONSUMER.INFO", "CONSUMER.RESET") and rest == ["EVENTS", identity])
     if operation == "DIRECT.GET":
         return len(rest) == 1 and rest[0] in readable(identity)
     if operation == "CONSUMER.MSG":
@@ -110,6 +115,8 @@ def _api(identity: str, tokens: list[str]) -> bool:
 
 
 def _dollar_js(identity: str, tokens: list[str]) -> bool:
+    if identity in SUBSCRIBERS:
+        return tokens[1:4] == ["ACK", "EVENTS", identity]
     return tokens[1] == "ACK" and "inbox" in uses(identity) and tokens[2:4] == [own(identity), f"{identity}-0"]
 
 
@@ -122,6 +129,7 @@ _PLANES: dict[str, Callable[[str, list[str]], bool]] = {
     "record": lambda who, t: t[1] == who and "records" in uses(who),
     "timer": lambda who, t: t[1] == who and t[2] == "set" and "timers" in uses(who),
     "dead": lambda who, t: t[1] == who and "dead_letters_write" in uses(who),
+    "events": lambda who, t: "events_write" in uses(who),
     "live": lambda who, t: t[1] == who and "live_write" in uses(who),
     "$KV": lambda who, t: t[1] == "CONTROL" and "control_write" in uses(who),
 }
@@ -146,20 +154,21 @@ def may_subscribe(identity: str, subject: str) -> bool:
 
 def publish_subjects() -> list[str]:
     """Every mesh edge, every rpc edge, every sibling facility, every API subject: of everybody, as seen by anybody."""
-    names = (*SERVICES, CALLOUT, "operator", "journal", *PUBLISHERS, "pub_other")
+    names = (*SERVICES, CALLOUT, "operator", "journal", *PUBLISHERS, "pub_other", *SUBSCRIBERS, "sub_other")
     found = [f"mesh.{a}.{b}.3.{tenant}.t1" for a in names for b in names for tenant in ("demo", "acme")]
     found += [f"rpc.{a}.{b}.3.demo.t1" for a in names for b in names]
     for name in names:
         found += [f"blob.{name}.demo.{'0' * 64}", f"record.{name}.demo.t1.k", f"dead.{name}.3.demo.t1"]
         found += [f"timer.{name}.set.3.demo.t1.k", f"timer.{name}.fired.3.demo.t1", f"live.{name}.demo.t1"]
         found += [f"_INBOX_{name}.x"]
+    found += [f"events.{tenant}.task.ended.t1" for tenant in ("demo", "acme")]
     found += ["$KV.CONTROL.task.t1", "$KV.OTHER.x", "control.live.task.t1", "_R_.abcdef.ghijkl", "anything"]
     for prefix in ("$JS.API", "JSMESH.API"):
         found += [f"{prefix}.{one}" for one in _account_api()]
         for stream in STREAMS:
             found += [f"{prefix}.{one}" for one in _stream_api(stream)]
     for stream in STREAMS:
-        durable = f"{stream.partition('_')[2].lower()}-0"
+        durable = _durable(stream)
         found += [f"$JS.ACK.{stream}.{durable}.1.1.1.1.0", f"$JS.ACK.{stream}.other.1.1.1.1.0"]
         found += [f"$JS.FC.{stream}.x.y", f"$JS.EVENT.ADVISORY.STREAM.DELETED.{stream}"]
     return [
@@ -185,8 +194,13 @@ def _account_api() -> tuple[str, ...]:
     )
 
 
+def _durable(stream: str) -> str:
+    """One that it has, if it is one that has any."""
+    return SUBSCRIBERS[0] if stream == "EVENTS" else f"{stream.partition('_')[2].lower()}-0"
+
+
 def _stream_api(stream: str) -> list[str]:
-    durable = f"{stream.partition('_')[2].lower()}-0"
+    durable = _durable(stream)
     actions = (
         "STREAM.CREATE",
         "STREAM.UPDATE",
@@ -209,12 +223,13 @@ def _stream_api(stream: str) -> list[str]:
         for action in ("CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "RESET", "LEADER.STEPDOWN"):
             found.append(f"CONSUMER.{action}.{stream}.{consumer}")
         found.append(f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
-    return [*found, f"DIRECT.GET.{stream}.mesh.planner.worker.3.demo.t1", f"CONSUMER.CREATE.{stream}.other.mesh.>"]
+    found += [f"DIRECT.GET.{stream}.mesh.planner.worker.3.demo.t1", f"CONSUMER.CREATE.{stream}.other.mesh.>"]
+    return [*found, f"DIRECT.GET.{stream}.events.demo.>", f"CONSUMER.CREATE.{stream}.{durable}.events.demo.>"]
 
 
 def subscribe_subjects() -> list[str]:
     """What somebody might want to overhear."""
-    names = (*SERVICES, CALLOUT, "operator", "provisioner", *PUBLISHERS)
+    names = (*SERVICES, CALLOUT, "operator", "provisioner", *PUBLISHERS, *SUBSCRIBERS)
     found = [
         ">",
         "$SYS.REQ.USER.AUTH",
@@ -229,7 +244,18 @@ def subscribe_subjects() -> list[str]:
         "_R_.>",
         "_INBOX.>",
     ]
-    found += ["$KV.>", "blob.>", "record.>", "dead.>", "timer.>", "control.live.>", "control.>", "live.>", "rpc.>"]
+    found += [
+        "$KV.>",
+        "blob.>",
+        "record.>",
+        "dead.>",
+        "timer.>",
+        "events.>",
+        "control.live.>",
+        "control.>",
+        "live.>",
+        "rpc.>",
+    ]
     found += [f"_INBOX_{name}.>" for name in names] + [f"_INBOX_{name}.a.*" for name in names]
     found += [f"live.{name}.>" for name in SERVICES] + [f"rpc.*.{name}.>" for name in SERVICES]
     return [*found, *(f"rpc.{name}.budget.>" for name in SERVICES)]

@@ -338,6 +338,7 @@ def _mesh_streams() -> list[StreamConfig]:
             republish="control.live",
         ),
         StreamConfig(subjects.DEAD_LETTERS_STREAM, ("dead.>",)),
+        StreamConfig(subjects.EVENTS_STREAM, ("events.>",), discard_new=False),
     ]
 
 

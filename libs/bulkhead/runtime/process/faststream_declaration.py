@@ -71,5 +71,7 @@ def _takes(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: 
 
 
 def _subject(row: catalog.Row, sender: str, receiver: str) -> str:
+    if row.plane == "events":
+        return f"events.*.{row.type.removeprefix('event.')}.*"
     sender = "pub_*" if sender == catalog.PUBLISHER else sender
     return f"{row.plane}.{sender}.{receiver}.*.*.*".replace("pub_*", "*")

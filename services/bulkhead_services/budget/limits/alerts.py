@@ -1,9 +1,9 @@
 """Soft alerts, told: after a settlement, never before an answer.
 
 In: settlements as the ledger answers them. Out: `Alerted` and `Overran` facts, `Alerted` to the gateway when it is
-about the task, `NoticeRequested` to whoever posts to webhooks. An alert is told once: ids derive from what it is about,
-and Redis remembers which were told; where it forgot, the same id is told again. It is remembered after it was told, so
-that a crash between the two loses nothing.
+about the task, `NoticeRequested` to those who post to webhooks and tell subscribers. An alert is told once: ids derive
+from what it is about, and Redis remembers which were told; where it forgot, the same id is told again. It is remembered
+after it was told, so that a crash between the two loses nothing.
 """
 
 from collections.abc import Callable
@@ -91,7 +91,8 @@ class Alerts:
         if fact.scope.startswith("task:"):
             rows.append(("gateway", fact, "alerted/gateway"))  # It shows the task, and tells the alert, too.
         if not fact.scope.startswith("mesh:"):
-            # It reaches webhooks; what all tenants spend together is no single tenant's to be told.
+            # It reaches webhooks and subscribers; what all tenants spend together is no single tenant's to be told.
+            rows.append(("gateway", notice_of(fact), "alerted/notice/gateway"))
             rows.append(("tool_executor", notice_of(fact), "alerted/notice"))
         for receiver, body, index in rows:
             await self._send(message, receiver, body, alert.id, index)

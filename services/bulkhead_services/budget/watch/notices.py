@@ -66,7 +66,9 @@ class Notices:
         if read is None:
             return
         try:
-            _, sender, _, _, tenant, task = subject.split(".")
+            _, sender, receiver, _, tenant, task = subject.split(".")
+            if kind == NoticeRequested.TYPE and receiver != "tool_executor":
+                return  # Told to the gateway, before; not yet to who posts it.
             found = read(sender, tenant, task, body, at_unix_ms)
         except ValueError:
             return

@@ -266,7 +266,9 @@ class Watcher:
             self.aside.telling = ""
         for notice in self.fold.notices.tell(self._clock()):
             body, tenant, task = notice.message(), notice.tenant, notice.task
-            await self._publisher.send("tool_executor", body, tenant=tenant, task=task, cause=notice.id, index="notice")
+            # The last of them is the one by which it counts as told.
+            for receiver, index in (("gateway", "notice/gateway"), ("tool_executor", "notice")):
+                await self._publisher.send(receiver, body, tenant=tenant, task=task, cause=notice.id, index=index)
             self.fold.notices.told(notice.id)
         if self.fold.folded - self._marked >= MARK_EVERY:
             self._marked = self.fold.folded

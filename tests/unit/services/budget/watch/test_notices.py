@@ -177,6 +177,8 @@ def test_what_was_asked_for_is_not_asked_for_again_by_whoever_folds_it_in_whatev
         fold.say(halt(active=False, at_unix_ms=NOW + 1))
     halted, resumed = first.due()
     assert [one.id for one in later.due()] == [halted.id, resumed.id] and halted.id != resumed.id
+    later.say(halted.message(), to="gateway", task="halts")
+    assert later.due() == [halted, resumed], "it is told to subscribers, and not yet posted"
     later.say(halted.message(), to="tool_executor", task="halts")
     assert later.due() == [resumed]
     forged = resumed.message()

@@ -1,0 +1,3 @@
+"""Latest version of the events for subscribers."""
+
+from .v1 import *
