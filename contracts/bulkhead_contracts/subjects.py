@@ -11,6 +11,7 @@ dead.<service>.<partition>.<tenant>.<task>   dead letters
 events.<tenant>.<name>.<task>          what outside subscribers are told; a name has two tokens: task.ended
 """
 
+import base64
 import hashlib
 import re
 from dataclasses import dataclass
@@ -130,6 +131,12 @@ def may_open(sender: str, task: str) -> bool:
     if sender.startswith(PUBLISHER) or sender == DOORS:
         return task.startswith(f"{sender}-")
     return not is_of_doors(task)
+
+
+def published_task(sender: str, tenant: str, key: str) -> str:
+    """The id of the task that a publisher asks for under a key of its own: the same key is the same task."""
+    digest = hashlib.blake2b(f"{sender}/{tenant}/{key}".encode(), digest_size=16, person=b"bulkhead-pub").digest()
+    return f"{sender}-{base64.b32encode(digest).decode().lower()[:25]}"
 
 
 def is_of_doors(task: str) -> bool:

@@ -4,7 +4,6 @@ In: an objective. Out: the id of a task whose request the broker has stored. The
 tenant's subjects in the gateway's inbox; who stands behind it is the gateway's policy, not what the message says.
 """
 
-import base64
 import hashlib
 import secrets
 import time
@@ -91,7 +90,7 @@ class BusPublisher:
             body = TaskRequestedV1(
                 objective=objective, limit_usd=limit_usd, deadline_s=None if deadline_s is None else round(deadline_s)
             )
-        task = _task_id(self._sender, self._tenant, key or secrets.token_hex(16))
+        task = subjects.published_task(self._sender, self._tenant, key or secrets.token_hex(16))
         await self._say(body, task, f"request/{task}")
         return task
 
@@ -126,9 +125,3 @@ class BusPublisher:
                 "a message outside this identity's rights is dropped without an answer; "
                 "otherwise repeat with the same key",
             ) from error
-
-
-def _task_id(sender: str, *parts: str) -> str:
-    """An id in the publisher's own space: the gateway takes no other one of it."""
-    digest = hashlib.blake2b("/".join(parts).encode(), digest_size=16, person=b"bulkhead-pub").digest()
-    return f"{sender}-{base64.b32encode(digest).decode().lower()[:25]}"

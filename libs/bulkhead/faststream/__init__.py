@@ -1,0 +1,16 @@
+"""Programs of one's own on the bus, with FastStream: `Events` hears what happens to tasks, `Requests` asks for tasks.
+
+    events = Events("nats://127.0.0.1:4222", "identity/sub_demo.nkey", tenant="demo")
+
+    @events.on(TaskEndedEvent)
+    async def ended(event: TaskEndedEvent) -> None: ...
+
+    app = events.app()
+
+Needs the extra `faststream`.
+"""
+
+from bulkhead.faststream.events import Events, told
+from bulkhead.faststream.requests import NotStored, Requests
+
+__all__ = ["Events", "NotStored", "Requests", "told"]

@@ -1,0 +1,75 @@
+"""FastStream programs on a real broker, under the identities of policy.yaml."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bulkhead.faststream import Events, NotStored, Requests, told
+from bulkhead.faststream import requests as asked
+from bulkhead_contracts import subjects
+from bulkhead_contracts.event import TaskEndedEvent
+from bulkhead_contracts.task import TaskRequested
+from bulkhead_contracts.types import Body
+from tests.eventually import until
+from tests.integration.permissions.broker import Broker, Client, running
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    async with running(tmp_path) as found:
+        yield found
+
+
+def ended(task: str) -> TaskEndedEvent:
+    return TaskEndedEvent(tenant="demo", task=task, status="succeeded", url=f"/v1/tasks/{task}")
+
+
+async def tell(gateway: Client, event: Body) -> None:
+    sent = told(event)
+    assert "error" not in await gateway.store(sent["subject"], event.encode(), sent["headers"])
+
+
+async def test_events_come_until_they_are_handled_also_after_the_broker_was_away(broker: Broker) -> None:
+    events = Events(broker.url, broker.identity / "sub_demo.nkey", tenant="demo")
+    seen: list[str] = []
+
+    @events.on(TaskEndedEvent)
+    async def take(event: TaskEndedEvent) -> None:
+        seen.append(event.task)
+        if event.task == "fails-once" and seen.count(event.task) == 1:
+            raise ValueError("the CRM is away")
+
+    async def came(*tasks: str) -> bool:
+        return sorted(seen) == sorted(tasks)
+
+    async with events.broker:
+        await events.broker.start()
+        async with broker.client("gateway") as gateway:
+            await tell(gateway, ended("t1"))
+            await tell(gateway, ended("fails-once"))
+            await until(lambda: came("t1", "fails-once", "fails-once"), "the one that failed has come again")
+        await broker.server.stop()
+        await broker.server.start()
+        async with broker.client("gateway") as gateway:
+            await tell(gateway, ended("t2"))
+        await until(lambda: came("t1", "fails-once", "fails-once", "t2"), "it has connected again", timeout_s=20)
+
+
+async def test_a_request_is_stored_once_and_one_of_another_tenant_is_none(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, request = broker.identity / "pub_demo.nkey", TaskRequested(objective="Hello")
+    mine = Requests(broker.url, key, tenant="demo")
+    async with mine.broker:
+        await mine.broker.start()
+        tasks = await asyncio.gather(*(mine.submit(request, "ticket-7") for _ in range(3)))
+    assert len(set(tasks)) == 1
+    assert (await broker.contents())[subjects.published_stream("pub_demo")][0] == 1
+    monkeypatch.setattr(asked, "ATTEMPTS", 1)
+    foreign = Requests(broker.url, key, tenant="acme")
+    async with foreign.broker:
+        await foreign.broker.start()
+        with pytest.raises(NotStored, match="outside this identity's rights"):
+            await foreign.submit(request, "ticket-7")
