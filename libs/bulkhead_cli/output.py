@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import IntEnum
@@ -13,6 +12,9 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.control import Control
 from rich.segment import ControlType, Segment
+
+from bulkhead.plain_text import CONTROLS, harmless
+from bulkhead.plain_text import one_line as one_line
 
 if TYPE_CHECKING:
     from bulkhead.client.errors import Refused
@@ -57,31 +59,13 @@ def _width(stream: TextIO) -> int | None:
     return None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
 
 
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"
-    "\U000e0000-\U000e007f]"
-)
-"""Characters that command a terminal, turn text around, break lines, show nothing or cannot be written. A line end
-and a tab can; so can joiners, which letters and signs need."""
-
-
-def harmless(text: str) -> str:
-    """The text with its controls written out: what models, documents and files say must command no terminal."""
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def one_line(text: str) -> str:
-    """The text on one line, of as many characters: a title with a line end in it must not look like a line of ours."""
-    return text.replace("\n", " ")
-
-
 class Screen(Console):
     """A console that prints no control character but its own."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See Console: everything that is printed comes by here."""
         for one in super().render(renderable, options):
-            yield one if one.control or not _CONTROLS.search(one.text) else Segment(harmless(one.text), one.style)
+            yield one if one.control or not CONTROLS.search(one.text) else Segment(harmless(one.text), one.style)
 
     def print_over(self, text: str) -> None:
         """Print what the next line is written over: how far something is."""

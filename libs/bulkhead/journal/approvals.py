@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.text import Text
-
 from bulkhead.amounts import seconds
 from bulkhead.journal.history import Entry
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalRequested, DecideRequested
@@ -19,7 +17,6 @@ from bulkhead_contracts.task import TaskEnded, TaskPaused
 from bulkhead_contracts.tool import ToolCallRequested
 
 SHORT_ID_CHARS = 12
-MAX_WHY_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +54,6 @@ def as_json(row: Question) -> dict[str, Any]:
     end = row.ended
     who = {"person": end.person, "role": end.role, "reason": end.reason} if end is not None else {}
     return {"state": row.state, "person": "", "role": "", "reason": "", **who, "waited_ms": row.waited_ms}
-
-
-def line(row: Question) -> Text:
-    """A question and its answer, for people."""
-    asked = row.asked
-    why = "; ".join(asked.why)
-    why = why if len(why) <= MAX_WHY_CHARS else why[:MAX_WHY_CHARS] + "…"
-    text = Text.assemble(
-        ("a person is asked: ", "bold yellow"), f"{asked.tool} ({asked.risk} risk)", f": {why}" if why else ""
-    )
-    text.append(f"  ⇒ {answer(row)}", {"waiting": "bold yellow", "granted": "green"}.get(row.state, "red"))
-    return text
 
 
 def answer(row: Question) -> str:

@@ -1,9 +1,7 @@
 """A task's timeline by step: each request, its receiver, its start, duration and cost.
 
-In: entries of the journal with their spans. Out: a tree for people, a list for programs.
+In: entries of the journal with their spans. Out: a tree for people; `rows` has the list for programs.
 """
-
-from typing import Any
 
 from rich.text import Text
 from rich.tree import Tree
@@ -11,6 +9,8 @@ from rich.tree import Tree
 from bulkhead.amounts import cost, seconds, tokens
 from bulkhead.journal import approvals
 from bulkhead.journal.history import Entry, Span, each_fact
+from bulkhead.journal.rows import as_json as as_json
+from bulkhead.journal.rows import spent, step_of
 from bulkhead.telemetry import names
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.model import ModelCallReplied
@@ -22,6 +22,7 @@ from bulkhead_contracts.tool import ToolCallReplied
 TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
 SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
 MAX_TOLD_CHARS = 60
+MAX_WHY_CHARS = 160
 
 
 def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
@@ -59,13 +60,6 @@ def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
     return top
 
 
-def step_of(entry: Entry) -> str:
-    """The step that a message is about; "" for the task itself."""
-    body = entry.body
-    step = getattr(body, "step_id", "") or getattr(getattr(body, "step", None), "id", "")
-    return str(step)
-
-
 def _head(task: str, found: list[Entry], repeats: int) -> Text:
     end = next((entry for entry in found if isinstance(entry.body, TaskEnded | TaskRejected)), None)
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
@@ -87,22 +81,6 @@ def _head(task: str, found: list[Entry], repeats: int) -> Text:
     )
 
 
-def spent(found: list[Entry]) -> dict[str, tuple[Usage, bool]]:
-    """What was settled for the calls of each step, and whether that is all; a step that was cut says nothing itself."""
-    steps = {getattr(one.body, "call_id", ""): step_of(one) for one in found if step_of(one)}
-    settled = {one.body.reservation_id: one.body for one in found if isinstance(one.body, Settled)}
-    used: dict[str, Usage] = {}
-    for body in settled.values():
-        step = steps.get(body.call_id, "")
-        used[step] = used.get(step, Usage()) + body.usage
-    held = {
-        steps.get(one.body.call_id, "")
-        for one in found
-        if isinstance(one.body, Reserved) and one.body.reservation_id not in settled
-    }
-    return {step: (used.get(step, Usage()), step not in held) for step in {*used, *held} if step}
-
-
 def _step_head(step: str, title: str, found: list[Entry], paid: dict[str, tuple[Usage, bool]]) -> Text:
     mine = [entry for entry in found if step_of(entry) == step]
     ends = [entry.body for entry in mine if isinstance(entry.body, StepEnded)]
@@ -120,7 +98,19 @@ def _step_head(step: str, title: str, found: list[Entry], paid: dict[str, tuple[
 
 
 def _asked(question: approvals.Question, entry: Entry, began: int) -> Text:
-    return Text.assemble(_offset(entry, began), approvals.line(question))
+    return Text.assemble(_offset(entry, began), _question(question))
+
+
+def _question(row: approvals.Question) -> Text:
+    """A question and its answer, for people."""
+    asked = row.asked
+    why = "; ".join(asked.why)
+    why = why if len(why) <= MAX_WHY_CHARS else why[:MAX_WHY_CHARS] + "…"
+    text = Text.assemble(
+        ("a person is asked: ", "bold yellow"), f"{asked.tool} ({asked.risk} risk)", f": {why}" if why else ""
+    )
+    text.append(f"  ⇒ {approvals.answer(row)}", {"waiting": "bold yellow", "granted": "green"}.get(row.state, "red"))
+    return text
 
 
 def _offset(entry: Entry, began: int) -> tuple[str, str]:
@@ -190,40 +180,3 @@ def _cost(usage: Usage) -> str:
     again = f", {usage.cached_calls:,} from the response cache" if usage.cached_calls else ""
     used = tokens(usage.input_tokens + usage.output_tokens, usage.estimated_tokens)
     return f"{used}, {cost(usage.cost_usd_micros, usage.estimated_usd_micros)}{again}"
-
-
-def as_json(found: list[Entry]) -> list[dict[str, Any]]:
-    """Every message with its offset, its reply's id and its spans; a message of several facts has a row for each.
-
-    approval: of the message that asks people about a call, how it stands.
-    """
-    began = found[0].at_unix_ms
-    found = each_fact(found)
-    asked = approvals.questions(found)
-    return [
-        {
-            "offset_ms": entry.at_unix_ms - began,
-            "sequence": entry.sequence,
-            "from": entry.sender,
-            "to": entry.receiver,
-            "type": entry.type,
-            "id": entry.id,
-            "cause": entry.cause,
-            "step_id": step_of(entry),
-            "problem": entry.problem,
-            "reply": entry.reply.id if entry.reply else None,
-            "took_ms": entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
-            "body": entry.body.model_dump(mode="json") if entry.body else None,
-            "approval": approvals.as_json(asked[entry.id]) if entry.id in asked else None,
-            "spans": [
-                {
-                    "name": span.name,
-                    "service": span.service,
-                    "duration_ms": span.duration_ms,
-                    "attributes": span.attributes,
-                }
-                for span in entry.spans
-            ],
-        }
-        for entry in found
-    ]

@@ -9,6 +9,7 @@ import typer
 
 from bulkhead import amounts
 from bulkhead.client import Mesh
+from bulkhead.journal.why.doubts import LOOK_FIRST, named
 from bulkhead_cli.invocation import Group
 from bulkhead_cli.options import Gateway, reason_of
 from bulkhead_cli.output import EXIT_CODES, Exit, Stop, one_line, out, print_json
@@ -113,9 +114,9 @@ async def _list(at: Gateway, state: str, task: str) -> None:
             "\n`bulkhead approvals show ID`, then `grant ID` or `deny ID --reason TEXT`", markup=False, style="dim"
         )
     if doubtful:
-        out.print(f"\nnobody knows whether these were done: {uncertain_writes.LOOK_FIRST}", markup=False)
+        out.print(f"\nnobody knows whether these were done: {LOOK_FIRST}", markup=False)
     for row in doubtful:
-        which = uncertain_writes.named(row["step_id"], row["title"], row["tool"], row["arguments_json"])
+        which = named(row["step_id"], row["title"], row["tool"], row["arguments_json"])
         out.print(one_line(f"{row['task_id']}  {which}  key {row['key']}"), markup=False)
 
 

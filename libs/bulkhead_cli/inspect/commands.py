@@ -30,6 +30,9 @@ CitedMarker = Annotated[
 ]
 
 
+Whole = Annotated[bool, typer.Option("--all", help="Show every call, message and sentence, uncut.")]
+
+
 def timeline(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
     """Show the messages of a task by step: sender, receiver, time, duration and cost.
 
@@ -40,16 +43,17 @@ def timeline(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
     return show_timeline(at.data, task, tenant, as_json=at.as_json)
 
 
-def why(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
-    """Explain why a task waits, failed, was refused or was halted, and how to go on.
+def why(task: TaskId, at: Broker, tenant: TaskTenant = "", whole: Whole = False) -> Work:
+    """Tell the story of a task that has ended, or explain why one waits, and how to go on.
 
-    The explanation covers how the task ended, gaps and doubts in its answer, halts, loops, chatter and stalls that the
-    watcher detected (with the messages that show them), and current waits. Reads the journal with the operator's key
-    in DIR.
+    The story: the plan and its origin, what each step searched, called, wrote and cost, the model's stated reason for
+    a call, what was refused, retried or put off, and the source of each sentence of the answer; of a failure what led
+    to it, with the messages that show it. Of a task that goes on: halts, loops, stalls, current waits. Reads the
+    journal with the operator's key in DIR.
     """
     from bulkhead_cli.inspect.why import show_why
 
-    return show_why(at.data, task, tenant, as_json=at.as_json)
+    return show_why(at.data, task, tenant, whole=whole, as_json=at.as_json)
 
 
 def report(at: Broker, since: Since = "24h", tenant: ReportTenant = "", target: Targets = None) -> Work:

@@ -14,6 +14,7 @@ from rich.panel import Panel
 
 from bulkhead.amounts import cost, counted, seconds, tokens
 from bulkhead.client.mesh import UNENDED
+from bulkhead.journal.why.doubts import warnings
 from bulkhead_infra.offline_model import MODEL_NAME
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
@@ -47,23 +48,6 @@ def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
         return f"[{sources[marker].number}]"
 
     return MARKER.sub(number, text), list(sources.values())
-
-
-def warnings(document: dict[str, Any]) -> list[str]:
-    """Everything that a reader must know before believing the answer."""
-    found = []
-    result = document.get("result") or {}
-    if result.get("standing", "ok") != "ok":
-        found.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came from a fallback'}")
-    completeness = result.get("completeness") or {}
-    for omission in completeness.get("omissions") or ():
-        detail = f" ({omission['detail']})" if omission.get("detail") else ""
-        how = "failed" if omission["reason"] == "failed_part" else f"was {omission['reason'].replace('_', ' ')}"
-        how = "was refused" if omission.get("refused") else how
-        found.append(f"incomplete: {omission['what']} {how}{detail}")
-    if not completeness.get("complete", True) and not completeness.get("omissions"):
-        found.append("incomplete: something was left out")
-    return found
 
 
 def is_whole(document: dict[str, Any]) -> bool:

@@ -9,24 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from bulkhead.amounts import clock, counted
+from bulkhead.journal.why.doubts import LOOK_FIRST, named
 from bulkhead_cli.output import one_line
 
-MAX_SHOWN_CHARS = 400
-"""Length of one call's arguments in the output for people; programs get them whole."""
 CODE = "uncertain_effect"
 """A write whose outcome is unknown ends its task, unless that ends in another way meanwhile."""
 ELSEWHERE = (
     "writes of other steps may be uncertain too: `bulkhead why TASK`, on the machine of the mesh, lists each with "
     "its arguments and its key"
 )
-LOOK_FIRST = "check by its key or its arguments whether it happened; request it again only if it did not"
-
-
-def named(step_id: str, title: str, tool: str, arguments_json: str) -> str:
-    """Which one, for people."""
-    shown = " ".join(arguments_json.split())
-    shown = shown if len(shown) <= MAX_SHOWN_CHARS else shown[:MAX_SHOWN_CHARS] + "…"
-    return f"step {step_id}{f' ({title})' if title else ''}: {tool} {shown}"
 
 
 def show(console: Console, document: Mapping[str, Any]) -> None:

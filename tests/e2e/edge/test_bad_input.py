@@ -316,7 +316,7 @@ async def test_a_ceiling_cuts_the_stream_in_flight_and_a_top_up_lets_the_task_go
 
     async def why() -> bool:
         """The journal, which it reads, may lag behind the halt."""
-        reasons = json.loads((await world.command("why", task.id, "--json"))[1])
+        reasons = json.loads((await world.command("why", task.id, "--json"))[1])["reasons"]
         return any("limit 8,000 tokens" in one["what"] and "`topup`" in one["todo"] for one in reasons)
 
     await until(why, "`bulkhead why` says which limit it was, and what to do", 30)

@@ -43,7 +43,7 @@ async def why(world: World, task: str) -> list[dict[str, object]]:
     )
     said, _ = await process.communicate()
     assert process.returncode == 0
-    found = json.loads(said)
+    found = json.loads(said)["reasons"]
     assert isinstance(found, list)
     return found
 

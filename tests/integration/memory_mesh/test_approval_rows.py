@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bulkhead.client import Mesh, Task
 from bulkhead.journal import history, timeline
-from bulkhead_cli.inspect.why import explain
+from bulkhead.journal.why.reasons import explain
 from bulkhead_cli.tasks import answer, follow
 from tests.integration.memory_mesh.test_approvals import waiting, writing
 from tests.replay.scenes import paused

@@ -12,9 +12,9 @@ from rich.tree import Tree
 from typer.testing import CliRunner
 
 from bulkhead.client import TaskEvent
+from bulkhead.journal.why.reason import Reason
 from bulkhead_cli import output
 from bulkhead_cli.inspect import why
-from bulkhead_cli.inspect.reason import Reason
 from bulkhead_cli.main import app
 from bulkhead_cli.tasks import uncertain_writes
 from bulkhead_cli.tasks.follow import Progress

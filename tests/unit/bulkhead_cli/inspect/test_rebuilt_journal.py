@@ -12,11 +12,11 @@ from bulkhead.journal import timeline
 from bulkhead.journal.history import entries
 from bulkhead.journal.order import BEHIND_MS, as_taken
 from bulkhead.journal.reader import read_journal
+from bulkhead.journal.why.reasons import explain
 from bulkhead.runtime.decider.history import History, at_its_source
 from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.inspect.analyze import analyze
 from bulkhead_cli.inspect.trace_files import Opened
-from bulkhead_cli.inspect.why import explain
 from bulkhead_cli.replay.export import export_task
 from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import catalog, envelope, subjects

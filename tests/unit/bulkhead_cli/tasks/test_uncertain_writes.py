@@ -11,9 +11,10 @@ import pytest
 from bulkhead import uncertain_writes
 from bulkhead.bus.port import Stored
 from bulkhead.journal.history import each_fact, entries
+from bulkhead.journal.why import doubts
+from bulkhead.journal.why.reasons import explain
 from bulkhead.runtime.decider.history import History
 from bulkhead.runtime.decider.history_file import load
-from bulkhead_cli.inspect.why import explain
 from bulkhead_cli.output import Screen
 from bulkhead_cli.replay.replay import replay_history
 from bulkhead_cli.tasks import uncertain_writes as tasks_uncertain_writes
@@ -124,7 +125,7 @@ def test_show_lists_them_or_says_where_they_are_listed() -> None:
 
 
 def test_long_arguments_are_cut_for_people_alone() -> None:
-    long = tasks_uncertain_writes.named("s", "", "pay", "{" + "x" * 9_000 + "}")
+    long = doubts.named("s", "", "pay", "{" + "x" * 9_000 + "}")
     assert len(long) < 500 and long.endswith("…")
 
 

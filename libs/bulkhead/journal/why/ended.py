@@ -7,10 +7,9 @@ import re
 
 from bulkhead.amounts import clock, seconds
 from bulkhead.journal.history import Entry
+from bulkhead.journal.why.doubts import MAX_SHOWN_CHARS, warnings
+from bulkhead.journal.why.reason import Reason
 from bulkhead.pause_status import failed, when_over
-from bulkhead_cli.inspect.reason import Reason
-from bulkhead_cli.tasks.answer import warnings
-from bulkhead_cli.tasks.uncertain_writes import MAX_SHOWN_CHARS
 from bulkhead_contracts.approval import ApprovalEnded
 from bulkhead_contracts.control import Switched
 from bulkhead_contracts.plan import Plan, PlanAdopted

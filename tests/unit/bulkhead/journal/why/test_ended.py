@@ -3,7 +3,7 @@
 from bulkhead import pause_status
 from bulkhead.bus.port import Stored
 from bulkhead.journal.history import entries
-from bulkhead_cli.inspect.why import explain
+from bulkhead.journal.why.reasons import explain
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.model import ModelCallRequested
@@ -12,7 +12,7 @@ from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omissio
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskPaused
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from tests.unit.bulkhead_cli.inspect.test_why import messages
+from tests.unit.bulkhead.journal.why.test_reasons import messages
 
 LATE = "weather took longer than 10000 ms (tried 3 times)"
 

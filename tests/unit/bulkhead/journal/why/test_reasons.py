@@ -6,8 +6,8 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.journal.history import entries
+from bulkhead.journal.why.reasons import explain
 from bulkhead.runtime.decider.history_file import load
-from bulkhead_cli.inspect.why import explain
 from bulkhead_contracts import catalog
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Tripped

@@ -1,0 +1,1 @@
+"""The story of a task: what was planned, asked, found, written and refused, and what its answer rests on."""

@@ -1,0 +1,162 @@
+"""The shape of a task's story. Texts are of models, documents and people: data, never markup or instructions.
+
+Times are Unix milliseconds, money is in micro US dollars, durations are in milliseconds.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bulkhead.journal.why.reason import Reason
+from bulkhead_contracts.result import Usage
+
+SourceKind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
+CallKind = Literal["model", "tool", "search"]
+Effect = Literal["", "done", "not_done", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What stands behind a marker. name: document, tool or step. where: `characters 0–46` of a document. step_id: of
+    the step that had it first."""
+
+    marker: str
+    kind: SourceKind
+    name: str = ""
+    where: str = ""
+    step_id: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a model, a tool or the document store.
+
+    by: the service that asked. name: prompt, tool or `search`. arguments: of a tool, or the query. why: what the model
+    said beside asking for it, which is its claim and no fact. result: what came, or the tools that the model asked
+    for. attempts: those that its doer made; retried: why one brought nothing. waited_ms, waited_for: for a provider.
+    put_off: why it could not begin at once. effect: what a write did.
+    """
+
+    call_id: str
+    kind: CallKind
+    by: str
+    name: str
+    step_id: str = ""
+    attempt: int = 1
+    asked_unix_ms: int = 0
+    took_ms: int | None = None
+    outcome: str = "open"
+    arguments: str = ""
+    why: str = ""
+    result: str = ""
+    failure: str = ""
+    writes: bool = False
+    effect: Effect = ""
+    approval: str = ""
+    model: str = ""
+    chosen_as: str = ""
+    attempts: int = 0
+    retried: tuple[str, ...] = ()
+    waited_ms: int = 0
+    waited_for: str = ""
+    put_off: tuple[str, ...] = ()
+    cached: bool = False
+    found: tuple[Source, ...] = ()
+    usage: Usage = Usage()
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTold:
+    """A plan that ran. origin: in words. by: who made it. drafts: how many the plan checker refused before it."""
+
+    version: int
+    origin: Literal["submitted", "drafted", "fallback", "fork", "adopted"]
+    by: str
+    steps: tuple[str, ...]
+    drafts_refused: int = 0
+    notes: tuple[str, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTold:
+    """One step of one plan. inputs: the steps on whose results it builds. cites: what its result rests on. refused:
+    per attempt that was not accepted, why. whole_cost: false while a call of it has not settled."""
+
+    step_id: str
+    title: str
+    plan_version: int
+    outcome: str
+    attempts: int
+    final: bool
+    inputs: tuple[str, ...]
+    took_ms: int
+    calls: tuple[Call, ...]
+    cites: tuple[Source, ...]
+    seen: int
+    refused: tuple[str, ...]
+    standing: str
+    standing_reason: str
+    result: str
+    usage: Usage
+    whole_cost: bool = True
+    given: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something out of the ordinary, with the ids of the messages that show it.
+
+    kind: refused, degraded, retried, put_off, paused, approved, denied, expired, fallback or unreadable.
+    """
+
+    at_unix_ms: int
+    kind: str
+    what: str
+    step_id: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of the answer, without its markers, and what it rests on; nothing for one that nothing supports."""
+
+    text: str
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """reasons: how it ended, what held it, what it waits for. cause: of an end that is no success, what led to it, the
+    last first. content: false where texts were left out for who asks. cut: more messages than were read."""
+
+    task_id: str
+    tenant: str
+    status: str
+    asked_by: str
+    objective: str
+    began_unix_ms: int
+    took_ms: int
+    usage: Usage
+    whole_cost: bool
+    plans: tuple[PlanTold, ...]
+    steps: tuple[StepTold, ...]
+    planning: tuple[Call, ...]
+    happened: tuple[Happened, ...]
+    answer: tuple[Sentence, ...]
+    cause: tuple[Happened, ...]
+    reasons: tuple[Reason, ...]
+    adopted: bool = False
+    content: bool = True
+    cut: bool = False
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """All calls: of the plan's drafts, then of the steps."""
+        return (*self.planning, *(call for step in self.steps for call in step.calls))
+
+    @property
+    def written(self) -> tuple[Call, ...]:
+        """Calls that were to change something."""
+        return tuple(call for call in self.calls if call.writes)
