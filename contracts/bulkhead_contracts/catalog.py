@@ -154,12 +154,20 @@ ROWS: tuple[Row, ...] = (
     Row(retrieval.PassageReplied, _from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
-        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker", "doors"), *_from("rag", "worker", "doors")),
+        (
+            *_from("model_gateway", *DECIDERS, "doors"),
+            *_from("tool_executor", "worker", "doors"),
+            *_from("rag", "worker", "doors"),
+        ),
         "runtime",
     ),
     Row(
         control.CallResumed,
-        (*_from("model_gateway", *DECIDERS, "doors"), *_from("tool_executor", "worker", "doors"), *_from("rag", "worker", "doors")),
+        (
+            *_from("model_gateway", *DECIDERS, "doors"),
+            *_from("tool_executor", "worker", "doors"),
+            *_from("rag", "worker", "doors"),
+        ),
         "runtime",
     ),
     # Approvals

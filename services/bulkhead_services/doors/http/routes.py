@@ -165,10 +165,10 @@ class Http:
 
     async def count_tokens(self, request: Request) -> Response:
         """POST /anthropic/v1/messages/count_tokens"""
-        caller = await self._caller(request)
-        release = self._places.take(caller.claim)
+        caller = await self.caller(request)
+        release = self.places.take(caller.claim)
         try:
-            async with self._bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
+            async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
                 return _answered(request, count_of(read_object(_plain(request, raw))))
         finally:
             release()
