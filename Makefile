@@ -52,7 +52,7 @@ quick: setup ## The inner loop: style, types, import rules, generated files; uni
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
-	@$(BIN)/python -m pytest -o "python_files=test_*.py half_a_cluster.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
+	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py promote_dry_run.py redis_by_name.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
 
 simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [TASKS=N] [MINUTES=M], SEED=n TRACE=1)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
