@@ -97,7 +97,7 @@ class Conversation(Contract):
     is `REFERENCES` lists so many of them, and of a long conversation only the newest stand here. options: a blob with
     a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
     acts: what the agent did since the model's last answer, for the watcher. thread: digest of what people said before
-    the first answer; it tells the conversations of one run apart.
+    the first answer; it tells the conversations of one run apart. notes: so many of the last messages are of the mesh.
     reads_calls: its asker takes tool calls as a content, too.
     """
 
@@ -106,6 +106,7 @@ class Conversation(Contract):
     acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=_empty)] = ()
     thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
     reads_calls: Annotated[bool, Field(exclude_if=_empty)] = False
+    notes: Annotated[Count, Field(exclude_if=_empty)] = 0
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):

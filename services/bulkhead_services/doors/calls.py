@@ -86,10 +86,11 @@ class Calls:
             # Of a run that has ended meanwhile, the answer is still there.
             call_id = self._newest(known, caller, digest)
             if call_id and (known.is_open or self._stands(known, call_id)):
-                return await self._begin(known, call_id, asked, conversation)
+                return await self._begin(known, call_id, caller, asked, conversation)
             current = await runs.current(caller, asked)
         call_id = self._newest(current, caller, digest) if caller.retry else ""
-        return await self._begin(current, call_id or self._next(current, caller, digest), asked, conversation)
+        call_id = call_id or self._next(current, caller, digest)
+        return await self._begin(current, call_id, caller, asked, conversation)
 
     # Which call
 
@@ -126,14 +127,17 @@ class Calls:
 
     # The call
 
-    async def _begin(self, feed: Feed, call_id: str, asked: Asked, conversation: Conversation) -> FollowedCall:
+    async def _begin(
+        self, feed: Feed, call_id: str, caller: Caller, asked: Asked, conversation: Conversation
+    ) -> FollowedCall:
         """Follow a call that is in flight here, or send it. Raises Refusal, BusError."""
         place = (feed.tenant, feed.task, call_id)
         flight = self._flights.get(place)
         if flight is None:
             request = self._request(call_id, feed, asked, conversation)
-            flight = self._flights[place] = Flight(call_id)
-            work = asyncio.create_task(self._fly(flight, feed, request))
+            warning = "" if call_id in feed.calls else feed.warning(self._context.clock())
+            flight = self._flights[place] = Flight(call_id, warning)
+            work = asyncio.create_task(self._fly(flight, feed, request, self._settings.warning_notes and caller.notes))
             self._working.add(work)
             work.add_done_callback(self._working.discard)
         stored, kept_as = await asyncio.gather(
@@ -141,7 +145,7 @@ class Calls:
         )
         if not stored:
             await asyncio.shield(flight.outcome)
-        return FollowedCall(flight, lambda: self._standing(feed), kept_as)
+        return FollowedCall(flight, lambda: self._standing(feed, flight), kept_as)
 
     async def _kept_as(self, feed: Feed, call_id: str, asked: Asked, conversation: Conversation) -> str:
         return await self._responses.keep(feed, call_id, asked, conversation) if asked.keep else ""
@@ -161,13 +165,13 @@ class Calls:
             conversation=conversation,
         )
 
-    async def _fly(self, flight: Flight, feed: Feed, request: ModelCallRequested) -> None:
-        """Send a call and see it to its end, whoever still follows it."""
+    async def _fly(self, flight: Flight, feed: Feed, request: ModelCallRequested, notes: bool) -> None:
+        """Send a call and see it to its end, whoever still follows it. notes: its model is shown a warning, too."""
         self._shares.take(feed.tenant, feed.actor)
         try:
             with self._feeds.watching(feed):
                 journey = Journey(self._context, self._settings, flight, feed, request)
-                await journey.depart()
+                await journey.depart(notes)
                 flight.stored.set_result(True)
                 flight.end(await journey.arrive())
         except Refusal as refusal:
@@ -182,7 +186,7 @@ class Calls:
             del self._flights[feed.tenant, feed.task, flight.call_id]
             self._shares.give(feed.tenant, feed.actor)
 
-    def _standing(self, feed: Feed) -> Standing:
+    def _standing(self, feed: Feed, flight: Flight) -> Standing:
         try:
             now = self._context.clock()
             grant = self._context.verifier.authority(feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=now)
@@ -196,6 +200,7 @@ class Calls:
             spent_tokens=usage.input_tokens + usage.output_tokens,
             limit_usd_micros=limits.cost_usd_micros,
             limit_tokens=limits.tokens,
+            warning=flight.warning,
         )
 
     # Text as it comes

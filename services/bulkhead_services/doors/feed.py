@@ -17,7 +17,8 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Usage
@@ -36,6 +37,9 @@ MAX_CALLS = 10_000
 MAX_REPLIES = 4
 """Replies of one run that are kept; an older one is read again."""
 MAX_CHANGES = 256
+MAX_WARNINGS = 16
+WARN_WITHIN_MS = 600_000
+"""A warning that is older is told to nobody: this replica may not know that another one has told it."""
 log = Log("doors.feed")
 Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
 
@@ -83,6 +87,7 @@ class Feed:
         self.made: ToolCallReplied | RetrievalReplied | None = None
         self._replies = BoundedDict[str, Reply](MAX_REPLIES)
         self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
+        self._warnings = BoundedDict[str, tuple[int, str]](MAX_WARNINGS)
 
     @property
     def over(self) -> bool:
@@ -97,6 +102,15 @@ class Feed:
     def change_at(self, sequence: int) -> tuple[CallDeferred | None] | None:
         """Of the message there: that it began to be held back, by what, or (None in the tuple) goes on; else None."""
         return (self._changes[sequence],) if sequence in self._changes else None
+
+    def warning(self, now_unix_ms: int) -> str:
+        """What is to be told to the agent now, once; "" for nothing."""
+        found = [
+            (trip, text) for trip, (at, text) in self._warnings.items() if text and now_unix_ms - at < WARN_WITHIN_MS
+        ]
+        for trip, _ in found:
+            self._warnings[trip] = now_unix_ms, ""
+        return " ".join(text for _, text in found)[: bounds.MAX_REASON_CHARS]
 
     async def refresh(self) -> None:
         """Read on from where this feed stands. Raises BusError.
@@ -179,6 +193,9 @@ class Feed:
                 if body.outcome in ("succeeded", "found"):
                     self.made = body
                 self._hold(message, None)
+            case AgentWarned():
+                text = f"{body.what.rstrip('.')}. What to do: {body.hint}".strip()
+                self._warnings.setdefault(body.trip, (message.time_unix_ms, text))
             case CallDeferred():
                 self._word(message, "deferred", body.call_id, body.usage, body)
                 if body.paused:

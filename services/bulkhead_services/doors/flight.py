@@ -15,10 +15,10 @@ from bulkhead_services.doors.port import Answered, Refusal, Standing
 
 class Flight:
     """A call. told: whether a follower has been given text. stored: whether it was sent; False when that failed, which
-    its outcome tells."""
+    its outcome tells. warning: what its agent is told beside."""
 
-    def __init__(self, call_id: str) -> None:
-        self.call_id = call_id
+    def __init__(self, call_id: str, warning: str = "") -> None:
+        self.call_id, self.warning = call_id, warning
         self.told = False
         self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()

@@ -6,12 +6,15 @@ of the mesh that is away puts it off.
 """
 
 import asyncio
+import json
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Failure, digest_of
+from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.tool_calls import calls_of
 from bulkhead_services.doors.feed import Feed, Outcome
@@ -21,8 +24,10 @@ from bulkhead_services.doors.settings import Settings
 
 MARGIN_S = 5.0
 """After its deadline the model gateway's word that it is over is waited for so long."""
+END_WAIT_S = 2.0
 STORE_WAIT_S = 15.0
 """So long the broker may take to store a call."""
+NOTE = "Note of Bulkhead, which watches this run: {} If nothing changes, the run will be stopped."
 SLOWER = 8
 """A call that is put off again and again is sent again so much later at most."""
 
@@ -38,14 +43,27 @@ class Journey:
         self._after = 0
         """Of the newest message about it that was heeded."""
 
-    async def depart(self) -> None:
-        """Send it; again where it was put off, or failed and may be tried again. Raises Refusal, BusError."""
+    async def depart(self, notes: bool = True) -> None:
+        """Send it; again where it was put off, or failed and may be tried again. notes: with what its agent is warned
+        of. Raises Refusal, BusError."""
         word = self._feed.calls.get(self._flight.call_id)
         if word is None:
+            if notes and self._flight.warning:
+                await self._note(self._flight.warning)
             await self._send(self._feed.cause, "call")
         elif word.kind != "replied" or (self._feed.is_open and await self._may_repeat(word)):
             self._after = word.sequence
             await self._send(word.message_id, "again")
+
+    async def _note(self, warning: str) -> None:
+        """A last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
+        talk = self._request.conversation
+        if talk is None or len(talk.messages) >= bounds.MAX_CONVERSATION:
+            return
+        raw = json.dumps({"content": NOTE.format(warning), "role": "system"}, ensure_ascii=False)
+        note = await self._context.blobs.put(self._feed.tenant, raw, "application/json", summary="")
+        talk = talk.model_copy(update={"messages": (*talk.messages, note), "notes": 1})
+        self._request = self._request.model_copy(update={"conversation": talk})
 
     async def _may_repeat(self, word: Outcome) -> bool:
         """Whether its recorded outcome is one that its asker was told to send it again after."""
@@ -110,6 +128,15 @@ class Journey:
                 continue
             await feed.changed(seen, min(until, again, patience if put_off is not None else until) - now)
 
+    async def _ended(self) -> TaskEnded | None:
+        """The end of a run whose call was cut short by it: the model gateway knows less of why than the planner, whose
+        word is on its way."""
+        loop, feed = asyncio.get_running_loop(), self._feed
+        until = loop.time() + END_WAIT_S
+        while feed.ended is None and (left_s := until - loop.time()) > 0:
+            await feed.changed(feed.version, left_s)
+        return feed.ended
+
     def _longer(self) -> None:
         """The time for which a call was put off is not its own."""
         until = min(self._context.clock() + round(self._settings.call_timeout_s * 1000), self._feed.deadline_unix_ms)
@@ -122,7 +149,10 @@ class Journey:
         try:
             reply = await self._feed.reply(call_id)
             if reply.outcome != "answered":
-                raise refusals.of_failure(reply.failure or Failure.of("model_failed", "the model gave no answer"))
+                failure = reply.failure or Failure.of("model_failed", "the model gave no answer")
+                if failure.code == refusals.HALTED and (ended := await self._ended()) is not None:
+                    raise refusals.of_end(self._feed.task, ended, self._settings.idle_s)
+                raise refusals.of_failure(failure)
             text = self._flight.text if reply.content is not None else ""
             if reply.content is not None and digest_of(text) != reply.content.sha256:
                 text = await self._context.blobs.text(tenant, reply.content)

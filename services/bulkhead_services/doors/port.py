@@ -39,7 +39,8 @@ class Caller:
     """The caller, from its key and its headers.
 
     token: a JWT for the signer's voucher; "" for an API key. run: a name that the caller chose. task: the id of a run
-    of this caller. retry: whether an SDK says that it has sent this request before.
+    of this caller. retry: whether an SDK says that it has sent this request before. notes: whether warnings of the mesh
+    are shown to its model.
     """
 
     claim: RequesterClaim
@@ -55,6 +56,7 @@ class Caller:
     limit_tokens: int | None = None
     deadline_ms: int | None = None
     traceparent: str = ""
+    notes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,14 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A run's spending, for headers."""
+    """A run's spending, for headers. warning: what a watcher says of it; "" where that was told before."""
 
     task: str
     spent_usd_micros: int
     spent_tokens: int
     limit_usd_micros: int
     limit_tokens: int
+    warning: str = ""
 
 
 class Call(Protocol):

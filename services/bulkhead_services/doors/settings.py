@@ -17,8 +17,10 @@ class Settings(CallerSettings):
     have. models: names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its caller
     or its tenant says less. idle_s: a run without a call for so long ends; no less than call_timeout_s. call_timeout_s:
     of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds back, before it
-    is refused. open_wait_s: so long a call waits for its run to begin. output_tokens: of a call that names no bound.
-    max_calls*: under way at one replica. head_timeout_s, body_*, write_timeout_s, max_connections,
+    is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an agent that seems
+    to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it away. output_tokens:
+    of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*, write_timeout_s,
+    max_connections,
     max_body_bytes_held*: as the gateway has them.
     """
 
@@ -33,6 +35,7 @@ class Settings(CallerSettings):
     call_timeout_s: float = Field(default=300.0, gt=0, le=3_600)
     hold_s: float = Field(default=30.0, ge=0, le=3_600)
     open_wait_s: float = Field(default=10.0, gt=0, le=300)
+    warning_notes: bool = True
     output_tokens: int = Field(default=4_096, gt=0, le=1_000_000)
     max_calls: int = Field(default=1_000, gt=0)
     max_calls_per_tenant: int = Field(default=400, gt=0)

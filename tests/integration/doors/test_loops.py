@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import anthropic
 import openai
+import pytest
 
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted
 from tests.eventually import until
-from tests.integration.doors.whole_mesh import Whole, whole_mesh
+from tests.integration.doors.whole_mesh import KEY, Whole, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import calls, says
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
@@ -36,7 +38,7 @@ async def refused(here: Whole) -> openai.PermissionDeniedError:
 
 
 async def test_an_agent_that_loops_is_warned_then_stopped(tmp_path):
-    same = calls({"id": "call_0", "name": "lookup", "arguments": "{}"})
+    same = same_call()
     async with whole_mesh(tmp_path, same, watch=True) as here:
         stopped = await refused(here)
         assert stopped.code == "loop_stopped" and "called lookup with the same arguments" in str(stopped)
@@ -47,7 +49,7 @@ async def test_an_agent_that_loops_is_warned_then_stopped(tmp_path):
 
 
 async def test_a_budget_that_is_killed_between_comes_to_the_same_verdict(tmp_path):
-    same = calls({"id": "call_0", "name": "lookup", "arguments": "{}"})
+    same = same_call()
     turns = 0
 
     async def script(x):
@@ -69,3 +71,93 @@ async def test_an_agent_that_polls_a_thing_that_moves_is_left_alone(tmp_path):
         await loops(here, result="{} of 12 parts are done")
         await until(lambda: here.settled())
         assert await here.bodies(AgentWarned, "doors") == [] == await here.bodies(TaskHalted, "planner")
+
+
+def same_call() -> Any:
+    return calls({"id": "call_0", "name": "lookup", "arguments": "{}"})
+
+
+async def answers_once_warned(here: Whole, sent: list[Any] | None = None, **more: Any) -> list[str]:
+    """Warnings in the headers of an agent's answers. sent: takes the messages that were answered with the first."""
+    client, messages, told = here.client(**more), list[Any]([ASK]), list[str]()
+    for _ in range(3):
+        answer = await client.chat.completions.with_raw_response.create(
+            model="default", messages=messages, tools=[LOOKUP]
+        )
+        told.append(answer.headers.get("x-bulkhead-warning", ""))
+        said = answer.parse().choices[0].message
+        messages += [said, {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": "nothing new"}]
+    final = {"role": "user", "content": "and now?"}
+    await client.chat.completions.create(model="default", messages=messages)  # Brings the third result.
+    await until(lambda: here.bodies(AgentWarned, "doors"))
+    for number in range(2):
+        messages = [*messages, {"role": "assistant", "content": "hm"}, {**final, "content": f"and now? {number}"}]
+        answer = await client.chat.completions.with_raw_response.create(model="default", messages=messages)
+        told.append(answer.headers.get("x-bulkhead-warning", ""))
+        if told[-1] and sent is not None:
+            sent += messages
+    return told
+
+
+def notes_sent(here: Whole) -> list[str]:
+    rows = [row for one in here.provider.asked for row in one.body["messages"] if row["role"] == "system"]
+    return [row["content"] for row in rows]
+
+
+async def test_a_warning_is_shown_to_the_agent_once_and_said_in_a_header(tmp_path):
+    async with whole_mesh(tmp_path, *[same_call()] * 3, says("hm"), watch=True) as here:
+        told = await answers_once_warned(here)
+        assert told[:3] == ["", "", ""] and "3 times in a row" in told[3] and told[4] == ""
+        [note] = notes_sent(here)
+        assert note.startswith("Note of Bulkhead") and told[3] in note
+        assert here.provider.asked[4].body["messages"][-1]["content"] == note, "behind all that the agent said"
+
+
+@pytest.mark.parametrize("by", ["setting", "header"])
+async def test_a_warning_in_the_conversation_can_be_switched_off(tmp_path, by):
+    settings = {"warning_notes": False} if by == "setting" else {}
+    client = {"default_headers": {"X-Bulkhead-Notes": "off"}} if by == "header" else {}
+    async with whole_mesh(tmp_path, *[same_call()] * 3, says("hm"), watch=True, **settings) as here:
+        told = await answers_once_warned(here, **client)
+        assert told[3] and notes_sent(here) == []
+
+
+async def test_a_retry_of_a_warned_call_is_the_same_call(tmp_path):
+    async with whole_mesh(tmp_path, *[same_call()] * 3, says("hm"), watch=True) as here:
+        sent = list[Any]()
+        await answers_once_warned(here, sent)
+        asked = len(here.provider.asked)
+        answer = await here.client().chat.completions.create(
+            model="default", messages=sent, extra_headers={"x-stainless-retry-count": "1"}
+        )
+        assert answer.choices[0].message.content == "hm" and len(here.provider.asked) == asked
+
+
+async def test_an_agent_of_anthropics_sdk_that_loops_is_warned_then_stopped(tmp_path):
+    tool = {"name": "lookup", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
+    messages = list[Any]([ASK])
+    async with whole_mesh(tmp_path, same_call(), watch=True) as here:
+        url = f"http://127.0.0.1:{here.doors.port}/anthropic"
+        async with anthropic.AsyncAnthropic(base_url=url, api_key=KEY) as sdk:
+
+            async def turn() -> str:
+                raw = await sdk.messages.with_raw_response.create(
+                    model="default", max_tokens=100, messages=messages, tools=[tool]
+                )
+                said = await raw.parse()
+                [use] = [block for block in said.content if block.type == "tool_use"]
+                result = {"type": "tool_result", "tool_use_id": use.id, "content": "no such thing", "is_error": True}
+                messages.extend([{"role": "assistant", "content": said.content}, {"role": "user", "content": [result]}])
+                return raw.headers.get("x-bulkhead-warning", "")
+
+            assert [await turn() for _ in range(4)] == [""] * 4
+            await until(lambda: here.bodies(AgentWarned, "doors"))
+            messages[-1:] = [{"role": "user", "content": "never mind; and now?"}]
+            messages[-2:-1] = [{"role": "assistant", "content": "I looked."}]
+            assert "called lookup with the same arguments, and it failed, 3 times" in await turn()
+            [note] = notes_sent(here)
+            assert note.startswith("Note of Bulkhead")
+            with pytest.raises(anthropic.PermissionDeniedError) as stopped:
+                for _ in range(MOST):
+                    await turn()
+        assert "called lookup with the same arguments" in str(stopped.value)

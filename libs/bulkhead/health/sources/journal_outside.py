@@ -69,7 +69,9 @@ class Outside:
             [row for row in talk.get("acts") or () if isinstance(row, dict)],
         )
         if not acts:
-            said = _digest(message.body.get("tier"), *(ref["sha256"] for ref in talk["messages"]))
+            notes = talk.get("notes")
+            own = talk["messages"][: -notes if isinstance(notes, int) and notes > 0 else None]
+            said = _digest(message.body.get("tier"), *(ref["sha256"] for ref in own))
             run.asked[call_id] = agent, said, message.time_unix_ms
             yield from self._question(message, run, call_id)
             return

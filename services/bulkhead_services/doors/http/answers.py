@@ -22,6 +22,7 @@ from bulkhead_services.doors.port import Call, Refusal, Standing
 
 HEARTBEAT_S = 10.0
 MAX_HELD_CHARS = 64 * 1024
+MAX_WARNING_CHARS = 1_000
 T = TypeVar("T")
 
 
@@ -34,6 +35,10 @@ def standing_headers(standing: Standing) -> dict[str, str]:
         headers["X-Bulkhead-Left-Usd"] = _usd(left_usd)
     if standing.limit_tokens < bounds.UNLIMITED:
         headers["X-Bulkhead-Left-Tokens"] = str(left_tokens)
+    if standing.warning:
+        # It may name a tool in whatever letters, and a header has one line.
+        told = "".join(char if " " <= char <= "~" else "?" for char in standing.warning)
+        headers["X-Bulkhead-Warning"] = told[:MAX_WARNING_CHARS]
     return headers
 
 

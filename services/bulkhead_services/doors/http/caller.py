@@ -48,6 +48,7 @@ def caller_of(headers: Mapping[str, str], claim: RequesterClaim, token: str) -> 
         limit_tokens=_number(headers, "X-Bulkhead-Limit-Tokens", 1, bounds.MAX_TOKENS),
         deadline_ms=_number(headers, "X-Bulkhead-Deadline-S", 1_000, bounds.MAX_TASK_DEADLINE_MS),
         traceparent=_trace(headers.get("traceparent", "")),
+        notes=_on(headers, "X-Bulkhead-Notes"),
     )
 
 
@@ -75,6 +76,13 @@ def _matched(headers: Mapping[str, str], name: str, pattern: re.Pattern[str], al
     if value and not pattern.fullmatch(value):
         raise unfit(name, f"is {value[: bounds.MAX_NAME_CHARS]!r}", f"it is made of {allowed} characters")
     return value
+
+
+def _on(headers: Mapping[str, str], name: str) -> bool:
+    value = headers.get(name.lower(), "on")
+    if value not in ("on", "off"):
+        raise unfit(name, f"is {value[: bounds.MAX_NAME_CHARS]!r}", "send on or off")
+    return value == "on"
 
 
 def _number(headers: Mapping[str, str], name: str, units: int, most: int) -> int | None:

@@ -37,12 +37,16 @@ class Agent:
         self.said: list[Said] = []
         self.now, self.gap_ms = 1_000_000_000_000, gap_ms
 
-    def ask(self, answer: str = "", call: ToolCall | None = None, messages: Messages | None = None) -> None:
-        """One model call, and its answer."""
+    def ask(
+        self, answer: str = "", call: ToolCall | None = None, messages: Messages | None = None, note: str = ""
+    ) -> None:
+        """One model call, and its answer. note: a message of the mesh."""
         sent, call_id = messages or self.messages, f"m{next(self.numbers)}"
         talk = Conversation(
             messages=tuple(ref(json.dumps(row)) for row in sent), acts=acts_of(sent), thread=thread_of(sent)
         )
+        if note:
+            talk = talk.model_copy(update={"messages": (*talk.messages, ref(note)), "notes": 1})
         shared: dict[str, Any] = {"call_id": call_id, "step_id": "agent", "prompt_id": "adopted@1"}
         self._say("doors", "model_gateway", ModelCallRequested(**shared, deadline_unix_ms=1, conversation=talk))
         more: dict[str, Any] = {"tool_calls": (call,)} if call is not None else {}
@@ -105,8 +109,8 @@ def test_the_same_conversation_with_new_ids_of_its_calls_is_a_loop() -> None:
 
 def test_the_same_question_with_the_same_answer_is_warned_of_and_stopped_late() -> None:
     agent = Agent()
-    for _ in range(19):
-        agent.ask("go on")
+    for number in range(19):
+        agent.ask("go on", note="you go round in circles" if number == 8 else "")
     assert levels(agent.said) == ["warn"], "a person may run a program again"
     agent.ask("go on")
     assert levels(agent.said) == ["warn", "stop"]
