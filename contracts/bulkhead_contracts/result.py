@@ -102,7 +102,7 @@ def _nothing(value: int) -> bool:
 
 class Usage(Contract):
     """Consumption. Accounting shows sums of these. cached_calls: model calls that the response cache answered; they
-    are no model_calls, and cost nothing.
+    are no model_calls, and cost nothing. reasoning_tokens: the part of output_tokens that providers say was thinking.
 
     estimated_tokens, estimated_usd_micros: the part of the tokens (input and output) and of the cost that the provider
     did not tell: it is an estimate.
@@ -114,6 +114,7 @@ class Usage(Contract):
     input_tokens: TokenCount = 0
     output_tokens: TokenCount = 0
     cached_input_tokens: TokenCount = 0
+    reasoning_tokens: Annotated[TokenCount, Field(exclude_if=_nothing)] = 0
     cached_calls: Annotated[Count, Field(exclude_if=_nothing)] = 0
     cost_usd_micros: UsdMicros = 0
     estimated_tokens: Annotated[TokenCount, Field(exclude_if=_nothing)] = 0

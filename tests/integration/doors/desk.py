@@ -19,7 +19,9 @@ from bulkhead_services.doors.settings import Settings
 KEY = "bk_key_of_ada"
 READER = "bk_key_of_an_auditor"
 TASK = "doors-0123456789abcdef"
-USAGE = Usage(model_calls=1, input_tokens=120, output_tokens=30, cached_input_tokens=20, cost_usd_micros=1_500)
+USAGE = Usage(
+    model_calls=1, input_tokens=120, output_tokens=30, cached_input_tokens=20, reasoning_tokens=7, cost_usd_micros=1_500
+)
 
 
 @dataclass(frozen=True)

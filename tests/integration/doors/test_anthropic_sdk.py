@@ -80,6 +80,15 @@ async def test_a_conversation_with_tools():
         assert user == {"role": "user", "content": "Go on."}
 
 
+async def test_thinking_is_asked_for_and_an_effort_too():
+    thinking = {"type": "enabled", "budget_tokens": 2000}
+    async with served() as door, client(door) as sdk:
+        await sdk.messages.create(**ASK, thinking=thinking, output_config={"effort": "low"})
+        await sdk.messages.create(**ASK, thinking={"type": "disabled"})
+        one, two = door.desk.asked
+        assert one.options == {"thinking": thinking, "reasoning_effort": "low"} and not two.options
+
+
 async def test_text_and_a_tool_in_one_message():
     call = calls("weather", city="Rome").tool_calls
     async with served(Reply(("Let me look.",), call, "tool_calls")) as door, client(door) as sdk:
@@ -150,7 +159,7 @@ async def test_a_stream_that_breaks_raises_after_its_text():
 @pytest.mark.parametrize(
     "more, field",
     [
-        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking"),
+        ({"thinking": {"type": "enabled", "budget_tokens": -1}}, "thinking.budget_tokens"),
         ({"extra_body": {"top_k": 5}}, "top_k"),
         ({"extra_body": {"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}}, "mcp_servers"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),

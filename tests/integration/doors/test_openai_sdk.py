@@ -44,6 +44,7 @@ async def test_chat():
         assert found.id == "chatcmpl-c1" and found.model == "large-2026" and found.created == 1_790_000_000
         assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (120, 30, 150)
         assert found.usage.prompt_tokens_details.cached_tokens == 20
+        assert found.usage.completion_tokens_details.reasoning_tokens == 7
         asked = door.desk.asked[0]
         assert asked.messages == ({"role": "user", "content": "hi"},) and asked.max_output_tokens == 50
         assert asked.options == {"temperature": 0.5, "top_k": 4} and asked.session == "u-1" and not asked.stream
@@ -137,6 +138,7 @@ async def test_a_response():
         )
         assert found.output_text == "hello" and found.status == "completed" and found.id == "resp_kept_c1"
         assert found.usage.total_tokens == 150 and found.usage.input_tokens_details.cached_tokens == 20
+        assert found.usage.output_tokens_details.reasoning_tokens == 7
         assert found.metadata == {"session": "s-9"} and found.instructions == "Be brief."
         asked = door.desk.asked[0]
         assert asked.messages == ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"})

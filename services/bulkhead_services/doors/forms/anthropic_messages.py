@@ -106,7 +106,9 @@ def _options(body: Fields) -> dict[str, Any]:
     options |= _choice(body, {tool["function"]["name"] for tool in tools})
     thinking = body.object("thinking")
     if thinking is not None and thinking.needed("type") != "disabled":
-        raise not_taken("thinking", "answers here hold no thinking", "leave it out, or send type: disabled")
+        # Of what the model thinks an answer shows nothing, and tells the tokens.
+        thinking.integer("budget_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        options["thinking"] = thinking.whole()
     if body.choice("service_tier", ("auto", "standard_only")) == "standard_only":
         raise not_taken("service_tier", _NO_COUNTERPART, "leave it out")
     if output := body.object("output_config"):

@@ -64,8 +64,15 @@ def request(chat: Chat) -> Outgoing:
         payload["tools"] = [_tool(tool["function"]) for tool in tools]
     if choice := _choice(chat.payload):
         payload["tool_choice"] = choice
+    output: dict[str, Any] = {}
     if form := chat.payload.get("response_format"):
-        payload["output_config"] = {"format": {"type": "json_schema", "schema": _taken(form["json_schema"]["schema"])}}
+        output["format"] = {"type": "json_schema", "schema": _taken(form["json_schema"]["schema"])}
+    if effort := chat.payload.get("reasoning_effort"):
+        output["effort"] = effort
+    if output:
+        payload["output_config"] = output
+    if thinking := chat.payload.get("thinking"):
+        payload["thinking"] = thinking
     payload |= {_NAMES.get(name, name): value for name, value in chat.parameters.items()}
     return Outgoing(PATH, encode(payload), writes_cache=True)
 

@@ -28,14 +28,21 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= bounds.MAX_TOKENS else None
 
 
-def usage_of(prompt: int | None, completion: int | None, cached: int | None) -> Usage | None:
+def usage_of(prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0) -> Usage | None:
     """Token counts as a provider reports them; None when they are missing or make no sense.
 
-    prompt: all input tokens. cached: those of them that were read from the provider's cache.
+    prompt: all input tokens. cached: those of them that were read from the provider's cache. thought: those of the
+    completion that are no part of the answer.
     """
     if not prompt or completion is None or cached is None:
         return None
-    return Usage(model_calls=1, input_tokens=prompt, output_tokens=completion, cached_input_tokens=min(cached, prompt))
+    return Usage(
+        model_calls=1,
+        input_tokens=prompt,
+        output_tokens=completion,
+        cached_input_tokens=min(cached, prompt),
+        reasoning_tokens=min(thought or 0, completion),
+    )
 
 
 def believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:

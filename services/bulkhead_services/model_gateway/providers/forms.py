@@ -83,6 +83,7 @@ FORMS: Mapping[Api, Form] = {
         price_provider="anthropic",
         key_variable="ANTHROPIC_API_KEY",
         takes=frozenset({"temperature", "top_p", "stop"}),
+        says=frozenset({"tool_choice", "parallel_tool_calls", "reasoning_effort", "thinking"}),
         max_temperature=anthropic.MAX_TEMPERATURE,
     ),
     "gemini": Form(

@@ -126,4 +126,4 @@ def _usage(found: object) -> Usage | None:
     prompt, used, said, thought = (count(found.get(name)) for name in names)
     if prompt is None or used is None or said is None or thought is None:
         return None
-    return usage_of(prompt + used, said + thought, count(found.get("cachedContentTokenCount")))
+    return usage_of(prompt + used, said + thought, count(found.get("cachedContentTokenCount")), thought)

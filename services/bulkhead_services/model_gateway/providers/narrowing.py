@@ -43,6 +43,8 @@ def narrowed(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temper
             payload |= {"tools": [_tool(one) for one in _list(value, name)]} if value else {}
         elif name == "response_format":
             payload |= _response_format(mapping(value))
+        elif name == "thinking" and name in says and chat.payload.get("tools"):
+            raise Unsupported("thinking beside tools: it wants its thoughts back with their results, and none are kept")
         elif name in says:
             payload[name] = value
         else:

@@ -86,5 +86,5 @@ def _usage(found: object) -> tuple[Usage, int] | None:
     thought, total = count(reasoning.get("reasoning_tokens")), count(found.get("total_tokens"))
     if prompt and completion is not None and thought and total == prompt + completion + thought:
         completion += thought  # Some vendors count thoughts beside the completion.
-    usage = usage_of(prompt, completion, cached)
+    usage = usage_of(prompt, completion, cached, thought)
     return None if usage is None else (usage, count(details.get("cache_write_tokens")) or 0)

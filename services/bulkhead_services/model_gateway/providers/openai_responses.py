@@ -107,4 +107,5 @@ def _usage(found: object) -> Usage | None:
     if not isinstance(found, dict) or found.get("output_tokens") is None:
         return None
     cached = mapping(found.get("input_tokens_details")).get("cached_tokens")
-    return usage_of(count(found.get("input_tokens")), count(found["output_tokens"]), count(cached))
+    thought = count(mapping(found.get("output_tokens_details")).get("reasoning_tokens"))
+    return usage_of(count(found.get("input_tokens")), count(found["output_tokens"]), count(cached), thought)

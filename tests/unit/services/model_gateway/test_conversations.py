@@ -308,6 +308,20 @@ def test_a_choice_of_tools_is_said_in_each_form(choice, anthropic, responses, ge
     assert translated("gemini", tools=[TOOL], tool_choice=choice)["toolConfig"]["functionCallingConfig"] == gemini
 
 
+def test_thinking_is_said_where_there_is_a_word_for_it() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 2_000}
+    sent = translated("anthropic", thinking=thinking, reasoning_effort="low")
+    assert sent["thinking"] == thinking and sent["output_config"] == {"effort": "low"}
+    with pytest.raises(Unsupported, match="thinking beside tools"):
+        translated("anthropic", thinking=thinking, tools=[TOOL])
+    for api in ("gemini", "openai-responses"):
+        with pytest.raises(Unsupported, match="the parameter thinking"):
+            translated(api, thinking=thinking)
+    assert translated("openai-responses", reasoning_effort="low")["reasoning"] == {"effort": "low"}
+    with pytest.raises(Unsupported, match="reasoning_effort"):
+        translated("gemini", reasoning_effort="low")
+
+
 def test_calls_one_at_a_time_are_said_where_there_is_a_word_for_it() -> None:
     given = {"tools": [TOOL], "parallel_tool_calls": False}
     assert translated("anthropic", **given)["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}

@@ -78,6 +78,8 @@ def test_thoughts_that_are_counted_beside_the_completion_are_paid():
     assert of_usage({**counts, "total_tokens": 409}).usage.output_tokens == 309
     assert of_usage({**counts, "completion_tokens": 309, "total_tokens": 409}).usage.output_tokens == 309
     assert of_usage(counts).usage.output_tokens == 9
+    assert of_usage({**counts, "total_tokens": 409}).usage.reasoning_tokens == 300
+    assert of_usage(counts).usage.reasoning_tokens == 9, "no more than there are"
 
 
 def test_tokens_that_openai_writes_to_its_cache_are_told():
