@@ -92,6 +92,20 @@ def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: 
     return Target(found_url, key, data if found_url == gateway_url(mesh) else None)
 
 
+def doors_of(data: Path, url: str, api_key: str, tenant: str = "") -> tuple[str, str]:
+    """The address of the doors, and a key. Raises Stop when something is missing."""
+    mesh = read_json(data / "mesh.json")
+    found = url or str(mesh.get("doors_url") or "")
+    if not _is_url(found):
+        hint = "start a mesh with `bulkhead up`, or name its doors with --doors-url, as http://127.0.0.1:8090"
+        raise Stop(Exit.UNREACHABLE, f"no address of doors: {found!r}" if found else f"no mesh runs in {data}", hint)
+    key = api_key or _key(data, mesh, tenant, may_make_key=False)
+    if not key:
+        hint = f"use --api-key or BULKHEAD_API_KEY; keys of a local mesh are in {data / 'credentials.json'}"
+        raise Stop(Exit.USAGE, f"no API key for {found}", hint)
+    return found, key
+
+
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)

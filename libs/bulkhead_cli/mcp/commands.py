@@ -1,4 +1,4 @@
-"""`bulkhead mcp list` and `pin`: the arguments of each. `main` adds them to `bulkhead`."""
+"""`bulkhead mcp list`, `pin` and `serve`: the arguments of each. `main` adds them to `bulkhead`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Json
+from bulkhead_cli.options import MESH, Gateway, Json
 from bulkhead_cli.output import EXIT_CODES, Work
 
 mcp_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
@@ -17,6 +17,18 @@ File = Annotated[
 Servers = Annotated[
     list[str] | None, typer.Argument(metavar="[SERVER]...", help="Servers of the file.", show_default="all")
 ]
+DoorsUrl = Annotated[
+    str,
+    typer.Option(
+        "--doors-url",
+        metavar="URL",
+        envvar="BULKHEAD_DOORS_URL",
+        help="Address of the doors.",
+        rich_help_panel=MESH,
+        show_default="of the mesh in DIR",
+    ),
+]
+Run = Annotated[str, typer.Option("--run", metavar="NAME", help="Name of the run whose task the calls belong to.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 when a server differs from its pins.")]
 
 
@@ -52,3 +64,16 @@ def pin(servers: Servers = None, file: File = None, check: Check = False, as_jso
     from bulkhead_cli.mcp.pins import pin_servers
 
     return pin_servers(file, tuple(servers or ()), check=check, as_json=as_json)
+
+
+@mcp_app.command("serve")
+def serve(at: Gateway, doors_url: DoorsUrl = "", run: Run = "") -> Work:
+    """Serve the tools of a mesh over stdin and stdout, to a program that starts MCP servers itself.
+
+    Example: bulkhead mcp serve --data .bulkhead
+    """
+    from bulkhead_cli.mcp.serve import serve as serve_tools
+    from bulkhead_cli.target import doors_of
+
+    url, key = doors_of(at.data, doors_url, at.api_key, at.tenant)
+    return serve_tools(url, key, run)
