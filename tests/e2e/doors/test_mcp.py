@@ -29,9 +29,9 @@ CALL = {"name": "counter_increment", "arguments": {"name": "stock"}}
 async def agents(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A mesh whose policy asks about nothing."""
     folder = Path(tmp_path_factory.mktemp("mcp"))
-    (folder / "policy").mkdir()
-    (folder / "policy" / "default.cedar").write_text(PERMIT)
-    extra = {"tool_executor": {"BULKHEAD_POLICY_DIR": str(folder / "policy")}}
+    (folder / "permit").mkdir()
+    (folder / "permit" / "default.cedar").write_text(PERMIT)
+    extra = {"tool_executor": {"BULKHEAD_POLICY_DIR": str(folder / "permit")}}
     async with World(folder, extra_env=extra, scale={"doors": 2}) as found:
         yield found
 
