@@ -25,7 +25,7 @@ PUBLISHED_BYTES_PER_MESSAGE = 4_096
 TIMERS_MAX_AGE_S = 2 * contract_bounds.MAX_TASK_DEADLINE_MS // 1000
 ACK_WAIT_S = 2.5
 EVENTS_MAX_AGE_S = 7 * 24 * 3600
-EVENT_ACK_WAIT_S, EVENT_MAX_ACK_PENDING = 30.0, 1_000
+EVENT_ACK_WAIT_S, EVENT_MAX_ACK_PENDING = 15.0, 1_000
 """A subscriber's handler has so long until its event is handed out again; so many are handed out at once."""
 MAX_ACK_PENDING = 4_096
 MIN_VERSION = (2, 14)

@@ -22,7 +22,7 @@ from bulkhead_contracts.envelope import Envelope, EnvelopeError
 
 log = Log("faststream")
 
-HEARTBEAT_S = 10.0
+HEARTBEAT_S = 4.0
 """Well below the time after which the broker hands an unanswered event out again."""
 AGAIN_FIRST_S, AGAIN_MOST_S = 1.0, 60.0
 MAX_SEEN = 10_000

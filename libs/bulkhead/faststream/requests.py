@@ -45,9 +45,13 @@ class Requests:
             for kind in heard
         }
 
+    def task_id(self, key: str) -> str:
+        """The id of the task that is asked for under this key."""
+        return subjects.published_task(self._sender, self._tenant, key)
+
     async def submit(self, request: TaskRequested, key: str) -> str:
         """Ask for a task; its id once the broker has stored that. The same key is the same task. Raises NotStored."""
-        task = subjects.published_task(self._sender, self._tenant, key)
+        task = self.task_id(key)
         await self._say(request, task, f"request/{task}")
         return task
 
