@@ -3,7 +3,7 @@
     ReserveRequested (rpc)                       admission     ask -> reserve -> fact -> answer
     Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
     LimitsRequested, TopUpRequested (rpc)        limits
-    SpendRequested, WritesRequested (rpc)        queries; so does CitedCallRequested
+    SpendRequested, WritesRequested (rpc)        queries; so do CitedCallRequested and TaskMessagesRequested
     HaltRequested, ResetRequested (rpc)          queries
     JOURNAL                                      the watch, see watch.watcher
 
@@ -17,6 +17,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled, SpendRequested, TopUpRequested
 from bulkhead_contracts.control import HaltRequested, ResetRequested
+from bulkhead_contracts.journal import TaskMessagesRequested
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_contracts.tool import CitedCallRequested, WritesRequested
 from bulkhead_services.budget.admission import Admission
@@ -35,6 +36,7 @@ from bulkhead_services.budget.limits.tenant_limits import LimitBook
 from bulkhead_services.budget.queries.cited_calls import CallBook
 from bulkhead_services.budget.queries.halts import Switches
 from bulkhead_services.budget.queries.spending import SpendBook
+from bulkhead_services.budget.queries.task_messages import MessageBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import Settlement
@@ -97,6 +99,7 @@ class Budget(Edge):
             SpendRequested: SpendBook(bus, clock).answer,
             WritesRequested: writes.answer,
             CitedCallRequested: CallBook(writes).answer,
+            TaskMessagesRequested: MessageBook(writes).answer,
             HaltRequested: switches.answer,
             ResetRequested: switches.reset,
         }

@@ -158,7 +158,8 @@ def _steps(told: Sequence[Entry], made: Sequence[Call], known: dict[str, Source]
     for version, plan in sorted(plans.items()):
         for step in plan.steps:
             mine = [one for one in told if step_of(one) == step.id and _of_plan(one, version, began.get(step.id, []))]
-            own = tuple(call for call in made if any(one.id == call.message for one in mine))
+            ids = {one.id for one in mine}
+            own = tuple(call for call in made if call.message in ids)
             row = _step(step.id, mine, own, known, texts)
             usage, whole = paid.get(step.id, (Usage(), True))
             if len(plans) > 1 or not row.calls:

@@ -11,11 +11,11 @@ def without_content(story: Story) -> Story:
     return replace(
         story,
         objective="",
-        planning=tuple(_call(call) for call in story.planning),
+        planning=tuple(call_without_content(call) for call in story.planning),
         steps=tuple(
             replace(
                 step,
-                calls=tuple(_call(call) for call in step.calls),
+                calls=tuple(call_without_content(call) for call in step.calls),
                 cites=tuple(_source(one) for one in step.cites),
                 result="",
             )
@@ -26,7 +26,8 @@ def without_content(story: Story) -> Story:
     )
 
 
-def _call(call: Call) -> Call:
+def call_without_content(call: Call) -> Call:
+    """A call's name, outcome, waits and cost."""
     return replace(call, arguments="", why="", result="", found=tuple(_source(one) for one in call.found))
 
 

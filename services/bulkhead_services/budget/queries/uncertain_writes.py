@@ -5,7 +5,9 @@ when the journal has what lay in the inboxes when it was asked: a reply that it 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.runtime.consume import inbound
@@ -14,13 +16,14 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.uncertain_writes import Write, origin_of, unknown
-from bulkhead_contracts import subjects
+from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.bounds import MAX_WRITES_BYTES, MAX_WRITES_LISTED, WRITES_TIMEOUT_MS
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import facts
 from bulkhead_contracts.tool import ToolCallRequested, UncertainWrite, WritesReplied
 from bulkhead_contracts.types import Body
 
+R = TypeVar("R")
 PAGE = 64
 """Small: admissions are answered between two pages."""
 PAUSE_S = 0.05
@@ -94,13 +97,33 @@ class TaskJournal:
 
     async def facts(self, message: Received) -> list[Fact] | Failure:
         """The facts of the asker's task; why they cannot be had."""
+
+        async def read() -> list[Fact]:
+            await self._caught_up(HEARD)
+            return said(await self._read(message.tenant, message.task))
+
+        return await self._held(message, read)
+
+    async def page(self, message: Received, after: int) -> list[Stored] | Failure:
+        """The next messages of the asker's task, at most one page; the first is had when the journal has what lay in
+        all inboxes."""
+
+        async def read() -> list[Stored]:
+            if not after:
+                await self._caught_up(catalog.INBOXES)
+            return await self._bus.read(
+                subjects.JOURNAL_STREAM, _subject_of(message.tenant, message.task), after=after, limit=PAGE
+            )
+
+        return await self._held(message, read)
+
+    async def _held(self, message: Received, read: Callable[[], Awaitable[R]]) -> R | Failure:
         if self._places.waiting(message.tenant) >= MAX_WAITING:
             return Failure.of("busy", "others ask the same of other tasks at the same time", "ask again in a moment")
         try:
             # Less than the asker waits, so that it hears why.
             async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
-                await self._caught_up()
-                return said(await self._read(message.tenant, message.task))
+                return await read()
         except TimeoutError:
             return Failure.of("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
         except TooMuch:
@@ -113,9 +136,9 @@ class TaskJournal:
                 "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
             )
 
-    async def _caught_up(self) -> None:
+    async def _caught_up(self, inboxes: Iterable[str]) -> None:
         """Raises BusError."""
-        heads = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in HEARD}
+        heads = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in inboxes}
         while behind := [one for one, head in heads.items() if head > await self._reached(one)]:
             heads = {one: heads[one] for one in behind}
             await asyncio.sleep(PAUSE_S)
@@ -127,7 +150,7 @@ class TaskJournal:
 
     async def _read(self, tenant: str, task: str) -> list[Stored]:
         found: list[Stored] = []
-        subject = f"mesh.*.*.{subjects.partition_of(task)}.{subjects.token(tenant)}.{subjects.token(task)}"
+        subject = _subject_of(tenant, task)
         while page := await self._bus.read(
             subjects.JOURNAL_STREAM, subject, limit=PAGE, after=found[-1].sequence if found else 0
         ):
@@ -135,6 +158,10 @@ class TaskJournal:
             if len(found) > MAX_MESSAGES:
                 raise TooMuch
         return found
+
+
+def _subject_of(tenant: str, task: str) -> str:
+    return f"mesh.*.*.{subjects.partition_of(task)}.{subjects.token(tenant)}.{subjects.token(task)}"
 
 
 class WriteBook(TaskJournal):

@@ -62,6 +62,11 @@ _ONCE = header(
     "content is refused",
     schema=KEY_SCHEMA,
 )
+_CONTENT = (
+    "Texts of models, tools, documents and people are shown to operators, and to the person who submitted the task "
+    "where the tenant's output policy delivers drafts; each look at them is logged. Others get names, outcomes, "
+    "sources and costs."
+)
 _FIRST_OUTCOME = "Optional: repeats of one {} get its first outcome"
 
 _TASKS: Json = {
@@ -134,6 +139,29 @@ _TASKS: Json = {
             (401, 403, 404, 503),
             _TASK,
             path("marker", "The 12 hexadecimal digits of [#...]"),
+        )
+    },
+    "/v1/tasks/{task_id}/why": {
+        "get": operation(
+            "explainTask",
+            "Tell what a task did and why: plan, calls, sources, costs, refusals, and the cause of a failure",
+            {"200": answer_of(schemas.StoryDocument, "The story")},
+            (*_READ, 404, 422, 429),
+            _TASK,
+            query("all", "Every call, message and sentence, uncut", {"type": "boolean", "default": False}),
+            description=_CONTENT,
+        )
+    },
+    "/v1/tasks/{task_id}/timeline": {
+        "get": operation(
+            "showTimeline",
+            "List a task's messages and calls in order: arguments, results, attempts, waits, writes",
+            {"200": answer_of(schemas.TimelinePage, "A page")},
+            (*_READ, 404, 422, 429),
+            _TASK,
+            _SIZE,
+            query("after", "`next` of the previous page", {"type": "integer", "minimum": 0, "default": 0}),
+            description=_CONTENT,
         )
     },
     "/v1/tasks/{task_id}/cancel": {

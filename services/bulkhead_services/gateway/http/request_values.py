@@ -121,6 +121,22 @@ def size_of(request: Request) -> int:
     return int(text)
 
 
+def number_of(request: Request, name: str) -> int:
+    """A whole number of the query; 0 when it is absent. Raises Problem 422."""
+    said = request.query_params.get(name, "0")
+    if not (said.isascii() and said.isdigit() and len(said) <= MAX_PAGE_DIGITS):
+        raise invalid_query(name, said, "send the `next` of the previous page", 10**MAX_PAGE_DIGITS)
+    return int(said)
+
+
+def flag_of(request: Request, name: str) -> bool:
+    """`true` or `false` of the query; false when it is absent. Raises Problem 422."""
+    said = request.query_params.get(name, "false")
+    if said not in ("true", "false"):
+        raise invalid_query(name, said, "send true or false")
+    return said == "true"
+
+
 def to_cursor(sequence: int) -> str:
     """An opaque cursor."""
     return base64.urlsafe_b64encode(sequence.to_bytes(8, "big")).rstrip(b"=").decode()

@@ -34,6 +34,7 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import GrantReplied, GrantRequested, VouchReplied, VouchRequested
+from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import (
     DocumentsReplied,
@@ -47,13 +48,14 @@ from bulkhead_contracts.types import Body, Contract
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.store import Revision
 from bulkhead_services.budget.limits import changes, tenant_limits
-from bulkhead_services.budget.queries import spending
+from bulkhead_services.budget.queries import spending, task_messages
 from bulkhead_services.gateway.app import Gateway
 from bulkhead_services.gateway.settings import Settings
 
 OPERATOR = "bk_operator_key_of_acme"
 AUDITOR = "bk_auditor_key_of_acme"
 FOREIGN = "bk_operator_key_of_other"
+SUBMITTER = "bk_submitter_key_of_acme"
 AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 DEADLINE_S = 10.0
 
@@ -125,6 +127,7 @@ class InProcessBus:
         self.writes = WritesReplied()
         self.looked: list[str] = []
         self.call = CitedCallReplied()
+        self.journal: dict[tuple[str, str], list[Stored]] = {}
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
 
@@ -240,6 +243,11 @@ class InProcessBus:
         self.looked.append(task)
         return self.writes
 
+    def _told(self, ask: TaskMessagesRequested, tenant: str, task: str) -> TaskMessagesReplied:
+        """As budget, which reads the journal; pages are small."""
+        found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
+        return task_messages.told(found[:64])
+
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> Live:
@@ -260,6 +268,9 @@ class InProcessBus:
                 return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
             if (headers or {}).get("ce-type") == CitedCallRequested.ce_type():
                 return Live("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
+            if (headers or {}).get("ce-type") == TaskMessagesRequested.ce_type():
+                batch = self._told(TaskMessagesRequested.model_validate_json(body), *subject.split(".")[-2:])
+                return Live("reply", {"ce-type": batch.ce_type()}, batch.encode())
             if (headers or {}).get("ce-type") == WritesRequested.ce_type():
                 found = self._doubtful(subject.rpartition(".")[2])
                 return Live("reply", {"ce-type": found.ce_type()}, found.encode())
@@ -304,6 +315,7 @@ class Mesh:
             _row(OPERATOR, "acme", "ada", "operator"),
             _row(AUDITOR, "acme", "aud", "auditor"),
             _row(FOREIGN, "other", "eve", "operator"),
+            _row(SUBMITTER, "acme", "sue", "submitter"),
         ]
         keys = self.folder / "keys.json"
         keys.write_text(json.dumps({"keys": rows}))

@@ -42,6 +42,7 @@ from bulkhead_services.gateway.http.routes.approvals import Approvals
 from bulkhead_services.gateway.http.routes.citations import Citations
 from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
+from bulkhead_services.gateway.http.routes.histories import Histories
 from bulkhead_services.gateway.http.routes.spending import Spending
 from bulkhead_services.gateway.http.schemas import (
     CancelReceipt,
@@ -92,6 +93,7 @@ class Http:
         self.spending = Spending(context, auth, self._bodies, door, feeds)
         self.approvals = Approvals(context, auth, self._bodies, approvals, decisions)
         self.citations = Citations(context, auth, feeds)
+        self.histories = Histories(context, auth, feeds)
         self.started = False
 
     def streams(self) -> Pool:
@@ -107,6 +109,7 @@ class Http:
             Route("/v1/tasks/{task_id}/events", self.events, methods=["GET"]),
             Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
             *self.citations.routes(),
+            *self.histories.routes(),
             Route("/v1/documents", self.documents.add, methods=["POST"]),
             Route("/v1/documents", self.documents.list, methods=["GET"]),
             Route("/v1/documents", self.documents.delete, methods=["DELETE"]),

@@ -1,0 +1,66 @@
+"""The messages of a task in the journal, page by page, for a gateway that tells its people what happened and why.
+
+In: TaskMessagesRequested (rpc, from the gateway, which knows that the asker may read this task). Out:
+TaskMessagesReplied. Budget reads the journal anyway; so nobody who faces the internet needs the right to. No message
+leaves with a grant that somebody could act under.
+"""
+
+import json
+from collections.abc import Sequence
+
+from bulkhead.bus.port import Stored
+from bulkhead.runtime.decider.history_secrets import GRANT, without_secrets
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts.bounds import MAX_TOLD_BYTES
+from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.tool import ToolCallRequested
+from bulkhead_services.budget.queries.uncertain_writes import PAGE, TaskJournal
+
+FRAME_BYTES = 512
+"""Of one message in a page, beside its headers and body."""
+
+
+def told(page: Sequence[Stored]) -> TaskMessagesReplied:
+    """As many of these messages as there is room for: always one at least, without its body where that is too large."""
+    room, rows = MAX_TOLD_BYTES - FRAME_BYTES, list[ToldMessage]()
+    for stored, bare in zip(page, without_secrets(list(page)), strict=True):
+        headers = {name: value for name, value in bare.headers.items() if name != GRANT or _is_call(bare)}
+        body = stored.body.decode("utf-8", "replace")
+        size = FRAME_BYTES + len(json.dumps(headers)) + len(json.dumps(body))
+        left_out = 0
+        if size > room and not rows:
+            left_out, body, size = len(stored.body), "", 0
+        room -= size
+        if room < 0:
+            break
+        rows.append(
+            ToldMessage(
+                sequence=stored.sequence,
+                stored_unix_ms=stored.time_unix_ms,
+                sender=stored.sender,
+                receiver=stored.receiver,
+                headers=headers,
+                body=body,
+                left_out_bytes=left_out,
+            )
+        )
+    return TaskMessagesReplied(messages=tuple(rows), more=len(rows) < len(page) or len(page) == PAGE)
+
+
+def _is_call(stored: Stored) -> bool:
+    """Whose grant names the task under whose name a write's key is: a fork's."""
+    return stored.ce_type.startswith(f"{ToolCallRequested.TYPE}.")
+
+
+class MessageBook:
+    """Answers from the journal."""
+
+    def __init__(self, journal: TaskJournal) -> None:
+        self._journal = journal
+
+    async def answer(self, message: Received) -> TaskMessagesReplied:
+        """The next page of the asker's task."""
+        assert isinstance(message.body, TaskMessagesRequested)
+        page = await self._journal.page(message, message.body.after)
+        return TaskMessagesReplied(failure=page) if isinstance(page, Failure) else told(page)

@@ -1,0 +1,193 @@
+"""The routes that tell what a task did and why: its story and its timeline.
+
+In: requests of people and programs who may read the task. Out: what budget tells of its messages in the journal, folded
+here; the gateway itself may not read the journal. Texts only for those who may see them, and each look is logged.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing
+from bulkhead.bus.port import BusUnavailable, PublishRefused, Stored
+from bulkhead.journal import lines
+from bulkhead.journal.history import Entry, entries
+from bulkhead.journal.story.fold import tell, wanted
+from bulkhead.journal.story.redact import without_content
+from bulkhead.journal.story.text import text
+from bulkhead.journal.told import in_order, stored_of
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds
+from bulkhead_contracts.catalog import DecodeError
+from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of
+from bulkhead_services.gateway.http.schemas import StoryDocument, TimelinePage
+from bulkhead_services.gateway.problems import too_many, unavailable
+from bulkhead_services.gateway.read_model import task_view
+from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+
+log = Log("gateway.histories")
+AT_ONCE = 2
+"""Foldings of two tenants at a time: a fold holds megabytes, and the processor for a moment."""
+MAX_WAITING = 8
+"""Requests of one tenant that may wait for it."""
+RETRY_AFTER_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A task's messages, at least one. content: whether this caller may read what was said. cut: there are more."""
+
+    entries: list[Entry]
+    content: bool
+    cut: bool
+
+
+class Histories:
+    """The routes; each answer is made of at most MAX_STORY_MESSAGES messages and MAX_STORY_BYTES."""
+
+    def __init__(self, context: Context, auth: Authenticator, feeds: Feeds) -> None:
+        self._context, self._auth, self._feeds = context, auth, feeds
+        self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
+
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        return [
+            Route("/v1/tasks/{task_id}/why", self.why, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/timeline", self.timeline, methods=["GET"]),
+        ]
+
+    async def why(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/why"""
+        claim, feed = await self._asked(request)
+        whole = flag_of(request, "all")
+        async with self._place(claim):
+            history = await self._history(feed, claim, "why")
+            texts = await self._texts(feed, history)
+            now = self._context.clock()
+
+            def told() -> StoryDocument:
+                story = replace(tell(history.entries, feed.task, now, texts), cut=history.cut)
+                story = story if history.content else without_content(story)
+                said = text(story, whole=whole)
+                return StoryDocument(
+                    task_id=feed.task,
+                    status=story.status,
+                    content=history.content,
+                    cut=history.cut,
+                    text=said,
+                    story=story,
+                )
+
+            # A long fold in a thread: streams and submissions go on meanwhile.
+            return answered(await asyncio.to_thread(told))
+
+    async def timeline(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/timeline"""
+        claim, feed = await self._asked(request)
+        limit, after = size_of(request), number_of(request, "after")
+        async with self._place(claim):
+            history = await self._history(feed, claim, "timeline")
+            texts = await self._texts(feed, history)
+            found = await asyncio.to_thread(lines.rows, history.entries, texts, content=history.content)
+        page = lines.page(found, after, limit)
+        more = bool(page) and page[-1].number < len(found)
+        return answered(
+            TimelinePage(
+                task_id=feed.task,
+                content=history.content,
+                cut=history.cut,
+                text=lines.text(page),
+                rows=page,
+                next=page[-1].number if more else None,
+            )
+        )
+
+    async def _asked(self, request: Request) -> tuple[RequesterClaim, Feed]:
+        claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
+        return claim, await existing_task(request, self._feeds, claim)
+
+    def _place(self, claim: RequesterClaim) -> AbstractAsyncContextManager[None]:
+        if self._places.waiting(claim.tenant) >= MAX_WAITING:
+            what = f"{MAX_WAITING} others of your tenant wait for the history of a task at this replica"
+            hint, title = "ask again in a moment", "Too many histories"
+            raise too_many("too_many_histories", title, what, hint, retry_after_s=RETRY_AFTER_S, limit=MAX_WAITING)
+        return self._places.held(claim.tenant)
+
+    async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
+        """What budget tells of the task. Raises Problem (503)."""
+        found: list[Stored] = []
+        after, room, more = 0, bounds.MAX_STORY_BYTES, True
+        while more and room > 0 and len(found) < bounds.MAX_STORY_MESSAGES:
+            page = await self._page(feed, claim, after)
+            found += [stored_of(one, feed.tenant, feed.task) for one in page.messages]
+            room -= sum(len(one.body) for one in page.messages)
+            more, after = page.more and bool(page.messages), found[-1].sequence if found else 0
+        if not found:
+            raise unavailable("the journal does not have the task yet", "ask again in a moment")
+        content = may_read_content(claim, feed)
+        if content:
+            log.info(
+                "content_read",
+                what=what,
+                tenant=feed.tenant,
+                task=feed.task,
+                person=claim.person,
+                role=claim.role,
+                via=claim.via,
+            )
+        return History(await asyncio.to_thread(_entries, found), content, more)
+
+    async def _page(self, feed: Feed, claim: RequesterClaim, after: int) -> TaskMessagesReplied:
+        try:
+            reply = await self._context.publisher.request(
+                "budget",
+                TaskMessagesRequested(after=after),
+                tenant=feed.tenant,
+                task=feed.task,
+                index=f"history/{secrets.token_hex(8)}",
+                actor=claim.person,
+                timeout_s=bounds.WRITES_TIMEOUT_MS / 1_000,
+            )
+        except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+            raise unavailable(f"budget does not answer: {error}", "ask again in a moment") from error
+        assert isinstance(reply, TaskMessagesReplied)
+        if reply.failure is not None:
+            raise unavailable(reply.failure.message, reply.failure.hint or "ask again in a moment")
+        return reply
+
+    async def _texts(self, feed: Feed, history: History) -> dict[str, str]:
+        """The contents that are quoted, as far as they are still there; also for who may not read them: their markers
+        say what rests on what."""
+        texts: dict[str, str] = {}
+        for ref in wanted(history.entries):
+            try:
+                texts[ref.sha256] = await self._context.blobs.text(feed.tenant, ref)
+            except (BlobMissing, BlobCorrupt):
+                continue
+        return texts
+
+
+def _entries(found: Sequence[Stored]) -> list[Entry]:
+    return entries(in_order(found))
+
+
+def may_read_content(claim: RequesterClaim, feed: Feed) -> bool:
+    """Operators may; so may who submitted the task, where the tenant's output policy delivers drafts: what a model says
+    on the way no checker has read."""
+    if claim.role == "operator":
+        return True
+    requester = feed.view.requester
+    mine = claim.role == "submitter" and requester is not None and requester.person == claim.person
+    return mine and feed.view.delivery == "draft"

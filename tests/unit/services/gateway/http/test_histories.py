@@ -1,0 +1,149 @@
+"""Why and timeline over HTTP: a recorded task told to those who may read it, its texts to those who may see them."""
+
+import json
+import logging
+
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import load
+from bulkhead_contracts import bounds, subjects
+from bulkhead_services.gateway.http.routes import histories
+from tests.paths import HISTORIES
+from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
+
+ANSWERED = load(HISTORIES / "answered.jsonl.gz")
+SECRETS = ("Lindqvist bought", "385.68 USD", "round(min(", "Beacon ticket from the refund", "2025-10-04")
+
+
+def key(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name}"}
+
+
+def lay_down(mesh, told: History, task: str, tenant: str = "acme") -> None:
+    """The recorded task's journal as this task's, and its contents."""
+    journal = []
+    for number, one in enumerate(told.messages, 1):
+        subject = subjects.mesh(one.sender, one.receiver, tenant, task)
+        journal.append(Stored(subject, one.headers, one.body, number, one.time_unix_ms))
+    mesh.bus.journal[tenant, task] = journal
+
+
+async def submitted(mesh, http, who: str) -> str:
+    """A task of that person, whose journal is the recorded one's; the gateway has seen it end."""
+    receipt = await http.post(
+        "/v1/tasks", json={"objective": "What is it?"}, headers=key(who) | {"Idempotency-Key": who}
+    )
+    task = receipt.json()["task_id"]
+    await mesh.pump()
+    lay_down(mesh, ANSWERED, task)
+    for sha256, content in ANSWERED.contents.items():
+        for author in content.authors if content.data is not None else ():
+            stored = await mesh.blob(author, content.data.decode())
+            assert stored.sha256 == sha256
+    return task
+
+
+async def draft(mesh, task: str) -> None:
+    """The tenant's policy delivers drafts, says the planner."""
+    from bulkhead_contracts.task import TaskAccepted
+
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=9, delivery="draft"), task)
+
+
+async def test_an_operator_is_told_the_story_with_its_texts_as_text_and_as_json(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    told = (await http.get(f"/v1/tasks/{task}/why", headers=AUTH)).json()
+    assert (told["task_id"], told["status"], told["content"], told["cut"]) == (task, "succeeded", True, False)
+    first = told["story"]["answer"][0]
+    assert "385.68" in first["text"] and first["sources"][0]["name"] == "calculate"
+    assert "drafted by offline-rules-1" in told["text"] and "rests on sheet-41.md" in told["text"]
+    whole = (await http.get(f"/v1/tasks/{task}/why?all=true", headers=AUTH)).json()
+    assert len(whole["text"]) > 2 * len(told["text"])
+
+
+async def test_a_submitter_reads_the_texts_of_own_tasks_and_only_where_drafts_are_delivered(mesh, http):
+    mine, other = await submitted(mesh, http, SUBMITTER), await submitted(mesh, http, AUTH["Authorization"][7:])
+    asked = f"/v1/tasks/{mine}/why"
+    assert not (await http.get(asked, headers=key(SUBMITTER))).json()["content"], "nothing is said of its delivery yet"
+    await draft(mesh, mine)
+    await draft(mesh, other)
+    assert (await http.get(asked, headers=key(SUBMITTER))).json()["content"]
+    told = await http.get(f"/v1/tasks/{other}/why", headers=key(SUBMITTER))
+    assert told.status_code == 200 and not told.json()["content"]
+
+
+@pytest.mark.parametrize("what", ["why", "timeline?limit=100", "why?all=true"])
+async def test_an_auditor_sees_what_happened_and_no_texts(mesh, http, what):
+    task = await submitted(mesh, http, SUBMITTER)
+    told = await http.get(f"/v1/tasks/{task}/{what}", headers=key(AUDITOR))
+    assert told.status_code == 200 and not told.json()["content"]
+    assert "date_difference" in told.text and not [one for one in SECRETS if one in told.text]
+
+
+async def test_every_look_at_texts_is_on_record(mesh, http, caplog):
+    task = await submitted(mesh, http, SUBMITTER)
+    caplog.set_level(logging.INFO)
+    await http.get(f"/v1/tasks/{task}/why", headers=key(AUDITOR))
+    assert "content_read" not in caplog.text
+    await http.get(f"/v1/tasks/{task}/timeline", headers=AUTH)
+    (record,) = [one for one in caplog.records if one.getMessage() == "content_read"]
+    for said in ("ada", "operator", "acme", task, "timeline"):
+        assert said in str(record.__dict__), said
+
+
+async def test_the_timeline_tells_arguments_results_and_what_came_of_calls_page_by_page(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    found, after = [], 0
+    while True:
+        page = (await http.get(f"/v1/tasks/{task}/timeline?limit=40&after={after}", headers=AUTH)).json()
+        assert len(page["rows"]) <= 40 and len(page["text"].splitlines()) == len(page["rows"])
+        found += page["rows"]
+        if page["next"] is None:
+            break
+        after = page["next"]
+    assert [row["number"] for row in found] == list(range(1, len(found) + 1))
+    (dates,) = [row for row in found if row["call"] and row["call"]["name"] == "date_difference"]
+    assert json.loads(dates["call"]["arguments"])["end"] == "2025-10-04" and "14 days" in dates["call"]["result"]
+    assert dates["took_ms"] == 48 and dates["sender"] == "worker"
+
+
+@pytest.mark.parametrize("what", ["why", "timeline"])
+async def test_another_tenants_task_does_not_exist(mesh, http, what):
+    task = await submitted(mesh, http, SUBMITTER)
+    assert (await http.get(f"/v1/tasks/{task}/{what}", headers=key(FOREIGN))).status_code == 404
+    assert (await http.get(f"/v1/tasks/{task}/{what}")).status_code == 401
+    assert (await http.get(f"/v1/tasks/no-such/{what}", headers=AUTH)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "what", ["why?all=1", "timeline?after=-1", "timeline?limit=0", "timeline?limit=101", "timeline?after=x"]
+)
+async def test_odd_parameters_are_named(mesh, http, what):
+    task = await submitted(mesh, http, SUBMITTER)
+    answer = await http.get(f"/v1/tasks/{task}/{what}", headers=AUTH)
+    assert answer.status_code == 422 and answer.json()["hint"]
+
+
+async def test_a_task_of_very_many_messages_is_cut_and_says_so(mesh, http, monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_STORY_MESSAGES", 64)
+    task = await submitted(mesh, http, SUBMITTER)
+    told = (await http.get(f"/v1/tasks/{task}/why", headers=AUTH)).json()
+    assert told["cut"] and "more messages than are read here" in told["text"]
+
+
+async def test_a_journal_that_cannot_be_read_is_no_empty_story(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    mesh.bus.journal.clear()
+    assert (await http.get(f"/v1/tasks/{task}/why", headers=AUTH)).status_code == 503
+    mesh.bus.signer_down = True
+    answer = await http.get(f"/v1/tasks/{task}/why", headers=AUTH)
+    assert answer.status_code == 503 and "budget" in answer.json()["detail"]
+
+
+async def test_only_so_many_of_a_tenant_wait(mesh, http, monkeypatch):
+    task = await submitted(mesh, http, SUBMITTER)
+    monkeypatch.setattr(histories, "MAX_WAITING", 0)
+    answer = await http.get(f"/v1/tasks/{task}/why", headers=AUTH)
+    assert answer.status_code == 429 and answer.headers["retry-after"]
