@@ -17,6 +17,7 @@ from bulkhead_contracts import bounds
 
 RECONNECT_MAX_S = 5.0
 RECONNECT_GIVE_UP_S = 120.0
+TIMELINE_ROWS = 100
 ENDED = ("task.ended", "task.rejected")
 UNENDED = ("requested", "queued", "running", "paused")
 
@@ -46,6 +47,23 @@ class Task:
         """The text behind a marker, from the version of the document that was cited. Raises Refused (404)."""
         name = request_checks.marker(marker)
         return await self._transport.ask("GET", f"/v1/tasks/{self.id}/citations/{name}")
+
+    async def why(self, *, whole: bool = False) -> dict[str, Any]:
+        """What it did and why: `text` for people (one screen, or all of it), `story` for programs, and whether they
+        hold texts (`content`): those are for operators, and for who submitted it."""
+        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/why", params={"all": str(whole).lower()})
+
+    async def timeline(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Its messages and calls in order, page by page: `rows` for programs, `text` for people."""
+        after = 0
+        while True:
+            params = {"limit": TIMELINE_ROWS, "after": after}
+            page = await self._transport.ask("GET", f"/v1/tasks/{self.id}/timeline", params=params)
+            yield page
+            following = page.get("next")
+            if not isinstance(following, int) or following <= after:
+                return
+            after = following
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""

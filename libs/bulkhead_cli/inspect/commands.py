@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bulkhead_cli.operate import commands
-from bulkhead_cli.options import Broker, Gateway, Since, TaskId, TaskTenant, since_s, task_id
+from bulkhead_cli.options import Broker, Either, Gateway, Since, TaskId, TaskTenant, since_s, task_id
 from bulkhead_cli.output import Exit, Stop, Work
 
 ReportTenant = Annotated[str, typer.Option("--tenant", metavar="T", help="Only the tasks of this tenant.")]
@@ -33,24 +33,32 @@ CitedMarker = Annotated[
 Whole = Annotated[bool, typer.Option("--all", help="Show every call, message and sentence, uncut.")]
 
 
-def timeline(task: TaskId, at: Broker, tenant: TaskTenant = "") -> Work:
-    """Show the messages of a task by step: sender, receiver, time, duration and cost.
+def timeline(task: TaskId, at: Either, tenant: TaskTenant = "") -> Work:
+    """Show the messages of a task by step: sender, receiver, time, arguments, results, attempts, waits and cost.
 
-    Reads the journal with the operator's key, and the trace files. Both are in DIR.
+    Reads the journal with the operator's key, and the trace files, both in DIR. With --url and --api-key a gateway is
+    asked; it shows texts to operators, and to who submitted the task.
     """
-    from bulkhead_cli.inspect.read import show_timeline
+    from bulkhead_cli.inspect import read, remote
 
-    return show_timeline(at.data, task, tenant, as_json=at.as_json)
+    if target := at.remote():
+        return remote.show_timeline(target, task, as_json=at.as_json)
+    return read.show_timeline(at.data, task, tenant, as_json=at.as_json)
 
 
-def why(task: TaskId, at: Broker, tenant: TaskTenant = "", whole: Whole = False) -> Work:
+def why(task: TaskId, at: Either, tenant: TaskTenant = "", whole: Whole = False) -> Work:
     """Tell the story of a task that has ended, or explain why one waits, and how to go on.
 
     The story: the plan and its origin, what each step searched, called, wrote and cost, the model's stated reason for
     a call, what was refused, retried or put off, and the source of each sentence of the answer; of a failure what led
     to it, with the messages that show it. Of a task that goes on: halts, loops, stalls, current waits. Reads the
-    journal with the operator's key in DIR.
+    journal with the operator's key in DIR. With --url and --api-key a gateway is asked; it shows texts to operators,
+    and to who submitted the task.
     """
+    if target := at.remote():
+        from bulkhead_cli.inspect.remote import show_why as show_remotely
+
+        return show_remotely(target, task, whole=whole, as_json=at.as_json)
     from bulkhead_cli.inspect.why import show_why
 
     return show_why(at.data, task, tenant, whole=whole, as_json=at.as_json)

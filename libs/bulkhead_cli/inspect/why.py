@@ -3,7 +3,6 @@
 In: the task's messages from the journal. Out: text or JSON.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from bulkhead.journal.history import Entry, entries, of_tenant
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.journal.story.fold import tell, wanted
 from bulkhead.journal.story.model import Story
+from bulkhead.journal.story.model import as_json as story_as_json
 from bulkhead.journal.story.text import ENDED, text
 from bulkhead.journal.why.reason import Reason
 from bulkhead.runtime.context import unix_ms
@@ -55,7 +55,7 @@ async def _texts(bus: Bus, found: list[Entry]) -> dict[str, str]:
 def show_story(console: Console, story: Story, *, whole: bool, as_json: bool) -> None:
     """Print it: of a task that goes on the reasons for which it waits, unless all is asked for."""
     if as_json:
-        print_json(asdict(story))
+        print_json(story_as_json(story))
     elif story.status in ENDED or whole:
         console.print(text(story, whole=whole), markup=False)
     else:

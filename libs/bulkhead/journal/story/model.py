@@ -4,7 +4,9 @@ Times are Unix milliseconds, money is in micro US dollars, durations are in mill
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from bulkhead.journal.why.reason import Reason
 from bulkhead_contracts.result import Usage
@@ -160,3 +162,12 @@ class Story:
     def written(self) -> tuple[Call, ...]:
         """Calls that were to change something."""
         return tuple(call for call in self.calls if call.writes)
+
+
+def as_json(story: Story) -> dict[str, Any]:
+    """The story for programs."""
+    found: dict[str, Any] = _STORY.dump_python(story, mode="json")
+    return found
+
+
+_STORY = TypeAdapter(Story)

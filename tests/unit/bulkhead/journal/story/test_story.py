@@ -1,13 +1,13 @@
 """The story of a recorded task: plan, calls, sources, costs, what went wrong, and why."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
 from bulkhead.journal.history import Entry, entries
 from bulkhead.journal.story.fold import tell, wanted
-from bulkhead.journal.story.model import Story
+from bulkhead.journal.story.model import Story, as_json
 from bulkhead.journal.story.redact import without_content
 from bulkhead.journal.story.text import text
 from bulkhead.runtime.decider.history import History
@@ -147,7 +147,7 @@ def test_what_a_model_said_beside_its_calls_is_marked_as_its_own_word():
 
 def test_who_may_not_read_content_sees_what_happened_and_no_texts():
     told = without_content(story("answered"))
-    said = json.dumps(asdict(told), default=str)
+    said = json.dumps(as_json(told))
     for secret in ("Lindqvist bought", "385.68 USD", "2025-09-20 to", "Beacon ticket is", "round(min("):
         assert secret not in said, secret
     shown = text(told)
@@ -167,5 +167,5 @@ def test_every_recorded_task_has_a_story_from_any_point_on(path):
     found = entries(load(path).messages)
     for end in range(1, len(found) + 1, max(1, len(found) // 5)):
         told = tell(found[:end], found[0].task, 0, {})
-        assert text(told) and text(told, whole=True) and asdict(without_content(told))
+        assert text(told) and text(told, whole=True) and as_json(without_content(told))
     assert tell(found, found[0].task, 0, {}).status in ("succeeded", "failed", "cancelled", "halted", "rejected")
