@@ -28,6 +28,7 @@ class TaskRequested(Body, type="mesh.task.requested", version=2):
     voucher: the signer's word that it saw the requester's own token; "" where he has none.
     constraints: on the values of arguments, beside the tenant's (docs/how-to/policy.md).
     replan: what may take the place of `plan` when it fails; a plan that a model made is always replaced by another.
+    conversation: the requester's name for tasks that belong together; shown beside the task, and nothing more.
     """
 
     objective: Objective
@@ -45,6 +46,7 @@ class TaskRequested(Body, type="mesh.task.requested", version=2):
     replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
     voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=_empty)] = ""
     constraints: Constraints = ()
+    conversation: Annotated[Tag, Field(exclude_if=_empty)] = ""
 
 
 class TaskRejected(Body, type="mesh.task.rejected"):

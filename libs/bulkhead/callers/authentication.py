@@ -11,7 +11,7 @@ from bulkhead.callers.tokens import CallerTokens, KeysUnavailable, TokenRefused,
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 
-__all__ = ["Authenticator", "CallerSettings", "KeysUnavailable", "Unauthenticated"]
+__all__ = ["Authenticator", "CallerSettings", "KeysUnavailable", "Unauthenticated", "credential_of"]
 HOW = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
 
 
@@ -44,7 +44,7 @@ class Authenticator:
     async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
         """The caller; names of headers are small letters, or the mapping ignores case. Raises Unauthenticated,
         KeysUnavailable."""
-        credential = _credential(headers)
+        credential = credential_of(headers)
         if _is_token(credential):
             try:
                 return await self._tokens.claim(credential)
@@ -59,7 +59,7 @@ class Authenticator:
 
     def token_of(self, headers: Mapping[str, str]) -> str:
         """The caller's own token, for the signer; "" for who has an API key. Raises Unauthenticated."""
-        credential = _credential(headers)
+        credential = credential_of(headers)
         return credential if _is_token(credential) else ""
 
 
@@ -67,7 +67,8 @@ def _is_token(credential: str) -> bool:
     return credential.count(".") == 2 and not credential.startswith(KEY_PREFIX)
 
 
-def _credential(headers: Mapping[str, str]) -> str:
+def credential_of(headers: Mapping[str, str]) -> str:
+    """The API key or the token of a request; names of headers as in `claim`. Raises Unauthenticated."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
     credential = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
     if not credential:

@@ -80,6 +80,7 @@ class Mesh:
         route: str = "",
         replan: str = "",
         constraints: tuple[str, ...] = (),
+        conversation: str = "",
     ) -> Task:
         """Hand an objective in; returns when it is stored durably.
 
@@ -87,7 +88,8 @@ class Mesh:
         results are taken over. feature, workflow: what its spending is counted under, and may be limited by. delivery:
         `draft`, `verified` or `held`, at least as strict as this. route: of the model gateway, in place of `default`.
         replan: what may take the place of `plan` when it fails: `same_tools` (the default) or `none`. constraints: on
-        arguments of tools, beside those of the tenant, as `pay /amount range 0..100`.
+        arguments of tools, beside those of the tenant, as `pay /amount range 0..100`. conversation: a name of yours for
+        tasks that belong together; it comes back with them.
         Without a key of yours a random one is used, and repeats after lost answers are never a second task.
         """
         limits = request_checks.limits(limit_usd, limit_tokens, deadline_s)
@@ -101,6 +103,7 @@ class Mesh:
         body |= {"plan": request_checks.mapping("plan", plan)} if plan is not None else {}
         body |= {"fork": request_checks.mapping("fork", fork)} if fork is not None else {}
         tags = {"feature": feature, "workflow": workflow, "delivery": delivery, "route": route, "replan": replan}
+        tags["conversation"] = conversation
         for name, tag in tags.items():
             body |= {name: tag} if request_checks.tag(name, tag) else {}
         answer = await self._transport.send(

@@ -23,6 +23,7 @@ from bulkhead_contracts.step import StepPaused
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors import refusals
+from bulkhead_services.doors.a2a.routes import A2a
 from bulkhead_services.doors.calls import Calls
 from bulkhead_services.doors.ends import Ends
 from bulkhead_services.doors.feed import SERVICE, Feed, Feeds
@@ -59,7 +60,8 @@ class Doors(Edge):
         self._mcp = McpHttp(
             Methods(self, settings.gateway_url), http.caller, http.bodies, http.places, settings.jwt_issuer
         )
-        http.more = self._mcp.routes()
+        self._a2a = A2a(settings, http)
+        http.more = [*self._mcp.routes(), *self._a2a.routes()]
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,7 +89,9 @@ class Doors(Edge):
 
     async def stop(self) -> None:
         """Finish the requests; what is in flight then is asked for again, elsewhere."""
+        self._a2a.close()
         await self._server.stop()
+        await self._a2a.closed()
         await self.calls.close()
         await self.tool_calls.close()
         for subscription in self._subscriptions:

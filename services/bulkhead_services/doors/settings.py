@@ -12,15 +12,15 @@ from bulkhead_contracts.types import Name
 class Settings(CallerSettings):
     """http_port 0 takes a free port, written to http_file as {"host", "port"}.
 
-    api_keys_file, jwt_*: as the gateway has them. gateway_url: where the gateway's HTTP is, for the tools by which
-    agents submit and watch tasks; without it there are none. tenants_file: the most that a task of each tenant may
-    have. models: names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its caller
-    or its tenant says less. idle_s: a run without a call for so long ends; no less than call_timeout_s. call_timeout_s:
-    of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds back, before it
-    is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an agent that seems
-    to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it away. output_tokens:
-    of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*, write_timeout_s,
-    max_connections,
+    api_keys_file, jwt_*: as the gateway has them. gateway_url: where the gateway's HTTP is, for A2A and for the tools
+    by which agents submit and watch tasks; without it there are none. tenants_file: the most that a task of each tenant
+    may have. models: names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its
+    caller or its tenant says less. idle_s: a run without a call for so long ends; no less than call_timeout_s.
+    call_timeout_s: of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds
+    back, before it is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an
+    agent that seems to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it
+    away. output_tokens: of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*,
+    write_timeout_s, max_connections,
     max_body_bytes_held*: as the gateway has them.
     """
 

@@ -131,11 +131,16 @@ class Http:
 
     async def caller(self, request: Request) -> Caller:
         """Who asks. Raises Refusal, Unauthenticated, KeysUnavailable."""
+        caller = await self.anybody(request)
+        if caller.claim.role not in MAY_ASK:
+            what = f"the role {caller.claim.role} may not ask models"
+            raise Refusal(403, "forbidden", what, "use a key whose role is submitter or operator")
+        return caller
+
+    async def anybody(self, request: Request) -> Caller:
+        """Who asks, in any role. Raises Refusal, Unauthenticated, KeysUnavailable."""
         check_once(request.headers.keys())
         claim = await self._credentials.claim(request.headers)
-        if claim.role not in MAY_ASK:
-            what = f"the role {claim.role} may not ask models"
-            raise Refusal(403, "forbidden", what, "use a key whose role is submitter or operator")
         return caller_of(request.headers, claim, self._credentials.token_of(request.headers))
 
     async def openai_models(self, request: Request) -> Response:
@@ -238,33 +243,37 @@ def _refused(request: Request, refusal: Refusal, call: Call | None = None) -> Re
 
 async def _failed(request: Request, error: Exception) -> Response:
     """The answer to a failure, in the API's own form."""
-    match error:
-        case ClientDisconnect():
-            return Response(status_code=400)  # Nobody reads it.
-        case Refusal():
-            refusal = error
-        case BodyRefused():
-            wait_s = error.retry_after_s
-            texts = error.code, error.detail, error.hint
-            refusal = Refusal(error.status, *texts, retry=wait_s is not None, retry_after_s=wait_s)
-        case Unauthenticated():
-            refusal = Refusal(401, "unauthorized", str(error), error.hint)
-        case KeysUnavailable():
-            hint = "use an API key, or ask the operator to check the JWKS setting"
-            refusal = Refusal(503, "unavailable", str(error), hint, retry=True, retry_after_s=2)
-        case HTTPException():
-            refusal = _no_route(request, error)
-        case BusError():
-            what, hint = f"the message broker does not answer: {error}", "send the same request again in a moment"
-            refusal = Refusal(503, "unavailable", what, hint, retry=True, retry_after_s=2)
-        case _:
-            what, hint = "an error in the doors themselves", "the operator finds it in their log, by the request's id"
-            refusal = Refusal(500, "internal_error", what, hint)
-            log.error("request_failed", path=request.url.path, request_id=_request_id(request), reason=repr(error))
-    answer = _refused(request, refusal)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # Nobody reads it.
+    answer = _refused(request, refusal_of(request, error))
     if isinstance(error, BodyRefused | HTTPException):
         answer.headers.update(error.headers or {})
     return answer
+
+
+def refusal_of(request: Request, error: Exception) -> Refusal:
+    """The refusal that a failure is."""
+    match error:
+        case Refusal():
+            return error
+        case BodyRefused():
+            wait_s = error.retry_after_s
+            texts = error.code, error.detail, error.hint
+            return Refusal(error.status, *texts, retry=wait_s is not None, retry_after_s=wait_s)
+        case Unauthenticated():
+            return Refusal(401, "unauthorized", str(error), error.hint)
+        case KeysUnavailable():
+            hint = "use an API key, or ask the operator to check the JWKS setting"
+            return Refusal(503, "unavailable", str(error), hint, retry=True, retry_after_s=2)
+        case HTTPException():
+            return _no_route(request, error)
+        case BusError():
+            what, hint = f"the message broker does not answer: {error}", "send the same request again in a moment"
+            return Refusal(503, "unavailable", what, hint, retry=True, retry_after_s=2)
+        case _:
+            what, hint = "an error in the doors themselves", "the operator finds it in their log, by the request's id"
+            log.error("request_failed", path=request.url.path, request_id=_request_id(request), reason=repr(error))
+            return Refusal(500, "internal_error", what, hint)
 
 
 def _no_route(request: Request, error: HTTPException) -> Refusal:

@@ -1,5 +1,6 @@
 """Shapes of the HTTP API: requests (unknown fields are refused, because people mistype) and answers."""
 
+import operator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -98,6 +99,7 @@ class TaskSubmission(Contract):
     route: Tag = ""
     replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
     constraints: Constraints = ()
+    conversation: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -159,6 +161,7 @@ class TaskSummary(Contract):
     standing: Standing | None = None
     complete: bool | None = None
     failure_code: str = ""
+    conversation: Tag = ""
 
 
 class TaskPage(Contract):
@@ -208,6 +211,7 @@ class TaskDocument(Contract):
 
     task_id: str
     kind: TaskKind = "planned"
+    conversation: Tag = ""
     status: Status
     objective: str
     requester: RequesterClaim | None

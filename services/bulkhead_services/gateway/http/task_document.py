@@ -41,6 +41,7 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
         failure_code=view.failure.code if view.failure else "",
+        conversation=view.request.conversation if view.request else "",
     )
 
 
@@ -66,6 +67,7 @@ async def document(
     return TaskDocument(
         task_id=feed.task,
         kind=view.kind,
+        conversation=request.conversation if request else "",
         status=view.status,
         objective=request.objective if request else "",
         requester=requester(feed, policies),

@@ -153,6 +153,7 @@ class Http:
             route=body.route,
             replan=body.replan,
             constraints=body.constraints,
+            conversation=body.conversation,
             voucher=await voucher(self._context, claim, self._auth.token_of(request), task_id),
         )
         with self._door.storing(claim.tenant, task_id) as lies:

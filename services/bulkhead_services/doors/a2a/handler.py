@@ -1,0 +1,364 @@
+"""A2A's operations over the gateway. In: A2A requests with the caller's own client of the gateway. Out: tasks and
+updates, or an A2AError.
+
+The task store is the mesh: no replica keeps anything that another one lacks.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from a2a.server.context import ServerCallContext
+from a2a.server.request_handlers import RequestHandler
+from a2a.types import (
+    AgentCard,
+    CancelTaskRequest,
+    DeleteTaskPushNotificationConfigRequest,
+    GetExtendedAgentCardRequest,
+    GetTaskPushNotificationConfigRequest,
+    GetTaskRequest,
+    ListTaskPushNotificationConfigsRequest,
+    ListTaskPushNotificationConfigsResponse,
+    ListTasksRequest,
+    ListTasksResponse,
+    SendMessageRequest,
+    SubscribeToTaskRequest,
+    Task,
+    TaskArtifactUpdateEvent,
+    TaskPushNotificationConfig,
+    TaskState,
+    TaskStatusUpdateEvent,
+)
+from a2a.utils.errors import (
+    A2AError,
+    InternalError,
+    InvalidParamsError,
+    PushNotificationNotSupportedError,
+    TaskNotCancelableError,
+    TaskNotFoundError,
+    UnsupportedOperationError,
+)
+
+from bulkhead.client import Mesh
+from bulkhead.client.errors import MeshError, Refused, Unfit
+from bulkhead.client.task import ENDED
+from bulkhead.telemetry.log import Log
+from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead_services.doors.a2a import card, messages, tasks
+from bulkhead_services.doors.a2a.tasks import Document
+from bulkhead_services.doors.port import Caller, Refusal
+
+log = Log("doors.a2a")
+PAGE, MAX_PAGE = 50, 100
+MAX_ROWS_SCANNED = 1_000
+"""A list that is filtered reads no more rows than these for one page; its next page goes on from there."""
+CANCEL_WAIT_S = 5.0
+AT_ONCE = 8
+ASKING = "asking"
+_EVENTS = Task | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
+
+
+@dataclass(slots=True)
+class Asking:
+    """One request. address: under which its client has come. refusal: what the gateway said where A2A has no error of
+    its own for it; the HTTP answer gets its status."""
+
+    mesh: Mesh
+    caller: Caller
+    address: str
+    refusal: Refusal | None = None
+
+
+class Handler(RequestHandler):
+    """The operations. wait_s: so long `SendMessage` waits for a task that runs."""
+
+    def __init__(self, quotas: TenantQuotas, wait_s: float) -> None:
+        self._quotas, self._wait_s = quotas, wait_s
+        self._waits: set[asyncio.Timeout] = set()
+
+    def close(self) -> None:
+        """End what waits and streams: clients subscribe again, at another replica."""
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+
+    async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
+        """Begin a task, or decide about a call that waits for a person."""
+        with _told(asking := _asking(context)):
+            document = await self._take(asking, params)
+            if not params.configuration.return_immediately:
+                document = await self._settled(asking.mesh, document, self._wait_s)
+            return await _whole(asking.mesh, document, _history(params.configuration))
+
+    async def on_message_send_stream(
+        self, params: SendMessageRequest, context: ServerCallContext
+    ) -> AsyncGenerator[_EVENTS]:
+        """The same, followed to its end."""
+        with _told(asking := _asking(context)):
+            document = await self._take(asking, params)
+            async with aclosing(self._followed(asking.mesh, document, _history(params.configuration))) as events:
+                async for event in events:
+                    yield event
+
+    async def on_subscribe_to_task(
+        self, params: SubscribeToTaskRequest, context: ServerCallContext
+    ) -> AsyncGenerator[_EVENTS]:
+        """A task that runs, followed to its end."""
+        with _told(asking := _asking(context)):
+            document = await asking.mesh.task(params.id).show()
+            if tasks.state(document) in tasks.TERMINAL:
+                raise UnsupportedOperationError(f"task {params.id} has ended: nothing follows; get it instead")
+            async with aclosing(self._followed(asking.mesh, document, 1)) as events:
+                async for event in events:
+                    yield event
+
+    async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
+        """A task as it stands."""
+        with _told(asking := _asking(context)):
+            return await _whole(asking.mesh, await asking.mesh.task(params.id).show(), _history(params))
+
+    async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
+        """The tenant's tasks, the newest first."""
+        with _told(asking := _asking(context)):
+            size = params.page_size if params.HasField("page_size") else PAGE
+            if not 1 <= size <= MAX_PAGE:
+                raise InvalidParamsError(f"pageSize is {size}; send 1 to {MAX_PAGE}")
+            rows, following = await _rows(asking.mesh, params, size)
+            whole = params.include_artifacts or params.history_length > 0
+            limit = asyncio.Semaphore(AT_ONCE)
+
+            async def shown(row: Document) -> Task:
+                async with limit:
+                    if whole:
+                        row = await asking.mesh.task(row["task_id"]).show()
+                    found = await _whole(asking.mesh, row, params.history_length)
+                if not params.include_artifacts:
+                    del found.artifacts[:]
+                return found
+
+            found = await asyncio.gather(*(shown(row) for row in rows))
+            # The mesh counts no tasks: the sum is of what is known to be there.
+            total = len(found) + bool(following)
+            return ListTasksResponse(tasks=found, next_page_token=following, page_size=len(found), total_size=total)
+
+    async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
+        """Ask for a task's end, and wait a moment for it."""
+        with _told(asking := _asking(context)):
+            task = asking.mesh.task(params.id)
+            try:
+                await task.cancel("cancelled over A2A")
+            except Refused as error:
+                if error.code == "already_ended":
+                    raise TaskNotCancelableError(f"{error}: it cannot be cancelled any more") from error
+                raise
+            return await _whole(asking.mesh, await self._settled(asking.mesh, await task.show(), CANCEL_WAIT_S), 1)
+
+    async def on_get_extended_agent_card(
+        self, params: GetExtendedAgentCardRequest, context: ServerCallContext
+    ) -> AgentCard:
+        """The card of the caller's tenant."""
+        with _told(asking := _asking(context)):
+            self._quotas.look()
+            tenant = asking.caller.claim.tenant
+            return card.extended(asking.address, self._quotas.tools(tenant), self._quotas.most(tenant))
+
+    async def on_create_task_push_notification_config(
+        self, params: TaskPushNotificationConfig, context: ServerCallContext
+    ) -> TaskPushNotificationConfig:
+        """There are none."""
+        raise PushNotificationNotSupportedError
+
+    async def on_get_task_push_notification_config(
+        self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
+    ) -> TaskPushNotificationConfig:
+        """There are none."""
+        raise PushNotificationNotSupportedError
+
+    async def on_list_task_push_notification_configs(
+        self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
+    ) -> ListTaskPushNotificationConfigsResponse:
+        """There are none."""
+        raise PushNotificationNotSupportedError
+
+    async def on_delete_task_push_notification_config(
+        self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
+    ) -> None:
+        """There are none."""
+        raise PushNotificationNotSupportedError
+
+    async def _take(self, asking: Asking, params: SendMessageRequest) -> Document:
+        """The task of a message, which is stored when this returns."""
+        message = params.message
+        messages.check(message, params.configuration)
+        if message.task_id:
+            return await _decided(asking.mesh, params)
+        caller = asking.caller
+        usd, deadline = caller.limit_usd_micros, caller.deadline_ms
+        task = await asking.mesh.submit(
+            messages.objective(message),
+            limit_usd=None if usd is None else Decimal(usd) / 1_000_000,  # type: ignore[arg-type]
+            limit_tokens=caller.limit_tokens,
+            deadline_s=None if deadline is None else deadline / 1_000,
+            idempotency_key=messages.idempotency_key(message),
+            feature=caller.feature,
+            workflow=caller.workflow,
+            conversation=message.context_id,
+        )
+        return await task.show()
+
+    async def _settled(self, mesh: Mesh, document: Document, wait_s: float) -> Document:
+        """The task when it has ended or waits for a person, or as it stands after a while."""
+        task = mesh.task(document["task_id"])
+        async with self._bounded(wait_s), aclosing(task.events()) as events:
+            async for event in events:
+                if event.name == "task.paused" and event.data.get("until_unix_ms") and await _waiting(mesh, document):
+                    break
+        return await task.show()
+
+    async def _followed(self, mesh: Mesh, document: Document, history: int) -> AsyncGenerator[_EVENTS]:
+        first = await _whole(mesh, document, history)
+        yield first
+        if first.status.state in tasks.NO_MORE:
+            return
+        task = mesh.task(document["task_id"])
+        async with self._bounded(None), aclosing(task.events()) as events:
+            async for event in events:
+                if event.name in ENDED:
+                    break
+                if event.name == "task.paused" and (approvals := await _waiting(mesh, document)):
+                    own = {"task_id": first.id, "context_id": first.context_id}
+                    yield TaskStatusUpdateEvent(status=tasks.status(await task.show(), approvals), **own)
+                    return
+                if event.data.get("time_unix_ms", document["updated_unix_ms"]) < document["updated_unix_ms"]:
+                    continue  # The first event tells it.
+                if (found := tasks.update(document, event.name, event.data)) is not None:
+                    yield found
+        document = await task.show()
+        if tasks.state(document) in tasks.TERMINAL:
+            for end in tasks.ended(document, await _cited(mesh, document)):
+                yield end
+
+    @asynccontextmanager
+    async def _bounded(self, seconds: float | None) -> AsyncIterator[None]:
+        """Ends quietly what is within after some seconds, and when this replica closes."""
+        try:
+            async with asyncio.timeout(seconds) as wait:
+                self._waits.add(wait)
+                yield
+        except TimeoutError:
+            if not wait.expired():
+                raise
+        finally:
+            self._waits.discard(wait)
+
+
+async def _decided(mesh: Mesh, params: SendMessageRequest) -> Document:
+    """A task that exists, and the word about the call that it waits for."""
+    message = params.message
+    task = mesh.task(message.task_id)
+    document = await task.show()
+    if message.context_id and message.context_id != tasks.context_id(document):
+        raise InvalidParamsError(f"contextId is not that of task {task.id}; leave it away, or send the task's own")
+    if tasks.state(document) in tasks.TERMINAL:
+        raise UnsupportedOperationError(f"task {task.id} has ended; send a message without taskId to begin another one")
+    word = messages.decision(message)
+    if word is None:
+        what = f"task {task.id} takes no further text while it runs"
+        raise UnsupportedOperationError(
+            f"{what}; send it without taskId, with the same contextId, to begin another task"
+        )
+    if not any(row["approval_id"] == word.approval_id for row in await _waiting(mesh, document)):
+        raise InvalidParamsError(
+            f"no call {word.approval_id[:40]!r} of task {task.id} waits for a decision; get the task"
+        )
+    await mesh.decide(word.approval_id, word.arguments_sha256, word.decision, word.reason)
+    return await task.show()
+
+
+async def _rows(mesh: Mesh, params: ListTasksRequest, size: int) -> tuple[list[Document], str]:
+    """Rows that fit the filter, and where the next page begins; "" where nothing is left."""
+    found: list[Document] = []
+    cursor, scanned = params.page_token, 0
+    since = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else 0
+    while len(found) < size and scanned < MAX_ROWS_SCANNED:
+        query = {"limit": str(size - len(found))} | ({"cursor": cursor} if cursor else {})
+        page = await mesh.get("/v1/tasks", query)
+        for row in page["tasks"]:
+            fits = params.context_id in ("", tasks.context_id(row)) and row["updated_unix_ms"] >= since
+            if fits and await _has_state(mesh, row, params.status):
+                found.append(row)
+        scanned += size
+        cursor = page["next"] or ""
+        if not cursor:
+            break
+    return found, cursor
+
+
+async def _has_state(mesh: Mesh, row: Document, wanted: TaskState) -> bool:
+    if wanted == TaskState.TASK_STATE_UNSPECIFIED:
+        return True
+    return tasks.state(row, await _waiting(mesh, row)) == wanted
+
+
+async def _whole(mesh: Mesh, document: Document, history: int) -> Task:
+    return tasks.task(document, await _waiting(mesh, document), await _cited(mesh, document), history)
+
+
+async def _waiting(mesh: Mesh, document: Document) -> list[Document]:
+    """The calls of a task that wait for a person."""
+    if document["status"] in tasks.STATES and document["status"] not in ("running", "paused"):
+        return []
+    found: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
+    return found
+
+
+async def _cited(mesh: Mesh, document: Document) -> Document | None:
+    """The citations of an answer that has markers."""
+    return await mesh.task(document["task_id"]).citations() if "[#" in (document.get("answer") or "") else None
+
+
+def _history(params: Any) -> int:
+    return int(params.history_length) if params.HasField("history_length") else 1
+
+
+def _asking(context: ServerCallContext) -> Asking:
+    found = context.state[ASKING]
+    assert isinstance(found, Asking)
+    return found
+
+
+@contextmanager
+def _told(asking: Asking) -> Iterator[None]:
+    """A failure of the gateway as A2A tells it. Raises A2AError."""
+    try:
+        yield
+    except A2AError:
+        raise
+    except Unfit as error:
+        raise InvalidParamsError(f"{error}; {error.hint}") from error
+    except Refused as error:
+        raise _refused(asking, error) from error
+    except MeshError as error:
+        what, hint = "the gateway does not answer", "send the same message again in a moment"
+        log.warning("gateway_unreachable", reason=str(error))
+        asking.refusal = Refusal(503, "unavailable", what, hint, retry=True, retry_after_s=2)
+        raise InternalError(f"{what}; {hint}") from error
+    except Exception as error:
+        log.error("request_failed", reason=repr(error))
+        raise InternalError("an error in the doors themselves; the operator finds it in their log") from error
+
+
+def _refused(asking: Asking, error: Refused) -> A2AError:
+    told = f"{error}; {error.hint}" if error.hint else str(error)
+    if error.status == 404:
+        return TaskNotFoundError(told)
+    if error.code == "idempotency_reused":
+        return InvalidParamsError("this messageId was sent with other content before; give a new message a new one")
+    if error.status in (400, 409, 413, 422):
+        return InvalidParamsError(told, data={"code": error.code})
+    retry = error.status in (429, 503)
+    after_s = error.retry_after_s or (2.0 if retry else None)
+    asking.refusal = Refusal(error.status, error.code, str(error), error.hint, retry=retry, retry_after_s=after_s)
+    return UnsupportedOperationError(told) if error.status in (401, 403) else InternalError(told)

@@ -1,0 +1,87 @@
+"""A client's message, read. Pure. In: an A2A message. Out: an objective or a decision about a call that waits for a
+person, or an A2AError that names the field.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from a2a.types import Message, Part, Role, SendMessageConfiguration
+from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError, PushNotificationNotSupportedError
+from google.protobuf.json_format import MessageToDict
+
+from bulkhead_contracts import bounds
+
+MAX_PARTS = 64
+MAX_ID_CHARS = 256
+OUTPUT_MODES = ("text/plain", "application/json")
+_CONTEXT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ACCEPTED = frozenset({*OUTPUT_MODES, "text", "text/*", "*/*"})
+_DECISION = ("approval_id", "arguments_sha256", "decision", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's word about a call that waits for it; the fields are those of POST /v1/approvals/{approval_id}."""
+
+    approval_id: str
+    arguments_sha256: str
+    decision: str
+    reason: str
+
+
+def check(message: Message, asked: SendMessageConfiguration) -> None:
+    """What every message must have. Raises A2AError."""
+    if not message.message_id or len(message.message_id) > MAX_ID_CHARS:
+        raise InvalidParamsError(f"messageId must have 1 to {MAX_ID_CHARS} characters; send a fresh UUID")
+    if message.role == Role.ROLE_AGENT:
+        raise InvalidParamsError("role is ROLE_AGENT; a client's message has ROLE_USER")
+    if not 1 <= len(message.parts) <= MAX_PARTS:
+        raise InvalidParamsError(f"parts has {len(message.parts)} entries; send 1 to {MAX_PARTS}, each with a text")
+    if message.context_id and not _CONTEXT.fullmatch(message.context_id):
+        raise InvalidParamsError("contextId must be 1 to 64 of A-Z a-z 0-9 _ . -; send a UUID, or none to be given one")
+    if asked.HasField("task_push_notification_config"):
+        raise PushNotificationNotSupportedError("this agent sends no push notifications; stream, or ask for the task")
+    if asked.accepted_output_modes and not _ACCEPTED & set(asked.accepted_output_modes):
+        raise ContentTypeNotSupportedError(
+            f"acceptedOutputModes has none of {', '.join(OUTPUT_MODES)}; add one of them"
+        )
+
+
+def objective(message: Message) -> str:
+    """The text of a message that begins a task. Raises A2AError."""
+    texts = [_text(number, part) for number, part in enumerate(message.parts)]
+    found = "\n\n".join(text for text in texts if text.strip())
+    if not found:
+        raise InvalidParamsError("the parts hold no text; say what is to be done in a text part")
+    if len(found) > bounds.MAX_OBJECTIVE_CHARS:
+        what = f"the text of all parts has {len(found):,} characters, of {bounds.MAX_OBJECTIVE_CHARS:,} allowed"
+        raise InvalidParamsError(f"{what}; add long material as a document (POST /v1/documents of the gateway)")
+    return found
+
+
+def _text(number: int, part: Part) -> str:
+    kind = part.WhichOneof("content")
+    if kind == "text":
+        return part.text
+    named = {"raw": "a file", "url": "a file by its URL", "data": "data"}.get(kind or "", "nothing")
+    raise ContentTypeNotSupportedError(f"parts[{number}] holds {named}; only text parts are taken (text/plain)")
+
+
+def decision(message: Message) -> Decision | None:
+    """The decision in the only part of a message; None where it holds none. Raises A2AError."""
+    if len(message.parts) != 1 or message.parts[0].WhichOneof("content") != "data":
+        return None
+    found = MessageToDict(message.parts[0].data)
+    if (
+        not isinstance(found, dict)
+        or set(found) != set(_DECISION)
+        or not all(isinstance(v, str) for v in found.values())
+    ):
+        raise InvalidParamsError(f"the data part must be an object of the texts {', '.join(_DECISION)}, and no more")
+    return Decision(**found)
+
+
+def idempotency_key(message: Message) -> str:
+    """The same for the same message id of the same person: a repeat is the same task."""
+    return "a2a-" + hashlib.sha256(message.message_id.encode("utf-8", "replace")).hexdigest()[:48]

@@ -1,0 +1,185 @@
+"""HTTP of the agent door: who asks, how large a body, how many at once; the rest is the SDK's.
+
+In: requests of A2A clients, in JSON-RPC (POST /a2a) and HTTP+JSON (/a2a/...). Out: their answers, and the agent card.
+"""
+
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+from a2a.server.context import ServerCallContext
+from a2a.server.request_handlers.response_helpers import agent_card_to_dict
+from a2a.server.routes import ServerCallContextBuilder, create_jsonrpc_routes, create_rest_routes
+from sse_starlette import EventSourceResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bulkhead.callers.authentication import credential_of
+from bulkhead.client import Mesh
+from bulkhead.client.errors import Closed
+from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead_services.doors.a2a import card
+from bulkhead_services.doors.a2a.handler import ASKING, Asking, Handler
+from bulkhead_services.doors.forms.fields import unfit
+from bulkhead_services.doors.http.answers import unless_gone
+from bulkhead_services.doors.http.routes import EXPECTED, Http, refusal_of
+from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.settings import Settings
+
+MAX_BODY_BYTES = 256 * 1024
+CARD = "/.well-known/agent-card.json"
+GATEWAY_TIMEOUT_S = 30.0
+_NETLOC = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+_NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class _Shared(httpx.AsyncBaseTransport):
+    """One pool of connections to the gateway for the clients of all callers: none of them closes it."""
+
+    def __init__(self) -> None:
+        self.pool: httpx.AsyncHTTPTransport | None = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.pool is None:
+            raise Closed("this replica closes", "ask again: another one answers")
+        return await self.pool.handle_async_request(request)
+
+
+class _Context(ServerCallContextBuilder):
+    def build(self, request: Request) -> ServerCallContext:
+        return ServerCallContext(state={"headers": dict(request.headers), ASKING: request.state.asking})
+
+
+class A2a:
+    """The routes and their dependencies."""
+
+    def __init__(self, settings: Settings, http: Http) -> None:
+        self._http, self._url = http, settings.gateway_url
+        self._gateway = _Shared()
+        self._handler = Handler(TenantQuotas(settings.tenants_file), settings.call_timeout_s)
+
+    def routes(self) -> list[Route]:
+        """Routes for the application; none where no gateway is set."""
+        if not self._url:
+            return []
+        builder = _Context()
+        found = [
+            *create_jsonrpc_routes(self._handler, card.PATH, builder, enable_v0_3_compat=True),
+            *create_rest_routes(self._handler, builder, enable_v0_3_compat=True, path_prefix=card.PATH),
+        ]
+        own = [
+            Route(one.path, self._guarded(one.endpoint), methods=sorted(one.methods or ()))
+            for one in found
+            if isinstance(one, Route)  # And not the SDK's paths with a tenant in front: a tenant comes of its key.
+        ]
+        return [Route(CARD, self.card, methods=["GET"]), *own]
+
+    def close(self) -> None:
+        """End what waits and streams."""
+        self._handler.close()
+
+    async def closed(self) -> None:
+        """Close the connections to the gateway, after the last request."""
+        pool, self._gateway.pool = self._gateway.pool, None
+        if pool is not None:
+            await pool.aclose()
+
+    async def card(self, request: Request) -> Response:
+        """GET /.well-known/agent-card.json"""
+        try:
+            found = agent_card_to_dict(card.public(_address(request)))
+        except Refusal as refusal:
+            return _answer(request, refusal)
+        return JSONResponse(found, headers={"Cache-Control": "private, max-age=300"})
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            try:
+                return await self._answer(request, endpoint)
+            except ClientDisconnect:
+                return Response(status_code=400)  # Nobody reads it.
+            except EXPECTED as error:
+                return _answer(request, refusal_of(request, error))
+
+        return answer
+
+    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
+        caller = await self._http.anybody(request)
+        mesh = Mesh(self._url, credential_of(request.headers), timeout_s=GATEWAY_TIMEOUT_S, transport=self._gateway)
+        asking = request.state.asking = Asking(mesh, caller, _address(request))
+        release = self._http.places.take(caller.claim)
+        try:
+            async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
+                whole = Request(request.scope, _replay(raw))
+                response = await unless_gone(endpoint(whole), request.receive)
+            if isinstance(response, EventSourceResponse):
+                stream, release = _Released(response, release), _kept
+                return stream
+            elif asking.refusal is not None:
+                response = _failed(request, response, asking.refusal)
+            return response
+        finally:
+            release()
+
+
+class _Released(Response):
+    """A stream that gives its place back, however it ends."""
+
+    def __init__(self, stream: ASGIApp, release: Callable[[], None]) -> None:
+        super().__init__()
+        self._stream, self._release = stream, release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._stream(scope, receive, send)
+        finally:
+            self._release()
+
+
+def _kept() -> None:
+    """The place is not given back here."""
+
+
+def _replay(raw: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    return receive
+
+
+def _address(request: Request) -> str:
+    """Scheme and host under which the client has come. Raises Refusal: the host stands in the card."""
+    if not _NETLOC.fullmatch(host := request.headers.get("host", "")):
+        raise unfit("Host", "is no host", "send the one that you call")
+    return f"{request.url.scheme}://{host}"
+
+
+def _failed(request: Request, response: Response, refusal: Refusal) -> Response:
+    """An error that A2A has no name for: JSON-RPC's own error, under the status of HTTP."""
+    if request.url.path != card.PATH:
+        return _answer(request, refusal)
+    response.status_code = refusal.status
+    response.headers.update(_headers(refusal))
+    return response
+
+
+def _answer(request: Request, refusal: Refusal) -> Response:
+    """A refusal in the form of the binding that was asked."""
+    told = f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message
+    reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": refusal.code.upper(), "domain": "bulkhead"}
+    if request.url.path == card.PATH:
+        code = -32600 if refusal.status < 500 else -32603
+        body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": told, "data": [reason]}}
+    else:
+        name = _NAMES.get(refusal.status, "INVALID_ARGUMENT" if refusal.status < 500 else "UNAVAILABLE")
+        body = {"error": {"code": refusal.status, "status": name, "message": told, "details": [reason]}}
+    return JSONResponse(body, refusal.status, _headers(refusal))
+
+
+def _headers(refusal: Refusal) -> dict[str, str]:
+    found = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
+    return found | ({"Retry-After": str(round(refusal.retry_after_s))} if refusal.retry_after_s else {})
