@@ -10,9 +10,15 @@ import httpx
 from a2a.client import Client, ClientConfig, create_client
 from a2a.types import Message, Part, Role, SendMessageConfiguration, SendMessageRequest, StreamResponse, Task, TaskState
 
+from bulkhead.callers.authentication import Authenticator
+from bulkhead.http_server.server import HttpServer
 from bulkhead.runtime.component import Component
 from bulkhead.testing.mesh_backend import Wishes
 from bulkhead_infra.stages.memory import Memory
+from bulkhead_services.doors.a2a.routes import A2a
+from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.settings import Settings
+from tests.integration.doors.desk import ScriptedDesk
 
 QUESTION = "What is 17 * 23?"
 DONE = TaskState.TASK_STATE_COMPLETED
@@ -37,6 +43,14 @@ async def sent(client: Client, asked: SendMessageRequest) -> Task:
     """The task of a client that does not stream."""
     [found] = await events(client, asked)
     return found.task
+
+
+@asynccontextmanager
+async def client_of(url: str, key: str, binding: str = "JSONRPC", *, streaming: bool = False) -> AsyncIterator[Client]:
+    """The official client, which knows an address and a key."""
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as http:
+        config = ClientConfig(httpx_client=http, streaming=streaming, supported_protocol_bindings=[binding])
+        yield await create_client(url, config)
 
 
 @dataclass
@@ -65,10 +79,29 @@ class AgentDoor:
 
     @asynccontextmanager
     async def client(self, key: str, binding: str = "JSONRPC", *, streaming: bool = False) -> AsyncIterator[Client]:
-        """The official client, which knows an address and a key."""
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as http:
-            config = ClientConfig(httpx_client=http, streaming=streaming, supported_protocol_bindings=[binding])
-            yield await create_client(self.stage.doors_url, config)
+        """The official client."""
+        async with client_of(self.stage.doors_url, key, binding, streaming=streaming) as found:
+            yield found
+
+
+@asynccontextmanager
+async def before(gateway_url: str, keys: Path) -> AsyncIterator[str]:
+    """The agent door alone, before a gateway that runs already. Out: its address."""
+    settings = Settings(http_port=0, nats_url="nats://127.0.0.1:1", gateway_url=gateway_url, api_keys_file=keys)
+
+    async def ready() -> str:
+        return ""
+
+    http = Http(settings, Authenticator(settings), ScriptedDesk(), ready)
+    door = A2a(settings, http)
+    server = HttpServer(http.app(door.routes()), settings, "doors")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        door.close()
+        await server.stop()
+        await door.closed()
 
 
 @asynccontextmanager

@@ -58,6 +58,8 @@ MAX_ROWS_SCANNED = 1_000
 CANCEL_WAIT_S = 5.0
 AT_ONCE = 8
 ASKING = "asking"
+ASKED = ("task.paused", "approval.requested")
+"""Events after which a person may have to decide; either may come first."""
 _EVENTS = Task | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 
 
@@ -196,12 +198,13 @@ class Handler(RequestHandler):
             return await _decided(asking.mesh, params)
         caller = asking.caller
         usd, deadline = caller.limit_usd_micros, caller.deadline_ms
+        objective = messages.objective(message)
         task = await asking.mesh.submit(
-            messages.objective(message),
+            objective,
             limit_usd=None if usd is None else Decimal(usd) / 1_000_000,  # type: ignore[arg-type]
             limit_tokens=caller.limit_tokens,
             deadline_s=None if deadline is None else deadline / 1_000,
-            idempotency_key=messages.idempotency_key(message),
+            idempotency_key=messages.idempotency_key(message, objective),
             feature=caller.feature,
             workflow=caller.workflow,
             conversation=message.context_id,
@@ -213,7 +216,7 @@ class Handler(RequestHandler):
         task = mesh.task(document["task_id"])
         async with self._bounded(wait_s), aclosing(task.events()) as events:
             async for event in events:
-                if event.name == "task.paused" and event.data.get("until_unix_ms") and await _waiting(mesh, document):
+                if event.name in ASKED and (await _whole(mesh, await task.show(), 0)).status.state in tasks.NO_MORE:
                     break
         return await task.show()
 
@@ -227,10 +230,11 @@ class Handler(RequestHandler):
             async for event in events:
                 if event.name in ENDED:
                     break
-                if event.name == "task.paused" and (approvals := await _waiting(mesh, document)):
-                    own = {"task_id": first.id, "context_id": first.context_id}
-                    yield TaskStatusUpdateEvent(status=tasks.status(await task.show(), approvals), **own)
-                    return
+                if event.name in ASKED:
+                    now = await _whole(mesh, await task.show(), 0)
+                    if now.status.state == TaskState.TASK_STATE_INPUT_REQUIRED:
+                        yield TaskStatusUpdateEvent(task_id=now.id, context_id=now.context_id, status=now.status)
+                        return
                 if event.data.get("time_unix_ms", document["updated_unix_ms"]) < document["updated_unix_ms"]:
                     continue  # The first event tells it.
                 if (found := tasks.update(document, event.name, event.data)) is not None:
@@ -354,8 +358,6 @@ def _refused(asking: Asking, error: Refused) -> A2AError:
     told = f"{error}; {error.hint}" if error.hint else str(error)
     if error.status == 404:
         return TaskNotFoundError(told)
-    if error.code == "idempotency_reused":
-        return InvalidParamsError("this messageId was sent with other content before; give a new message a new one")
     if error.status in (400, 409, 413, 422):
         return InvalidParamsError(told, data={"code": error.code})
     retry = error.status in (429, 503)

@@ -82,6 +82,8 @@ def decision(message: Message) -> Decision | None:
     return Decision(**found)
 
 
-def idempotency_key(message: Message) -> str:
-    """The same for the same message id of the same person: a repeat is the same task."""
-    return "a2a-" + hashlib.sha256(message.message_id.encode("utf-8", "replace")).hexdigest()[:48]
+def idempotency_key(message: Message, objective: str) -> str:
+    """The same for the same message of the same person: a repeat is the same task. Its content counts, too, for clients
+    that number their messages begin at 1 again."""
+    named = "\0".join((message.message_id, message.context_id, objective))
+    return "a2a-" + hashlib.sha256(named.encode("utf-8", "replace")).hexdigest()[:48]

@@ -31,8 +31,12 @@ from bulkhead_services.doors.settings import Settings
 
 MAX_BODY_BYTES = 256 * 1024
 CARD = "/.well-known/agent-card.json"
+JSON_RPC = (card.PATH, card.PATH + "/")
+"""Clients that take an address for a folder ask at the second."""
 GATEWAY_TIMEOUT_S = 30.0
+_JSON = re.compile(r"application/(a2a\+)?json(\s*;.*)?", re.IGNORECASE)
 _NETLOC = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
+_CODES = {415: -32005}
 _NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -68,7 +72,7 @@ class A2a:
             return []
         builder = _Context()
         found = [
-            *create_jsonrpc_routes(self._handler, card.PATH, builder, enable_v0_3_compat=True),
+            *(one for path in JSON_RPC for one in create_jsonrpc_routes(self._handler, path, builder, True)),
             *create_rest_routes(self._handler, builder, enable_v0_3_compat=True, path_prefix=card.PATH),
         ]
         own = [
@@ -114,6 +118,9 @@ class A2a:
         release = self._http.places.take(caller.claim)
         try:
             async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
+                if raw and not _JSON.fullmatch(request.headers.get("content-type", "")):
+                    what, hint = "the Content-Type of the body is not that of JSON", "send it as application/json"
+                    raise Refusal(415, "content_type_not_supported", what, hint)
                 whole = Request(request.scope, _replay(raw))
                 response = await unless_gone(endpoint(whole), request.receive)
             if isinstance(response, EventSourceResponse):
@@ -160,7 +167,7 @@ def _address(request: Request) -> str:
 
 def _failed(request: Request, response: Response, refusal: Refusal) -> Response:
     """An error that A2A has no name for: JSON-RPC's own error, under the status of HTTP."""
-    if request.url.path != card.PATH:
+    if request.url.path not in JSON_RPC:
         return _answer(request, refusal)
     response.status_code = refusal.status
     response.headers.update(_headers(refusal))
@@ -171,8 +178,8 @@ def _answer(request: Request, refusal: Refusal) -> Response:
     """A refusal in the form of the binding that was asked."""
     told = f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message
     reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": refusal.code.upper(), "domain": "bulkhead"}
-    if request.url.path == card.PATH:
-        code = -32600 if refusal.status < 500 else -32603
+    if request.url.path in JSON_RPC:
+        code = _CODES.get(refusal.status, -32600 if refusal.status < 500 else -32603)
         body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": told, "data": [reason]}}
     else:
         name = _NAMES.get(refusal.status, "INVALID_ARGUMENT" if refusal.status < 500 else "UNAVAILABLE")

@@ -132,10 +132,10 @@ def update(document: Document, name: str, data: Document) -> TaskStatusUpdateEve
         case "task.paused":
             parts = [Part(text=data["reason"])]
         case "step.started":
-            about |= {"step_id": data["step_id"], "attempt": data["attempt"]}
+            about |= {"stepId": data["step_id"], "attempt": data["attempt"]}
             parts = [Part(text=data["title"])] if data["title"] else []
         case "text":
-            about |= {key: data[key] for key in ("step_id", "attempt", "offset", "replace") if key in data}
+            about |= {"stepId": data["step_id"], **{key: data[key] for key in ("attempt", "offset", "replace")}}
             parts = [Part(text=data["text"])]
         case _:
             return None
@@ -155,7 +155,7 @@ def _facts(document: Document) -> dict[str, Any]:
     found = {"status": document["status"], "kind": document.get("kind", "planned")}
     usage = document.get("usage") or {}
     cost = usage.get("cost_usd_micros", document.get("cost_usd_micros"))
-    return found | ({"cost_usd_micros": cost} if cost is not None else {})
+    return found | ({"costUsdMicros": cost} if cost is not None else {})
 
 
 def _waiting(row: Document) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""A call that waits for a person, decided over A2A: a follow-up message of its task holds the decision."""
+
+import pytest
+from a2a.types import Message, Part, Role, TaskState
+from a2a.utils.errors import InvalidParamsError, UnsupportedOperationError
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Value
+
+from tests.integration.doors.agent_door import DONE, before, client_of, message, request, sent
+from tests.integration.memory_mesh.test_approvals import asks
+from tests.replay.stage import APPROVER, call, plan, stage, use
+from tests.unit.services.model_gateway.scripted_provider import says
+
+ANN = "bk_ann_of_demo"
+
+
+def decides(task: str, **decision: str) -> Message:
+    part = Part(data=ParseDict(decision, Value()))
+    return Message(message_id="word", role=Role.ROLE_USER, task_id=task, parts=[part])
+
+
+async def test_a_task_is_input_required_until_an_approver_answers_it(tmp_path):
+    async with stage(tmp_path, rule=asks) as on, before(on.url, tmp_path / "keys.json") as url:
+        on.model.will(
+            plan({"id": "a", "tools": ["counter_increment"]}),
+            a=[use(call("counter_increment", name="kept", amount=2)), says("Here is a.")],
+        )
+        async with client_of(url, ANN) as ann, client_of(url, APPROVER) as bob:
+            task = await sent(ann, request(message("Count it.")))
+            assert task.status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+            shown = MessageToDict(task.status.message.parts[-1].data)
+            assert shown["approval"]["request"]["arguments_json"] == '{"amount":2,"name":"kept"}'
+            word = shown["answer_with"] | {"decision": "granted", "reason": "seen on the invoice"}
+            with pytest.raises(UnsupportedOperationError, match="takes no further text"):
+                await sent(ann, request(message("And now?", name="m2", task_id=task.id)))
+            with pytest.raises(InvalidParamsError, match="waits for a decision"):
+                await sent(bob, request(decides(task.id, **word | {"approval_id": "0" * 32})))
+            with pytest.raises(InvalidParamsError, match="approval_id, arguments_sha256, decision, reason"):
+                await sent(bob, request(decides(task.id, decision="granted")))
+            with pytest.raises(Exception, match="403"):
+                await sent(ann, request(decides(task.id, **word)))
+            assert on.counter.counts()["increments"] == 0
+            assert (await sent(bob, request(decides(task.id, **word)))).status.state == DONE
+        assert on.counter.counts()["counts"] == {"kept": 2}
