@@ -1,0 +1,98 @@
+"""An A2A client that knows the official SDK and nothing of us, on real processes: it is given an address and a key."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from a2a.client import A2AClientError, Client, ClientConfig, create_client
+from a2a.types import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    Message,
+    Part,
+    Role,
+    SendMessageRequest,
+    SubscribeToTaskRequest,
+    TaskState,
+)
+from a2a.utils.errors import TaskNotFoundError
+
+from bulkhead.client import Mesh
+from tests.e2e.fixtures.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+DONE = TaskState.TASK_STATE_COMPLETED
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with World(Path(tmp_path_factory.mktemp("a2a"))) as found:
+        yield found
+
+
+@asynccontextmanager
+async def client(world: World, tenant: str) -> AsyncIterator[Client]:
+    key = world.mesh.add_api_key(tenant, f"{tenant}-a2a", "submitter")
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
+        yield await create_client(world.mesh.doors_url, ClientConfig(httpx_client=http))
+
+
+def asks(text: str) -> SendMessageRequest:
+    return SendMessageRequest(message=Message(message_id=text, role=Role.ROLE_USER, parts=[Part(text=text)]))
+
+
+async def test_a_task_is_sent_streamed_shown_listed_and_nobody_elses(world: World) -> None:
+    async with client(world, "t1") as mine, client(world, "t2") as other:
+        events = [event async for event in mine.send_message(asks("What is 17 * 23?"))]
+        task, answer, end = events[0].task, events[-2].artifact_update.artifact, events[-1].status_update
+        assert end.status.state == DONE and "391" in answer.parts[0].text
+        assert (await mine.get_task(GetTaskRequest(id=task.id))).artifacts[0] == answer
+        assert task.id in {one.id for one in (await mine.list_tasks(ListTasksRequest())).tasks}
+        assert not (await other.list_tasks(ListTasksRequest())).tasks
+        with pytest.raises(TaskNotFoundError):
+            await other.get_task(GetTaskRequest(id=task.id))
+        code, out, error = await world.command(
+            *("show", task.id, "--json", "--url", world.mesh.url, "--api-key", key_of(world, "t1"))
+        )
+        assert code == 0, error
+        assert json.loads(out)["status"] == "succeeded" and json.loads(out)["answer"] == answer.parts[0].text
+
+
+async def serves(world: World) -> bool:
+    try:
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"{world.mesh.doors_url}/readyz")).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def key_of(world: World, tenant: str) -> str:
+    return world.mesh.add_api_key(tenant, f"{tenant}-operator", "operator")
+
+
+async def test_a_task_outlives_its_door_and_is_subscribed_to_again_and_another_is_cancelled(world: World) -> None:
+    async with Mesh(world.mesh.url, key_of(world, "t3")) as operator:
+        await operator.halt("tenant", "t3", "look at it first")
+        async with client(world, "t3") as first:
+            stream = first.send_message(asks("What is 17 * 23?"))
+            task = (await anext(stream)).task
+            await world.mesh.kill("doors")
+            with pytest.raises((A2AClientError, httpx.HTTPError)):
+                async for _ in stream:
+                    pass
+        await until(lambda: serves(world), "doors is back")
+        async with client(world, "t3") as again:
+            followed = again.subscribe(SubscribeToTaskRequest(id=task.id))
+            assert (await anext(followed)).task.id == task.id
+            unwanted = (await anext(again.send_message(asks("What is 2 + 3?")))).task
+            gone = await again.cancel_task(CancelTaskRequest(id=unwanted.id))
+            assert gone.status.state == TaskState.TASK_STATE_CANCELED
+            await operator.resume("tenant", "t3", "it is well")
+            last = [event async for event in followed][-1]
+            assert last.status_update.status.state == DONE
