@@ -94,7 +94,8 @@ async def before(gateway_url: str, keys: Path) -> AsyncIterator[str]:
 
     http = Http(settings, Authenticator(settings), ScriptedDesk(), ready)
     door = A2a(settings, http)
-    server = HttpServer(http.app(door.routes()), settings, "doors")
+    http.more = [*door.routes()]
+    server = HttpServer(http.app(), settings, "doors")
     await server.start()
     try:
         yield f"http://127.0.0.1:{server.port}"
