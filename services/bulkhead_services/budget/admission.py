@@ -21,6 +21,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.telemetry import trace
 from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_REASON_CHARS
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import Halt
@@ -230,6 +231,9 @@ class Admission:
     async def _at_ceiling(self, request: Request, ceiling: Ceiling) -> Refusal:
         """Park or end the task: its halt stands before the answer."""
         message, body, grant = request.message, request.body, request.grant
+        if subjects.is_of_doors(message.task) and ceiling.scope.startswith("task:") and ceiling.asked > ceiling.limit:
+            # No pause helps such a call, and others of its agent may well fit.
+            return Refusal("refused", messages.beyond(ceiling, message.task), ceiling.scope)
         reason = messages.denied(ceiling)
         try:
             if self._parking.waits(message.envelope):

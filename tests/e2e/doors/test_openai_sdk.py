@@ -87,6 +87,31 @@ async def test_a_stream_is_halted_in_the_middle_by_an_operator_and_goes_on_when_
     assert (await agent.ask([user("and now?")])).choices[0].message.content
 
 
+async def test_an_agent_that_loops_is_warned_then_stopped_and_why_says_so(agents: World) -> None:
+    agent = Agent(agents, "t5", "loops")
+    messages: list[Any] = [user("What is 17 * 23?")]
+    await agent.ask(messages, tools=[CALCULATE])
+    with pytest.raises(openai.PermissionDeniedError) as stopped:
+        for number in range(60):
+            # Its tool is out of order, and it asks again.
+            function = {"name": "calculate", "arguments": '{"expression": "17 * 23"}'}
+            call = {"id": f"call_{number}", "type": "function", "function": function}
+            messages += [
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": call["id"], "content": "Error: out of order"},
+            ]
+            await agent.ask(messages, tools=[CALCULATE])
+    assert stopped.value.code == "loop_stopped" and "called calculate with the same arguments" in stopped.value.message
+    shown = await agent.shown()
+    assert shown["status"] == "halted" and shown["failure"]["code"] == "loop_stopped"
+    code, why, _ = await agents.command("why", agent.task)
+    assert code == 0 and "called calculate with the same arguments" in why
+    code, timeline, _ = await agents.command("timeline", agent.task, "--json")
+    kinds = {(row["from"], row["to"], row["type"]) for row in json.loads(timeline)}
+    assert code == 0 and {("budget", "planner", "mesh.budget.task_halted.v1")} <= kinds
+    assert ("budget", "doors", "mesh.agent.warned.v1") in kinds
+
+
 @pytest.mark.parametrize("killed", ["doors", "model_gateway"])
 async def test_a_kill_in_mid_call_is_bridged_by_the_sdks_retry_and_paid_once(agents: World, killed: str) -> None:
     agent = Agent(agents, "t4", f"killed-{killed}")

@@ -128,6 +128,18 @@ async def test_a_run_is_stopped_at_its_ceiling_within_one_call_and_the_sdk_asks_
         assert True in await here.paused()
 
 
+async def test_a_call_that_never_fits_is_refused_at_once_and_holds_nothing_back(tmp_path):
+    async with whole_mesh(tmp_path, says("a"), limits={"tokens": 3_000}, hold_s=60) as here:
+        client = here.client()
+        async with asyncio.timeout(20):
+            with pytest.raises(openai.PermissionDeniedError) as refused:
+                await client.chat.completions.create(model="default", messages=HELLO, max_tokens=4_000)
+        assert refused.value.code == "refused_by_budget" and "max_tokens by 1,0" in str(refused.value)
+        answer = await client.chat.completions.create(model="default", messages=HELLO, max_tokens=1_000)
+        assert answer.choices[0].message.content == "a"
+        assert await here.paused() == [] and len(await here.bodies(StepAssigned, "doors")) == 1
+
+
 async def test_many_calls_at_once_do_not_step_over_the_ceiling(tmp_path):
     async with whole_mesh(tmp_path, says("a", told=usage(20, 900)), limits={"tokens": 6_000}) as here:
         client = here.client()

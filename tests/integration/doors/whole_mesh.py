@@ -23,7 +23,6 @@ from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget import app as budget
 from bulkhead_services.budget.settings import Settings as BudgetSettings
-from bulkhead_services.doors import app as doors
 from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings as DoorsSettings
 from bulkhead_services.gateway import app as gateway
@@ -124,7 +123,7 @@ async def whole_mesh(
                 c, GatewaySettings(http_port=0, api_keys_file=keys, tenants_file=tenants, data_dir=folder)
             ),
             "planner": lambda c: dict(PLANNER),
-            "doors": lambda c: doors.build(c, DoorsSettings(**{**given, **settings})),
+            "doors": lambda c: Doors(c, DoorsSettings(**{**given, **settings})),
         }
         async with MemoryMesh(builds, ack_wait_ms=1_000) as mesh:
             found = Whole(mesh, provider)

@@ -3,6 +3,7 @@
 In: a ceiling, a level, an error. Out: the reason that stands in the reply, the halt or the alert.
 """
 
+from bulkhead_contracts import subjects
 from bulkhead_services.budget.ledger.model import Ceiling, Level, Sum, Unit
 
 CODE = "budget_exceeded"
@@ -95,6 +96,17 @@ def denied(ceiling: Ceiling) -> str:
     )
 
 
+def beyond(ceiling: Ceiling, task: str) -> str:
+    """A call of an outside agent that would not fit under its run's limit if nothing had been spent."""
+    unit, over = ceiling.unit, ceiling.asked - ceiling.limit
+    less = f"by {over:,} or more" if unit == "tokens" else f"to {ceiling.limit * 100 // ceiling.asked} % of it or less"
+    return (
+        f"This call may cost up to {amount(ceiling.asked, unit)}, more than the whole limit of its run, "
+        f"{amount(ceiling.limit, unit)}. Lower its max_tokens {less}, or send a shorter conversation; or an operator "
+        f"gives the run more: `bulkhead topup {task} {_option(unit, over)} --reason TEXT`. Nothing was halted."
+    )
+
+
 def parked(ceiling: Ceiling, task: str) -> str:
     """A task that is halted at a ceiling, and what lets it go on. Why it is halted, in the present tense."""
     unit = ceiling.unit
@@ -125,7 +137,8 @@ def passes(reason: str) -> bool:
 
 def _way_on(ceiling: Ceiling, task: str) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
-    where = "it goes on where it stands; if nobody does that, it ends at its deadline"
+    until = "when it is idle, or at its deadline" if subjects.is_of_doors(task) else "at its deadline"
+    where = f"it goes on where it stands; if nobody does that, it ends {until}"
     match kind:
         case "task":
             more = max(1, ceiling.spent + ceiling.asked - ceiling.limit)

@@ -20,7 +20,6 @@ from bulkhead_contracts.result import ContentRef, Failure, Usage
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskRequested, TaskStatus
 from bulkhead_contracts.types import Body
-from bulkhead_services.doors.app import build
 from bulkhead_services.doors.port import Asked, Call, Caller
 from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings
@@ -218,7 +217,7 @@ class World:
 async def world(**settings: Any) -> AsyncIterator[World]:
     """Fast by default: waits of a second, runs that are not idle."""
     chosen = Settings(**{"http_port": 0, "hold_s": 1.0, "open_wait_s": 1.0, "call_timeout_s": 5.0, **settings})
-    builds = {"gateway": Gateway, "planner": Planner, "model_gateway": Models, "doors": lambda c: build(c, chosen)}
+    builds = {"gateway": Gateway, "planner": Planner, "model_gateway": Models, "doors": lambda c: Doors(c, chosen)}
     async with MemoryMesh(builds, ack_wait_ms=500) as mesh:
         found = World(mesh, chosen)
         found.gateway.planner, found.gateway.signer = mesh.context("planner"), mesh.context("signer")

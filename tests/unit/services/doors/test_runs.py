@@ -1,12 +1,15 @@
 """Runs of outside agents: one is opened at the first call, found again, followed by the next one, ended."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskRejected
+from bulkhead_services.doors.app import build
 from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.settings import Settings
 from bulkhead_services.gateway.admission.rules import unreadable
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import CLAIM, PERSON, asked, caller, world
@@ -296,3 +299,8 @@ async def test_the_objective_is_what_a_person_said_first():
         assert here.gateway.requested[0][1].objective == ("hi " * 400)[:500]
         await here.doors().ask(caller(run="x"), asked(messages=({"role": "system", "content": "x"},)))
         assert here.gateway.requested[1][1].objective == "A run of an outside agent"
+
+
+def test_an_idle_time_that_ends_runs_in_mid_call_is_refused_at_the_start():
+    with pytest.raises(ValueError, match=r"BULKHEAD_IDLE_S \(60\) is below BULKHEAD_CALL_TIMEOUT_S \(300\)"):
+        build(SimpleNamespace(), Settings(idle_s=60))
