@@ -181,3 +181,23 @@ async def test_a_client_that_goes_away_leaves_no_place_taken(tmp_path):
 async def sent_by_another(door):
     async with door.client(door.key()) as client:
         await sent(client, request(message(name="waits")))
+
+
+async def test_a_stream_outlives_the_gateway_and_ends_when_its_replica_goes(tmp_path):
+    async with (
+        agent_door(tmp_path) as door,
+        door.client(door.key(), streaming=True) as client,
+        Mesh(door.stage.url, door.key("operator")) as operator,
+    ):
+        await operator.halt("tenant", "demo", "look at it first")
+        stream = client.send_message(request(message()))
+        await anext(stream)
+        await door.stage.restart("gateway")
+        await operator.resume("tenant", "demo", "it is well")
+        assert [event async for event in stream][-1].status_update.status.state == DONE
+        await operator.halt("tenant", "demo", "look again")
+        last = client.send_message(request(message("What is 2 + 3?")))
+        task = (await anext(last)).task.id
+        await door.doors.stop()
+        assert all(event.status_update.status.state == WORKING for event in [event async for event in last])
+        assert (await operator.task(task).show())["status"] != "succeeded"

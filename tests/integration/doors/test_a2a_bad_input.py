@@ -27,7 +27,7 @@ async def test_who_may_not_come_in_is_told_so_by_http_and_in_the_bindings_form(t
             assert (rpc.status_code, rpc.json()["error"]["code"], rpc.json()["id"]) == (403, -32004, 7)
 
 
-async def test_bodies_are_bounded_and_are_json(tmp_path):
+async def test_bodies_are_bounded_and_are_json(tmp_path, caplog):
     async with agent_door(tmp_path) as door, door.http(door.key()) as http:
         large = await http.post("/a2a", content=b" " * (256 * 1024 + 1), headers={"Content-Type": "application/json"})
         assert large.status_code == 413 and large.json()["error"]["code"] == -32600
@@ -36,6 +36,9 @@ async def test_bodies_are_bounded_and_are_json(tmp_path):
         for body, code in ((b"{", -32700), (b"[]", -32600), (b'{"a":' * 5_000, -32700)):
             answer = await http.post("/a2a", content=body, headers={"Content-Type": "application/json"})
             assert answer.json()["error"]["code"] in (code, -32603), (body[:9], answer.text)
+        body = RPC | {"params": SEND | {"configuration": {"historyLength": "SECRET"}}}
+        assert (await http.post("/a2a", json=body)).json()["error"]["code"] == -32602
+        assert "SECRET" not in caplog.text
         no_such = await http.post("/a2a", json=RPC | {"method": "tasks/dance"})
         assert no_such.json()["error"]["code"] == -32601
         assert (await http.get("/a2a/tasks?pageSize=101")).json()["error"]["code"] == 400

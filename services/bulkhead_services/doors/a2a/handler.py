@@ -312,7 +312,7 @@ async def _whole(mesh: Mesh, document: Document, history: int) -> Task:
 
 async def _waiting(mesh: Mesh, document: Document) -> list[Document]:
     """The calls of a task that wait for a person."""
-    if document["status"] in tasks.STATES and document["status"] not in ("running", "paused"):
+    if document["status"] != "paused":
         return []
     found: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
     return found

@@ -3,6 +3,7 @@
 In: requests of A2A clients, in JSON-RPC (POST /a2a) and HTTP+JSON (/a2a/...). Out: their answers, and the agent card.
 """
 
+import logging
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -29,6 +30,8 @@ from bulkhead_services.doors.http.routes import EXPECTED, Http, refusal_of
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
 
+# The SDK's warnings quote what clients have sent, with a traceback for each body that does not fit.
+logging.getLogger("a2a").setLevel(logging.CRITICAL)
 MAX_BODY_BYTES = 256 * 1024
 CARD = "/.well-known/agent-card.json"
 JSON_RPC = (card.PATH, card.PATH + "/")
