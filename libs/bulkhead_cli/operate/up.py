@@ -96,6 +96,7 @@ async def keep_running(
         out.print(f"agents of yours call [bold]{mesh.doors_url}[/bold]")
         key = f"<`submitter` of {data / 'credentials.json'}>"
         out.print(f"  OPENAI_BASE_URL={mesh.doors_url}/openai/v1 OPENAI_API_KEY={key}", style="dim", markup=False)
+        out.print(f"  MCP: {mesh.doors_url}/mcp    A2A: {mesh.doors_url}/.well-known/agent-card.json", style="dim")
         following = asyncio.create_task(screen.follow(mesh))
         try:
             await stop.wait()
