@@ -128,7 +128,10 @@ async def test_pages_of_a_list_follow_each_other_and_are_filtered_by_state(tmp_p
 async def test_cards_say_how_to_come_in_and_what_ones_own_tenant_may(tmp_path):
     async with agent_door(tmp_path) as door, door.client(door.key()) as client:
         async with httpx.AsyncClient(base_url=door.stage.doors_url) as nobody:
-            public = (await nobody.get("/.well-known/agent-card.json")).json()
+            answer = await nobody.get("/.well-known/agent-card.json")
+            known = {"If-None-Match": answer.headers["etag"]}
+            assert (await nobody.get("/.well-known/agent-card.json", headers=known)).status_code == 304
+            public = answer.json()
         assert public["capabilities"] == {"streaming": True, "pushNotifications": False, "extendedAgentCard": True}
         assert {row["url"] for row in public["supportedInterfaces"]} == {f"{door.stage.doors_url}/a2a"}
         assert "calculate" not in str(public["skills"]) and set(public["securitySchemes"]) == {"bearer", "apiKey"}

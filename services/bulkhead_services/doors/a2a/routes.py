@@ -3,6 +3,7 @@
 In: requests of A2A clients, in JSON-RPC (POST /a2a) and HTTP+JSON (/a2a/...). Out: their answers, and the agent card.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Coroutine
@@ -101,7 +102,10 @@ class A2a:
             found = agent_card_to_dict(card.public(_address(request)))
         except Refusal as refusal:
             return _answer(request, refusal)
-        return JSONResponse(found, headers={"Cache-Control": "private, max-age=300"})
+        answer = JSONResponse(found, headers={"Cache-Control": "private, max-age=300"})
+        answer.headers["ETag"] = etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+        known = request.headers.get("if-none-match") == etag
+        return Response(status_code=304, headers={"ETag": etag}) if known else answer
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
