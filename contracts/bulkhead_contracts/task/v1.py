@@ -183,8 +183,14 @@ class TaskEnded(Body, type="mesh.task.ended"):
     ended_steps: Annotated[tuple[StepEnded, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
+RUN_ENDED = "run_ended"
+
+
 class TaskStopped(Body, type="mesh.task.stopped"):
-    """The task ended before its time: budget halts its calls that are still in flight, live."""
+    """The task ended before its time: budget halts its calls that are still in flight, live.
+
+    code: `RUN_ENDED` of an outside agent's run that ended well; there may be no such calls.
+    """
 
     code: Name
     reason: Reason = ""

@@ -9,10 +9,11 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import TaskStopped
+from bulkhead_contracts.task import RUN_ENDED, TaskStopped
 from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.fact_lookup import find_fact, settled_before
-from bulkhead_services.budget.ledger.model import Ceiling
+from bulkhead_services.budget.ledger.model import Ceiling, Sum
 from bulkhead_services.budget.ledger.model import Settlement as Charge
 from bulkhead_services.budget.ledger.rebuild import Keeper
 from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
@@ -63,6 +64,12 @@ class Settlement:
         """The planner ended the task early: cut what is in flight for it, admit no more, tell its charge."""
         halt = halt_of(message, body.code, body.reason, message.sender)
         try:
+            if body.code == RUN_ENDED:
+                # A halt stands for ever: it is for calls that are in flight, and most runs end without any.
+                self._require_ledger()
+                held = (await self._store.stop(task_scope(message.tenant, message.task))).reserved
+                if held == Sum():
+                    return
             await self._halts.publish(halt, f"stopped/{message.envelope.id}")
             self._require_ledger()
             await self._halts.follow(message)

@@ -8,7 +8,7 @@ from bulkhead.flow import Decision, Message, Output, Send, replace
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.step import StepCancelRequested
-from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskStatus, TaskStopped
+from bulkhead_contracts.task import RUN_ENDED, TaskCancelRequested, TaskEnded, TaskStatus, TaskStopped
 from bulkhead_services.planner.state import State, StepState
 
 TASK_TIMER = "task-deadline"
@@ -38,6 +38,9 @@ def end(state: State, message: Message, status: TaskStatus, failure: Failure | N
     if failure is not None and failure.code not in HALTED_BY_BUDGET:
         # Streams in flight still cost money, and nobody waits for them any more.
         stop = (*stop, Send("budget", TaskStopped(code=failure.code, reason=failure.message)))
+    elif failure is None and state.adopted:
+        # Its agent may have calls in flight all the same.
+        stop = (*stop, Send("budget", TaskStopped(code=RUN_ENDED, reason="the agent's run has ended")))
     if state.adopted:
         stop = (*stop, Send("doors", ended))
     return Decision(replace(state, phase="ended"), (*stop, Send("gateway", ended)))

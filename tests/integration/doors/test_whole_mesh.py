@@ -11,6 +11,7 @@ from bulkhead.runtime.halts.operator import Wish, switch
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.task import TaskStopped
 from tests.eventually import until
 from tests.integration.doors.whole_mesh import KEY, MODEL, TENANT, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import calls, chunk, says, usage
@@ -195,6 +196,38 @@ async def test_a_run_that_is_cancelled_refuses_its_callers(tmp_path):
         with pytest.raises(openai.PermissionDeniedError) as refused:
             await client.chat.completions.create(model="default", messages=HELLO)
         assert refused.value.code == "cancelled" and len(here.provider.asked) == 2
+
+
+async def test_a_call_in_flight_when_its_caller_ends_the_run_is_cut_and_settled(tmp_path):
+    async with whole_mesh(tmp_path, says("one"), hangs("Once ")) as here:
+        client = here.client()
+        first = await client.chat.completions.with_raw_response.create(model="default", messages=HELLO)
+        task = first.headers["x-bulkhead-task"]
+        stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True)
+        with pytest.raises(openai.APIError) as ended:
+            async for row in stream:
+                if row.choices[0].delta.content:
+                    await client.delete(f"http://127.0.0.1:{here.doors.port}/v1/runs/{task}", cast_to=object)
+        assert ended.value.code == "run_ended"
+        await until(lambda: _len(here.settled(), 2))
+        assert (await here.ended("succeeded")).failure is None
+        assert (await here.settled())[-1].usage.cost_usd_micros >= 0
+
+
+async def test_a_run_that_ends_with_nothing_in_flight_leaves_no_halt_behind(tmp_path):
+    async with whole_mesh(tmp_path, says("one"), idle_s=0.5) as here:
+        await here.client().chat.completions.create(model="default", messages=HELLO)
+        await here.ended("succeeded")
+        await until(lambda: _handled(here))
+        assert await here.mesh.messages("KV_CONTROL", "$KV.CONTROL.task.>") == []
+
+
+async def _len(found, wanted: int) -> bool:
+    return len(await found) == wanted
+
+
+async def _handled(here) -> bool:
+    return bool(await here.bodies(TaskStopped, "budget"))
 
 
 async def test_a_call_waits_while_a_short_halt_stands(tmp_path):

@@ -9,6 +9,7 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepExtended, StepFinished, StepPaused
 from bulkhead_contracts.task import (
+    RUN_ENDED,
     Progressed,
     StepEnded,
     TaskCancelRequested,
@@ -82,6 +83,7 @@ def test_its_result_is_the_tasks_as_it_is_and_doors_hears_of_the_end() -> None:
     for body in (doors.body, gateway.body):
         assert body.status == "succeeded" and body.result.standing == "ok" and body.usage.model_calls == 2
     assert [one.outcome for one in play.all_said(StepEnded)] == ["accepted"]
+    assert [one.code for one in play.all_said(TaskStopped)] == [RUN_ENDED], "calls may be in flight all the same"
     play.replays()
 
 
