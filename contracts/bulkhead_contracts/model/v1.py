@@ -142,7 +142,7 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     malformed_arguments, context_overflow, content_filter (the provider withheld the answer), model_refused, length,
     refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model, unknown_route, bad_grant, unreachable,
     no_answer (the model thought and said nothing); of an outside agent's call also unsupported_parameter,
-    malformed_conversation, tool_calls_too_large.
+    malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any more).
 
     changes: what was put right in the text (thinking left out, a plan taken out of Markdown); `raw` is the text as the
     model wrote it, where `content` is not. pinned: the model that was asked for; `model` and `fingerprint` are what its
@@ -180,6 +180,12 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     waited_for: Summary = ""
     cached: Annotated[bool, Field(exclude_if=_empty)] = False
     calls: Annotated[ContentRef | None, Field(exclude_if=_empty)] = None
+
+
+class CallAbandoned(Contract):
+    """Nobody follows this streamed call of an outside agent any more (not stored)."""
+
+    call_id: Token
 
 
 class TextDelta(Contract):

@@ -6,6 +6,7 @@ also at another replica, and after this one was killed.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.model import Conversation, ModelCallRequested
+from bulkhead_contracts.model import CallAbandoned, Conversation, ModelCallRequested
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import Contents, canonical, too_many
@@ -136,7 +137,7 @@ class Calls:
         if flight is None:
             request = self._request(call_id, feed, asked, conversation)
             warning = "" if call_id in feed.calls else feed.warning(self._context.clock())
-            flight = self._flights[place] = Flight(call_id, warning)
+            flight = self._flights[place] = Flight(call_id, warning, lambda flight: self._left(feed, flight))
             work = asyncio.create_task(self._fly(flight, feed, request, self._settings.warning_notes and caller.notes))
             self._working.add(work)
             work.add_done_callback(self._working.discard)
@@ -185,6 +186,23 @@ class Calls:
                 flight.stored.set_result(False)
             del self._flights[feed.tenant, feed.task, flight.call_id]
             self._shares.give(feed.tenant, feed.actor)
+
+    def _left(self, feed: Feed, flight: Flight) -> None:
+        """Nobody follows a streamed call any more: a retry may come, but not for ever."""
+
+        def over() -> None:
+            if not flight.followers and not flight.outcome.done():
+                work = asyncio.create_task(self._abandon(feed, flight))
+                self._working.add(work)
+                work.add_done_callback(self._working.discard)
+
+        asyncio.get_running_loop().call_later(self._settings.abandon_s, over)
+
+    async def _abandon(self, feed: Feed, flight: Flight) -> None:
+        """Have its provider cancelled. A notice that is lost costs what the call still uses."""
+        notice = CallAbandoned(call_id=flight.call_id).model_dump_json().encode()
+        with contextlib.suppress(BusError):
+            await self._context.bus.publish_live(subjects.live(subjects.DOORS, feed.tenant, feed.task), notice)
 
     def _standing(self, feed: Feed, flight: Flight) -> Standing:
         try:

@@ -15,10 +15,12 @@ from bulkhead_services.doors.port import Answered, Refusal, Standing
 
 class Flight:
     """A call. told: whether a follower has been given text. stored: whether it was sent; False when that failed, which
-    its outcome tells. warning: what its agent is told beside."""
+    its outcome tells. warning: what its agent is told beside. left: called when the last follower of its text has gone
+    before its end."""
 
-    def __init__(self, call_id: str, warning: str = "") -> None:
-        self.call_id, self.warning = call_id, warning
+    def __init__(self, call_id: str, warning: str = "", left: Callable[["Flight"], None] = lambda flight: None) -> None:
+        self.call_id, self.warning, self._left = call_id, warning, left
+        self.followers = 0
         self.told = False
         self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
@@ -65,6 +67,24 @@ class Flight:
 
     async def follow(self) -> AsyncIterator[str]:
         """The text from its beginning, in pieces as they come. Raises Refusal."""
+        self.followers += 1
+        try:
+            async for piece in self._follow():
+                yield piece
+        finally:
+            self.followers -= 1
+            if not self.followers and not self.outcome.done():
+                self._left(self)
+
+    async def wait(self) -> Answered:
+        """The answer. Raises Refusal."""
+        self.followers += 1
+        try:
+            return await asyncio.shield(self.outcome)
+        finally:
+            self.followers -= 1
+
+    async def _follow(self) -> AsyncIterator[str]:
         given, at, writing = list[str](), 0, self.writing
         while not self.outcome.done():
             wake, piece = self._wake, ""
@@ -113,7 +133,7 @@ class FollowedCall:
 
     async def answer(self) -> Answered:
         """The answer. Raises Refusal."""
-        return await asyncio.shield(self._flight.outcome)
+        return await self._flight.wait()
 
 
 def _seen(outcome: asyncio.Future[Answered]) -> None:

@@ -12,6 +12,7 @@ from bulkhead_services.doors.port import Refusal
 
 AT_CEILING = "budget_exceeded"
 BY_BUDGET, HALTED = "refused_by_budget", "halted"
+ABANDONED = "abandoned"
 BREAKER_OPEN, APPROVAL_WANTED = "breaker_open", "approval_wanted"
 SOON_S = 5.0
 _STATUS = {
@@ -44,6 +45,8 @@ def too_many_calls(full: Share, what: str, hint: str) -> Refusal:
 def of_failure(failure: Failure) -> Refusal:
     """A call that has no answer."""
     status, code = _STATUS.get(failure.code, 502), _CODES.get(failure.code, failure.code)
+    if code == ABANDONED:
+        return Refusal(503, code, failure.message, failure.hint, retry=True, retry_after_s=1.0)
     if status == 429:
         return Refusal(status, code, failure.message, failure.hint, retry=True, retry_after_s=SOON_S)
     return Refusal(status, code, failure.message, failure.hint)

@@ -19,9 +19,9 @@ class Settings(CallerSettings):
     call_timeout_s: of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds
     back, before it is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an
     agent that seems to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it
-    away. output_tokens: of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*,
-    write_timeout_s, max_connections,
-    max_body_bytes_held*: as the gateway has them.
+    away. abandon_s: so long a streamed call goes on whose reader has gone, for a retry; then its provider is cancelled.
+    output_tokens: of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*,
+    write_timeout_s, max_connections, max_body_bytes_held*: as the gateway has them.
     """
 
     http_host: str = "127.0.0.1"
@@ -36,6 +36,7 @@ class Settings(CallerSettings):
     hold_s: float = Field(default=30.0, ge=0, le=3_600)
     open_wait_s: float = Field(default=10.0, gt=0, le=300)
     warning_notes: bool = True
+    abandon_s: float = Field(default=10.0, ge=0, le=3_600)
     output_tokens: int = Field(default=4_096, gt=0, le=1_000_000)
     max_calls: int = Field(default=1_000, gt=0)
     max_calls_per_tenant: int = Field(default=400, gt=0)

@@ -8,6 +8,7 @@ import httpx
 
 from bulkhead.runtime.context import Context
 from bulkhead.token_estimates import TokenCounter
+from bulkhead_services.model_gateway.abandoned import Abandoned
 from bulkhead_services.model_gateway.attempts import Model, Policy
 from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
@@ -45,11 +46,15 @@ def build(
     providers = {name: HttpProvider(name, known[name], network) for name in used}
     prices = Prices(settings.free_models, settings.prices_file)
 
+    abandoned = Abandoned(context.bus)
+
     async def start() -> None:
         for one in providers.values():
             one.open()
+        await abandoned.start()
 
     async def stop() -> None:
+        await abandoned.stop()
         for one in providers.values():
             await one.stop()
 
@@ -83,6 +88,7 @@ def build(
         attributor=Attributor(apart=transport is None),
         live_text=live_text,
         cache=cache,
+        abandoned=abandoned.event,
         start=start,
         stop=stop,
         drain=drain,

@@ -53,6 +53,7 @@ LATE = Fault(
 )
 """The end of a call that was not sent: it says nothing about the model, and no breaker counts it."""
 
+ASK_AGAIN = "send the request again to have it made anew"
 HALTED_HINT = (
     "nothing more is spent on it; `bulkhead show TASK` says why it was halted: mend that, or raise the limit that it "
     "names, then submit again"
@@ -113,8 +114,11 @@ class Attempts:
         policy: Policy,
         live: Callable[[], OnText],
         cache: ResponseCache | None = None,
+        abandoned: asyncio.Event | None = None,
     ) -> None:
+        """abandoned: set when nobody follows the call any more."""
         self.spent = Spent()
+        self._abandoned = abandoned or asyncio.Event()
         self.held: OpenBreaker | None = None  # The open breaker that was met last.
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
         self._cache = cache
@@ -305,8 +309,9 @@ class Attempts:
         timeout_s = self._left_s(until_unix_ms)
         call = asyncio.create_task(place.call(outgoing, show, need, timeout_s=timeout_s, heard=heard))
         halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
+        gone = asyncio.create_task(self._abandoned.wait())
         try:
-            await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({call, halted, gone}, return_when=asyncio.FIRST_COMPLETED)
             cut = not call.done()
         except asyncio.CancelledError:
             # Another model spoke first.
@@ -316,7 +321,11 @@ class Attempts:
             # Cancelled here, the HTTP connection is closed: the provider stops, and so does the spending.
             call.cancel()
             halted.cancel()
-            await asyncio.gather(call, halted, return_exceptions=True)
+            gone.cancel()
+            await asyncio.gather(call, halted, gone, return_exceptions=True)
+        if cut and self._abandoned.is_set():
+            self._settle_estimate(model, outgoing, held, worst, heard, "abandoned")
+            return Fault("abandoned", "nobody followed the call any more, and it was cut", ASK_AGAIN, refused=True)
         if cut:
             # Usage comes at a stream's end.
             self._settle_estimate(model, outgoing, held, worst, heard, "halted")

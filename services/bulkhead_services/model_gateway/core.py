@@ -3,6 +3,7 @@
 A tier names a route; a model of it answers (one that stands in is told as degraded), or the reply says why not.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         attributor: Attributor,
         live_text: LiveText,
         cache: ResponseCache | None = None,
+        abandoned: Callable[[Job[ModelCallRequested]], asyncio.Event] = lambda job: asyncio.Event(),
         start: Callable[[], Awaitable[None]] | None = None,
         stop: Callable[[], Awaitable[None]] | None = None,
         drain: Callable[[], None] = lambda: None,
@@ -70,7 +72,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         self._whole_conversation, self._read_contents = whole_conversation, read_contents
         self._live_text, self._verifier = live_text, verifier
         self._attributor = attributor
-        self._cache = cache
+        self._cache, self._abandoned = cache, abandoned
         self._start, self._stop = start, stop
         self._drain = drain
         self._pools = pools
@@ -126,7 +128,9 @@ class ModelGateway(Doer[ModelCallRequested]):
         source = self._source(request, prompt, route, texts, missing)
         if isinstance(source, Fault):
             return self._no(request, "refused" if source.refused else "failed", _failure(source))
-        attempts = Attempts(job, hands, self._policy, lambda: self._live_text(job, hands), self._cache)
+        attempts = Attempts(
+            job, hands, self._policy, lambda: self._live_text(job, hands), self._cache, self._abandoned(job)
+        )
         try:
             reached = await Chain(attempts, source, hands.now_unix_ms).ask(route, self._policies, job.tenant)
             said = reached.outcome.said

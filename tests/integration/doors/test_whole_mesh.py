@@ -214,6 +214,57 @@ async def test_a_call_in_flight_when_its_caller_ends_the_run_is_cut_and_settled(
         assert (await here.settled())[-1].usage.cost_usd_micros >= 0
 
 
+async def test_a_stream_whose_reader_has_gone_is_cut_at_the_provider_and_made_anew_by_a_retry(tmp_path):
+    cut = asyncio.Event()
+
+    async def hangs_until_cut(x):
+        await x.begin()
+        await x.event(chunk({"content": "Once "}))
+        await x.hung_up()
+        cut.set()
+
+    async with whole_mesh(tmp_path, hangs_until_cut, says("Once upon"), abandon_s=0.2) as here:
+        client = here.client()
+        stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True)
+        async for row in stream:
+            if row.choices[0].delta.content:
+                break
+        await stream.close()
+        async with asyncio.timeout(10):
+            await cut.wait()
+        await until(lambda: _len(here.settled(), 1))
+        assert (await here.settled())[0].failed == "abandoned"
+        again = {"x-stainless-retry-count": "1"}
+        answer = await client.chat.completions.create(model="default", messages=HELLO, extra_headers=again)
+        assert answer.choices[0].message.content == "Once upon" and len(here.provider.asked) == 2
+        assert len({row.call_id for row in await here.bodies(ModelCallRequested, "model_gateway")}) == 1
+
+
+async def test_a_stream_whose_reader_comes_back_in_time_goes_on(tmp_path):
+    go = asyncio.Event()
+
+    async def slow(x):
+        await x.begin()
+        await x.event(chunk({"content": "Once "}))
+        await go.wait()
+        for row in (chunk({"content": "upon"}), chunk(finish="stop"), "[DONE]"):
+            await x.event(row)
+        await x.end()
+
+    async with whole_mesh(tmp_path, slow, abandon_s=0.5) as here:
+        client = here.client()
+        stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True)
+        await anext(aiter(stream))
+        await stream.close()
+        again = {"x-stainless-retry-count": "1"}
+        waiting = asyncio.create_task(
+            client.chat.completions.create(model="default", messages=HELLO, extra_headers=again)
+        )
+        await asyncio.sleep(1.0)  # Longer than the first reader is waited for.
+        go.set()
+        assert (await waiting).choices[0].message.content == "Once upon" and len(here.provider.asked) == 1
+
+
 async def test_a_run_that_ends_with_nothing_in_flight_leaves_no_halt_behind(tmp_path):
     async with whole_mesh(tmp_path, says("one"), idle_s=0.5) as here:
         await here.client().chat.completions.create(model="default", messages=HELLO)

@@ -237,9 +237,15 @@ def test_a_route_to_nowhere_is_refused():
 
 def test_no_key_stops_the_start_except_on_this_machine():
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
-        build(SimpleNamespace(verifier=None), Settings(openai_api_key="", openai_base_url="https://api.openai.com/v1"))
+        build(
+            SimpleNamespace(verifier=None, bus=None),
+            Settings(openai_api_key="", openai_base_url="https://api.openai.com/v1"),
+        )
     for url in ("http://127.0.0.1:1/v1", "http://localhost:1/v1", "http://[::1]:1/v1"):
-        build(SimpleNamespace(verifier=None), Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"))
+        build(
+            SimpleNamespace(verifier=None, bus=None),
+            Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"),
+        )
 
 
 @pytest.mark.parametrize(

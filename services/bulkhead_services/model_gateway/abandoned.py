@@ -1,0 +1,67 @@
+"""Calls of outside agents that nobody follows any more: doors says so live, and the replica that makes one cuts it.
+
+In: `live.doors.<tenant>.<task>`. Out: an event for each call in flight here. A notice that is lost costs what the call
+still uses: it goes on to its end, as it would without.
+"""
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import Bus, Live, LiveSubscription
+from bulkhead.runtime.background import cancel
+from bulkhead.runtime.doer.protocol import Job
+from bulkhead_contracts import subjects
+from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
+
+PENDING = 10_000
+Place = tuple[str, str, str]
+"""Tenant, task, call."""
+
+
+class Abandoned:
+    """What this replica hears."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        # Only as long as a call waits for one.
+        self._events = WeakValueDictionary[Place, asyncio.Event]()
+        self._subscription: LiveSubscription | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises BusError."""
+        self._subscription = await self._bus.subscribe_live(f"live.{subjects.DOORS}.>", PENDING)
+        self._task = asyncio.create_task(self._run(self._subscription))
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            await cancel(self._task)
+        if self._subscription is not None:
+            await self._subscription.close()
+
+    def event(self, job: Job[ModelCallRequested]) -> asyncio.Event:
+        """Set once nobody follows this call."""
+        place = (job.tenant, job.task, job.request.call_id)
+        found = self._events.get(place)
+        if found is None:
+            found = self._events[place] = asyncio.Event()
+        return found
+
+    async def _run(self, subscription: LiveSubscription) -> None:
+        async for live in subscription:
+            self.hear(live)
+
+    def hear(self, live: Live) -> None:
+        """Notices of other kinds are of digits alone."""
+        parts = live.subject.split(".")
+        if len(parts) != 4 or live.body.isdigit() or not subjects.is_of_doors(parts[3]):
+            return
+        try:
+            call_id = CallAbandoned.model_validate_json(live.body).call_id
+        except ValidationError:
+            return
+        if (event := self._events.get((parts[2], parts[3], call_id))) is not None:
+            event.set()
