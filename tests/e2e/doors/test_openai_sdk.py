@@ -87,6 +87,16 @@ async def test_a_stream_is_halted_in_the_middle_by_an_operator_and_goes_on_when_
     assert (await agent.ask([user("and now?")])).choices[0].message.content
 
 
+async def test_a_stream_whose_reader_goes_away_is_cut_and_settled(agents: World) -> None:
+    agent = Agent(agents, "t6", "gone")
+    await agent.ask([user("What is 1 + 1?")])
+    await agents.arm("stall", match="a tale", after_chunks=3, delay_ms=120_000)
+    stream = await agent.client.chat.completions.create(model=MODEL, messages=[user("a tale")], stream=True)
+    await anext(aiter(stream))
+    await stream.close()
+    assert (await agent.spent())[0] == 2, "nothing is held any more, long before the provider would have gone on"
+
+
 async def test_an_agent_that_loops_is_warned_then_stopped_and_why_says_so(agents: World) -> None:
     agent = Agent(agents, "t5", "loops")
     messages: list[Any] = [user("What is 17 * 23?")]
