@@ -52,6 +52,7 @@ PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
         tasks_commands.submit,
         tasks_commands.watch,
         tasks_commands.tasks,
+        tasks_commands.doors,
         tasks_commands.show,
         tasks_commands.cancel,
     ),

@@ -115,14 +115,14 @@ class Mesh:
         """A task by its id; nothing is asked yet. Raises Unfit."""
         return Task(self._transport, request_checks.task_id(task_id))
 
-    async def tasks(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The tenant's newest tasks."""
+    async def tasks(self, limit: int = 20, *, opened_by: str = "") -> list[dict[str, Any]]:
+        """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone."""
         found: list[dict[str, Any]] = []
-        cursor = ""
+        cursor, wanted = "", {"opened_by": opened_by} if opened_by else {}
         request_checks.whole("limit", limit, 1, 1_000_000)
         while len(found) < limit:
             size = min(100, limit - len(found))
-            page = await self.get("/v1/tasks", {"limit": str(size)} | ({"cursor": cursor} if cursor else {}))
+            page = await self.get("/v1/tasks", {"limit": str(size)} | wanted | ({"cursor": cursor} if cursor else {}))
             found += self._transport.field(page, "tasks")
             cursor = page.get("next") or ""
             if not cursor:

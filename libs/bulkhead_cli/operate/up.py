@@ -95,8 +95,11 @@ async def keep_running(
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
         out.print(f"agents of yours call [bold]{mesh.doors_url}[/bold]")
         key = f"<`submitter` of {data / 'credentials.json'}>"
-        out.print(f"  OPENAI_BASE_URL={mesh.doors_url}/openai/v1 OPENAI_API_KEY={key}", style="dim", markup=False)
+        for vendor, path in (("OPENAI", "/openai/v1"), ("ANTHROPIC", "/anthropic")):
+            line = f"  {vendor}_BASE_URL={mesh.doors_url}{path} {vendor}_API_KEY={key}"
+            out.print(line, style="dim", markup=False)
         out.print(f"  MCP: {mesh.doors_url}/mcp    A2A: {mesh.doors_url}/.well-known/agent-card.json", style="dim")
+        out.print("  bulkhead doors shows who calls, and what it spends", style="dim", markup=False)
         following = asyncio.create_task(screen.follow(mesh))
         try:
             await stop.wait()

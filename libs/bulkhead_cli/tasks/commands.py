@@ -188,6 +188,16 @@ def tasks(at: Gateway, limit: Limit = 20) -> Work:
     return list_tasks(at.target(), limit, as_json=at.as_json)
 
 
+def doors(at: Gateway, limit: Limit = 20) -> Work:
+    """Show the agents outside: whose runs they are, newest first, and what they spend.
+
+    A run is a task: [bold]show[/bold], [bold]why[/bold], [bold]topup[/bold] and [bold]halt[/bold] take its id.
+    """
+    from bulkhead_cli.tasks.doors import show_doors
+
+    return show_doors(at.target(), limit, as_json=at.as_json)
+
+
 def show(task: TaskId, at: Gateway) -> Work:
     """Show a task: its steps, its answer and its cost."""
     from bulkhead_cli.tasks.tasks import show_task

@@ -36,6 +36,7 @@ from tests.eventually import until
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider
 
 TENANT, PERSON, KEY = "demo", "ann", "bk_ann_of_demo"
+OPERATOR_KEY = "bk_oz_of_demo"
 MODEL = "offline-rules-1"
 TASK_LIMITS = {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000}
 
@@ -95,8 +96,12 @@ async def whole_mesh(
     row = {"tools": [], "task": {**TASK_LIMITS, **(limits or {})}, "day": {"cost_usd_micros": 10**9, "tokens": 10**9}}
     tenants, keys = folder / "tenants.yaml", folder / "keys.json"
     tenants.write_text(yaml.safe_dump({"tenants": {TENANT: row, "acme": row}}))
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
-    keys.write_text(json.dumps({"keys": [{"sha256": digest, "tenant": TENANT, "person": PERSON, "role": "submitter"}]}))
+    people = ((KEY, PERSON, "submitter"), (OPERATOR_KEY, "oz", "operator"))
+    rows = [
+        {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": TENANT, "person": person, "role": role}
+        for key, person, role in people
+    ]
+    keys.write_text(json.dumps({"keys": rows}))
     async with ScriptedProvider() as provider:
         provider.will(*scripts)
         model = ModelGatewaySettings(

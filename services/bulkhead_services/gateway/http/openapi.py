@@ -92,6 +92,7 @@ _TASKS: Json = {
             (401, 403, 422, 503),
             _SIZE,
             _CURSOR,
+            query("opened_by", "Only the runs of agents outside", {"type": "string", "enum": ["doors"]}),
         ),
     },
     "/v1/tasks/{task_id}": {

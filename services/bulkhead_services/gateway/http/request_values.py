@@ -137,6 +137,14 @@ def flag_of(request: Request, name: str) -> bool:
     return said == "true"
 
 
+def opener_of(request: Request) -> str:
+    """The query's `opened_by`; "" for any. Raises Problem 422."""
+    sender = request.query_params.get("opened_by", "")
+    if sender not in ("", subjects.DOORS):
+        raise invalid_query("opened_by", sender, f"send {subjects.DOORS}, or leave it out")
+    return sender
+
+
 def to_cursor(sequence: int) -> str:
     """An opaque cursor."""
     return base64.urlsafe_b64encode(sequence.to_bytes(8, "big")).rstrip(b"=").decode()

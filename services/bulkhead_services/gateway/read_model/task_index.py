@@ -33,11 +33,12 @@ class Listing:
         self._tenants = BoundedDict[str, _Index](MAX_TENANTS)
 
     async def page(
-        self, tenant: str, publishers: Iterable[str], before: int, size: int
+        self, tenant: str, publishers: Iterable[str], before: int, size: int, opened_by: str = ""
     ) -> tuple[list[tuple[int, str]], bool]:
         """Up to `size` (sequence, task) below `before` (0: from the newest), and whether there are more.
 
-        publishers: the outside senders that act for this tenant. Raises BusError.
+        publishers: the outside senders that act for this tenant. opened_by: the sender of all that is found; "" for
+        any. Raises BusError.
         """
         index = self._tenants.use(tenant)
         if index is None:
@@ -49,7 +50,11 @@ class Listing:
             newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
             for _, task in newest[self._bound :]:
                 del index.first[task]
-        found = [row for row in newest[: self._bound] if not before or row[0] < before]
+        found = [
+            (sequence, task)
+            for sequence, task in newest[: self._bound]
+            if (not before or sequence < before) and opened_by in ("", index.first[task][1])
+        ]
         return found[:size], len(found) > size
 
     async def _read_on(self, index: _Index, sender: str, tenant: str) -> None:

@@ -54,6 +54,18 @@ async def test_it_is_shown_and_listed_as_adopted_with_who_asked(mesh: Mesh, http
     assert (row["task_id"], row["kind"], row["person"]) == (TASK, "adopted", "ada")
 
 
+async def test_those_that_doors_opened_are_listed_alone(mesh: Mesh, http: httpx.AsyncClient) -> None:
+    await mesh.say("doors", request(), TASK)
+    await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-1")
+    await mesh.say("doors", request(), "doors-2")
+    page = (await http.get("/v1/tasks?opened_by=doors&limit=1", headers=AUTH)).json()
+    assert [row["task_id"] for row in page["tasks"]] == ["doors-2"]
+    rest = (await http.get(f"/v1/tasks?opened_by=doors&cursor={page['next']}", headers=AUTH)).json()
+    assert [row["task_id"] for row in rest["tasks"]] == [TASK] and rest["next"] is None
+    refused = await http.get("/v1/tasks?opened_by=nobody", headers=AUTH)
+    assert refused.status_code == 422 and "opened_by" in refused.json()["title"]
+
+
 @pytest.mark.parametrize("sender", ["gateway", "pub_shop"])
 async def test_nobody_else_asks_for_an_adopted_step(mesh: Mesh, sender: str) -> None:
     task = "t1" if sender == "gateway" else "pub_shop-1"

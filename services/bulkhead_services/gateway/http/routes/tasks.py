@@ -32,6 +32,7 @@ from bulkhead_services.gateway.http.request_values import (
     cursor_of,
     existing_task,
     idempotency_key,
+    opener_of,
     parsed,
     position_of,
     size_of,
@@ -170,10 +171,11 @@ class Http:
         size = size_of(request)
         before = cursor_of(request.query_params.get("cursor", ""))
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
+        opened_by = opener_of(request)
         tasks: list[TaskSummary] = []
         more = True
         while more and len(tasks) < size:
-            rows, more = await self._listing.page(claim.tenant, senders, before, size - len(tasks))
+            rows, more = await self._listing.page(claim.tenant, senders, before, size - len(tasks), opened_by)
             for _, task in rows:
                 feed = await self._feeds.fresh(claim.tenant, task)
                 if feed.view.request is not None:  # Else it was purged, or a follower lags: there is nothing to tell.
