@@ -93,13 +93,7 @@ async def keep_running(
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
-        out.print(f"agents of yours call [bold]{mesh.doors_url}[/bold]")
-        key = f"<`submitter` of {data / 'credentials.json'}>"
-        for vendor, path in (("OPENAI", "/openai/v1"), ("ANTHROPIC", "/anthropic")):
-            line = f"  {vendor}_BASE_URL={mesh.doors_url}{path} {vendor}_API_KEY={key}"
-            out.print(line, style="dim", markup=False)
-        out.print(f"  MCP: {mesh.doors_url}/mcp    A2A: {mesh.doors_url}/.well-known/agent-card.json", style="dim")
-        out.print("  bulkhead doors shows who calls, and what it spends", style="dim", markup=False)
+        _tell_of_doors(mesh.doors_url, data)
         following = asyncio.create_task(screen.follow(mesh))
         try:
             await stop.wait()
@@ -108,6 +102,20 @@ async def keep_running(
             await asyncio.gather(following, return_exceptions=True)
         out.print(DRAINING.format(DRAIN_TIMEOUT_S), style="bold", highlight=False)
     out.print("ended")
+
+
+def _tell_of_doors(url: str, data: Path) -> None:
+    """The address of each door, with a line to try it."""
+    out.print(f"agents and tools of yours come in at [bold]{url}[/bold]")
+    out.print(f"  KEY is `submitter` of {data / 'credentials.json'}", style="dim", markup=False)
+    for line in (
+        f"OPENAI_BASE_URL={url}/openai/v1 OPENAI_API_KEY=KEY python agent.py",
+        f"ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=KEY python agent.py",
+        f"MCP clients: {url}/mcp, with the header Authorization: Bearer KEY",
+        f"A2A clients: {url}; curl {url}/.well-known/agent-card.json",
+        "bulkhead doors    (who calls models, and what it spends)",
+    ):
+        out.print(f"  {line}", style="dim", markup=False)
 
 
 def _announce(data: Path, durability: str, offline: bool) -> None:

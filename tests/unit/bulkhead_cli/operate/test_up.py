@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_cli.operate.up import _tell_of_tenants, _tell_of_tools
+from bulkhead_cli.operate.up import _tell_of_doors, _tell_of_tenants, _tell_of_tools
 from bulkhead_infra.identity.policy import TENANTS_FILE
 
 
@@ -67,3 +67,16 @@ def test_tools_of_a_pack_that_no_tenant_may_use_are_named(
     for packs in ("", "[]", "{", "7", '["no_such_pack_at_all"]'):
         _tell_of_tools(packs, None)
     assert capsys.readouterr().out == "", "nothing to say, or the mesh itself says what is wrong"
+
+
+def test_every_door_is_told_with_a_line_to_try_it(capsys):
+    _tell_of_doors("http://127.0.0.1:8090", Path("data"))
+    said = capsys.readouterr().out
+    for part in (
+        "/openai/v1 OPENAI_API_KEY=KEY",
+        "/anthropic ANTHROPIC_API_KEY=KEY",
+        "/mcp,",
+        "/.well-known/agent-card",
+    ):
+        assert f"http://127.0.0.1:8090{part}" in said
+    assert "data/credentials.json" in said and "bulkhead doors" in said
