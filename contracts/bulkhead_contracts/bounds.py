@@ -186,4 +186,5 @@ MAX_MCP_ANSWER_BYTES = 8 * 1024 * 1024  # of one answer that is read
 MAX_ASKED_BYTES = 16 * 1024 * 1024  # body of one request; images stand in it
 MAX_ASKED_TOOLS = 128  # that one request offers the model
 MAX_ASKED_VALUES = 500_000  # objects, lists, their entries and strings of one body
+MAX_MODELS_TOLD = 512  # in one list of models
 MAX_ASKED_OUTPUT_TOKENS = 1_000_000

@@ -137,6 +137,8 @@ ROWS: tuple[Row, ...] = (
     # Calls outward
     Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS, "doors"), "model_gateway"),
     Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS, "doors"), "model_gateway"),
+    Row(model.ModelsRequested, _to("model_gateway", "doors"), "model_gateway", plane="rpc"),
+    Row(model.ModelsReplied, _from("model_gateway", "doors"), "model_gateway", plane="rpc"),
     Row(tool.ToolCallRequested, _to("tool_executor", "worker", "doors"), "tool_executor"),
     Row(tool.ToolCallReplied, _from("tool_executor", "worker", "doors"), "tool_executor"),
     Row(tool.WritesRequested, _to("budget", "gateway"), "budget", plane="rpc"),

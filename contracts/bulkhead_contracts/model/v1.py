@@ -188,6 +188,16 @@ class CallAbandoned(Contract):
     call_id: Token
 
 
+class ModelsRequested(Body, type="mesh.model.models_requested"):
+    """Doors ask which models calls of the tenant can name (rpc)."""
+
+
+class ModelsReplied(Body, type="mesh.model.models_replied"):
+    """Names of routes, then of the models that answer first on them, as far as the tenant's policy allows a model."""
+
+    names: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_MODELS_TOLD)] = ()
+
+
 class TextDelta(Contract):
     """One live piece of a streaming answer (not stored): `offset` counts characters of the call's text.
 

@@ -147,6 +147,6 @@ class Desk(Protocol):
         """End a run of this caller. Raises Refusal."""
         ...
 
-    def models(self) -> tuple[str, ...]:
-        """Names that `Asked.model` may have."""
+    async def models(self, caller: Caller) -> tuple[str, ...]:
+        """Names that `Asked.model` may have. Raises Refusal."""
         ...

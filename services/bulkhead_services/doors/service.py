@@ -33,6 +33,7 @@ from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.port import ToolAnswered, ToolAsked
 from bulkhead_services.doors.mcp.server import Methods
+from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Asked, Call, Caller
 from bulkhead_services.doors.runs import Runs
 from bulkhead_services.doors.settings import Settings
@@ -55,6 +56,7 @@ class Doors(Edge):
         self._ends = Ends(context, settings, self.feeds, self._busy)
         self._runs = Runs(context, settings, self.feeds, self._ends, self._granted)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
+        self._models = ModelNames(context)
         self._credentials = Authenticator(settings)
         self._http = http = Http(settings, self._credentials, self, self._why_unready)
         self._mcp = McpHttp(
@@ -127,9 +129,9 @@ class Doors(Edge):
         except BusError as error:
             raise refusals.unavailable(f"the message broker does not answer: {error}") from error
 
-    def models(self) -> tuple[str, ...]:
+    async def models(self, caller: Caller) -> tuple[str, ...]:
         """Names that a call may ask for."""
-        return self._settings.models
+        return self._settings.models or await self._models.names(caller.claim)
 
     def _busy(self, feed: Feed) -> bool:
         return self.calls.busy(feed) or self.tool_calls.busy(feed)

@@ -14,7 +14,8 @@ class Settings(CallerSettings):
 
     api_keys_file, jwt_*: as the gateway has them. gateway_url: where the gateway's HTTP is, for A2A and for the tools
     by which agents submit and watch tasks; without it there are none. tenants_file: the most that a task of each tenant
-    may have. models: names that agents are shown; others may be asked for, too. run_deadline_s: of a run, unless its
+    may have. models: names that agents are shown in place of all that the
+    model gateway tells; others may be asked for, too. run_deadline_s: of a run, unless its
     caller or its tenant says less. idle_s: a run without a call for so long ends; no less than call_timeout_s.
     call_timeout_s: of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds
     back, before it is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an
@@ -29,7 +30,7 @@ class Settings(CallerSettings):
     http_file: Path | None = None
     tenants_file: Path | None = None
     gateway_url: str = ""
-    models: tuple[Name, ...] = ("default",)
+    models: tuple[Name, ...] = ()
     run_deadline_s: float = Field(default=3_600.0, gt=0, le=bounds.MAX_TASK_DEADLINE_MS / 1000)
     idle_s: float = Field(default=600.0, gt=0, le=86_400)
     call_timeout_s: float = Field(default=300.0, gt=0, le=3_600)

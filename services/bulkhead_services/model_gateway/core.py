@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from bulkhead.grants import Verifier
-from bulkhead.runtime.component import Pool
+from bulkhead.runtime.component import Pool, RpcTable
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.doer.protocol import Doer, Hands, Job
 from bulkhead.runtime.errors import Refused
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested, ModelsReplied, ModelsRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission
+from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy
 from bulkhead_services.model_gateway.attribution import attributed
 from bulkhead_services.model_gateway.attribution_process import Attributor
@@ -73,6 +75,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         self._live_text, self._verifier = live_text, verifier
         self._attributor = attributor
         self._cache, self._abandoned = cache, abandoned
+        self.rpc: RpcTable = {ModelsRequested: self.models}
         self._start, self._stop = start, stop
         self._drain = drain
         self._pools = pools
@@ -95,6 +98,17 @@ class ModelGateway(Doer[ModelCallRequested]):
     def pools(self) -> dict[str, Pool]:
         """Places at the providers, by provider."""
         return self._pools()
+
+    async def models(self, received: Received) -> Body:
+        """The names that calls of a tenant can give: of routes, then of the models that answer first there."""
+        routes = self._routes.items()
+        names = [name for name, route in routes if any(self._open(received.tenant, one) for one in route.models(1))]
+        names += [route.primary.name for _, route in routes if self._open(received.tenant, route.primary)]
+        told = [name for name in dict.fromkeys(names) if 0 < len(name) <= bounds.MAX_NAME_CHARS]
+        return ModelsReplied(names=tuple(told[: bounds.MAX_MODELS_TOLD]))
+
+    def _open(self, tenant: str, model: Model) -> bool:
+        return not self._policies.objection(tenant, model.provider.name, model.terms)
 
     def key(self, request: ModelCallRequested) -> str:
         """The call id: an answer that was recorded is given again."""

@@ -127,7 +127,7 @@ class ScriptedDesk:
             raise Refusal(404, "no_such_run", f"there is no run {task!r} in your tenant", "check the id")
         self.ended.append(task)
 
-    def models(self) -> tuple[str, ...]:
+    async def models(self, caller: Caller) -> tuple[str, ...]:
         """Two."""
         return ("small", "large")
 

@@ -292,6 +292,19 @@ async def test_a_call_waits_while_a_short_halt_stands(tmp_path):
         assert (await waiting).choices[0].message.content == "two"
 
 
+async def test_the_models_are_those_of_the_model_gateway(tmp_path):
+    async with whole_mesh(tmp_path, says("one")) as here:
+        client = here.client()
+        names = [row.id async for row in client.models.list()]
+        assert "default" in names and MODEL in names
+        answer = await client.chat.completions.create(model=names[-1], messages=HELLO)
+        assert answer.choices[0].message.content == "one"
+        here.mesh.kill("model_gateway")
+        assert [row.id async for row in client.models.list()] == names, "kept for a while"
+    async with whole_mesh(tmp_path, says("one"), models=("large",)) as here:
+        assert [row.id async for row in here.client().models.list()] == ["large"]
+
+
 async def test_a_model_nobody_serves_and_a_tenant_policy_that_says_no_are_told_by_name(tmp_path):
     async with whole_mesh(tmp_path, says("one")) as here:
         client = here.client()

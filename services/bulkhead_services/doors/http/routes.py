@@ -165,8 +165,7 @@ class Http:
         return _answered(request, {"data": rows, "has_more": False, "first_id": first, "last_id": last})
 
     async def _models(self, request: Request) -> tuple[str, ...]:
-        await self.caller(request)
-        return self._desk.models()
+        return await self._desk.models(await self.caller(request))
 
     async def count_tokens(self, request: Request) -> Response:
         """POST /anthropic/v1/messages/count_tokens"""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from bulkhead_contracts.model import ModelsRequested
 from bulkhead_services.model_gateway.routing.options import ProviderSettings, TenantPolicy
 from bulkhead_services.model_gateway.routing.policies import objection
 from bulkhead_services.model_gateway.settings import Settings
@@ -76,6 +77,21 @@ async def test_the_first_model_that_a_policy_allows_is_no_stand_in(eu, us):
     async with desk(eu, **settings(eu, us, {**US, "fallback": EU})) as d:
         reply = await d.answered()
         assert reply.provider == "eu" and reply.standing == "ok" and reply.chosen_as == "first" and not us.asked
+
+
+async def test_a_tenant_is_told_of_the_routes_that_its_policy_leaves_a_model(eu, us):
+    given = settings(eu, us, {**US, "fallback": EU})
+    given["routes"]["abroad"] = {"model": "other-1", "provider": "us"}
+    async with desk(eu, **given) as d:
+        said = {}
+        for tenant in (TENANT, "another"):
+            ask = d.mesh.context("doors").publisher.request
+            asked = {"tenant": tenant, "task": "doors-models", "index": tenant, "actor": "ada", "timeout_s": 5.0}
+            said[tenant] = (await ask("model_gateway", ModelsRequested(), **asked)).names
+    assert said == {
+        TENANT: ("default", "judge", "eu-1"),
+        "another": ("default", "judge", "abroad", "us-1", "eu-1", "other-1"),
+    }
 
 
 async def test_a_tenant_without_a_policy_is_unrestricted(eu, us):

@@ -1,0 +1,48 @@
+"""The models that a tenant's calls can name, as the model gateway tells them.
+
+In: a claim. Out: names, kept for `KEEP_MS`.
+"""
+
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.port import BusUnavailable
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ModelsReplied, ModelsRequested
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors import refusals
+
+KEEP_MS = 30_000
+MAX_KEPT = 1_000
+TASK = "doors-models"
+"""Stands for the task in the request's subject: it is about none."""
+
+
+class ModelNames:
+    """What the model gateway said, by tenant."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._kept = BoundedDict[str, tuple[int, tuple[str, ...]]](MAX_KEPT)
+
+    async def names(self, claim: RequesterClaim) -> tuple[str, ...]:
+        """The names. Raises Refusal."""
+        now = self._context.clock()
+        kept = self._kept.use(claim.tenant)
+        if kept is not None and now - kept[0] < KEEP_MS:
+            return kept[1]
+        try:
+            reply = await self._context.publisher.request(
+                "model_gateway",
+                ModelsRequested(),
+                tenant=claim.tenant,
+                task=TASK,
+                index=f"models/{claim.person}/{now}",
+                actor=claim.person,
+                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+            )
+        except (BusUnavailable, RpcRefused) as error:
+            raise refusals.unavailable("the model gateway, which knows the models, does not answer") from error
+        assert isinstance(reply, ModelsReplied)
+        self._kept[claim.tenant] = now, reply.names
+        return reply.names
