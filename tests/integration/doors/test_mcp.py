@@ -142,6 +142,8 @@ async def test_without_a_key_nothing_is_told(tmp_path):
         assert (await http.get("/.well-known/oauth-protected-resource/mcp")).status_code == 404  # Keys alone are taken.
         auth = {"Authorization": f"Bearer {here.key}"}
         assert (await http.get("/mcp", headers=auth)).status_code == 405
+        page = auth | {"Origin": "https://evil.example"}
+        assert (await http.post("/mcp", headers=page, json={})).status_code == 403
         assert (await http.post("/mcp", headers=auth, content=b"x" * 100_000)).status_code == 413
         auditor = here.stage.new_key(TENANT, "al", "auditor")
         assert (await http.post("/mcp", headers={"Authorization": f"Bearer {auditor}"}, json={})).status_code == 403
@@ -160,6 +162,8 @@ async def test_the_mesh_itself_is_a_tool_in_the_name_of_who_calls_it(tmp_path):
         assert watched.structured_content["status"] == "succeeded", text(watched)
         shown = await client.call_tool("bulkhead_show", task)
         assert (shown.structured_content["kind"], shown.structured_content["requester"]["person"]) == ("planned", "ann")
+        why, rows = [await client.call_tool(f"bulkhead_{name}", task) for name in ("why", "timeline")]
+        assert not why.is_error and "model_gateway" in rows.structured_content["text"], (text(why), text(rows))
         refused = await client.call_tool("bulkhead_spend", {})
         assert refused.is_error and "operator" in text(refused), "a submitter may not see it, here as elsewhere"
         assert "bad_arguments" in text(await client.call_tool("bulkhead_submit", {}))

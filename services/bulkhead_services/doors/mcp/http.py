@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.requests import Request
@@ -26,6 +27,7 @@ from bulkhead_services.doors.port import Caller, Refusal
 PATH = "/mcp"
 METADATA = "/.well-known/oauth-protected-resource"
 MAX_BODY_BYTES = 4 * bounds.MAX_ARGUMENTS_BYTES
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SESSION = re.compile(r"[!-~]{1,128}")
 CallerOf = Callable[[Request], Awaitable[Caller]]
 
@@ -72,6 +74,9 @@ class McpHttp:
             # Nothing is sent but in answers, and there is no session to end.
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
             return
+        if (origin := request.headers.get("origin")) is not None and not _is_local(origin):
+            # Nothing here is for web pages: one that found a way here (DNS rebinding) is turned away.
+            raise Refusal(403, "foreign_origin", "requests of web pages are not taken", "call without an Origin")
         try:
             caller = await self._caller_of(request)
         except Unauthenticated as error:
@@ -92,6 +97,13 @@ class McpHttp:
         where = f', resource_metadata="{_base(request)}{METADATA}{PATH}"' if self._issuer else ""
         body = {"error": "invalid_token", "error_description": f"{error}; {error.hint}"}
         return JSONResponse(body, 401, {"WWW-Authenticate": f'Bearer error="invalid_token"{where}'})
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        return urlsplit(origin).hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def _base(request: Request) -> str:

@@ -19,6 +19,7 @@ from bulkhead_services.doors.mcp.contents import META
 PREFIX = "bulkhead_"
 MAX_WAIT_S = 55.0
 """Many clients give up a call after a minute."""
+PAGE_ROWS = 100
 Arguments = Mapping[str, Any]
 Ask = Callable[[Mesh, Arguments, str], Awaitable[dict[str, Any]]]
 _TASK: dict[str, Any] = {"task": {"type": "string", "description": "Id of the task."}}
@@ -62,6 +63,17 @@ async def _show(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     return await mesh.task(given["task"]).show()
 
 
+async def _why(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+    told = await mesh.task(given["task"]).why()
+    return {name: value for name, value in told.items() if name != "story"}  # The same, for programs, at length.
+
+
+async def _timeline(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+    task, after = mesh.task(given["task"]), int(given.get("after", 0))
+    page = await mesh.get(f"/v1/tasks/{task.id}/timeline", {"limit": str(PAGE_ROWS), "after": str(after)})
+    return {name: value for name, value in page.items() if name != "rows"}
+
+
 async def _spend(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     return await mesh.get("/v1/spend", {"by": str(given.get("by", "task"))})
 
@@ -92,6 +104,14 @@ TOOLS = {
         ),
         MeshTool(
             f"{PREFIX}show", "What is known of a task now: status, steps, spending, answer.", _TASK, ("task",), _show
+        ),
+        MeshTool(f"{PREFIX}why", "What a task did and why, or why it waits.", _TASK, ("task",), _why),
+        MeshTool(
+            f"{PREFIX}timeline",
+            f"What happened to a task, message by message: {PAGE_ROWS}, and where the `next` ones begin.",
+            _TASK | {"after": {"type": "integer", "minimum": 0}},
+            ("task",),
+            _timeline,
         ),
         MeshTool(
             f"{PREFIX}spend",
