@@ -1,12 +1,17 @@
 """The tool door before real services: the official MCP client lists and calls tools of its tenant."""
 
+import asyncio
+
 import httpx
 import pytest
 from mcp import MCPError
 
 from bulkhead.client import Mesh
+from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
+from bulkhead_services.doors.mcp import server
+from tests.eventually import until
 from tests.integration.doors.mcp_mesh import LEGACY, MODERN, TENANT, mcp_mesh, task_of, text
 
 HELLO = [{"role": "user", "content": "What is 2 + 3?"}]
@@ -105,14 +110,26 @@ async def test_the_same_json_rpc_request_of_a_session_is_one_write(tmp_path):
         assert here.counter.counts()["increments"] == 2
 
 
-async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_called_again(tmp_path):
-    policy = tmp_path / "policy"
+def asking(folder):
+    """A policy that asks about writes."""
+    policy = folder / "policy"
     policy.mkdir()
     ask = '@id("writes")\n@effect("ask")\npermit (principal, action in Action::"writes", resource);\n'
     (policy / "default.cedar").write_text(ask)
-    async with mcp_mesh(tmp_path, policy_dir=policy) as here, here.client() as client:
-        first = await client.call_tool("counter_increment", {"name": "n"})
+    return policy
+
+
+async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_called_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "PROGRESS_S", 0.1)
+    told: list[float] = []
+
+    async def progress(done, total, message):
+        told.append(done)
+
+    async with mcp_mesh(tmp_path, policy_dir=asking(tmp_path)) as here, here.client() as client:
+        first = await client.call_tool("counter_increment", {"name": "n"}, progress_callback=progress)
         assert first.is_error and text(first).startswith("approval_wanted: ")
+        assert told and told == sorted(told)
         async with Mesh(here.stage.url, here.stage.new_key(TENANT, "eve", "approver")) as people:
             [row] = (await people.approvals())["approvals"]
             assert row["approval_id"] in text(first)
@@ -122,6 +139,21 @@ async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_cal
         done = await client.call_tool("counter_increment", {"name": "n"})
         assert not done.is_error, text(done)
         assert here.counter.counts()["increments"] == 1
+
+
+async def test_who_cancels_a_request_waits_no_longer_and_the_call_stays_on_record(tmp_path):
+    async with mcp_mesh(tmp_path, policy_dir=asking(tmp_path), hold_s=60.0) as here:
+        headers = {"Authorization": f"Bearer {here.key}", "Accept": "application/json, text/event-stream"}
+        headers |= {"Mcp-Session-Id": "s1", "MCP-Protocol-Version": "2025-11-25"}
+        call = {"name": "counter_increment", "arguments": {"name": "n"}}
+        async with httpx.AsyncClient(headers=headers, timeout=30, base_url=here.stage.doors_url) as http:
+            body = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call}
+            waiting = asyncio.create_task(http.post("/mcp", json=body))
+            await until(lambda: here.bodies(ApprovalRequested, "gateway"))
+            note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
+            assert (await http.post("/mcp", json=note)).status_code == 202
+            assert "cancelled" in (await waiting).text
+        assert len(await here.bodies(ToolCallRequested, "tool_executor")) == 1
 
 
 async def test_unknown_tools_and_unfit_arguments_are_told_in_mcps_own_form(tmp_path):

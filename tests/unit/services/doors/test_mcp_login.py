@@ -1,0 +1,39 @@
+"""Where a client of MCP logs in: told where tokens are taken."""
+
+import httpx
+import pytest
+
+from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.mcp.http import McpHttp
+from bulkhead_services.doors.mcp.server import Methods
+from bulkhead_services.doors.settings import Settings
+from tests.integration.doors.desk import Keys, ScriptedDesk
+
+ISSUER = "https://id.example"
+
+
+def client(issuer: str) -> httpx.AsyncClient:
+    settings = Settings(http_port=0, nats_url="nats://127.0.0.1:1")
+
+    async def ready() -> str:
+        return ""
+
+    http = Http(settings, Keys(), ScriptedDesk(), ready)
+    http.more = McpHttp(Methods(None, ""), http.caller, http.bodies, http.places, issuer).routes()  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url="https://mesh.example")
+
+
+@pytest.mark.parametrize("path", ["", "/mcp"])
+async def test_the_issuer_of_tokens_is_told_and_named_by_a_401(path: str) -> None:
+    async with client(ISSUER) as http:
+        refused = await http.post("/mcp", json={})
+        where = "https://mesh.example/.well-known/oauth-protected-resource"
+        assert refused.status_code == 401 and f'resource_metadata="{where}/mcp"' in refused.headers["www-authenticate"]
+        told = (await http.get(f"{where}{path}")).json()
+        assert (told["resource"], told["authorization_servers"]) == ("https://mesh.example/mcp", [ISSUER])
+
+
+async def test_where_keys_alone_are_taken_nobody_is_sent_to_log_in() -> None:
+    async with client("") as http:
+        refused = await http.post("/mcp", json={})
+        assert "resource_metadata" not in refused.headers["www-authenticate"]
