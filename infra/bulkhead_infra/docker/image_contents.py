@@ -15,12 +15,13 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY = ("contracts/bulkhead_contracts", "libs/bulkhead")
 FOR_PEOPLE = ("libs/bulkhead/client", "libs/bulkhead/testing")
-"""Packages for people and tests, which no service uses: in no image."""
+"""Packages for people and tests: in no image but those that name them."""
 STARTER = (
     "libs/bulkhead/__init__.py",
     "libs/bulkhead/runtime/__init__.py",
@@ -141,7 +142,7 @@ def prepare(target: Path) -> None:
     """For every image `target/<name>/`: lists/core.txt, lists/own.txt, code/ and state/. Compiled once for all."""
     whole = target / "all"
     for part in sorted({part for row in IMAGES.values() for part in row.code}):
-        _copy(ROOT / part, whole / part, _ignored)
+        _copy(ROOT / part, whole / part, partial(_ignored, ROOT))
     # A root is read-only when it runs, so that nothing could be compiled then.
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(whole, quiet=1, stripdir=str(whole), invalidation_mode=unchecked):
@@ -150,7 +151,7 @@ def prepare(target: Path) -> None:
         for part in row.code:
             # A package lies one folder deeper than its import path.
             place = target / name / "code" / re.sub(r"^(contracts|libs|services|infra)/", "", part)
-            _copy(whole / part, place)
+            _copy(whole / part, place, partial(_left_out, whole))
             compiled = (whole / part).parent / "__pycache__"
             for one in compiled.glob(f"{Path(part).stem}.*.pyc") if part.endswith(".py") else ():
                 _copy(one, place.parent / "__pycache__" / one.name)
@@ -170,9 +171,13 @@ def _copy(source: Path, place: Path, ignore: Callable[[str, list[str]], list[str
         shutil.copyfile(source, place)
 
 
-def _ignored(folder: str, names: list[str]) -> list[str]:
-    left_out = {str(ROOT / path) for path in FOR_PEOPLE}
-    return [name for name in names if f"{folder}/{name}" in left_out or name == "__pycache__"]
+def _left_out(root: Path, folder: str, names: list[str]) -> list[str]:
+    left_out = {str(root / path) for path in FOR_PEOPLE}
+    return [name for name in names if f"{folder}/{name}" in left_out]
+
+
+def _ignored(root: Path, folder: str, names: list[str]) -> list[str]:
+    return [*_left_out(root, folder, names), *(name for name in names if name == "__pycache__")]
 
 
 if __name__ == "__main__":
