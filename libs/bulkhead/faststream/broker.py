@@ -4,6 +4,7 @@ In: an address and the file of a key, which bears the identity's name. Out: a `N
 the broker's API by the names that its account has, and connects again for ever.
 """
 
+import logging
 from pathlib import Path
 
 from faststream.nats import NatsBroker
@@ -34,5 +35,6 @@ def make(
         max_reconnect_attempts=-1,
         ping_interval=PING_S,
         middlewares=middlewares,
+        log_level=logging.DEBUG,  # Two lines per event otherwise.
     )
     return broker, name, f"{inbox}.".encode()

@@ -64,13 +64,17 @@ class Events:
         if kind not in {row.body for row in catalog.EVENTS.values()}:
             raise ValueError(f"{kind.__name__} is no event; there are {', '.join(sorted(catalog.EVENTS))}")
         self._known.add(kind.TYPE)
-        return self._subscriber(filter=lambda message: _type(message) == kind.TYPE)
+
+        async def meant(message: NatsMessage) -> bool:  # FastStream hands one that is not async to a thread, each time.
+            return _type(message) == kind.TYPE
+
+        return self._subscriber(filter=meant)
 
     def app(self) -> FastStream:
         """The program: `await events.app().run()`, or `faststream run module:app`."""
         return FastStream(self.broker)
 
-    def _unknown(self, message: NatsMessage) -> bool:
+    async def _unknown(self, message: NatsMessage) -> bool:
         return _type(message) not in self._known
 
 
