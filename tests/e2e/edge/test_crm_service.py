@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -17,6 +18,7 @@ import pytest_asyncio
 
 from bulkhead_contracts import subjects
 from bulkhead_infra.demo.corpus import generate
+from tests.e2e.fixtures.stranger import Stranger
 from tests.e2e.fixtures.world import World, until
 from tests.paths import ROOT
 
@@ -52,7 +54,8 @@ class Proxy:
 class Crm:
     """Its tickets, and its process."""
 
-    def __init__(self, world: World, folder: Path, url: str) -> None:
+    def __init__(self, world: World, folder: Path, url: str, python: str | Path = sys.executable) -> None:
+        self.command = (python, shutil.copy(ROOT / "examples" / "crm_service" / "crm.py", folder))
         self.path = folder / "tickets.db"
         self.environ = os.environ | {
             "NATS_URL": world.mesh.nats_url,
@@ -68,7 +71,7 @@ class Crm:
         """Also once more, beside what it has stored."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, ROOT / "examples" / "crm_service" / "crm.py", env=self.environ, stdout=log, stderr=log
+                *self.command, env=self.environ, cwd=self.path.parent, stdout=log, stderr=log
             )
         await until(self._has_tables, "the CRM has its table")
         # Whoever writes a reply leaves a trace: a second one would be seen.
@@ -148,6 +151,18 @@ async def test_a_ticket_is_answered_once_also_when_everything_is_told_again(worl
     await crm.replied(await crm.ticket())
     assert crm.sql("SELECT count(*) FROM written WHERE ticket = ?", ticket) == [(1,)]
     assert await crm.kill(signal.SIGTERM) == 0, crm.log.read_text()[-2_000:]
+
+
+async def test_it_runs_from_another_repository_beside_a_wheel_of_ours(
+    world: World, stranger: Stranger, tmp_path: Path
+) -> None:
+    await world.ingest("demo", DEMO)
+    crm = Crm(world, tmp_path, world.mesh.url, stranger.python)
+    await crm.start()
+    try:
+        await crm.replied(await crm.ticket())
+    finally:
+        await crm.kill()
 
 
 async def test_killed_before_the_end_it_hears_of_it_when_it_is_back(world: World, crm: Crm) -> None:
