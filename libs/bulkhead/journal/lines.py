@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from bulkhead.amounts import cost, seconds
 from bulkhead.journal.history import Entry, each_fact
-from bulkhead.journal.rows import step_of
-from bulkhead.journal.story.calls import Texts, calls
+from bulkhead.journal.rows import step_of, what_of
+from bulkhead.journal.story.calls import Replied, Requested, Texts, calls
 from bulkhead.journal.story.model import Call
 from bulkhead.journal.story.redact import call_without_content
 from bulkhead.plain_text import cut, harmless
@@ -22,7 +22,8 @@ EFFECTS = {"done": "written", "not_done": "not written", "unknown": "nobody know
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One message. call: what was asked, of the message that asks first. reply_id: of the message that answers it."""
+    """One message. what: in a few words. call: what was asked, of the message that asks first. reply_id: of the message
+    that answers it."""
 
     number: int
     offset_ms: int
@@ -32,6 +33,7 @@ class Row:
     id: str
     cause: str
     step_id: str = ""
+    what: str = ""
     problem: str = ""
     reply_id: str = ""
     took_ms: int | None = None
@@ -55,6 +57,7 @@ def rows(found: Iterable[Entry], texts: Texts, *, content: bool) -> tuple[Row, .
             entry.id,
             entry.cause,
             step_of(entry),
+            what_of(entry.body) if not isinstance(entry.body, Requested | Replied) else "",
             entry.problem,
             entry.reply.id if entry.reply else "",
             entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
@@ -72,28 +75,29 @@ def text(found: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     name = row.type.removeprefix("mesh.").rpartition(".v")[0] or "unreadable"
     step = f" [{row.step_id}]" if row.step_id else ""
-    what = f" {of_call(row.call)}" if row.call is not None else ""
+    what = of_call(row.call) if row.call is not None else row.what
+    what = f" {what}" if what else ""
     problem = f" {row.problem}" if row.problem else ""
     return f"+{row.offset_ms / 1000:.3f}s{step} {row.sender} → {row.receiver} {name}{what}{problem}"
 
 
 def of_call(call: Call) -> str:
-    """What was asked, what came of it, and how: attempts, waits for providers, what a write did."""
+    """What was asked, what came of it, and how."""
     asked = f"{call.name}({cut(call.arguments, SHORT_CHARS)})" if call.kind != "model" else call.name
     took = f" {seconds(call.took_ms)}" if call.took_ms is not None else ""
-    return f"{asked} ⇒ {call.outcome}{took}{beside(call)}"
+    paid = f", {cost(call.usage.cost_usd_micros)}" if call.usage.cost_usd_micros else ""
+    waited = f", waited {seconds(call.waited_ms)} for {call.waited_for}" if call.waited_ms else ""
+    chosen = f", {call.model} as {call.chosen_as}" if call.chosen_as not in ("", "first") else ""
+    return f"{asked} ⇒ {call.outcome}{took}{paid}{waited}{chosen}{beside(call)}"
 
 
 def beside(call: Call) -> str:
-    """The rest of what is worth knowing about a call."""
-    said = [f": {cut(call.failure or call.result, SHORT_CHARS)}"] if call.failure or call.result else []
-    said += [f"; {cost(call.usage.cost_usd_micros)}"] if call.usage.cost_usd_micros else []
-    said += [f"; {call.attempts} attempts"] if call.attempts > 1 else []
+    """What came of a call: its result or failure, attempts with what failed, why it was put off, what a write did."""
+    said = [f", {call.attempts} attempts"] if call.attempts > 1 else []
     said += [f" (failed: {', '.join(call.retried)})"] if call.retried and call.attempts > 1 else []
-    said += [f"; waited {seconds(call.waited_ms)} for {call.waited_for}"] if call.waited_ms else []
-    said += [f"; put off: {cut(call.put_off[-1], SHORT_CHARS)}"] if call.put_off else []
-    said += [f"; {call.model} as {call.chosen_as}"] if call.chosen_as not in ("", "first") else []
-    said += [f"; {EFFECTS[call.effect]}"] if call.effect else []
+    said += [f", put off: {cut(call.put_off[-1], SHORT_CHARS)}"] if call.put_off else []
+    said += [f", {EFFECTS[call.effect]}"] if call.effect else []
+    said += [f": {cut(call.failure or call.result, SHORT_CHARS)}"] if call.failure or call.result else []
     return "".join(said)
 
 

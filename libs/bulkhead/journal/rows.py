@@ -7,8 +7,16 @@ from typing import Any
 
 from bulkhead.journal import approvals
 from bulkhead.journal.history import Entry, each_fact
+from bulkhead.plain_text import cut
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import StepEnded
+from bulkhead_contracts.tool import ToolCallReplied
+from bulkhead_contracts.verdict import VerdictReached
+
+TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
+MAX_TOLD_CHARS = 60
+MAX_WHY_CHARS = 200
 
 
 def step_of(entry: Entry) -> str:
@@ -32,6 +40,28 @@ def spent(found: list[Entry]) -> dict[str, tuple[Usage, bool]]:
         if isinstance(one.body, Reserved) and one.body.reservation_id not in settled
     }
     return {step: (used.get(step, Usage()), step not in held) for step in {*used, *held} if step}
+
+
+def what_of(body: object) -> str:
+    """What a message says, in a few words."""
+    said = []
+    for name in TOLD:
+        value = getattr(body, name, None)
+        if value is not None and value != "":
+            text = str(value) if name != "accepted" else ("accepted" if value else "rejected")
+            said.append(text if len(text) <= MAX_TOLD_CHARS else text[:MAX_TOLD_CHARS] + "…")
+    failure = getattr(body, "failure", None)
+    if failure is not None:
+        said.append(failure.code)
+    if isinstance(body, ToolCallReplied):
+        lacks = sorted({omission.reason for omission in body.completeness.omissions})
+        said += [f"incomplete: {', '.join(lacks)}"] if lacks else []
+        said += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
+    if isinstance(body, VerdictReached) and not body.accepted:
+        said += [cut("; ".join(note.message for note in body.notes if note.blocking), MAX_WHY_CHARS)]
+    elif isinstance(body, StepEnded) and body.reasons:
+        said += [cut("; ".join(body.reasons), MAX_WHY_CHARS)]
+    return " ".join(said)
 
 
 def as_json(found: list[Entry]) -> list[dict[str, Any]]:

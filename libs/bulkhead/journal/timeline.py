@@ -9,25 +9,27 @@ from rich.tree import Tree
 from bulkhead.amounts import cost, seconds, tokens
 from bulkhead.journal import approvals
 from bulkhead.journal.history import Entry, Span, each_fact
+from bulkhead.journal.lines import beside
 from bulkhead.journal.rows import as_json as as_json
-from bulkhead.journal.rows import spent, step_of
+from bulkhead.journal.rows import spent, step_of, what_of
+from bulkhead.journal.story.calls import Texts, calls
+from bulkhead.journal.story.model import Call
+from bulkhead.plain_text import cut
 from bulkhead.telemetry import names
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskRejected
-from bulkhead_contracts.tool import ToolCallReplied
 
-TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
 SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
-MAX_TOLD_CHARS = 60
+MAX_ARGUMENTS_CHARS = 100
 MAX_WHY_CHARS = 160
 
 
-def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
+def tree(task: str, found: list[Entry], stored: int = 0, texts: Texts | None = None) -> Tree:
     """Messages grouped by step, in order; a request and its reply are one line. stored: how many they are with
-    repeats."""
+    repeats. texts: contents by digest, to be shown below the calls."""
     top = Tree(_head(task, found, stored - len(found)))
     found = each_fact(found)
     began = found[0].at_unix_ms
@@ -39,6 +41,7 @@ def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
             titles.setdefault(entry.body.step_id, entry.body.title)
     branches: dict[str, Tree] = {}
     paid = spent(found)
+    made = {call.message: call for call in calls(found, texts or {})}
     asked = approvals.questions(found)
     hidden = approvals.folded(found, asked.values())
     hidden |= {id(entry.reply) for entry in found if entry.reply is not None and id(entry) not in hidden}
@@ -49,7 +52,13 @@ def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
         if step and step not in branches:
             branches[step] = top.add(_step_head(step, titles.get(step, ""), found, paid))
         question = asked.get(entry.id)
-        leaf = branches.get(step, top).add(_line(entry, began) if question is None else _asked(question, entry, began))
+        call = made.get(entry.id) if question is None else None
+        line = _line(entry, began, call) if question is None else _asked(question, entry, began)
+        leaf = branches.get(step, top).add(line)
+        if call is not None and texts is not None:
+            for name, said in (("the model says why", call.why), ("asked", call.arguments), ("result", call.result)):
+                if said:
+                    leaf.add(Text(f"{name}: {said}"))
         for span in entry.spans:
             if names.OPERATION in span.attributes:
                 leaf.add(_span_line(span))
@@ -117,26 +126,28 @@ def _offset(entry: Entry, began: int) -> tuple[str, str]:
     return f"+{(entry.at_unix_ms - began) / 1000:.3f}s ", "dim"
 
 
-def _line(entry: Entry, began: int) -> Text:
+def _line(entry: Entry, began: int, call: Call | None = None) -> Text:
     name = _short(entry.type) or "unreadable"
     line = Text.assemble(_offset(entry, began), (f"{entry.sender} → {entry.receiver} ", "cyan"), name)
-    told = _told(entry.body)
+    told = what_of(entry.body)
     if told:
         line.append(f" {told}")
+    if call is not None and call.kind == "tool" and call.arguments:
+        line.append(f" {cut(call.arguments, MAX_ARGUMENTS_CHARS)}")
     if entry.problem:
         line.append(f" {entry.problem}", "red")
     if entry.reply is not None:
         usage = getattr(entry.reply.body, "usage", None)
         paid = f", {_cost(usage)}" if isinstance(usage, Usage) and usage != Usage() else ""
-        answered = _told(entry.reply.body) or _short(entry.reply.type)
+        answered = what_of(entry.reply.body) or _short(entry.reply.type)
         took = seconds(entry.reply.at_unix_ms - entry.at_unix_ms)
-        tries = getattr(entry.reply.body, "provider_attempts", 0)
-        paid += f", {tries} attempts" if tries > 1 else ""
-        line.append(f"  ⇒ {answered} {took}{_model_told(entry.reply.body)}{paid}", "dim")
+        line.append(f"  ⇒ {answered} {took}{_modelwhat_of(entry.reply.body)}{paid}", "dim")
+    if call is not None:
+        line.append(beside(call), "dim")
     return line
 
 
-def _model_told(body: object) -> str:
+def _modelwhat_of(body: object) -> str:
     """Which model of a route answered where it was not the first, and how long the call waited for providers."""
     if not isinstance(body, ModelCallReplied):
         return ""
@@ -147,23 +158,6 @@ def _model_told(body: object) -> str:
 
 def _short(ce_type: str) -> str:
     return ce_type.removeprefix("mesh.").rpartition(".v")[0]
-
-
-def _told(body: object) -> str:
-    said = []
-    for name in TOLD:
-        value = getattr(body, name, None)
-        if value is not None and value != "":
-            text = str(value) if name != "accepted" else ("accepted" if value else "rejected")
-            said.append(text if len(text) <= MAX_TOLD_CHARS else text[:MAX_TOLD_CHARS] + "…")
-    failure = getattr(body, "failure", None)
-    if failure is not None:
-        said.append(failure.code)
-    if isinstance(body, ToolCallReplied):
-        lacks = sorted({omission.reason for omission in body.completeness.omissions})
-        said += [f"incomplete: {', '.join(lacks)}"] if lacks else []
-        said += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
-    return " ".join(said)
 
 
 def _span_line(span: Span) -> Text:

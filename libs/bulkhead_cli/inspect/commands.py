@@ -32,8 +32,12 @@ CitedMarker = Annotated[
 
 Whole = Annotated[bool, typer.Option("--all", help="Show every call, message and sentence, uncut.")]
 
+Content = Annotated[
+    bool, typer.Option("--content", help="Show the texts of calls, too: arguments, results, the model's words.")
+]
 
-def timeline(task: TaskId, at: Either, tenant: TaskTenant = "") -> Work:
+
+def timeline(task: TaskId, at: Either, tenant: TaskTenant = "", content: Content = False) -> Work:
     """Show the messages of a task by step: sender, receiver, time, arguments, results, attempts, waits and cost.
 
     Reads the journal with the operator's key, and the trace files, both in DIR. With --url and --api-key a gateway is
@@ -43,7 +47,7 @@ def timeline(task: TaskId, at: Either, tenant: TaskTenant = "") -> Work:
 
     if target := at.remote():
         return remote.show_timeline(target, task, as_json=at.as_json)
-    return read.show_timeline(at.data, task, tenant, as_json=at.as_json)
+    return read.show_timeline(at.data, task, tenant, content=content, as_json=at.as_json)
 
 
 def why(task: TaskId, at: Either, tenant: TaskTenant = "", whole: Whole = False) -> Work:

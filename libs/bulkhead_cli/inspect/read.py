@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from bulkhead.journal import history, timeline
 from bulkhead.journal.reader import JournalBehind, read_journal
+from bulkhead.journal.story.calls import contents
+from bulkhead_cli.inspect.texts import readable
 from bulkhead_cli.operate import doctor
 from bulkhead_cli.operate.finding import Finding
 from bulkhead_cli.output import Exit, err, out, print_json, print_whole
@@ -20,21 +22,24 @@ if TYPE_CHECKING:
 MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
 
 
-async def show_timeline(data: Path, task: str, tenant: str = "", *, as_json: bool) -> None:
-    """The task's messages and spans. Raises Stop, BusError."""
+async def show_timeline(
+    data: Path, task: str, tenant: str = "", *, content: bool = False, as_json: bool = False
+) -> None:
+    """The task's messages and spans; content: also what calls said and brought. Raises Stop, BusError."""
     async with operator_bus(data) as bus:
         try:
             stored = await read_journal(bus, task)
         except JournalBehind as error:
             err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
             stored = await read_journal(bus, task, whole=False)
-    mine = history.of_tenant(stored, task, tenant)
-    found = history.entries(mine)
+        mine = history.of_tenant(stored, task, tenant)
+        found = history.entries(mine)
+        texts = await readable(bus, mine[0].tenant, contents(found)) if content else None
     history.attach(found, history.read_spans(data / "traces", task))
     if as_json:
         print_json(timeline.as_json(found))
     else:
-        print_whole(timeline.tree(task, found, len(mine)))
+        print_whole(timeline.tree(task, found, len(mine), texts))
 
 
 async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json: bool) -> Exit:

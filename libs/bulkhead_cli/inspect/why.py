@@ -9,9 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bulkhead.amounts import clock
-from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
-from bulkhead.bus.port import Bus
-from bulkhead.journal.history import Entry, entries, of_tenant
+from bulkhead.journal.history import entries, of_tenant
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.journal.story.fold import tell, wanted
 from bulkhead.journal.story.model import Story
@@ -19,6 +17,7 @@ from bulkhead.journal.story.model import as_json as story_as_json
 from bulkhead.journal.story.text import ENDED, text
 from bulkhead.journal.why.reason import Reason
 from bulkhead.runtime.context import unix_ms
+from bulkhead_cli.inspect.texts import readable
 from bulkhead_cli.output import Exit, err, one_line, out, print_json
 from bulkhead_cli.target import operator_bus
 
@@ -34,22 +33,11 @@ async def show_why(data: Path, task: str, tenant: str = "", *, whole: bool = Fal
             err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
             stored = await read_journal(bus, task, whole=False, reservations=False)
         found = entries(of_tenant(stored, task, tenant))
-        texts = await _texts(bus, found)
+        texts = await readable(bus, found[0].tenant, wanted(found))
     from bulkhead_infra.composition import newest_logic  # It imports every decider.
 
     show_story(out, tell(found, task, unix_ms(), texts, newest_logic()), whole=whole, as_json=as_json)
     return Exit.OK
-
-
-async def _texts(bus: Bus, found: list[Entry]) -> dict[str, str]:
-    """The contents that the story quotes, as far as they are still there."""
-    blobs, texts = Blobs(bus, "operator"), dict[str, str]()
-    for ref in wanted(found):
-        try:
-            texts[ref.sha256] = await blobs.text(found[0].tenant, ref)
-        except (BlobMissing, BlobCorrupt):
-            continue
-    return texts
 
 
 def show_story(console: Console, story: Story, *, whole: bool, as_json: bool) -> None:

@@ -30,6 +30,7 @@ MAX_ARGUMENTS_CHARS = 2_000
 MAX_SAID_CHARS = 2_000
 MAX_RESULT_CHARS = 2_000
 MAX_PUT_OFF = 8
+MAX_CONTENTS = 256
 MAX_FOUND = 20
 _KINDS: dict[type[Requested], CallKind] = {
     ModelCallRequested: "model",
@@ -41,6 +42,13 @@ _KINDS: dict[type[Requested], CallKind] = {
 def text_of(ref: ContentRef | None, texts: Texts) -> str:
     """A content as far as it is known: its text, else its summary."""
     return "" if ref is None else texts.get(ref.sha256, ref.summary)
+
+
+def contents(told: Iterable[Entry]) -> list[ContentRef]:
+    """What calls brought, and their summaries do not have whole."""
+    refs = [one.body.content for one in told if isinstance(one.body, ModelCallReplied | ToolCallReplied)]
+    long = [ref for ref in refs if ref is not None and ref.summary.endswith("…")]
+    return list({ref.sha256: ref for ref in long}.values())[:MAX_CONTENTS]
 
 
 def calls(told: Iterable[Entry], texts: Texts) -> list[Call]:

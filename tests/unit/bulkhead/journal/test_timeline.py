@@ -1,10 +1,18 @@
-"""The timeline tells how a call of a tool ended: its failure by name, what its result lacks and holds."""
+"""The timeline tells what was asked, how it ended, what was retried, waited for and written; texts when asked for."""
+
+import io
 
 import pytest
+from rich.console import Console
 
-from bulkhead.journal.timeline import _told
+from bulkhead.journal import lines, timeline
+from bulkhead.journal.history import Entry, entries
+from bulkhead.journal.rows import what_of
+from bulkhead.runtime.decider.history_file import load
+from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Completeness, Failure, Omission
 from bulkhead_contracts.tool import ToolCallReplied
+from tests.paths import HISTORIES
 
 CUT = Completeness.missing(Omission(reason="truncated", what="output of x"), Omission(reason="failed_part", what="y"))
 
@@ -22,4 +30,43 @@ CUT = Completeness.missing(Omission(reason="truncated", what="output of x"), Omi
     ],
 )
 def test_a_reply_of_a_tool_on_one_line(reply: dict, told: str) -> None:
-    assert _told(ToolCallReplied(call_id="c", step_id="s", **reply)) == told
+    assert what_of(ToolCallReplied(call_id="c", step_id="s", **reply)) == told
+
+
+def recorded(name: str) -> list[Entry]:
+    return entries(load(next(iter(sorted(HISTORIES.glob(f"{name}.*"))))).messages)
+
+
+def printed(name: str, texts: dict[str, str] | None = None) -> str:
+    console = Console(width=10_000, record=True, file=io.StringIO())
+    console.print(timeline.tree("t", recorded(name), 0, texts))
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("keyed_write", 'counter_increment {"name": "keyed"}  ⇒ succeeded 47 ms'),
+        ("keyed_write", "2 attempts, written: counter keyed = 1"),
+        ("uncertain_write", "nobody knows whether it was written"),
+        ("provider_errors", "3 attempts (failed: provider_error, provider_error, provider_error)"),
+        ("put_off", "put off: budget does not answer"),
+        ("retried_with_reasons", "verdict.reached rejected Say how it is known."),
+        ("answered", '{"start": "2025-09-20", "end": "2025-10-04"}'),
+    ],
+)
+def test_arguments_results_retries_waits_and_what_a_write_did_are_told(name: str, line: str) -> None:
+    assert line in printed(name)
+    assert line.split("  ⇒")[0].split(" {")[0] in lines.text(lines.rows(recorded(name), {}, content=True))
+
+
+def test_texts_are_opened_when_asked_for_and_command_no_screen() -> None:
+    said = next(
+        one.body.content
+        for one in recorded("answered")
+        if isinstance(one.body, ModelCallReplied) and one.body.content and one.body.content.summary.endswith("…")
+    )
+    opened = printed("answered", {said.sha256: "the whole of it, \x1b[2J to the end"})
+    assert "result: the whole of it" in opened and "\n" in opened
+    rows = lines.rows(recorded("answered"), {said.sha256: "\x1b[2J\u202eevil"}, content=True)
+    assert "\x1b" not in lines.text(rows) and "\\u001b" in lines.text(rows)
