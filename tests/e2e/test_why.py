@@ -68,6 +68,10 @@ async def test_a_submitters_key_alone_tells_the_story_of_an_ended_task(world: Wo
         (asked,) = [row for row in rows if row["call"] and row["call"]["name"] == "calculate"]
         assert "17 * 23" in asked["call"]["arguments"] and asked["took_ms"] is not None
         assert "calculate(" in await said(tmp_path, "timeline", *at)
+        asking = next(row["call"] for row in rows if row["call"] and row["call"]["name"] == "worker.step")
+        call = (await task.call(asking["call_id"]))["call"]
+        assert call["prompt_id"].startswith("worker.step@") and call["attempts"][0]["usage"]["cost_usd_micros"] > 0
+        assert any(QUESTION in piece["text"] for piece in call["given"])
 
     other = world.client("t24", "operator")
     for ask in (other.task(task.id).why(), anext(other.task(task.id).timeline())):

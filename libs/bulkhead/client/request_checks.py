@@ -162,6 +162,13 @@ def task_id(value: object) -> str:
         ) from None
 
 
+def call_id(value: object) -> str:
+    """The id of a call as addresses have it."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
+        raise Unfit(f"{_shown(value)} is no id of a call", "story and timeline of its task have the ids of its calls")
+    return value
+
+
 def url(value: object) -> str:
     """Address of a gateway."""
     hint = "write it as http://127.0.0.1:8080"

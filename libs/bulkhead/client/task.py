@@ -65,6 +65,11 @@ class Task:
                 return
             after = following
 
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """One call of it: what it was given, its answer, sources, attempts, versions and cost. Raises Refused (404)."""
+        name = request_checks.call_id(call_id)
+        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/calls/{name}")
+
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
         why = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)

@@ -165,6 +165,17 @@ _TASKS: Json = {
             description=_CONTENT,
         )
     },
+    "/v1/tasks/{task_id}/calls/{call_id}": {
+        "get": operation(
+            "showCall",
+            "Show one call of a task: what it was given, its answer, sources, versions, attempts, waits and cost",
+            {"200": answer_of(schemas.CallDocument, "The call")},
+            (*_READ, 404, 429),
+            _TASK,
+            path("call_id", "The call's id, as story and timeline have it"),
+            description=_CONTENT,
+        )
+    },
     "/v1/tasks/{task_id}/cancel": {
         "post": operation(
             "cancelTask",

@@ -8,6 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from bulkhead.journal.lines import Row
+from bulkhead.journal.story.detail import CallDetail
 from bulkhead.journal.story.model import Story
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Charge
@@ -303,6 +304,15 @@ class TimelinePage(Contract):
     text: str
     rows: tuple[Row, ...]
     next: int | None = None
+
+
+class CallDocument(Contract):
+    """One call of a task: what was put into it, what came of it, its attempts and versions. text: for people."""
+
+    task_id: str
+    content: bool
+    text: str
+    call: CallDetail
 
 
 class DocumentReceipt(Contract):

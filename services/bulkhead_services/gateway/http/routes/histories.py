@@ -1,4 +1,4 @@
-"""The routes that tell what a task did and why: its story and its timeline.
+"""The routes that tell what a task did and why: its story, its timeline, each of its calls.
 
 In: requests of people and programs who may read the task. Out: what budget tells of its messages in the journal, folded
 here; the gateway itself may not read the journal. Texts only for those who may see them, and each look is logged.
@@ -18,6 +18,8 @@ from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusUnavailable, PublishRefused, Stored
 from bulkhead.journal import lines
 from bulkhead.journal.history import Entry, entries
+from bulkhead.journal.story import detail
+from bulkhead.journal.story.calls import contents
 from bulkhead.journal.story.fold import tell, wanted
 from bulkhead.journal.story.redact import without_content
 from bulkhead.journal.story.text import text
@@ -29,11 +31,12 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested
+from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import Authenticator
-from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of
-from bulkhead_services.gateway.http.schemas import StoryDocument, TimelinePage
-from bulkhead_services.gateway.problems import too_many, unavailable
+from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of, token
+from bulkhead_services.gateway.http.schemas import CallDocument, StoryDocument, TimelinePage
+from bulkhead_services.gateway.problems import not_found, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
@@ -66,6 +69,7 @@ class Histories:
         return [
             Route("/v1/tasks/{task_id}/why", self.why, methods=["GET"]),
             Route("/v1/tasks/{task_id}/timeline", self.timeline, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/calls/{call_id}", self.call, methods=["GET"]),
         ]
 
     async def why(self, request: Request) -> Response:
@@ -74,7 +78,7 @@ class Histories:
         whole = flag_of(request, "all")
         async with self._place(claim):
             history = await self._history(feed, claim, "why")
-            texts = await self._texts(feed, history)
+            texts = await self._texts(feed, wanted(history.entries))
             now = self._context.clock()
 
             def told() -> StoryDocument:
@@ -99,7 +103,7 @@ class Histories:
         limit, after = size_of(request), number_of(request, "after")
         async with self._place(claim):
             history = await self._history(feed, claim, "timeline")
-            texts = await self._texts(feed, history)
+            texts = await self._texts(feed, contents(history.entries))
             found = await asyncio.to_thread(lines.rows, history.entries, texts, content=history.content)
         page = lines.page(found, after, limit)
         more = bool(page) and page[-1].number < len(found)
@@ -113,6 +117,19 @@ class Histories:
                 next=page[-1].number if more else None,
             )
         )
+
+    async def call(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/calls/{call_id}"""
+        claim, feed = await self._asked(request)
+        name = token(request, "call_id", "call")
+        async with self._place(claim):
+            history = await self._history(feed, claim, f"call {name}")
+            texts = await self._texts(feed, detail.named(history.entries, name))
+            found = await asyncio.to_thread(detail.detail, history.entries, name, texts)
+        if found is None:
+            raise not_found("call", name, f"GET /v1/tasks/{feed.task}/timeline lists the calls of the task")
+        found = found if history.content else detail.bare(found)
+        return answered(CallDocument(task_id=feed.task, content=history.content, text=detail.text(found), call=found))
 
     async def _asked(self, request: Request) -> tuple[RequesterClaim, Feed]:
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
@@ -167,11 +184,11 @@ class Histories:
             raise unavailable(reply.failure.message, reply.failure.hint or "ask again in a moment")
         return reply
 
-    async def _texts(self, feed: Feed, history: History) -> dict[str, str]:
+    async def _texts(self, feed: Feed, refs: Sequence[ContentRef]) -> dict[str, str]:
         """The contents that are quoted, as far as they are still there; also for who may not read them: their markers
         say what rests on what."""
         texts: dict[str, str] = {}
-        for ref in wanted(history.entries):
+        for ref in refs:
             try:
                 texts[ref.sha256] = await self._context.blobs.text(feed.tenant, ref)
             except (BlobMissing, BlobCorrupt):

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from bulkhead.bus.port import Stored
+from bulkhead.journal.story import detail
 from bulkhead.runtime.decider.history import History
 from bulkhead.runtime.decider.history_file import load
 from bulkhead_contracts import bounds, subjects
@@ -147,3 +148,56 @@ async def test_only_so_many_of_a_tenant_wait(mesh, http, monkeypatch):
     monkeypatch.setattr(histories, "MAX_WAITING", 0)
     answer = await http.get(f"/v1/tasks/{task}/why", headers=AUTH)
     assert answer.status_code == 429 and answer.headers["retry-after"]
+
+
+async def calls(http, task: str) -> dict[str, dict]:
+    page = (await http.get(f"/v1/tasks/{task}/timeline?limit=100", headers=AUTH)).json()
+    return {row["call"]["call_id"]: row["call"] for row in page["rows"] if row["call"]}
+
+
+async def test_one_call_is_shown_with_what_it_was_given_its_answer_versions_attempts_and_cost(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    rows = await calls(http, task)
+    judged = next(name for name, row in rows.items() if row["name"] == "worker.step" and row["step_id"] == "s4")
+    told = (await http.get(f"/v1/tasks/{task}/calls/{judged}", headers=AUTH)).json()
+    call = told["call"]
+    assert (call["prompt_id"], call["model"], call["provider"]) == ("worker.step@1", "offline-rules-1", "openai")
+    assert len(call["prompt_digest"]) == 64 and call["price_digest"] and call["fingerprint"]
+    kinds = {piece["kind"]: piece for piece in call["given"]}
+    assert kinds["objective"]["text"].startswith("Tomasz Lindqvist bought") and "input" in kinds
+    (attempt,) = call["attempts"]
+    assert attempt["usage"]["cost_usd_micros"] == 283 and attempt["failed"] == ""
+    assert (
+        "calculate" in call["answer"]
+        and "--- given: objective" in told["text"]
+        and "attempt 1: answered" in told["text"]
+    )
+    dates = next(name for name, row in rows.items() if row["name"] == "date_difference")
+    told = (await http.get(f"/v1/tasks/{task}/calls/{dates}", headers=AUTH)).json()["call"]
+    assert json.loads(told["arguments"])["start"] == "2025-09-20" and told["answer"].endswith("= 14 days")
+
+
+async def test_a_call_is_shown_without_texts_to_who_may_not_read_them_and_to_no_other_tenant(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    for name in await calls(http, task):
+        url = f"/v1/tasks/{task}/calls/{name}"
+        told = await http.get(url, headers=key(AUDITOR))
+        assert told.status_code == 200 and not told.json()["content"]
+        assert not [one for one in SECRETS if one in told.text], told.text
+        assert (await http.get(url, headers=key(FOREIGN))).status_code == 404
+    for odd in ("no-such-call", "a.b", "%20", "x" * 300):
+        assert (await http.get(f"/v1/tasks/{task}/calls/{odd}", headers=AUTH)).status_code == 404
+
+
+async def test_texts_of_a_call_are_bounded_and_what_is_gone_is_said(mesh, http, monkeypatch):
+    task = await submitted(mesh, http, SUBMITTER)
+    rows = await calls(http, task)
+    name = next(name for name, row in rows.items() if row["name"] == "worker.step" and row["step_id"] == "s4")
+    there = mesh.bus.stored
+    mesh.bus.stored = [row for row in there if row[0] != subjects.BLOBS_STREAM]
+    call = (await http.get(f"/v1/tasks/{task}/calls/{name}", headers=AUTH)).json()["call"]
+    assert any("expired" in one["note"] for one in call["given"])
+    mesh.bus.stored = there
+    monkeypatch.setattr(detail, "MAX_ALL_CHARS", 100)
+    call = (await http.get(f"/v1/tasks/{task}/calls/{name}", headers=AUTH)).json()["call"]
+    assert sum(len(one["text"]) for one in call["given"]) <= 100 and any("cut" in one["note"] for one in call["given"])
