@@ -43,6 +43,13 @@ async def test_an_agent_with_a_tool_runs_to_its_end_and_is_shown_as_a_task(agent
     code, timeline, _ = await agents.command("timeline", task, "--json")
     senders = {(row["from"], row["to"]) for row in json.loads(timeline)}
     assert code == 0 and {("doors", "gateway"), ("planner", "doors"), ("doors", "model_gateway")} <= senders
+    story = await agent.said("why", task)
+    (step,) = story["steps"]
+    assert story["adopted"] and story["plans"][0]["origin"] == "adopted"
+    assert [made["kind"] for made in step["calls"]] == ["model", "model"]
+    assert step["calls"][0]["result"].startswith(f"asks for {call.function.name}")
+    _, text, _ = await agents.command("why", task)
+    assert "of the outside agent of t1-agent" in text and "asked a model" in text, text
 
 
 def shown_tokens(shown: dict[str, Any]) -> int:

@@ -140,7 +140,9 @@ def _source(source: Source) -> str:
         return f"{name}, {source.where}" if source.where else name
     if source.kind == "tool_result":
         return f"{name or 'a tool'} in step {source.step_id}" if source.step_id else f"the result of {name or 'a tool'}"
-    return {"step_result": f"step {name}", "objective": "the objective"}.get(source.kind, "an unknown source")
+    return {"step_result": f"step {name}", "objective": "the objective"}.get(
+        source.kind, f"[#{source.marker}], which nothing of the task names"
+    )
 
 
 def _written(story: Story, whole: bool) -> Iterator[str]:
