@@ -140,7 +140,8 @@ WRITES_TIMEOUT_MS = 5_000
 MAX_TOLD_MESSAGES = 256  # of one task's journal, in one page
 MAX_TOLD_BYTES = 384 * 1024  # of one page, as JSON
 MAX_STORY_MESSAGES = 5_000  # that one story or timeline is made of
-MAX_STORY_BYTES = 16 * 1024 * 1024  # their bodies
+MAX_STORY_BYTES = 8 * 1024 * 1024  # their bodies
+MAX_EXPORT_BYTES = 16 * 1024 * 1024  # contents of one export over HTTP
 MAX_CITED_CHARS = 64 * 1024  # text behind one citation that is shown
 MAX_CITED_MESSAGES = 5_000  # messages of a task in which its citations are looked for
 

@@ -24,7 +24,7 @@ from bulkhead_cli.output import EXIT_CODES, Exit, Speech, Stop, run, say, wants_
 UsageError: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer is built on; typer exports only this subclass."""
 
-AT_THE_BROKER = ("export", "doctor", "dead-letters")
+AT_THE_BROKER = ("doctor", "dead-letters")
 ELSEWHERE = (
     "run it there, with --data DIR; over HTTP `show` prints the state of a task, `why` its story, `watch` its events"
 )

@@ -73,6 +73,19 @@ async def test_a_submitters_key_alone_tells_the_story_of_an_ended_task(world: Wo
         assert call["prompt_id"].startswith("worker.step@") and call["attempts"][0]["usage"]["cost_usd_micros"] > 0
         assert any(QUESTION in piece["text"] for piece in call["given"])
 
+        # Replayed where no mesh is.
+        await said(tmp_path, "export", *at, "-o", str(tmp_path / "task.jsonl"))
+    replayed = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bulkhead_cli.main",
+        "replay",
+        str(tmp_path / "task.jsonl"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    shown, _ = await replayed.communicate()
+    assert replayed.returncode == 0, shown.decode()
+
     other = world.client("t24", "operator")
     for ask in (other.task(task.id).why(), anext(other.task(task.id).timeline())):
         with pytest.raises(Refused) as refused:

@@ -11,16 +11,20 @@ from ..types import Body, Contract, Count, Summary, UnixMs
 
 
 class TaskMessagesRequested(Body, type="mesh.journal.task_messages_requested"):
-    """The messages of the task that the subject names, those behind the place `after` (rpc). The asker may read it."""
+    """The messages of the task that the subject names, those behind the place `after` (rpc). The asker may read it.
+
+    claims: grants come along as claims without signatures, which a fold needs that repeats what was decided.
+    """
 
     after: Count = 0
+    claims: bool = False
 
 
 class ToldMessage(Contract):
     """One message as the journal has it, of `sender` for `receiver`.
 
-    headers: without the grant; a call's keeps its claims, without a signature. left_out_bytes: its body is too large
-    for a page, and not here.
+    headers: without the grant; a call's keeps its claims, without a signature. inbox_sequence: in its inbox.
+    left_out_bytes: its body is too large for a page or no text, and not here.
     """
 
     sequence: Count
@@ -29,6 +33,7 @@ class ToldMessage(Contract):
     receiver: Summary
     headers: dict[str, str]
     body: Annotated[str, Field(max_length=bounds.MAX_TOLD_BYTES)]
+    inbox_sequence: Count = 0
     left_out_bytes: Count = 0
 
 

@@ -18,6 +18,8 @@ from bulkhead_contracts import bounds
 RECONNECT_MAX_S = 5.0
 RECONNECT_GIVE_UP_S = 120.0
 TIMELINE_ROWS = 100
+MAX_EXPORT_BYTES = 8 * (bounds.MAX_STORY_BYTES + bounds.MAX_EXPORT_BYTES)
+"""As JSON they may grow sixfold."""
 ENDED = ("task.ended", "task.rejected")
 UNENDED = ("requested", "queued", "running", "paused")
 
@@ -69,6 +71,10 @@ class Task:
         """One call of it: what it was given, its answer, sources, attempts, versions and cost. Raises Refused (404)."""
         name = request_checks.call_id(call_id)
         return await self._transport.ask("GET", f"/v1/tasks/{self.id}/calls/{name}")
+
+    async def export(self) -> bytes:
+        """Its portable history, which `bulkhead replay FILE` repeats; for who may read its texts."""
+        return await self._transport.fetch(f"/v1/tasks/{self.id}/export", MAX_EXPORT_BYTES)
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""

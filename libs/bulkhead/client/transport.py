@@ -99,6 +99,26 @@ class Transport:
             raise self._foreign(f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}")
         return found
 
+    async def fetch(self, path: str, most_bytes: int) -> bytes:
+        """A file, of at most so many bytes."""
+        self._open()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with self._http.stream("GET", path) as answer:
+                self.reached = True
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refused(answer)
+                async for piece in answer.aiter_bytes():
+                    parts.append(piece)
+                    size += len(piece)
+                    if size > most_bytes:
+                        raise self._foreign(f"more than {most_bytes:,} bytes")
+        except httpx.HTTPError as error:
+            raise self.unreachable(error) from error
+        return b"".join(parts)
+
     def _open(self) -> None:
         if self._http.is_closed:
             raise Closed("this Mesh was closed", "ask within its `async with Mesh(...)`, or make another one")

@@ -18,6 +18,11 @@ def stored_of(message: ToldMessage, tenant: str, task: str) -> Stored:
     return Stored(subject, dict(message.headers), message.body.encode(), message.sequence, message.stored_unix_ms)
 
 
+def as_in_inbox(message: ToldMessage, tenant: str, task: str) -> Stored:
+    """The same with the number that it has in its inbox, as portable histories have it."""
+    return replace(stored_of(message, tenant, task), sequence=message.inbox_sequence)
+
+
 def in_order(messages: Iterable[Stored]) -> list[Stored]:
     """As the journal has them; those of one that was made again (it has one inbox behind the other, under the times of
     its making) by their authors' times."""

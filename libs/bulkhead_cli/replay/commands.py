@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.options import Broker, Either, Form, Json, RequireComplete, TaskId, TaskTenant
+from bulkhead_cli.options import Either, Form, Json, RequireComplete, TaskId, TaskTenant
 from bulkhead_cli.output import Exit, Stop, Work
 from bulkhead_contracts import subjects
 
@@ -119,16 +119,18 @@ def replay(
     return replaying.show_task(at.data, _token(task), tenant, as_json=at.as_json)
 
 
-def export(task: TaskId, at: Broker, to: OutputFile = None, tenant: TaskTenant = "") -> Work:
+def export(task: TaskId, at: Either, to: OutputFile = None, tenant: TaskTenant = "") -> Work:
     """Export a task's whole history to one file that can be replayed on any machine.
 
     The file contains every message of the task with its headers, and all content that they refer to: the objective,
     passages, parts of prompts, answers, tool results, and the names of persons and tenants. Treat it like those
     documents. It contains neither keys nor signatures of grants, so it gives nobody any authority. The same history
-    always gives the same bytes.
+    always gives the same bytes. With --url and --api-key a gateway is asked, which has bounds of its own.
     """
-    from bulkhead_cli.replay.export import show_export
+    from bulkhead_cli.replay.export import show_export, show_remote_export
 
+    if target := at.remote():
+        return show_remote_export(target, task, to, as_json=at.as_json)
     return show_export(at.data, task, to, tenant, as_json=at.as_json)
 
 

@@ -1,17 +1,19 @@
 """`bulkhead export`: one task as a portable history in one file.
 
-In: the journal and the contents of a running mesh, under the operator's key. Out: the file; its size and what is in it.
+In: the journal and the contents of a running mesh, under the operator's key, or a gateway's export. Out: the file; its
+size and what is in it.
 """
 
+import io
 import sys
 from pathlib import Path
 
 from bulkhead.amounts import counted
 from bulkhead.journal.export import export_task
-from bulkhead.runtime.decider.history import HistoryError
-from bulkhead.runtime.decider.history_file import dump, save
+from bulkhead.runtime.decider.history import History, HistoryError
+from bulkhead.runtime.decider.history_file import dump, parse, save
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
-from bulkhead_cli.target import operator_bus
+from bulkhead_cli.target import Target, operator_bus
 
 
 async def show_export(data: Path, task: str, path: Path | None, tenant: str = "", *, as_json: bool) -> None:
@@ -21,6 +23,21 @@ async def show_export(data: Path, task: str, path: Path | None, tenant: str = ""
             history = await export_task(bus, task, tenant)
         except HistoryError as error:
             raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+    _write(history, task, path, as_json=as_json)
+
+
+async def show_remote_export(target: Target, task: str, path: Path | None, *, as_json: bool) -> None:
+    """The same from a gateway. What it sent is read whole before a file is written."""
+    async with target.mesh() as mesh:
+        raw = await mesh.task(task).export()
+    try:
+        history = parse(io.BytesIO(raw), "what the gateway sent")
+    except HistoryError as error:
+        raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+    _write(history, task, path, as_json=as_json)
+
+
+def _write(history: History, task: str, path: Path | None, *, as_json: bool) -> None:
     try:
         raw = dump(history) if path is None else b""
         size = len(raw) if path is None else save(history, path)

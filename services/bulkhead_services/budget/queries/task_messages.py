@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 from bulkhead.bus.port import Stored
+from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.decider.history_secrets import GRANT, without_secrets
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts.bounds import MAX_TOLD_BYTES
@@ -21,14 +22,13 @@ FRAME_BYTES = 512
 """Of one message in a page, beside its headers and body."""
 
 
-def told(page: Sequence[Stored]) -> TaskMessagesReplied:
+def told(page: Sequence[Stored], *, claims: bool = False) -> TaskMessagesReplied:
     """As many of these messages as there is room for: always one at least, without its body where that is too large."""
     room, rows = MAX_TOLD_BYTES - FRAME_BYTES, list[ToldMessage]()
     for stored, bare in zip(page, without_secrets(list(page)), strict=True):
-        headers = {name: value for name, value in bare.headers.items() if name != GRANT or _is_call(bare)}
-        body = stored.body.decode("utf-8", "replace")
+        headers = {name: value for name, value in bare.headers.items() if name != GRANT or claims or _is_call(bare)}
+        body, left_out = _text(stored.body)
         size = FRAME_BYTES + len(json.dumps(headers)) + len(json.dumps(body))
-        left_out = 0
         if size > room and not rows:
             left_out, body, size = len(stored.body), "", 0
         room -= size
@@ -37,6 +37,7 @@ def told(page: Sequence[Stored]) -> TaskMessagesReplied:
         rows.append(
             ToldMessage(
                 sequence=stored.sequence,
+                inbox_sequence=at_its_source(stored).sequence,
                 stored_unix_ms=stored.time_unix_ms,
                 sender=stored.sender,
                 receiver=stored.receiver,
@@ -46,6 +47,14 @@ def told(page: Sequence[Stored]) -> TaskMessagesReplied:
             )
         )
     return TaskMessagesReplied(messages=tuple(rows), more=len(rows) < len(page) or len(page) == PAGE)
+
+
+def _text(body: bytes) -> tuple[str, int]:
+    """The body, or how large one is that nobody can read."""
+    try:
+        return body.decode(), 0
+    except UnicodeDecodeError:
+        return "", len(body)
 
 
 def _is_call(stored: Stored) -> bool:
@@ -63,4 +72,6 @@ class MessageBook:
         """The next page of the asker's task."""
         assert isinstance(message.body, TaskMessagesRequested)
         page = await self._journal.page(message, message.body.after)
-        return TaskMessagesReplied(failure=page) if isinstance(page, Failure) else told(page)
+        return (
+            TaskMessagesReplied(failure=page) if isinstance(page, Failure) else told(page, claims=message.body.claims)
+        )

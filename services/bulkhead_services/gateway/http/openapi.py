@@ -13,6 +13,7 @@ from bulkhead_services.gateway.http import approval_schemas as approvals
 from bulkhead_services.gateway.http import operator_schemas as operators
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.approval_schemas import STATES
+from bulkhead_services.gateway.http.openapi_histories import HISTORIES
 from bulkhead_services.gateway.http.openapi_parts import (
     CHANGE,
     EVENT,
@@ -61,11 +62,6 @@ _ONCE = header(
     "Optional. A repeat under the same key counts once, even if others have made changes since; a repeat with other "
     "content is refused",
     schema=KEY_SCHEMA,
-)
-_CONTENT = (
-    "Texts of models, tools, documents and people are shown to operators, and to the person who submitted the task "
-    "where the tenant's output policy delivers drafts; each look at them is logged. Others get names, outcomes, "
-    "sources and costs."
 )
 _FIRST_OUTCOME = "Optional: repeats of one {} get its first outcome"
 
@@ -140,40 +136,6 @@ _TASKS: Json = {
             (401, 403, 404, 503),
             _TASK,
             path("marker", "The 12 hexadecimal digits of [#...]"),
-        )
-    },
-    "/v1/tasks/{task_id}/why": {
-        "get": operation(
-            "explainTask",
-            "Tell what a task did and why: plan, calls, sources, costs, refusals, and the cause of a failure",
-            {"200": answer_of(schemas.StoryDocument, "The story")},
-            (*_READ, 404, 422, 429),
-            _TASK,
-            query("all", "Every call, message and sentence, uncut", {"type": "boolean", "default": False}),
-            description=_CONTENT,
-        )
-    },
-    "/v1/tasks/{task_id}/timeline": {
-        "get": operation(
-            "showTimeline",
-            "List a task's messages and calls in order: arguments, results, attempts, waits, writes",
-            {"200": answer_of(schemas.TimelinePage, "A page")},
-            (*_READ, 404, 422, 429),
-            _TASK,
-            _SIZE,
-            query("after", "`next` of the previous page", {"type": "integer", "minimum": 0, "default": 0}),
-            description=_CONTENT,
-        )
-    },
-    "/v1/tasks/{task_id}/calls/{call_id}": {
-        "get": operation(
-            "showCall",
-            "Show one call of a task: what it was given, its answer, sources, versions, attempts, waits and cost",
-            {"200": answer_of(schemas.CallDocument, "The call")},
-            (*_READ, 404, 429),
-            _TASK,
-            path("call_id", "The call's id, as story and timeline have it"),
-            description=_CONTENT,
         )
     },
     "/v1/tasks/{task_id}/cancel": {
@@ -412,7 +374,7 @@ def openapi() -> Json:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": _TASKS | _DOCUMENTS | _APPROVALS | _OPERATORS | _PROBES,
+        "paths": _TASKS | HISTORIES | _DOCUMENTS | _APPROVALS | _OPERATORS | _PROBES,
         "components": {
             "schemas": dict(sorted(definitions["$defs"].items())),
             "securitySchemes": {

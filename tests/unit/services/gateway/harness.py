@@ -246,7 +246,7 @@ class InProcessBus:
     def _told(self, ask: TaskMessagesRequested, tenant: str, task: str) -> TaskMessagesReplied:
         """As budget, which reads the journal; pages are small."""
         found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
-        return task_messages.told(found[:64])
+        return task_messages.told(found[:64], claims=ask.claims)
 
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0

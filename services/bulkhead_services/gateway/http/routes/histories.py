@@ -17,26 +17,29 @@ from starlette.routing import Route
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusUnavailable, PublishRefused, Stored
 from bulkhead.journal import lines
+from bulkhead.journal.export import IN_THE_WORKS_MS
 from bulkhead.journal.history import Entry, entries
 from bulkhead.journal.story import detail
 from bulkhead.journal.story.calls import contents
 from bulkhead.journal.story.fold import tell, wanted
 from bulkhead.journal.story.redact import without_content
 from bulkhead.journal.story.text import text
-from bulkhead.journal.told import in_order, stored_of
+from bulkhead.journal.told import as_in_inbox, in_order, stored_of
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.decider.history import collect
+from bulkhead.runtime.decider.history_file import dump
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.catalog import DecodeError
-from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested
+from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of, token
 from bulkhead_services.gateway.http.schemas import CallDocument, StoryDocument, TimelinePage
-from bulkhead_services.gateway.problems import not_found, too_many, unavailable
+from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
@@ -70,6 +73,7 @@ class Histories:
             Route("/v1/tasks/{task_id}/why", self.why, methods=["GET"]),
             Route("/v1/tasks/{task_id}/timeline", self.timeline, methods=["GET"]),
             Route("/v1/tasks/{task_id}/calls/{call_id}", self.call, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/export", self.export, methods=["GET"]),
         ]
 
     async def why(self, request: Request) -> Response:
@@ -142,35 +146,63 @@ class Histories:
             raise too_many("too_many_histories", title, what, hint, retry_after_s=RETRY_AFTER_S, limit=MAX_WAITING)
         return self._places.held(claim.tenant)
 
+    async def export(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/export"""
+        claim, feed = await self._asked(request)
+        if not may_read_content(claim, feed):
+            raise forbidden(claim.role, "export this task", "operator, or the submitter of the task")
+        async with self._place(claim):
+            told, more = await self._told(feed, claim, claims=True)
+            if more or any(one.left_out_bytes for one in told):
+                raise _too_large("the task's messages", bounds.MAX_STORY_BYTES)
+            _on_record(claim, feed, "export")
+            found = in_order(as_in_inbox(one, feed.tenant, feed.task) for one in told)
+            quiet_ms = self._context.clock() - max(one.time_unix_ms for one in found)
+            room = bounds.MAX_EXPORT_BYTES
+
+            async def read(ref: ContentRef) -> bytes | None:
+                nonlocal room
+                try:
+                    data = await self._context.blobs.get(feed.tenant, ref)
+                except (BlobMissing, BlobCorrupt):
+                    return None
+                if (room := room - len(data)) < 0:
+                    raise _too_large("the contents of the task", bounds.MAX_EXPORT_BYTES)
+                return data
+
+            history = await collect(found, read, settled=quiet_ms > IN_THE_WORKS_MS)
+            raw = await asyncio.to_thread(dump, history)
+        headers = {"Content-Disposition": f'attachment; filename="{feed.task}.jsonl"', "Cache-Control": "no-store"}
+        return Response(raw, 200, headers, "application/x-ndjson")
+
     async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
         """What budget tells of the task. Raises Problem (503)."""
-        found: list[Stored] = []
-        after, room, more = 0, bounds.MAX_STORY_BYTES, True
-        while more and room > 0 and len(found) < bounds.MAX_STORY_MESSAGES:
-            page = await self._page(feed, claim, after)
-            found += [stored_of(one, feed.tenant, feed.task) for one in page.messages]
-            room -= sum(len(one.body) for one in page.messages)
-            more, after = page.more and bool(page.messages), found[-1].sequence if found else 0
-        if not found:
-            raise unavailable("the journal does not have the task yet", "ask again in a moment")
+        told, more = await self._told(feed, claim)
         content = may_read_content(claim, feed)
         if content:
-            log.info(
-                "content_read",
-                what=what,
-                tenant=feed.tenant,
-                task=feed.task,
-                person=claim.person,
-                role=claim.role,
-                via=claim.via,
-            )
+            _on_record(claim, feed, what)
+        found = [stored_of(one, feed.tenant, feed.task) for one in told]
         return History(await asyncio.to_thread(_entries, found), content, more)
 
-    async def _page(self, feed: Feed, claim: RequesterClaim, after: int) -> TaskMessagesReplied:
+    async def _told(self, feed: Feed, claim: RequesterClaim, *, claims: bool = False) -> tuple[list[ToldMessage], bool]:
+        """As many messages as one answer is made of, and whether there are more. Raises Problem (503)."""
+        found: list[ToldMessage] = []
+        room, more = bounds.MAX_STORY_BYTES, True
+        while more and room > 0 and len(found) < bounds.MAX_STORY_MESSAGES:
+            after = found[-1].sequence if found else 0
+            page = await self._page(feed, claim, TaskMessagesRequested(after=after, claims=claims))
+            found += page.messages
+            room -= sum(len(one.body) for one in page.messages)
+            more = page.more and bool(page.messages)
+        if not found:
+            raise unavailable("the journal does not have the task yet", "ask again in a moment")
+        return found, more
+
+    async def _page(self, feed: Feed, claim: RequesterClaim, asked: TaskMessagesRequested) -> TaskMessagesReplied:
         try:
             reply = await self._context.publisher.request(
                 "budget",
-                TaskMessagesRequested(after=after),
+                asked,
                 tenant=feed.tenant,
                 task=feed.task,
                 index=f"history/{secrets.token_hex(8)}",
@@ -194,6 +226,17 @@ class Histories:
             except (BlobMissing, BlobCorrupt):
                 continue
         return texts
+
+
+def _on_record(claim: RequesterClaim, feed: Feed, what: str) -> None:
+    """Each look at texts is on record."""
+    who = {"person": claim.person, "role": claim.role, "via": claim.via}
+    log.info("content_read", what=what, tenant=feed.tenant, task=feed.task, **who)
+
+
+def _too_large(what: str, limit: int) -> Problem:
+    hint = "`bulkhead export` on the machine of the mesh has no such limit"
+    return too_large(what, limit, "bytes, or cannot be read as text", hint)
 
 
 def _entries(found: Sequence[Stored]) -> list[Entry]:

@@ -57,5 +57,7 @@ def test_a_message_that_is_too_large_for_a_page_is_told_without_its_body():
 
     page = told([message(1, 300_000), message(2, 10)])
     assert [(one.sequence, one.left_out_bytes) for one in page.messages] == [(1, 300_000), (2, 0)] and not page.more
+    (unreadable,) = told([Stored("mesh.worker.planner.p00.acme.t1", {}, b"\xff\xfe", 7, 1)]).messages
+    assert (unreadable.body, unreadable.left_out_bytes) == ("", 2)
     page = told([message(1, 10), message(2, 300_000)])
     assert [one.sequence for one in page.messages] == [1] and page.more, "the next page begins with it"

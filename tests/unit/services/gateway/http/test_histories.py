@@ -1,5 +1,6 @@
 """Why and timeline over HTTP: a recorded task told to those who may read it, its texts to those who may see them."""
 
+import io
 import json
 import logging
 
@@ -8,7 +9,7 @@ import pytest
 from bulkhead.bus.port import Stored
 from bulkhead.journal.story import detail
 from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load
+from bulkhead.runtime.decider.history_file import load, parse
 from bulkhead_contracts import bounds, subjects
 from bulkhead_services.gateway.http.routes import histories
 from tests.paths import HISTORIES
@@ -201,3 +202,29 @@ async def test_texts_of_a_call_are_bounded_and_what_is_gone_is_said(mesh, http, 
     monkeypatch.setattr(detail, "MAX_ALL_CHARS", 100)
     call = (await http.get(f"/v1/tasks/{task}/calls/{name}", headers=AUTH)).json()["call"]
     assert sum(len(one["text"]) for one in call["given"]) <= 100 and any("cut" in one["note"] for one in call["given"])
+
+
+async def test_an_export_over_http_is_the_history_that_replays(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    answer = await http.get(f"/v1/tasks/{task}/export", headers=AUTH)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/x-ndjson"
+    found = parse(io.BytesIO(answer.content))
+    assert (found.task, found.tenant, found.ended, found.settled) == (task, "acme", True, ANSWERED.settled)
+    assert [one.body for one in found.messages] == [one.body for one in ANSWERED.messages]
+    assert {name: one.data for name, one in found.contents.items()} == {
+        name: one.data for name, one in ANSWERED.contents.items()
+    }
+    token = next(one.headers["bulkhead-grant"] for one in found.messages if "bulkhead-grant" in one.headers)
+    assert token.endswith("."), "claims, and no signature"
+
+
+async def test_an_export_is_for_who_may_read_texts_and_bounded(mesh, http, monkeypatch):
+    task = await submitted(mesh, http, SUBMITTER)
+    url = f"/v1/tasks/{task}/export"
+    assert (await http.get(url, headers=key(AUDITOR))).status_code == 403
+    assert (await http.get(url, headers=key(FOREIGN))).status_code == 404
+    monkeypatch.setattr(bounds, "MAX_EXPORT_BYTES", 1_000)
+    assert (await http.get(url, headers=AUTH)).status_code == 413
+    monkeypatch.setattr(bounds, "MAX_STORY_BYTES", 1_000)
+    answer = await http.get(url, headers=AUTH)
+    assert answer.status_code == 413 and "bulkhead export" in answer.json()["hint"]
