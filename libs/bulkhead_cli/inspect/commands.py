@@ -38,7 +38,7 @@ Content = Annotated[
 
 
 def timeline(task: TaskId, at: Either, tenant: TaskTenant = "", content: Content = False) -> Work:
-    """Show the messages of a task by step: sender, receiver, time, arguments, results, attempts, waits and cost.
+    """Show the messages of a task by step, with arguments, results, waits and cost.
 
     Reads the journal with the operator's key, and the trace files, both in DIR. With --url and --api-key a gateway is
     asked; it shows texts to operators, and to who submitted the task.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bulkhead.amounts import cost, counted, seconds, tokens
 from bulkhead.journal.story.calls import short_arguments
 from bulkhead.journal.story.model import Call, Happened, Source, StepTold, Story
+from bulkhead.journal.why.reason import Reason
 from bulkhead.plain_text import cut, harmless
 from bulkhead_contracts.result import Usage
 
@@ -37,6 +38,9 @@ def _lines(story: Story, whole: bool) -> Iterator[str]:
     if story.cause:
         yield "because"
         yield from _rows((f"  {_happened(row, proven=True)}" for row in story.cause), whole, NOTES, "  ")
+    if story.status not in ENDED and story.reasons:
+        yield "now"
+        yield from _reasons(story.reasons, whole)
     for plan in story.plans:
         refused = f"; {counted(plan.drafts_refused, 'draft')} before it refused" if plan.drafts_refused else ""
         yield f"plan {plan.version}: {counted(len(plan.steps), 'step')}, {_origin(plan.origin)} {plan.by}{refused}"
@@ -159,14 +163,18 @@ def _written(story: Story, whole: bool) -> Iterator[str]:
 def _notes(story: Story, whole: bool) -> Iterator[str]:
     told = {row.what for row in story.cause}
     rows = [f"  {_happened(row, proven=whole)}" for row in story.happened if row.what not in told]
-    found = [one for one in story.reasons if one.kind != "ended"]
+    found = [one for one in story.reasons if one.kind != "ended" and story.status in ENDED]
     if rows or found:
         yield "worth knowing"
+    yield from _reasons(found, whole)
+    yield from _rows(rows, whole, NOTES, "  ")
+
+
+def _reasons(found: Sequence[Reason], whole: bool) -> Iterator[str]:
     for one in found if whole else found[:NOTES]:
         yield f"  {one.kind}: {_cut(one.what, whole)}"
         if one.todo:
             yield f"    → {_cut(one.todo, whole)}"
-    yield from _rows(rows, whole, NOTES, "  ")
 
 
 def _happened(row: Happened, *, proven: bool) -> str:

@@ -154,6 +154,15 @@ def test_who_may_not_read_content_sees_what_happened_and_no_texts():
     assert "date_difference" in shown and "sheet-41.md" in shown and "texts are left out" in shown
 
 
+def test_a_task_that_goes_on_tells_first_what_it_waits_for():
+    found, texts = recorded("answered")
+    at = next(number for number, one in enumerate(found) if isinstance(one.body, ToolCallRequested))
+    told = tell(found[: at + 1], found[0].task, found[at].at_unix_ms + 5_000, texts)
+    lines = text(told).splitlines()
+    assert told.status == "running" and lines.index("now") < next(n for n, one in enumerate(lines) if "plan 1" in one)
+    assert any(one.startswith("  waits: step s3 waits for tool_executor (date_difference)") for one in lines), lines
+
+
 def test_hostile_text_commands_no_screen():
     told = replace(story("answered"), objective="\x1b[2J\u202egnp.exe\r\nforged line\u2066")
     shown = text(told)
