@@ -12,6 +12,7 @@ from tests.paths import ROOT
 
 TOP = {
     "README.md",
+    "examples",
     "services",
     "libs",
     "contracts",

@@ -1,7 +1,7 @@
 """Composition root of the model gateway: ModelCallRequested comes in, `core.ModelGateway` answers, `effects` calls."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 
 import httpx
@@ -45,7 +45,6 @@ def build(
     network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)
     providers = {name: HttpProvider(name, known[name], network) for name in used}
     prices = Prices(settings.free_models, settings.prices_file)
-
     abandoned = Abandoned(context.bus)
 
     async def start() -> None:
@@ -71,12 +70,6 @@ def build(
         first = replace(model(route), cache_ttl_s=route.cache_ttl_s)
         return Route(first, others[0], route.hedge_after_ms, others[1], route.prompts)
 
-    cache: ResponseCache | None = None
-    if any(route.cache_ttl_s for route in routes.values()):
-        # A server on this machine may have another port at each start.
-        addresses = {name: "" if on_this_machine(url := known[name].base_url) else url for name in used}
-        cache = ResponseCache(SERVICE, context.bus, context.blobs, context.message_key, context.clock, addresses)
-
     return ModelGateway(
         {tier: chain(route) for tier, route in routes.items()},
         Prompts(packs=settings.packs),
@@ -87,13 +80,23 @@ def build(
         verifier=context.verifier,
         attributor=Attributor(apart=transport is None),
         live_text=live_text,
-        cache=cache,
+        cache=_cache(context, routes, used, known),
         abandoned=abandoned.event,
         start=start,
         stop=stop,
         drain=drain,
         pools=lambda: {name: one.pool() for name, one in providers.items()},
     )
+
+
+def _cache(
+    context: Context, routes: Mapping[str, RouteSettings], used: Set[str], known: Mapping[str, ProviderSettings]
+) -> ResponseCache | None:
+    if not any(route.cache_ttl_s for route in routes.values()):
+        return None
+    # A server on this machine may have another port at each start.
+    addresses = {name: "" if on_this_machine(url := known[name].base_url) else url for name in used}
+    return ResponseCache(SERVICE, context.bus, context.blobs, context.message_key, context.clock, addresses)
 
 
 def policy(settings: Settings, jitter: Callable[[], float] = random.random) -> Policy:
