@@ -154,6 +154,24 @@ async def test_an_idle_run_ends_and_one_with_a_call_in_flight_does_not():
         assert (await call.answer()).text == "answer 1"
 
 
+async def test_a_run_with_a_call_that_waits_for_a_person_is_not_idle():
+    until_unix_ms = 0
+
+    async def asked_of_a_person(models, message, request):
+        nonlocal until_unix_ms
+        until_unix_ms = models.context.clock() + 2_000
+        why = {"paused": True, "code": "approval_wanted", "after_ms": 60_000, "until_unix_ms": until_unix_ms}
+        return models.put_off(request, **why)
+
+    async with world(idle_s=0.4, hold_s=0.1) as here:
+        here.models.script = asked_of_a_person
+        with pytest.raises(Refusal):
+            await here.answer()
+        await until(lambda: here.planner.finished)
+        assert here.mesh.context("doors").clock() >= until_unix_ms
+        assert here.planner.finished[0][1].failure.code == "no_answer", "a person's silence is no halt"
+
+
 async def test_a_run_with_a_call_in_flight_at_another_replica_does_not_end():
     async with world(idle_s=2.0) as here:
         await here.mesh.start("doors", "1")
