@@ -39,8 +39,8 @@ PERCENT = {
     "INBOX_TOOL_EXECUTOR": 2,
     "RECORDS_RAG": 2,
     "RECORDS_TOOL_EXECUTOR": 2,
-    "JOURNAL": 13,
-    "BLOBS": 15,
+    "JOURNAL": 14,
+    "BLOBS": 14,
 }
 """Shares of the disk. A stream that is not named here is seldom written to, and has one hundredth."""
 

@@ -4,6 +4,7 @@ In: an address and the file of a key, which bears the identity's name. Out: a `N
 the broker's API by the names that its account has, and connects again for ever.
 """
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bulkhead.bus.jetstream.connection import trusting
 
 API = "JSMESH.API"
 PING_S = 5
+LOOK_S = 2.0
 
 
 def make(
@@ -38,3 +40,17 @@ def make(
         log_level=logging.DEBUG,  # Two lines per event otherwise.
     )
     return broker, name, f"{inbox}.".encode()
+
+
+async def watch(broker: NatsBroker) -> None:
+    """Raises SystemExit once the connection will not come back by itself, which nobody is told otherwise.
+
+    nats-py gives up for good, without a word, when a broker that is back does not know the key.
+    """
+    while True:
+        await asyncio.sleep(LOOK_S)
+        client = broker.config.connection_state.connection
+        trying = getattr(client, "_reconnection_task", None)
+        if client.is_closed or (not client.is_connected and trying is not None and trying.done()):
+            way = "its row may be gone from policy.yaml, or its key be another now; start again when that is mended"
+            raise SystemExit(f"the broker does not let {client.options.get('name')} in any more: {way}")

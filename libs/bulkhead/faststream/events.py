@@ -4,6 +4,7 @@ In: the address, the key of a subscriber of policy.yaml. Out: a `NatsBroker` wit
 by the catalog. Delivery is at least once: an event is acked when its handler has returned, and comes again otherwise.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 
 from bulkhead.faststream import broker as brokers
 from bulkhead.faststream.delivery import Dead, Delivery, buried_in_log
+from bulkhead.runtime.background import cancel
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
@@ -71,8 +73,22 @@ class Events:
         return self._subscriber(filter=meant)
 
     def app(self) -> FastStream:
-        """The program: `await events.app().run()`, or `faststream run module:app`."""
-        return FastStream(self.broker)
+        """The program: `await events.app().run()`, or `faststream run module:app`.
+
+        It ends with an error when its key is not good any more.
+        """
+        app = FastStream(self.broker)
+        watching: list[asyncio.Task[None]] = []
+
+        @app.after_startup
+        async def begin() -> None:
+            watching.append(asyncio.create_task(brokers.watch(self.broker)))
+
+        @app.on_shutdown
+        async def end() -> None:
+            await cancel(*watching)
+
+        return app
 
     async def _unknown(self, message: NatsMessage) -> bool:
         return _type(message) not in self._known

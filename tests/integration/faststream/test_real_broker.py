@@ -1,6 +1,7 @@
 """FastStream programs on a real broker, under the identities of policy.yaml."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 
 from bulkhead.faststream import Events, NotStored, Requests, told
 from bulkhead.faststream import requests as asked
+from bulkhead.faststream.broker import watch
 from bulkhead_contracts import subjects
 from bulkhead_contracts.event import TaskEndedEvent
 from bulkhead_contracts.task import TaskRequested
 from bulkhead_contracts.types import Body
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.nats.server import NatsServer
 from tests.eventually import until
 from tests.integration.permissions.broker import Broker, Client, running
 
@@ -55,6 +59,22 @@ async def test_events_come_until_they_are_handled_also_after_the_broker_was_away
         async with broker.client("gateway") as gateway:
             await tell(gateway, ended("t2"))
         await until(lambda: came("t1", "fails-once", "fails-once", "t2"), "it has connected again", timeout_s=20)
+
+
+async def test_a_program_ends_with_an_error_when_a_broker_that_is_back_does_not_know_it(broker: Broker) -> None:
+    events = Events(broker.url, broker.identity / "sub_demo.nkey", tenant="demo")
+    await events.broker.start()
+    await broker.server.stop()
+    rules = policy.load().model_copy(update={"subscribers": {}})
+    other = render.accounts(rules, keys.public_nkeys(broker.identity, rules))
+    server = NatsServer(broker.server.plan, other, os.environ)
+    await server.start()
+    try:
+        async with asyncio.timeout(30):
+            with pytest.raises(SystemExit, match="does not let sub_demo in any more"):
+                await watch(events.broker)
+    finally:
+        await server.stop()
 
 
 async def test_a_request_is_stored_once_and_one_of_another_tenant_is_none(
