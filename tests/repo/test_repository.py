@@ -23,6 +23,7 @@ TOP = {
     "docker-compose.cluster.yml",
     ".github",
     "docs",
+    "examples",
     ".ci",
     "pyproject.toml",
     "requirements.lock",
