@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bulkhead.amounts import cost, seconds
 from bulkhead.journal.history import Entry, each_fact
 from bulkhead.journal.rows import step_of, what_of
-from bulkhead.journal.story.calls import Replied, Requested, Texts, calls
+from bulkhead.journal.story.calls import Replied, Requested, Texts, by_last_request, calls
 from bulkhead.journal.story.model import Call
 from bulkhead.journal.story.redact import call_without_content
 from bulkhead.plain_text import cut, harmless
@@ -22,7 +22,7 @@ EFFECTS = {"done": "written", "not_done": "not written", "unknown": "nobody know
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One message. what: in a few words. call: what was asked, of the message that asks first. reply_id: of the message
+    """One message. what: in a few words. call: what was asked, of the message that asks last. reply_id: of the message
     that answers it."""
 
     number: int
@@ -43,7 +43,9 @@ class Row:
 def rows(found: Iterable[Entry], texts: Texts, *, content: bool) -> tuple[Row, ...]:
     """Every message but those about money, which stands with the calls; an answer stands with its request."""
     told = each_fact(found)
-    made = {call.message: call if content else call_without_content(call) for call in calls(told, texts)}
+    found_calls = calls(told, texts)
+    shown = found_calls if content else [call_without_content(call) for call in found_calls]
+    made = by_last_request(told, shown)
     answers = {id(entry.reply) for entry in told if entry.reply is not None and entry.id in made}
     kept = [one for one in told if id(one) not in answers and not isinstance(one.body, Reserved | Settled)]
     began = told[0].at_unix_ms if told else 0

@@ -12,7 +12,7 @@ from bulkhead.journal.history import Entry, Span, each_fact
 from bulkhead.journal.lines import beside
 from bulkhead.journal.rows import as_json as as_json
 from bulkhead.journal.rows import spent, step_of, what_of
-from bulkhead.journal.story.calls import Texts, calls
+from bulkhead.journal.story.calls import Texts, by_last_request, calls
 from bulkhead.journal.story.model import Call
 from bulkhead.plain_text import cut
 from bulkhead.telemetry import names
@@ -41,7 +41,7 @@ def tree(task: str, found: list[Entry], stored: int = 0, texts: Texts | None = N
             titles.setdefault(entry.body.step_id, entry.body.title)
     branches: dict[str, Tree] = {}
     paid = spent(found)
-    made = {call.message: call for call in calls(found, texts or {})}
+    made = by_last_request(found, calls(found, texts or {}))
     asked = approvals.questions(found)
     hidden = approvals.folded(found, asked.values())
     hidden |= {id(entry.reply) for entry in found if entry.reply is not None and id(entry) not in hidden}

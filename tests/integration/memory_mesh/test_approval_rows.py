@@ -39,11 +39,12 @@ async def test_a_denied_call_is_told_as_a_question_and_its_answer(tmp_path: Path
         await bob.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "not this vendor")
         document = await task.result(30)
         found = await entries(on, task)
-        lines = [line for line in shown(task, found).splitlines() if "counter_increment" in line]
-        asked, call = lines
+        lines = shown(task, found).splitlines()
+        asked, call = (line for line in lines if "is asked: counter_i" in line or "requested counter_i" in line)
         assert "a person is asked: counter_increment (high risk): writes are asked about" in asked
         assert "denied by bob (approver) after" in asked and asked.endswith(f"not this vendor ({short})")
-        assert "tool.call_requested counter_increment  ⇒ refused approval_denied" in call
+        assert "tool.call_requested counter_increment {" in call and "⇒ refused approval_denied" in call
+        assert ", not written: approval_denied" in call
         assert not any(word in shown(task, found) for word in ("step.paused", "step.extended", "call_resumed", "timer"))
         [told] = [one["approval"] for one in timeline.as_json(found) if one["approval"] is not None]
         assert told.pop("waited_ms") > 0

@@ -80,6 +80,12 @@ def calls(told: Iterable[Entry], texts: Texts) -> list[Call]:
     return found
 
 
+def by_last_request(told: Iterable[Entry], made: Iterable[Call]) -> dict[str, Call]:
+    """Calls by the message that asked for each the last time: that one was answered, those before were put off."""
+    last = {(one.sender, one.body.call_id): one.id for one in told if isinstance(one.body, Requested)}
+    return {last.get((call.by, call.call_id), call.message): call for call in made}
+
+
 def _writing(told: Iterable[Entry]) -> frozenset[str]:
     """The tools that change something."""
     return frozenset(
