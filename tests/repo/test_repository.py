@@ -23,7 +23,6 @@ TOP = {
     "docker-compose.cluster.yml",
     ".github",
     "docs",
-    "examples",
     ".ci",
     "pyproject.toml",
     "requirements.lock",

@@ -40,11 +40,11 @@ async def opened(mesh: MemoryMesh, **limits: int) -> tuple[StepAssigned, str]:
     return assigned, envelope.parse(stored.headers).grant
 
 
-async def ask(mesh: MemoryMesh, assigned: StepAssigned, grant: str) -> None:
+async def ask(mesh: MemoryMesh, assigned: StepAssigned, grant: str, call_id: str = "c1") -> None:
     doors = mesh.context("doors")
     message = await doors.blobs.put(TENANT, QUESTION, "application/json")
     body = ModelCallRequested(
-        call_id="c1",
+        call_id=call_id,
         step_id=assigned.step.id,
         attempt=assigned.attempt,
         prompt_id="adopted@1",
@@ -52,7 +52,7 @@ async def ask(mesh: MemoryMesh, assigned: StepAssigned, grant: str) -> None:
         max_output_tokens=100,
         deadline_unix_ms=assigned.deadline_unix_ms,
     )
-    await doors.publisher.send("model_gateway", body, **PLACE, index="c1", grant=grant)
+    await doors.publisher.send("model_gateway", body, **PLACE, index=call_id, grant=grant)
 
 
 async def test_an_outside_agents_run_is_paid_shown_and_ended_as_any_task(tmp_path: Path) -> None:
@@ -85,8 +85,10 @@ async def test_its_ceiling_holds_and_its_cancel_reaches_doors(tmp_path: Path) ->
     await stage.open()
     try:
         mesh = stage._mesh
-        assigned, grant = await opened(mesh, tokens=10)
+        assigned, grant = await opened(mesh, tokens=190)
         await ask(mesh, assigned, grant)
+        await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), ModelCallReplied)
+        await ask(mesh, assigned, grant, "c2")  # It would fit under the limit, but not beside what was spent.
         deferred = await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), CallDeferred)
         assert deferred.code == "budget_exceeded"
         headers = {"Authorization": f"Bearer {stage.new_key(TENANT, 'eve', 'operator')}"}

@@ -21,6 +21,7 @@ PLACES = {
     "bulkhead_infra": ROOT / "infra",
 }
 DISTRIBUTIONS = {
+    "a2a": "a2a-sdk",
     "jwt": "pyjwt",
     "nacl": "pynacl",
     "re2": "google-re2",
