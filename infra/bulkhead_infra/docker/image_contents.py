@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY = ("contracts/bulkhead_contracts", "libs/bulkhead")
-FOR_PEOPLE = ("libs/bulkhead/client", "libs/bulkhead/testing")
+FOR_PEOPLE = ("libs/bulkhead/client", "libs/bulkhead/faststream", "libs/bulkhead/testing")
 """Packages for people and tests: in no image but those that name them."""
 STARTER = (
     "libs/bulkhead/__init__.py",

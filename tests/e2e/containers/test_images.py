@@ -39,7 +39,8 @@ def _look(image: str) -> dict:
 def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str], name: str) -> None:
     found = _look(built[name])
     assert found["services"] == ([name] if name in catalog.EVERY_SERVICE else [])
-    assert not {"client", "testing"} & set(found["bulkhead"]) and found["cli"] == []
+    named = {part.rpartition("/")[2] for part in image_contents.IMAGES[name].code}
+    assert not ({"client", "faststream", "testing"} - named) & set(found["bulkhead"]) and found["cli"] == []
     allowed = {part.split("/")[2] for part in image_contents.IMAGES[name].code if part.startswith("infra/")}
     assert set(found["infra"]) <= allowed, found["infra"]
     core, own = image_contents.requirements(name)

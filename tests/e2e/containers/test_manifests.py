@@ -3,6 +3,7 @@ manifest says; what does not fit is told."""
 
 import asyncio
 import copy
+import ipaddress
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -102,7 +103,9 @@ async def cluster(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFac
     [bridge] = json.loads(docker("network", "inspect", "bridge").stdout)
     with GatedCounter(folder / "counter.jsonl", host="0.0.0.0") as counter:
         url = f"http://outside:{counter.url.rpartition(':')[2]}"
-        change = partial(_with_counter, url=url, address=bridge["IPAM"]["Config"][0]["Gateway"])
+        place = bridge["IPAM"]["Config"][0]  # Some daemons tell the address of their own bridge after a restart alone.
+        address = place.get("Gateway") or str(next(ipaddress.ip_network(place["Subnet"]).hosts()))
+        change = partial(_with_counter, url=url, address=address)
         async with overlay.running(
             "dev", folder, change=change, first=INFRASTRUCTURE, tag=TAG, token_s=TOKEN_S
         ) as kubelet:

@@ -69,12 +69,16 @@ def inside(field: Field, addresses: list[tuple[str, str, int]]) -> Callable[[str
 def test_a_service_reaches_what_the_policy_says_and_nothing_else(
     field: Field, inside: Callable[[str], dict], service: str
 ) -> None:
-    reaches = policy.load().services[service].reaches
+    rules = policy.load().services
+    reaches = rules[service].reaches
     found = inside(service)
     expected = {"nats"}
     expected |= {"redis"} if Place.REDIS in reaches else set()
     expected |= {"offline-model"} if Place.PROVIDERS in reaches else set()
     expected |= {service} if Place.CLIENTS in reaches else set()  # Itself.
+    askers = {name for name, row in rules.items() if Place.GATEWAY in row.reaches}
+    # A network of Docker has no direction: who is asked over it could ask.
+    expected |= {"gateway"} if service in askers else askers if service == "gateway" else set()
     assert set(found["reached"]) == expected
     # A way out of the machine: whoever calls providers or tools, or is called from outside.
     networks = field.stack.inspect(field.stack.containers(service)[0])["NetworkSettings"]["Networks"]
