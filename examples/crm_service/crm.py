@@ -8,7 +8,9 @@ import asyncio
 import logging
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+
+from pydantic import ValidationError
 
 from bulkhead.client import Mesh
 from bulkhead.faststream import Events, NotStored, Requests
@@ -23,13 +25,14 @@ CREATE TABLE IF NOT EXISTS tickets (
 )"""
 LOOK_S = 0.2
 
-events = Events(NATS, f"{KEYS}/sub_demo.nkey", tenant=TENANT)
+# A gateway may be away for long: an event is tried each minute, for about a day.
+events = Events(NATS, f"{KEYS}/sub_demo.nkey", tenant=TENANT, attempts=1_500)
 requests = Requests(NATS, f"{KEYS}/pub_demo.nkey", tenant=TENANT)
 mesh = Mesh(os.environ["BULKHEAD_URL"], os.environ["BULKHEAD_API_KEY"])
 db = sqlite3.connect(os.environ["TICKETS"], isolation_level=None)
 db.execute("PRAGMA journal_mode = WAL")
 db.execute(TABLE)
-app = events.app()
+app = events.app(requests.broker)
 
 
 @events.on(TaskEndedEvent)
@@ -39,6 +42,8 @@ async def ended(event: TaskEndedEvent) -> None:
     if waiting is None:
         return  # Somebody else's task, or a ticket that has its reply.
     shown = await mesh.get(event.url)
+    if event.status == "succeeded" and shown["answer"] is None:
+        raise LookupError(f"the answer of {event.task} cannot be read yet")
     reply = shown["answer"] or f"no answer: {event.code}"
     # One statement: of two processes with the same event one finds the place taken.
     db.execute(
@@ -55,6 +60,9 @@ async def ask() -> None:
             try:
                 await requests.submit(TaskRequested(objective=text), key)
                 db.execute("UPDATE tickets SET asked = 1 WHERE id = ?", (ticket,))
+            except ValidationError as error:  # Such a ticket nobody can ask for.
+                refused = "UPDATE tickets SET asked = 1, status = 'rejected', reply = ? WHERE id = ?"
+                db.execute(refused, (str(error), ticket))
             except NotStored as error:
                 logging.warning("ticket %s: %s", ticket, error)
         await asyncio.sleep(LOOK_S)
@@ -67,6 +75,8 @@ async def main() -> None:
         asking.add_done_callback(lambda done: done.cancelled() or app.exit())
         await app.run()
         asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking  # Its error is the program's.
 
 
 if __name__ == "__main__":

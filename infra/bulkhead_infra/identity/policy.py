@@ -133,6 +133,12 @@ class Policy(_Strict):
         return tuple(name for name in self.identities if name not in self.admitted)
 
     @model_validator(mode="after")
+    def _tells_subscribers(self) -> Self:
+        if self.subscribers and not any(Use.EVENTS_WRITE in row.uses for row in self.services.values()):
+            raise ValueError("subscribers: nobody tells them anything: add events_write to the uses of gateway")
+        return self
+
+    @model_validator(mode="after")
     def _fits_the_catalog(self) -> Self:
         if odd := sorted(set(self.services) ^ set(catalog.EVERY_SERVICE)):
             raise ValueError(f"services and catalog.EVERY_SERVICE differ in {', '.join(odd)}; add or remove the row")

@@ -107,7 +107,7 @@ class Transport:
         try:
             async with self._http.stream("GET", path) as answer:
                 self.reached = True
-                if answer.is_error:
+                if not answer.is_success:
                     await answer.aread()
                     raise _refused(answer)
                 async for piece in answer.aiter_bytes():
@@ -153,7 +153,7 @@ class Transport:
                 "GET", f"/v1/tasks/{task_id}/events", headers=headers, timeout=timeout
             ) as answer:
                 self.reached = True
-                if answer.is_error:
+                if not answer.is_success:
                     await answer.aread()
                     raise _refused(answer)
                 async with aclosing(_lines(answer)) as lines:

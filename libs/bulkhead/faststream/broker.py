@@ -7,10 +7,12 @@ the broker's API by the names that its account has, and connects again for ever.
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 from faststream.nats import NatsBroker
 from faststream.nats.security import NatsNKey
 from faststream.types import BrokerMiddleware
+from nats.errors import ConnectionClosedError
 
 from bulkhead.bus.jetstream.connection import trusting
 
@@ -40,6 +42,22 @@ def make(
         log_level=logging.DEBUG,  # Two lines per event otherwise.
     )
     return broker, name, f"{inbox}.".encode()
+
+
+def calm(subscription: Any) -> None:
+    """FastStream asks a connection that is closed again at once, for ever, and nothing else would run beside it."""
+    if subscription is None:
+        return  # FastStream's broker for tests has none.
+    fetch = subscription.fetch
+
+    async def slowly(*args: Any, **more: Any) -> Any:
+        try:
+            return await fetch(*args, **more)
+        except ConnectionClosedError:
+            await asyncio.sleep(LOOK_S)
+            raise
+
+    subscription.fetch = slowly
 
 
 async def watch(broker: NatsBroker) -> None:

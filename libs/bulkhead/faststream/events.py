@@ -72,17 +72,18 @@ class Events:
 
         return self._subscriber(filter=meant)
 
-    def app(self) -> FastStream:
+    def app(self, *others: NatsBroker) -> FastStream:
         """The program: `await events.app().run()`, or `faststream run module:app`.
 
-        It ends with an error when its key is not good any more.
+        It ends with an error when its key is not good any more, or that of one of the others.
         """
         app = FastStream(self.broker)
         watching: list[asyncio.Task[None]] = []
 
         @app.after_startup
         async def begin() -> None:
-            watching.append(asyncio.create_task(brokers.watch(self.broker)))
+            brokers.calm(self._subscriber.subscription)
+            watching.extend(asyncio.create_task(brokers.watch(one)) for one in (self.broker, *others))
 
         @app.on_shutdown
         async def end() -> None:

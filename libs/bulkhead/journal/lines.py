@@ -12,8 +12,8 @@ from bulkhead.journal.history import Entry, each_fact
 from bulkhead.journal.rows import step_of, what_of
 from bulkhead.journal.story.calls import Replied, Requested, Texts, by_last_request, calls
 from bulkhead.journal.story.model import Call
-from bulkhead.journal.story.redact import call_without_content
-from bulkhead.plain_text import cut, harmless
+from bulkhead.journal.story.redact import call_without_content, named
+from bulkhead.plain_text import cut, harmless, one_line
 from bulkhead_contracts.budget import Reserved, Settled
 
 SHORT_CHARS = 100
@@ -59,7 +59,7 @@ def rows(found: Iterable[Entry], texts: Texts, *, content: bool) -> tuple[Row, .
             entry.id,
             entry.cause,
             step_of(entry),
-            what_of(entry.body) if not isinstance(entry.body, Requested | Replied) else "",
+            _what(entry, content=content),
             entry.problem,
             entry.reply.id if entry.reply else "",
             entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
@@ -69,9 +69,15 @@ def rows(found: Iterable[Entry], texts: Texts, *, content: bool) -> tuple[Row, .
     )
 
 
+def _what(entry: Entry, *, content: bool) -> str:
+    if isinstance(entry.body, Requested | Replied):
+        return ""
+    return what_of(entry.body) if content else named(what_of(entry.body))
+
+
 def text(found: Sequence[Row]) -> str:
     """The rows for people, a line each."""
-    return "\n".join(harmless(_line(row)) for row in found)
+    return "\n".join(harmless(one_line(_line(row))) for row in found)
 
 
 def _line(row: Row) -> str:

@@ -31,6 +31,8 @@ MIN_FREE_BYTES = 1024**3
 PROBLEM_FREE_BYTES = 256 * 1024**2
 MAX_CLOCK_SKEW_S = 2.0
 NEARLY_FULL = 0.8
+DROPS_OLDEST = frozenset({subjects.JOURNAL_STREAM, subjects.CACHE_STREAM, subjects.EVENTS_STREAM})
+"""Streams that refuse nothing when they are full."""
 ASK_TIMEOUT_S = 3.0
 HTTP_OK = 200
 NOT_OURS = 0o077
@@ -311,7 +313,7 @@ async def _streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
         yield Finding("streams", "ok", f"{len(found)} streams, {messages:,} messages, {size / 1024**2:.1f} MiB")
     for name, info in found.items():
         limit = info.get("config", {}).get("max_bytes", -1) if info else -1
-        if limit > 0 and info["state"]["bytes"] > NEARLY_FULL * limit and name != subjects.JOURNAL_STREAM:
+        if limit > 0 and info["state"]["bytes"] > NEARLY_FULL * limit and name not in DROPS_OLDEST:
             yield Finding(
                 name,
                 "warning",

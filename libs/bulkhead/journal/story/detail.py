@@ -12,7 +12,7 @@ from bulkhead.journal.story.calls import Replied, Requested, calls
 from bulkhead.journal.story.model import Call, Source
 from bulkhead.journal.story.redact import call_without_content
 from bulkhead.journal.story.sources import cited, sources
-from bulkhead.plain_text import harmless
+from bulkhead.plain_text import harmless, one_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.result import ContentRef, Usage
@@ -186,7 +186,8 @@ def _given(kind: str, source: str, content: ContentRef | str, room: _Texts) -> G
 
 def bare(told: CallDetail) -> CallDetail:
     """The call for those who may not read its texts."""
-    given = tuple(replace(one, text="") for one in told.given)
+    # A digest of a short text can be guessed; a piece may stand under a title that a model made.
+    given = tuple(replace(one, source="", text="", sha256="") for one in told.given)
     found = tuple(replace(one, text="") for one in told.sources)
     call = call_without_content(told.call)
     return replace(told, call=call, given=given, sources=found, arguments="", answer="", content=False)
@@ -194,7 +195,7 @@ def bare(told: CallDetail) -> CallDetail:
 
 def text(told: CallDetail) -> str:
     """For people."""
-    return "\n".join(harmless(line) for line in _lines(told))
+    return "\n".join(harmless(one_line(line)) for line in _lines(told))
 
 
 def _lines(told: CallDetail) -> Iterator[str]:
@@ -220,10 +221,10 @@ def _lines(told: CallDetail) -> Iterator[str]:
         yield f"asked: {told.arguments}"
     for piece in told.given:
         yield f"--- given: {piece.kind} {piece.source} {f'({piece.note})' if piece.note else ''}".rstrip()
-        yield from piece.text.splitlines()
+        yield from (f"| {line}" for line in piece.text.splitlines())
     if told.answer:
         yield f"--- answer{f' ({told.answer_note})' if told.answer_note else ''}"
-        yield from told.answer.splitlines()
+        yield from (f"| {line}" for line in told.answer.splitlines())
     for source in told.sources:
         yield f"source [#{source.marker}]: {source.kind.replace('_', ' ')} {source.name} {source.where}".rstrip()
     if not told.content:

@@ -19,7 +19,10 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 MAX_TEXT_CHARS = 400
 MAX_SENTENCES = 200
-_BLANKS = re.compile(r"\s+([.,;:!?])")
+MAX_CITING_CHARS = 32_000
+"""Of one text: finding sentences takes more than its length where it has markers alone."""
+_BLANKS = re.compile(r"(?<!\s)\s+([.,;:!?])")
+"""A run is tried from its first blank alone: of a page of blanks each would else be the start of a try."""
 Texts = Mapping[str, str]
 
 
@@ -86,7 +89,7 @@ def _add(found: dict[str, Source], content: ContentRef, kind: str, name: str, st
 def resting(text: str, known: Mapping[str, Source]) -> tuple[Sentence, ...]:
     """The sentences of a text, each with what its markers name."""
     found = []
-    for one in sentences(text)[:MAX_SENTENCES]:
+    for one in sentences(text[:MAX_CITING_CHARS])[:MAX_SENTENCES]:
         if plain := _BLANKS.sub(r"\1", one.bare):
             found.append(Sentence(plain, tuple(known.get(at) or Source(at, "unknown") for at in one.markers)))
     return tuple(found)

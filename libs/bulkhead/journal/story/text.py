@@ -9,7 +9,7 @@ from bulkhead.amounts import cost, counted, seconds, tokens
 from bulkhead.journal.story.calls import short_arguments
 from bulkhead.journal.story.model import Call, Happened, Source, StepTold, Story
 from bulkhead.journal.why.reason import Reason
-from bulkhead.plain_text import cut, harmless
+from bulkhead.plain_text import cut, harmless, one_line
 from bulkhead_contracts.result import Usage
 
 LINE_CHARS = 150
@@ -26,7 +26,7 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "halted", "rejected"})
 
 def text(story: Story, *, whole: bool = False) -> str:
     """The story for people. whole: every call, sentence and happening, uncut."""
-    return "\n".join(harmless(line) for line in _lines(story, whole))
+    return "\n".join(harmless(one_line(line)) for line in _lines(story, whole))
 
 
 def _lines(story: Story, whole: bool) -> Iterator[str]:
@@ -97,7 +97,8 @@ def _step(step: StepTold, story: Story, whole: bool) -> Iterator[str]:
 def _step_head(step: StepTold, story: Story) -> str:
     replanned = f" (plan {step.plan_version})" if len(story.plans) > 1 else ""
     taken = "taken over from the task it forks" if step.given else step.outcome.replace("_", " ")
-    said = [f"{step.step_id}{replanned} {cut(step.title, 60).rstrip(':')}: {taken}"]
+    title = f" {cut(step.title, 60).rstrip(':')}" if step.title else ""
+    said = [f"{step.step_id}{replanned}{title}: {taken}"]
     said += [f"on {', '.join(step.inputs)}"] if step.inputs else []
     if step.calls:
         said += [counted(step.attempts, "attempt")] if step.attempts > 1 else []

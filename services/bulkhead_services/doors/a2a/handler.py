@@ -53,8 +53,8 @@ from bulkhead_services.doors.port import Caller, Refusal
 
 log = Log("doors.a2a")
 PAGE, MAX_PAGE = 50, 100
-MAX_ROWS_SCANNED = 1_000
-"""A list that is filtered reads no more rows than these for one page; its next page goes on from there."""
+MAX_PAGES_SCANNED = 20
+"""A list that is filtered asks the gateway no more often for one page; its next page goes on from there."""
 CANCEL_WAIT_S = 5.0
 AT_ONCE = 8
 ASKING = "asking"
@@ -284,16 +284,16 @@ async def _decided(mesh: Mesh, params: SendMessageRequest) -> Document:
 async def _rows(mesh: Mesh, params: ListTasksRequest, size: int) -> tuple[list[Document], str]:
     """Rows that fit the filter, and where the next page begins; "" where nothing is left."""
     found: list[Document] = []
-    cursor, scanned = params.page_token, 0
+    cursor, asked = params.page_token, 0
     since = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else 0
-    while len(found) < size and scanned < MAX_ROWS_SCANNED:
+    while len(found) < size and asked < MAX_PAGES_SCANNED:
         query = {"limit": str(size - len(found))} | ({"cursor": cursor} if cursor else {})
         page = await mesh.get("/v1/tasks", query)
         for row in page["tasks"]:
             fits = params.context_id in ("", tasks.context_id(row)) and row["updated_unix_ms"] >= since
             if fits and await _has_state(mesh, row, params.status):
                 found.append(row)
-        scanned += size
+        asked += 1
         cursor = page["next"] or ""
         if not cursor:
             break

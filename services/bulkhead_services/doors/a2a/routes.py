@@ -49,7 +49,9 @@ class _Shared(httpx.AsyncBaseTransport):
     """One pool of connections to the gateway for the clients of all callers: none of them closes it."""
 
     def __init__(self) -> None:
-        self.pool: httpx.AsyncHTTPTransport | None = httpx.AsyncHTTPTransport()
+        # A stream holds its connection for as long as it lasts; the places bound how many there are.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        self.pool: httpx.AsyncHTTPTransport | None = httpx.AsyncHTTPTransport(limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.pool is None:

@@ -1,15 +1,19 @@
 """Handlers under FastStream's own test broker: typed, once, again after an error, dead after too many; the document."""
 
+import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 from faststream.nats import NatsMessage, TestNatsBroker
 from faststream.specification import AsyncAPI
+from nats.errors import ConnectionClosedError
 
-from bulkhead.faststream import Events, Requests, told
+from bulkhead.faststream import Events, Requests, broker, told
 from bulkhead.faststream.delivery import Dead
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.event import BudgetAlertEvent, TaskEndedEvent
@@ -88,6 +92,27 @@ async def test_what_cannot_be_read_is_dead_and_never_reaches_a_handler(
     async with TestNatsBroker(events.broker) as broker:
         await broker.publish(**{**told(ENDED), **changes})
     assert len(dead) == 1 and not handled.await_count
+
+
+async def test_a_closed_connection_does_not_keep_the_loop_from_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "LOOK_S", 0.01)
+
+    async def fetch() -> None:
+        raise ConnectionClosedError
+
+    subscription = SimpleNamespace(fetch=fetch)
+    broker.calm(subscription)
+
+    async def consume() -> None:
+        """As FastStream does."""
+        while True:
+            with suppress(ConnectionClosedError):
+                await subscription.fetch()
+
+    consuming = asyncio.create_task(consume())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.sleep(0.02), 5)
+    consuming.cancel()
 
 
 def test_only_events_have_handlers_and_a_key_bears_its_name(events: Events) -> None:

@@ -192,7 +192,7 @@ class Histories:
             after = found[-1].sequence if found else 0
             page = await self._page(feed, claim, TaskMessagesRequested(after=after, claims=claims))
             found += page.messages
-            room -= sum(len(one.body) for one in page.messages)
+            room -= sum(len(one.body) + one.left_out_bytes for one in page.messages)
             more = page.more and bool(page.messages)
         if not found:
             raise unavailable("the journal does not have the task yet", "ask again in a moment")
@@ -219,12 +219,15 @@ class Histories:
     async def _texts(self, feed: Feed, refs: Sequence[ContentRef]) -> dict[str, str]:
         """The contents that are quoted, as far as they are still there; also for who may not read them: their markers
         say what rests on what."""
-        texts: dict[str, str] = {}
+        texts, room = dict[str, str](), bounds.MAX_STORY_BYTES
         for ref in refs:
+            if ref.size_bytes > room:
+                continue
             try:
-                texts[ref.sha256] = await self._context.blobs.text(feed.tenant, ref)
+                texts[ref.sha256] = text = await self._context.blobs.text(feed.tenant, ref)
             except (BlobMissing, BlobCorrupt):
                 continue
+            room -= max(len(text), ref.size_bytes)
         return texts
 
 

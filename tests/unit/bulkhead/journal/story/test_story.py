@@ -1,14 +1,16 @@
 """The story of a recorded task: plan, calls, sources, costs, what went wrong, and why."""
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
 
 from bulkhead.journal.history import Entry, entries
 from bulkhead.journal.story.fold import tell, wanted
-from bulkhead.journal.story.model import Story, as_json
+from bulkhead.journal.story.model import Happened, Story, as_json
 from bulkhead.journal.story.redact import without_content
+from bulkhead.journal.story.sources import resting
 from bulkhead.journal.story.text import text
 from bulkhead.runtime.decider.history import History
 from bulkhead.runtime.decider.history_file import load
@@ -152,6 +154,15 @@ def test_who_may_not_read_content_sees_what_happened_and_no_texts():
         assert secret not in said, secret
     shown = text(told)
     assert "date_difference" in shown and "sheet-41.md" in shown and "texts are left out" in shown
+    rejected = without_content(story("fork"))
+    assert rejected.steps[2].refused == ("attempt 1",), "the checker's reasons quote what it did not accept"
+    assert not any(":" in row.what for row in rejected.happened if row.kind == "refused")
+
+
+def test_a_page_of_blanks_is_read_as_fast_as_any_other():
+    began = time.process_time()
+    assert resting("a" + " " * 30_000 + "b.", {})
+    assert time.process_time() - began < 1.0
 
 
 def test_a_task_that_goes_on_tells_first_what_it_waits_for():
@@ -168,6 +179,8 @@ def test_hostile_text_commands_no_screen():
     shown = text(told)
     assert not any(char in shown for char in "\x1b\u202e\u2066\r") and "\\u001b" in shown
     assert not any(line.startswith("forged line") for line in shown.splitlines())
+    led = Happened(0, "failed", "the tool said: boom\nforged line")
+    assert not any(line.startswith("forged line") for line in text(replace(told, cause=(led,))).splitlines())
 
 
 @pytest.mark.parametrize("path", sorted(HISTORIES.glob("*")), ids=lambda path: path.name.partition(".")[0])
