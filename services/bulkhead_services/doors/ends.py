@@ -12,7 +12,7 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import envelope
+from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.result import Failure, Result, merge_labels
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepAssigned, StepFinished
@@ -23,6 +23,8 @@ from bulkhead_services.doors.settings import Settings
 
 MAX_WATCHED = 10_000
 """Runs that are ended here when they are idle; another one ends at its deadline."""
+LEFT_MS = bounds.MAX_TOOL_TIMEOUT_MS + 15_000
+"""After its last call began a run whose place another has taken ends no sooner: that call may be in flight."""
 LOOK_BACK = 50_000
 """So many of the newest messages are looked through at a start for runs that nobody else may end."""
 log = Log("doors.ends")
@@ -142,7 +144,11 @@ class Ends:
         if self._busy(feed) or not (watched.leaving or self._idle_for(watched) >= idle_ms):
             return  # A call may have begun meanwhile.
         last_ms = max(feed.last_unix_ms, _waits_until(feed))
-        if feed.is_open and (watched.leaving or self._context.clock() - last_ms >= idle_ms):
+        if watched.leaving:
+            # A call that began last may be in flight at another replica; when it began, all replicas heard.
+            last_ms = max(last_ms, watched.used_unix_ms)
+            idle_ms = max(round(self._settings.call_timeout_s * 1000) + 5_000, LEFT_MS)
+        if feed.is_open and self._context.clock() - last_ms >= idle_ms:
             await self._finish(feed)
         elif feed.is_open:
             watched.used_unix_ms = max(watched.used_unix_ms, last_ms)

@@ -54,6 +54,8 @@ class Outcome:
     time_unix_ms: int
     ids: tuple[str, ...]
     deferred: CallDeferred | None = None
+    held_for: str = ""
+    """The code of the newest deferral, also after the call may go on."""
 
 
 class Feed:
@@ -220,7 +222,9 @@ class Feed:
         if head.id in ids:
             return
         self.usage = self.usage + usage
-        outcome = Outcome(kind, message.sequence, head.id, message.time_unix_ms, (*ids, head.id)[-8:], deferred)
+        held_for = deferred.code if deferred is not None else before.held_for if before is not None else ""
+        ids = (*ids, head.id)[-8:]
+        outcome = Outcome(kind, message.sequence, head.id, message.time_unix_ms, ids, deferred, held_for)
         self.calls[call_id] = outcome
 
     def _hold(self, message: Received, held: CallDeferred | None) -> None:

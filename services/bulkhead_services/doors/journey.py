@@ -13,7 +13,7 @@ from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.result import Failure, digest_of
+from bulkhead_contracts.result import REFERENCES, Failure, digest_of
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.tool_calls import calls_of
@@ -58,7 +58,10 @@ class Journey:
     async def _note(self, warning: str) -> None:
         """A last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
         talk = self._request.conversation
-        if talk is None or len(talk.messages) >= bounds.MAX_CONVERSATION:
+        if talk is None:
+            return
+        count = sum(bounds.LISTED_REFERENCES if one.media_type == REFERENCES else 1 for one in talk.messages)
+        if count >= bounds.MAX_CONVERSATION:
             return
         raw = json.dumps({"content": NOTE.format(warning), "role": "system"}, ensure_ascii=False)
         note = await self._context.blobs.put(self._feed.tenant, raw, "application/json", summary="")

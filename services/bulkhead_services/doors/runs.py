@@ -68,6 +68,17 @@ class Runs:
         await feed.refresh()
         return feed if feed.assigned is not None else None
 
+    async def lately(self, caller: Caller, asked: Asked) -> tuple[Feed, ...]:
+        """The newest run that a call could belong to and the one before it, open or not. Raises Refusal, BusError."""
+        if caller.task:
+            return (await self.own(caller, caller.task),)
+        session = session_of(caller, asked)
+        number = await self._number(session)
+        feeds = [self._feeds.feed(session[0], self._task(session, at)) for at in (number, number - 1) if at >= 1]
+        for feed in feeds:
+            await feed.refresh()
+        return tuple(feed for feed in feeds if feed.assigned is not None)
+
     async def current(self, caller: Caller, asked: Asked) -> Feed:
         """The open run that a call belongs to. Raises Refusal, BusError."""
         feed = await self._current(caller, asked)

@@ -78,7 +78,7 @@ class Outside:
         run.told[call_id] = None
         for number, row in enumerate(acts):
             # Vendors' clients write a prefix before the name of a tool that they have of a server.
-            if not any(str(row["tool"]).endswith(tool) for tool in run.served):
+            if not any(_is_of_mesh(str(row["tool"]), tool) for tool in run.served):
                 yield self._act(message, run, agent, row, number)
 
     def replied(self, message: Message) -> Iterator[Act]:
@@ -125,3 +125,8 @@ class Outside:
 def _digest(*parts: object) -> str:
     """As long as a content's own, which no detector takes for an id that was made up."""
     return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
+
+
+def _is_of_mesh(named: str, tool: str) -> bool:
+    """Whether a tool that an agent names is this one of the mesh; a prefix ends with a separator."""
+    return named == tool or named.endswith(tuple(f"{mark}{tool}" for mark in "_./:-"))

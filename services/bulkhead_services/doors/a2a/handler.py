@@ -5,11 +5,11 @@ The task store is the mesh: no replica keeps anything that another one lacks.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers import RequestHandler
@@ -43,8 +43,9 @@ from a2a.utils.errors import (
 )
 
 from bulkhead.client import Mesh
-from bulkhead.client.errors import MeshError, Refused, Unfit
+from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
 from bulkhead.client.task import ENDED
+from bulkhead.client.task import Task as MeshTask
 from bulkhead.telemetry.log import Log
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card, messages, tasks
@@ -52,10 +53,12 @@ from bulkhead_services.doors.a2a.tasks import Document
 from bulkhead_services.doors.port import Caller, Refusal
 
 log = Log("doors.a2a")
+_T = TypeVar("_T")
 PAGE, MAX_PAGE = 50, 100
 MAX_PAGES_SCANNED = 20
 """A list that is filtered asks the gateway no more often for one page; its next page goes on from there."""
 CANCEL_WAIT_S = 5.0
+PAUSES_S = (0.1, 0.3, 1.0, 3.0, 5.0)
 AT_ONCE = 8
 ASKING = "asking"
 ASKED = ("task.paused", "approval.requested")
@@ -231,7 +234,7 @@ class Handler(RequestHandler):
                 if event.name in ENDED:
                     break
                 if event.name in ASKED:
-                    now = await _whole(mesh, await task.show(), 0)
+                    now = await _patient(lambda: _now(mesh, task))
                     if now.status.state == TaskState.TASK_STATE_INPUT_REQUIRED:
                         yield TaskStatusUpdateEvent(task_id=now.id, context_id=now.context_id, status=now.status)
                         return
@@ -239,9 +242,10 @@ class Handler(RequestHandler):
                     continue  # The first event tells it.
                 if (found := tasks.update(document, event.name, event.data)) is not None:
                     yield found
-        document = await task.show()
+        document = await _patient(task.show)
         if tasks.state(document) in tasks.TERMINAL:
-            for end in tasks.ended(document, await _cited(mesh, document)):
+            ended = document
+            for end in tasks.ended(ended, await _patient(lambda: _cited(mesh, ended))):
                 yield end
 
     @asynccontextmanager
@@ -256,6 +260,24 @@ class Handler(RequestHandler):
                 raise
         finally:
             self._waits.discard(wait)
+
+
+async def _patient(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask beside a stream, which outlives a gateway: one that goes away, or is not ready yet, is asked again."""
+    for pause_s in PAUSES_S:
+        try:
+            return await ask()
+        except Unreachable:
+            pass
+        except Refused as error:
+            if error.status < 500:
+                raise
+        await asyncio.sleep(pause_s)
+    return await ask()
+
+
+async def _now(mesh: Mesh, task: MeshTask) -> Task:
+    return await _whole(mesh, await task.show(), 0)
 
 
 async def _decided(mesh: Mesh, params: SendMessageRequest) -> Document:

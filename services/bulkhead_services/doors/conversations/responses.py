@@ -26,12 +26,14 @@ from bulkhead_services.doors.runs import Runs
 
 _ID = re.compile(r"resp_([0-9a-f]{64})")
 FIELD = "previous_response_id"
+MARK = b"response\n"
+"""No JSON begins so: agents store nothing but JSON here, and could else write such a record of their own."""
 
 
 class Kept(Contract):
     """What is kept of a response. instructed: the first message is its instructions, which count for it alone."""
 
-    model_config = ConfigDict(extra="forbid")  # No message of an agent is taken for one of these: it has a role.
+    model_config = ConfigDict(extra="forbid")
 
     task: Token
     call_id: Token
@@ -58,7 +60,7 @@ class Responses:
     async def keep(self, feed: Feed, call_id: str, asked: Asked, conversation: Conversation) -> str:
         """Keep a response that is asked for; its id. Raises BusError, Refusal."""
         kept = Kept(task=feed.task, call_id=call_id, instructed=asked.instructed, conversation=conversation)
-        [ref] = await self._contents.put(feed.tenant, kept.model_dump_json().encode())
+        [ref] = await self._contents.put(feed.tenant, MARK + kept.model_dump_json().encode())
         return f"resp_{ref.sha256}"
 
     async def before(self, runs: Runs, caller: Caller, name: str) -> Before:
@@ -69,7 +71,10 @@ class Responses:
         tenant = caller.claim.tenant
         ref = ContentRef(author=SERVICE, sha256=matched[1], size_bytes=0, media_type=LISTED)
         try:
-            kept = Kept.model_validate_json(await self._context.blobs.get(tenant, ref))
+            raw = await self._context.blobs.get(tenant, ref)
+            if not raw.startswith(MARK):
+                raise ValueError(name)
+            kept = Kept.model_validate_json(raw.removeprefix(MARK))
             feed = await runs.own(caller, kept.task)
             answer = await self._answer(feed, kept.call_id)
             messages = await self._contents.whole(tenant, kept.conversation)

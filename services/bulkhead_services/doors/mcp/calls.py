@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import rfc8785
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
 from bulkhead.callers.shares import Shares
 from bulkhead.runtime.background import cancel
@@ -27,6 +28,7 @@ from bulkhead_services.doors.settings import Settings
 
 Place = tuple[str, str, str]
 """Tenant, task, call."""
+MAX_JOINED = 10_000
 NO_CONVERSATION = Asked(model="", messages=(), options={}, max_output_tokens=None, stream=False)
 
 
@@ -36,6 +38,8 @@ class ToolCalls:
     def __init__(self, context: Context, settings: Settings, feeds: Feeds, begun: Callable[[Feed], None]) -> None:
         self._context, self._settings, self._feeds, self._begun = context, settings, feeds, begun
         self._flights: dict[Place, asyncio.Task[ToolAnswered]] = {}
+        self._joined = BoundedDict[Place, str](MAX_JOINED)
+        """Of requests that joined a call that waits for an approval: their own ids, and its."""
         self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
 
     def busy(self, feed: Feed) -> bool:
@@ -49,7 +53,8 @@ class ToolCalls:
             raise refusals.too_many_calls(full, "of tools in flight", "wait for one of them")
         arguments_json = _canonical(asked)
         try:
-            feed = await runs.current(caller, NO_CONVERSATION)
+            before = await self._made_before(runs, caller, asked, arguments_json)
+            feed = before or await runs.current(caller, NO_CONVERSATION)
         except BusError as error:
             raise refusals.unavailable(f"the message broker does not answer: {error}") from error
         call_id = self._which(feed, asked, arguments_json)
@@ -68,6 +73,17 @@ class ToolCalls:
                 raise refusals.unavailable("this replica goes away", retry_after_s=1.0) from None
             raise
 
+    async def _made_before(self, runs: Runs, caller: Caller, asked: ToolAsked, arguments_json: str) -> Feed | None:
+        """The run in which this very request was answered, though another has taken its place. Raises BusError,
+        Refusal."""
+        if not asked.unique:
+            return None
+        for feed in await runs.lately(caller, NO_CONVERSATION):
+            known = _half(f"{feed.task}/{asked.tool.name}/{arguments_json}") + _half(f"{asked.request}/{0}")
+            if self._answered(feed, known) or (feed.tenant, feed.task, known) in self._flights:
+                return feed
+        return None
+
     def _until(self, asked: ToolAsked, feed: Feed) -> int:
         most_ms = max(round(self._settings.call_timeout_s * 1000), asked.tool.timeout_ms)
         return min(self._context.clock() + most_ms, feed.deadline_unix_ms)
@@ -77,7 +93,11 @@ class ToolCalls:
         known = half + _half(f"{asked.request}/{0}")
         if asked.unique and self._taken(feed, known):
             return known
+        if joined := self._joined.use((feed.tenant, feed.task, known)):
+            return joined
         if waiting := self._waiting(feed, half):
+            if asked.unique:
+                self._joined[feed.tenant, feed.task, known] = waiting
             return waiting
         number = 0
         # Another client of the same key counts its requests alike: what is answered is not asked for again.
@@ -89,10 +109,9 @@ class ToolCalls:
     def _waiting(self, feed: Feed, half: str) -> str:
         """The call of this content that was put off for an approval, and that nobody waits for here; "" for none."""
         for call_id, word in feed.calls.items():
-            if call_id.startswith(half) and (feed.tenant, feed.task, call_id) not in self._flights:
-                put_off = word.deferred is not None and word.deferred.code == refusals.APPROVAL_WANTED
-                if put_off or word.kind == "resumed":
-                    return call_id
+            asks = word.kind != "replied" and word.held_for == refusals.APPROVAL_WANTED
+            if asks and call_id.startswith(half) and (feed.tenant, feed.task, call_id) not in self._flights:
+                return call_id
         return ""
 
     def _taken(self, feed: Feed, call_id: str) -> bool:
@@ -110,6 +129,8 @@ class ToolCalls:
                 await journey.depart()
                 return await journey.arrive()
         except BusError as error:
+            if journey.sent:
+                raise journey.unknown(f"the message broker does not answer: {error}") from error
             raise refusals.unavailable(f"the message broker does not answer: {error}") from error
         finally:
             self._shares.give(feed.tenant, feed.actor)

@@ -57,6 +57,15 @@ class ToolJourney:
         self._to = "rag" if isinstance(request, RetrievalRequested) else "tool_executor"
         self._after = 0
         """Of the newest message about it that was heeded."""
+        self.sent = False
+        """Whether the mesh may have it."""
+
+    def unknown(self, why: str) -> Refusal:
+        """It was sent, and what became of it cannot be told: made again it might be made twice."""
+        what = (
+            f"call {self._request.call_id} of task {self._feed.task} was sent, and its outcome is not known here: {why}"
+        )
+        return Refusal(502, "outcome_unknown", what, "it may have been made: look at the task before you make it again")
 
     async def depart(self) -> None:
         """Send it; again where it was put off. Raises Refusal, BusError."""
@@ -68,7 +77,7 @@ class ToolJourney:
             await self._send(word.message_id, "again")
 
     async def _send(self, cause: str, index: str) -> None:
-        feed = self._feed
+        feed, self.sent = self._feed, True
         try:
             async with asyncio.timeout(STORE_WAIT_S):
                 await self._context.publisher.send(
@@ -83,7 +92,7 @@ class ToolJourney:
                     traceparent=feed.traceparent,
                 )
         except TimeoutError as error:
-            raise refusals.unavailable("the message broker has not stored the call in time") from error
+            raise self.unknown("the message broker has not said in time that it stored it") from error
 
     async def arrive(self) -> ToolAnswered:
         """Its outcome. Raises Refusal, BusError."""
@@ -105,11 +114,12 @@ class ToolJourney:
                     put_off, again = word.deferred, now + word.deferred.after_ms / 1000
                 elif put_off is not None:
                     again = now
-            elif feed.ended is not None:
+            elif feed.ended is not None and put_off is not None:
                 raise refusals.of_end(feed.task, feed.ended, self._settings.idle_s)
+            elif feed.ended is not None:
+                until = min(until, now + MARGIN_S)  # A write that has begun is made to its end, and told.
             if now >= until:
-                what = "the call has no outcome yet"
-                raise refusals.unavailable(what, "ask again with the same arguments: it goes on meanwhile")
+                raise self.unknown("it has none yet" if feed.ended is None else "its run has ended")
             if put_off is not None and now >= patience:
                 raise _held(put_off)
             if put_off is not None and now >= again:

@@ -72,6 +72,8 @@ def too_many(messages: tuple[ContentRef, ...]) -> Fault | None:
 
 def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str, Any] | Fault:
     """Messages and options as the agent sent them."""
+    if sum(len(texts[ref.sha256]) for ref in contents_of(conversation)) > bounds.MAX_CONVERSATION_BYTES:
+        return _refused("context_overflow", "the conversation is larger than it says", "send fewer or shorter messages")
     messages = []
     for place, ref in enumerate(conversation.messages, 1):
         message = read_object(texts[ref.sha256])
