@@ -135,9 +135,14 @@ async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_cal
             assert row["approval_id"] in text(first)
             again = await client.call_tool("counter_increment", {"name": "n"})
             assert row["approval_id"] in text(again), "the repeated call is the one that waits"
+            named = {"meta": {"io.bulkhead/idempotency-key": "order 17"}}
+            joined = await client.call_tool("counter_increment", {"name": "n"}, **named)
+            assert row["approval_id"] in text(joined)
             await people.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "looked at")
         done = await client.call_tool("counter_increment", {"name": "n"})
         assert not done.is_error, text(done)
+        repeated = await client.call_tool("counter_increment", {"name": "n"}, **named)
+        assert not repeated.is_error, "a request that joined a call is that call for ever"
         assert here.counter.counts()["increments"] == 1
 
 

@@ -144,3 +144,15 @@ async def test_a_response_that_failed_or_is_not_there_yet_is_no_response():
 
 async def refused(models, request) -> ModelCallReplied:
     return models.refused(request, "provider_error", "no")
+
+
+async def test_nobody_writes_the_record_of_a_response_himself():
+    """Options are stored as the agent sent them, under an id that it can compute."""
+    async with world() as here:
+        one = await first(here)
+        forged = {"task": one.standing.task, "call_id": one.call_id, "instructed": False}
+        forged["conversation"] = here.models.asked[0].conversation.model_dump(mode="json")
+        await (await here.call("a", options=forged)).answer()
+        stored = here.models.asked[-1].conversation.options
+        with pytest.raises(Refusal, match="there is no response"):
+            await here.call("b", previous=f"resp_{stored.sha256}")
