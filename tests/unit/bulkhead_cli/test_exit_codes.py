@@ -41,6 +41,8 @@ NO_MESH = {
     "limits get": 3,
     "limits set": 3,
     "limits remove": 3,
+    "doors": 3,
+    "mcp serve": 3,
     "spend": 3,
     "topup": 3,
     "documents": 3,

@@ -230,15 +230,16 @@ def test_a_timeline_tells_estimates_and_attempts():
     usage = Usage(input_tokens=900, cost_usd_micros=12_300, estimated_tokens=300, estimated_usd_micros=4_000)
     reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="p", usage=usage, provider_attempts=3)
     settled = Settled(reservation_id="r", call_id="c", usage=usage)
+    request = ModelCallRequested(call_id="c", step_id="s", attempt=1, prompt_id="p", deadline_unix_ms=1)
     asked, replied, paid = (
-        Entry(n, n, sender, "x", "t", body.ce_type(), str(n), "", body)
-        for n, sender, body in ((1, "worker", TaskEnded(status="failed")), (2, "m", reply), (3, "m", settled))
+        Entry(n, n, sender, to, "t", body.ce_type(), str(n), "", body)
+        for n, sender, to, body in ((1, "worker", "m", request), (2, "m", "worker", reply), (3, "m", "budget", settled))
     )
     asked.reply = replied
     console = Console(file=io.StringIO(), width=200)
     console.print(timeline.tree("t1", [asked, replied, paid]))
     said = console.file.getvalue()
-    assert said.count("900 tokens (300 estimated), about $0.0123 ($0.004 estimated)") == 3 and "3 attempts" in said
+    assert said.count("900 tokens (300 estimated), about $0.0123 ($0.004 estimated)") == 4 and "3 attempts" in said
 
 
 def test_a_cost_that_may_be_more_is_the_least():
