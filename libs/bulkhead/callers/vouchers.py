@@ -3,8 +3,8 @@
 In: a claim and the caller's token. Out: the signer's reply. The token goes to the signer alone.
 """
 
+from bulkhead.callers.questions import asked
 from bulkhead.runtime.context import Context
-from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import VouchReplied, VouchRequested
 from bulkhead_contracts.task import RequesterClaim
 
@@ -14,14 +14,7 @@ async def vouched(context: Context, claim: RequesterClaim, token: str, task: str
     RpcRefused."""
     if not token:
         return VouchReplied()
-    reply = await context.publisher.request(
-        "signer",
-        VouchRequested(requester=claim, requested_unix_ms=context.clock(), credential=token),
-        tenant=claim.tenant,
-        task=task,
-        index=f"voucher/{task}",
-        actor=claim.person,
-        timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-    )
+    question = VouchRequested(requester=claim, requested_unix_ms=context.clock(), credential=token)
+    reply = await asked(context, "signer", question, claim, task, f"voucher/{task}")
     assert isinstance(reply, VouchReplied)
     return reply

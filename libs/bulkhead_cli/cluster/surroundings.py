@@ -21,7 +21,7 @@ FULL = 1.0
 WARN_BEFORE = timedelta(days=30)
 ISSUED_LATER = timedelta(minutes=5)
 """A broker that started so long before a certificate was issued still shows the one before."""
-NETWORK_TODO = "apply the overlay again: its component `infrastructure` holds them"
+APPLY_AGAIN = "apply the overlay again: its component `infrastructure` holds them"
 
 
 def server(seen: Seen) -> Iterator[Finding]:
@@ -186,12 +186,12 @@ def policies(seen: Seen, expected: Expected) -> Iterator[Finding]:
     missing = sorted(wanted - there)
     if "default-deny" in missing:
         detail = "default-deny is missing: pods may be called by anybody, and call whatever they like"
-        yield Finding("network policies", "problem", detail, NETWORK_TODO)
+        yield Finding("network policies", "problem", detail, APPLY_AGAIN)
     if others := [name for name in missing if name != "default-deny"]:
         closed = (
             "connections that they open are refused" if "default-deny" in there else "what they open is not bounded"
         )
-        yield Finding("network policies", "problem", f"{fields.some(others)} are missing: {closed}", NETWORK_TODO)
+        yield Finding("network policies", "problem", f"{fields.some(others)} are missing: {closed}", APPLY_AGAIN)
 
 
 def certificates(seen: Seen) -> Iterator[Finding]:

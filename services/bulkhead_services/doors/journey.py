@@ -15,6 +15,7 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import REFERENCES, Failure, digest_of
 from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.types import Body
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.tool_calls import calls_of
 from bulkhead_services.doors.feed import Feed, Outcome
@@ -30,6 +31,22 @@ STORE_WAIT_S = 15.0
 NOTE = "Note of Bulkhead, which watches this run: {} If nothing changes, the run will be stopped."
 SLOWER = 8
 """A call that is put off again and again is sent again so much later at most."""
+
+
+async def send(context: Context, feed: Feed, to: str, request: Body, cause: str, index: str) -> None:
+    """Send a call under its run's grant. Raises TimeoutError when it is not known to be stored, BusError."""
+    async with asyncio.timeout(STORE_WAIT_S):
+        await context.publisher.send(
+            to,
+            request,
+            tenant=feed.tenant,
+            task=feed.task,
+            cause=cause,
+            index=index,
+            actor=feed.actor,
+            grant=feed.grant,
+            traceparent=feed.traceparent,
+        )
 
 
 class Journey:
@@ -79,18 +96,7 @@ class Journey:
     async def _send(self, cause: str, index: str) -> None:
         feed, call_id = self._feed, self._flight.call_id
         try:
-            async with asyncio.timeout(STORE_WAIT_S):
-                await self._context.publisher.send(
-                    "model_gateway",
-                    self._request,
-                    tenant=feed.tenant,
-                    task=feed.task,
-                    cause=cause,
-                    index=f"{index}/{call_id}",
-                    actor=feed.actor,
-                    grant=feed.grant,
-                    traceparent=feed.traceparent,
-                )
+            await send(self._context, feed, "model_gateway", self._request, cause, f"{index}/{call_id}")
         except TimeoutError as error:
             raise refusals.unavailable("the message broker has not stored the call in time") from error
 

@@ -5,9 +5,9 @@ In: a claim. Out: names, kept for `KEEP_MS`.
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable
+from bulkhead.callers.questions import asked
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
-from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelsReplied, ModelsRequested
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors import refusals
@@ -32,15 +32,8 @@ class ModelNames:
         if kept is not None and now - kept[0] < KEEP_MS:
             return kept[1]
         try:
-            reply = await self._context.publisher.request(
-                "model_gateway",
-                ModelsRequested(),
-                tenant=claim.tenant,
-                task=TASK,
-                index=f"models/{claim.person}/{now}",
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-            )
+            index = f"models/{claim.person}/{now}"
+            reply = await asked(self._context, "model_gateway", ModelsRequested(), claim, TASK, index)
         except (BusUnavailable, RpcRefused) as error:
             raise refusals.unavailable("the model gateway, which knows the models, does not answer") from error
         assert isinstance(reply, ModelsReplied)

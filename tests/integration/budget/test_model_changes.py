@@ -1,50 +1,25 @@
 """A pinned model that changes: told once as a fact and a notice, also by a watcher that was restarted or lost Redis."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from bulkhead.bus.memory.clock import StandingClock
-from bulkhead.runtime.context import Context
-from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_services.budget.app import Budget, build
-from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch import watcher
 from bulkhead_services.budget.watch.watcher import MARK
 from tests.eventually import until
-from tests.integration.budget.test_watcher import TENANT, World
+from tests.integration.budget.test_watcher import TENANT, World, watched
 
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    edges: dict[str, Budget] = {}
-    prefix = "".join(one for one in request.node.name if one.isalnum())[:60]
-
-    def make(context: Context) -> Budget:
-        settings = Settings(redis_url=redis.url, redis_prefix=prefix, watch_interval_s=0.02)
-        edges[context.instance] = build(context, settings)
-        return edges[context.instance]
-
-    async with MemoryMesh({"budget": make}, clock=StandingClock()) as mesh:
-        world = World(mesh, edges)
-        await until(lambda: world.watcher().caught_up)
-        yield world
-    for edge in edges.values():
-        await edge.stop()
+    async with watched(redis, request.node.name) as found:
+        yield found
 
 
 async def answer(world: World, task: str, fingerprint: str) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -31,14 +32,6 @@ from tests.eventually import until
 TENANT = "acme"
 PAST = 3_600_000
 """Milliseconds that the tests of stalls let pass at once."""
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
 
 
 class World:
@@ -110,10 +103,11 @@ class World:
         )
 
 
-@pytest.fixture
-async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+@asynccontextmanager
+async def watched(redis: RedisServer, name: str) -> AsyncIterator[World]:
+    """A world whose ledger is its own in Redis, once its watcher has caught up."""
     edges: dict[str, Budget] = {}
-    prefix = "".join(one for one in request.node.name if one.isalnum())[:60]
+    prefix = "".join(one for one in name if one.isalnum())[:60]
 
     def make(context: Context) -> Budget:
         settings = Settings(redis_url=redis.url, redis_prefix=prefix, watch_interval_s=0.02)
@@ -127,6 +121,12 @@ async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIter
         yield world
     for edge in edges.values():
         await edge.stop()
+
+
+@pytest.fixture
+async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    async with watched(redis, request.node.name) as found:
+        yield found
 
 
 async def test_an_outside_agent_is_warned_through_doors(world: World) -> None:

@@ -6,10 +6,10 @@ is not asked.
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable
+from bulkhead.callers.questions import asked
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import ToolsReplied, ToolsRequested
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import ToolSpec
@@ -49,15 +49,8 @@ class GrantedTools:
         if kept is not None and now - kept[0] < KEEP_MS:
             return kept[1]
         try:
-            reply = await self._context.publisher.request(
-                "signer",
-                ToolsRequested(requester=claim),
-                tenant=claim.tenant,
-                task=TASK,
-                index=f"tools/{claim.person}/{now}",
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-            )
+            question = ToolsRequested(requester=claim)
+            reply = await asked(self._context, "signer", question, claim, TASK, f"tools/{claim.person}/{now}")
         except (BusUnavailable, RpcRefused) as error:
             raise refusals.unavailable("the signer, which knows the tools of your tenant, does not answer") from error
         assert isinstance(reply, ToolsReplied)

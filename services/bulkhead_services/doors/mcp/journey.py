@@ -20,14 +20,13 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
 from bulkhead_contracts.wording import words
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import Feed
+from bulkhead_services.doors.journey import send
 from bulkhead_services.doors.mcp.port import ToolAnswered
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
 
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
-STORE_WAIT_S = 15.0
-"""So long the broker may take to store a call."""
 Request = ToolCallRequested | RetrievalRequested
 Outcome = Literal["succeeded", "refused", "failed", "uncertain"]
 
@@ -77,20 +76,9 @@ class ToolJourney:
             await self._send(word.message_id, "again")
 
     async def _send(self, cause: str, index: str) -> None:
-        feed, self.sent = self._feed, True
+        self.sent = True
         try:
-            async with asyncio.timeout(STORE_WAIT_S):
-                await self._context.publisher.send(
-                    self._to,
-                    self._request,
-                    tenant=feed.tenant,
-                    task=feed.task,
-                    cause=cause,
-                    index=f"{index}/{self._request.call_id}",
-                    actor=feed.actor,
-                    grant=feed.grant,
-                    traceparent=feed.traceparent,
-                )
+            await send(self._context, self._feed, self._to, self._request, cause, f"{index}/{self._request.call_id}")
         except TimeoutError as error:
             raise self.unknown("the message broker has not said in time that it stored it") from error
 
