@@ -12,9 +12,9 @@ from bulkhead_services.budget.watch.fold import Watching
 from bulkhead_services.budget.watch.time_slices import Pace
 from tests.eventually import until
 from tests.integration.budget import budget_world
-from tests.integration.budget.test_watcher import World, _len, redis, world
+from tests.integration.budget.test_watcher import World, _len, world
 
-__all__ = ("redis", "world")
+__all__ = ("world",)
 
 
 def running(world: World, instance: str) -> Service:

@@ -141,10 +141,8 @@ class Publisher:
 
     async def event(self, body: Body, *, tenant: str, task: str, **attributes: Unpack[Attributes]) -> PubAck:
         """Store an event for outside subscribers. Raises BusUnavailable, PublishRefused."""
-        head, subject = (
-            self.envelope(body, **attributes),
-            subjects.event(tenant, body.TYPE.removeprefix("event."), task),
-        )
+        head = self.envelope(body, **attributes)
+        subject = subjects.event(tenant, body.TYPE.removeprefix("event."), task)
         message_id = envelope.message_id(self._key, subject, head.id)
         crash_points.passes("before_publish")
         ack = await persist(lambda: self._bus.publish(subject, body.encode(), head.headers(), message_id))

@@ -86,7 +86,7 @@ async def test_an_auditor_sees_what_happened_and_no_texts(mesh, http, what):
 
 async def test_every_look_at_texts_is_on_record(mesh, http, caplog):
     task = await submitted(mesh, http, SUBMITTER)
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "bulkhead")
     await http.get(f"/v1/tasks/{task}/why", headers=key(AUDITOR))
     assert "content_read" not in caplog.text
     await http.get(f"/v1/tasks/{task}/timeline", headers=AUTH)
