@@ -46,6 +46,11 @@ MAX_TASKS_PER_MINUTE = 1_000_000
 MAX_QUOTA_WEIGHT = 1_000
 MAX_BYTES_PER_DAY = 2**50  # 1 PiB
 
+# Steps that are carried out elsewhere
+MAX_DELEGATED_ROLES = 16  # of one tenant
+DEFAULT_DELEGATED_STEP_MS = 600_000
+MAX_STEP_TRIES = 100  # that programs outside take one attempt at a step
+
 # Grants
 MAX_CONSTRAINTS = 16  # of one grant, on values of arguments
 MAX_CONSTRAINT_CHARS = 300

@@ -117,11 +117,15 @@ ROWS: tuple[Row, ...] = (
     Row(task.TaskStopped, _from("planner", "budget"), "planner"),
     # Steps
     Row(step.StepAssigned, _from("planner", "worker", "doors"), "planner"),
-    Row(step.StepCancelRequested, _from("planner", "worker", "doors"), "planner"),
+    Row(step.StepCancelRequested, (*_from("planner", "worker", "doors"), ("worker", "doors")), "planner"),
     Row(step.StepProposed, _from("worker", "checker"), "worker"),
     Row(step.StepFinished, _to("planner", "worker", "doors"), "worker"),
     Row(step.StepPaused, _to("planner", "worker", "checker", "doors"), "planner"),
     Row(step.StepExtended, _from("planner", "worker", "checker", "doors"), "planner"),
+    Row(step.DelegationRequested, _from("worker", "doors"), "doors"),
+    Row(step.DelegationReplied, _from("doors", "worker"), "doors"),
+    Row(step.StepTaken, _to("doors", "doors"), "doors"),
+    Row(step.StepAnswered, _to("doors", "doors"), "doors"),
     Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
     # Steps with each other
     Row(peer.AnswerRequested, (("worker", "planner"), ("planner", "worker")), "planner"),

@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from bulkhead_contracts import bounds
 
 from .output import InputPolicy, OutputPolicy
+from .plan.v1 import Delegation
 from .provenance import Flow
 from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
@@ -28,7 +29,8 @@ class TaskGrant(Contract):
     origin: the task that this one forks (of forks of forks, the first): a write that is unchanged goes out under the
     key that it had there, and a tool that honours keys does not do it again. feature, workflow: what its spending is
     counted under besides; left out of the token when there is none. constraints: on the values of arguments, of every
-    call, in the language of `bulkhead.policy.constraints`.
+    call, in the language of `bulkhead.policy.constraints`. delegated: roles of its steps that are carried out
+    elsewhere, and by whom alone.
     """
 
     kind: Literal["task"] = "task"
@@ -46,6 +48,7 @@ class TaskGrant(Contract):
     feature: Tag = ""
     workflow: Tag = ""
     constraints: Constraints = ()
+    delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
 
     @model_serializer(mode="wrap")
     def _without_empty_tags(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -151,7 +154,7 @@ class GrantRequested(Body, type="mesh.grant.requested"):
 
 class GrantReplied(Body, type="mesh.grant.replied"):
     """A signed token and the tools that it names, or why not. input, output: the tenant's rules. left_out: tools that
-    change something, which the task would get if its request named them."""
+    change something, which the task would get if its request named them. delegated: as in the token."""
 
     granted: bool
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
@@ -160,6 +163,7 @@ class GrantReplied(Body, type="mesh.grant.replied"):
     input: InputPolicy | None = None
     output: OutputPolicy | None = None
     left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
+    delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
     code: str = ""
     reason: Reason = ""
     hint: Reason = ""

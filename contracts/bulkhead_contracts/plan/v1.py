@@ -19,6 +19,27 @@ def _empty(value: object) -> bool:
     return not value
 
 
+Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
+class Delegation(Contract):
+    """A role whose steps are carried out elsewhere: by a program outside (`worker`, of this identity) through doors, or
+    by a remote agent, as one call of the tool `agent.NAME`.
+
+    name: of the identity or of the agent. deadline_ms: of one attempt at a step.
+    """
+
+    role: Role
+    to: Literal["worker", "agent"]
+    name: Token
+    deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_DELEGATED_STEP_MS
+
+    @property
+    def tool(self) -> str:
+        """The tool that a step of this role calls; "" where doors hand it to a worker."""
+        return f"agent.{self.name}" if self.to == "agent" else ""
+
+
 class PlanStep(Contract):
     """One step: what to do, with which tools, on whose results, and when it counts as done.
 
@@ -35,7 +56,7 @@ class PlanStep(Contract):
     inputs: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
     acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
-    role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "step"
+    role: Role = "step"
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_empty)] = ()
     adopted: Annotated[bool, Field(exclude_if=_empty)] = False
 

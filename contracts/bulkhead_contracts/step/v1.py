@@ -1,16 +1,16 @@
 """Steps: handed to a worker, proposed to the checker or finished, stopped."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bulkhead_contracts import bounds
 
 from ..output import OutputPolicy
-from ..plan.v1 import PlanStep
-from ..result import Citation, ContentRef, Failure, Label, Result, Usage
+from ..plan.v1 import Delegation, PlanStep
+from ..result import Citation, Completeness, ContentRef, Failure, Label, Result, Standing, Usage
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Reason, Summary, Tag, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
 
 
 def _empty(value: object) -> bool:
@@ -29,7 +29,8 @@ class StepInput(Contract):
 class StepAssigned(Body, type="mesh.step.assigned"):
     """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools.
 
-    route: as in `TaskRequested`. labels: of `TaskSubmitted`, those of the objective and of this step's text.
+    route: as in `TaskRequested`. labels: of `TaskSubmitted`, those of the objective and of this step's text. delegated:
+    no model of the mesh carries it out.
     """
 
     step: PlanStep
@@ -45,6 +46,7 @@ class StepAssigned(Body, type="mesh.step.assigned"):
     deadline_unix_ms: UnixMs
     route: Tag = ""
     labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
+    delegated: Annotated[Delegation | None, Field(exclude_if=_empty)] = None
 
 
 class StepCancelRequested(Body, type="mesh.step.cancel_requested"):
@@ -114,3 +116,59 @@ class StepExtended(Body, type="mesh.step.extended"):
     attempt: Count
     plan_version: Count
     deadline_unix_ms: UnixMs
+
+
+class DelegationRequested(Body, type="mesh.step.delegation_requested"):
+    """Hand this attempt at a step to a program outside, under the envelope's step grant; answered once.
+
+    call_id: the same id is the same hand-over; repeated with a later deadline or grant it has those. inputs: results
+    of earlier steps, by reference.
+    """
+
+    call_id: Token
+    step: PlanStep
+    attempt: Count
+    plan_version: Count
+    delegated: Delegation
+    objective: ContentRef
+    inputs: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
+    notes: Annotated[tuple[Reason, ...], Field(max_length=16)] = ()
+    deadline_unix_ms: UnixMs
+
+
+class DelegationReplied(Body, type="mesh.step.delegation_replied"):
+    """What a program outside answered for a step, or why nobody did. usage: of its calls through the doors, also of
+    those that took the step and lost it. provenance: its words come from outside. tries: how often it was taken."""
+
+    call_id: Token
+    step_id: Token
+    outcome: Literal["succeeded", "failed"]
+    failure: Failure | None = None
+    content: ContentRef | None = None
+    standing: Standing = "ok"
+    standing_reason: Reason = ""
+    completeness: Completeness = Completeness()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=8)] = ()
+    usage: Usage = Usage()
+    tries: Count = 0
+
+
+class StepTaken(Body, type="mesh.step.taken"):
+    """Fact among doors: a program outside has this step now. number: 1 for the first that took it. holder: what the
+    program calls itself."""
+
+    call_id: Token
+    number: Annotated[int, Field(gt=0, le=bounds.MAX_STEP_TRIES)]
+    identity: Name
+    holder: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+
+
+class StepAnswered(Body, type="mesh.step.answered"):
+    """Fact among doors: the first answer for a step, which counts. number: of the taking that it came from, 0 where the
+    step ended without any."""
+
+    call_id: Token
+    number: Annotated[int, Field(ge=0, le=bounds.MAX_STEP_TRIES)]
+    failure: Failure | None = None
+    content: ContentRef | None = None
+    completeness: Completeness = Completeness()

@@ -248,6 +248,7 @@ class Intake:
             left_out=reply.left_out,
             labels=tuple(self._context.signer.label(label, message.tenant, message.task) for label in said),
             replan=request.replan,
+            delegated=reply.delegated,
         )
         if (refusal := forks.too_large(len(body.encode()))) is not None:
             await self._reject(message, refusal)

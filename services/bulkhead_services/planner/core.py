@@ -128,14 +128,14 @@ def _decide(state: State, message: Message) -> Decision[State]:
 def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[State]:
     state = replace(state, objective=body.objective, limits=body.limits, tools=body.tools, check=body.check)
     state = replace(state, output=body.output or DRAFT)
-    state = replace(state, route=body.route, labels=body.labels)
+    state = replace(state, route=body.route, labels=body.labels, delegated=body.delegated)
     until = body.submitted_unix_ms + body.limits.deadline_ms
     state = replace(state, grant=message.envelope.grant, deadline_unix_ms=until, held=reuse.given(body))
     state = replace(state, latest_unix_ms=body.submitted_unix_ms + body.limits.lifetime_ms)
     state = replace(state, submitted=body.plan, replan=body.replan)
     if body.plan is not None:
         # What was submitted as a plan bounds the task: no text that a model reads later can add a tool to it.
-        state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools))
+        state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools, body.delegated))
     outputs: Outputs = (
         Send("gateway", TaskAccepted(deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out)),
         SetTimer(TASK_TIMER, state.deadline_unix_ms),

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import Plan, PlanNote, PlanStep
+from bulkhead_contracts.plan import Delegation, Plan, PlanNote, PlanStep
 from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import ContentRef, Failure, Result, worst
 from bulkhead_contracts.tool import ToolSpec
@@ -148,9 +148,11 @@ def _flows(step: PlanStep, steps: Sequence[PlanStep], known: Collection[str]) ->
     return None
 
 
-def tools_of(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
-    """The granted tools that these steps use."""
-    used = {name for step in steps for name in step.tools}
+def tools_of(
+    steps: Sequence[PlanStep], tools: Sequence[ToolSpec], delegated: Sequence[Delegation] = ()
+) -> tuple[ToolSpec, ...]:
+    """The granted tools that these steps use, or that are used in their place."""
+    used = {name for step in steps for name in step.tools} | {row.tool for row in delegated}
     return tuple(tool for tool in tools if tool.name in used)
 
 

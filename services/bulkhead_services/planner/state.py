@@ -22,7 +22,7 @@ from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
-from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.plan import Delegation, Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.task import Replan, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
@@ -117,6 +117,8 @@ class State:
     """Drafts in a row of which no plan came."""
     submitted: Plan | None = None
     """The plan that the task came with: no later one has more tools or writes."""
+    delegated: tuple[Delegation, ...] = ()
+    """Roles of its steps that are carried out elsewhere."""
     replan: Replan = "same_tools"
     """What may take that plan's place when it fails."""
     whole: bool = False
@@ -147,6 +149,12 @@ class State:
     def adopted(self) -> bool:
         """Whether an outside agent carries the task out: doors hears of its end."""
         return self.submitted is not None and any(step.adopted for step in self.submitted.steps)
+
+    def delegation(self, step: PlanStep) -> Delegation | None:
+        """Who carries a step out elsewhere; None for a step of the mesh, or one that nobody does."""
+        if step.adopted or step.kind == "noop":
+            return None
+        return next((row for row in self.delegated if row.role == step.role), None)
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""

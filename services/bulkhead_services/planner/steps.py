@@ -17,6 +17,7 @@ from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import Failure, Label, Result, Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepInput
 from bulkhead_contracts.task import StepEnded, StepStarted
+from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner import drafting, plans, reuse
 from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, cancel, end
@@ -50,7 +51,7 @@ def _show(state: State, steps: tuple[PlanStep, ...]) -> tuple[tuple[PlanStep, ..
     shown, notes = [], []
     about = state.objective.summary if state.objective is not None else ""
     for step in steps:
-        if step.adopted:
+        if step.adopted or state.delegation(step) is not None:
             shown.append(step)  # Its agent is shown tools by doors, and not by a prompt of the mesh.
             continue
         names, left_out = shown_tools.choose(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
@@ -82,9 +83,7 @@ def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, 
     step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
     feeding = {flow.from_tool for flow in _flows(state, step.step) if flow.step_id == step.step.id}
     tools = tuple(
-        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool
-        for tool in state.tools
-        if tool.name in step.step.tools
+        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in _tools(state, step.step)
     )
     assigned = StepAssigned(
         step=step.step,
@@ -100,6 +99,7 @@ def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, 
         deadline_unix_ms=until,
         route=state.route,
         labels=_own_words(state, step.step),
+        delegated=state.delegation(step.step),
     )
     started = StepStarted(
         step_id=step.step.id, title=step.step.title, attempt=step.attempt, plan_version=state.plan.version
@@ -124,7 +124,9 @@ def deadline(state: State, message: Message, step: StepState) -> int:
     if step.step.adopted:
         return state.deadline_unix_ms
     now, last = message.time_unix_ms, state.deadline_unix_ms - ANSWER_MARGIN_MS
-    tools = (tool for tool in state.tools if tool.name in step.step.tools)
+    if (delegated := state.delegation(step.step)) is not None:
+        return max(now + 1, min(last, now + delegated.deadline_ms))
+    tools = _tools(state, step.step)
     longer_ms = sum(max(0, tool.timeout_ms - bounds.DEFAULT_TOOL_TIMEOUT_MS) for tool in tools)
     return max(now + 1, min(last, now + bounds.DEFAULT_STEP_TIMEOUT_MS + longer_ms))
 
@@ -138,11 +140,18 @@ def grant(state: State, message: Message, step: StepState, until_unix_ms: int) -
         step_id=step.step.id,
         attempt=step.attempt,
         plan_version=state.plan.version,
-        tools=tuple(tool.name for tool in state.tools if tool.name in step.step.tools),
+        tools=tuple(tool.name for tool in _tools(state, step.step)),
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
         role=step.step.role,
         flows=_flows(state, step.step),
     )
+
+
+def _tools(state: State, step: PlanStep) -> tuple[ToolSpec, ...]:
+    """The tools of a step: its own, or the one call of a remote agent in its place."""
+    delegated = state.delegation(step)
+    names = (delegated.tool,) if delegated is not None and delegated.to == "agent" else step.tools
+    return tuple(tool for tool in state.tools if tool.name in names)
 
 
 def _flows(state: State, step: PlanStep) -> tuple[Flow, ...]:
@@ -225,7 +234,8 @@ def finished(state: State, message: Message, body: StepFinished) -> Decision[Sta
 def _writes_from(state: State, step: StepState) -> bool:
     """Whether this step or one that is yet to come may write: nothing is written on a result that was not accepted."""
     names = {tool.name for tool in state.tools if tool.effect == "write"}
-    return any(row.status != "done" and names.intersection(row.step.tools) for row in (step, *state.steps))
+    left = (row for row in (step, *state.steps) if row.status != "done")
+    return any(names.intersection(tool.name for tool in _tools(state, row.step)) for row in left)
 
 
 def _accept(

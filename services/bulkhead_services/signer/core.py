@@ -16,12 +16,13 @@ from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
-from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.plan import Delegation, PlanStep
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
+from bulkhead_services.signer.delegated_roles import DelegatedRoles, delegations, misfit
 
 GRANTING_ROLES = ("submitter", "operator")
 APPROVING_ROLES = ("approver", "operator")
@@ -51,7 +52,7 @@ class TenantPolicy(Contract, extra="forbid"):
 
     quota: how much at once; the gateway holds the tenant to it. input, output: rules for objectives and answers.
     default_writes: tools of `tools` that change something and that a task gets which names no tools. constraints: on
-    the values of arguments, in each of its grants.
+    the values of arguments, in each of its grants. delegated_roles: by role, who carries out its steps elsewhere.
     """
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
@@ -65,6 +66,7 @@ class TenantPolicy(Contract, extra="forbid"):
     default_writes: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     constraints: Constraints = ()
     callers: Annotated[tuple[Caller, ...], Field(max_length=len(CALLERS))] = CALLERS
+    delegated_roles: DelegatedRoles = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, 
         _role(policy, request.requester),
         _time(policies, request.requested_unix_ms, now_unix_ms),
         _tools(policies, policy, request),
-        _worker_roles(policies, request),
+        _worker_roles(policies, policy, request),
         _limits(policy, tenant, request),
         _constraints(policies, policy, request),
     ):
@@ -186,6 +188,7 @@ def _granted(policies: Policies, policy: TenantPolicy, request: GrantRequested, 
         feature=request.feature,
         workflow=request.workflow,
         constraints=_held(policy, request, names),
+        delegated=_delegated(policy, request),
     )
     return Granted(grant, tuple(policies.tools[name] for name in names), left_out, policy.input, policy.output)
 
@@ -197,12 +200,20 @@ def _chosen(
     the request, by the plan that it brings, or by the tenant's policy."""
     if request.purpose != "task":
         return (), ()
+    agents = {row.tool for row in _delegated(policy, request) if row.tool in policies.tools}
     if request.tools:
-        return tuple(sorted(set(request.tools))), ()
+        return tuple(sorted({*request.tools, *agents})), ()
     usable = sorted({name for name in policy.tools if name in policies.tools})
-    named = {*policy.default_writes, *request.plan_tools}
+    named = {*policy.default_writes, *request.plan_tools, *agents}
     given = tuple(name for name in usable if policies.tools[name].effect == "read" or name in named)
     return given, tuple(name for name in usable if name not in given)
+
+
+def _delegated(policy: TenantPolicy, request: GrantRequested) -> tuple[Delegation, ...]:
+    """Of the roles in the request's plan, and of the one that every other step has."""
+    if request.purpose != "task":
+        return ()
+    return delegations(policy.delegated_roles, {*request.worker_roles, DEFAULT_ROLE})
 
 
 def _held(policy: TenantPolicy, request: GrantRequested, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -257,15 +268,16 @@ def _time(policies: Policies, requested_unix_ms: int, now_unix_ms: int) -> Failu
     return None
 
 
-def _worker_roles(policies: Policies, request: GrantRequested) -> Failure | None:
-    unknown = sorted(set(request.worker_roles) - policies.worker_roles)
+def _worker_roles(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
+    known = policies.worker_roles | policy.delegated_roles.keys()
+    unknown = sorted(set(request.worker_roles) - known)
     if not unknown:
         return None
     return Failure.of(
         "unknown_role",
         f"no worker of this mesh plays the role {', '.join(unknown)}",
-        f"the steps of a plan may have the roles {', '.join(sorted(policies.worker_roles))}; a pack "
-        f"(BULKHEAD_PACKS of the signer and the model gateway) brings others{meant(unknown[0], policies.worker_roles)}",
+        f"the steps of a plan may have the roles {', '.join(sorted(known))}; a pack (BULKHEAD_PACKS of the signer and "
+        f"the model gateway) or delegated_roles of the tenants file brings others{meant(unknown[0], known)}",
     )
 
 
@@ -355,6 +367,8 @@ def policies_from(
             what = f"tenants file: {name}: default_writes names {', '.join(beyond)}, which tools does not"
             raise PolicyError(f"{what}; name them in tools, too, or take them out")
         if why := unreadable(tenants[str(name)].constraints, tenants[str(name)].tools, known):
+            raise PolicyError(f"tenants file: {name}: {why}")
+        if why := misfit(tenants[str(name)].delegated_roles, tenants[str(name)].tools):
             raise PolicyError(f"tenants file: {name}: {why}")
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
             mend = "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names"

@@ -113,6 +113,7 @@ class GrantSigner(Edge):
             limits=decided.grant.limits,
             input=decided.input if decided.input != InputPolicy() else None,
             output=decided.output if decided.output != DRAFT else None,
+            delegated=decided.grant.delegated,
         )
 
     async def sign_off(self, message: Received) -> SignatureReplied:

@@ -1,7 +1,7 @@
 """The worker decides: one step as an agent loop, by messages: think, act, observe, finish. Everything is capped.
 
-In: StepAssigned, replies of models, tools and retrieval, answers of leases and peers, cancels, pauses, timers. Out:
-calls, and at the end the proposed result (to the checker) or the finished step (to the planner).
+In: StepAssigned, replies of models, tools, retrieval and doors, answers of leases and peers, cancels, pauses, timers.
+Out: calls, and at the end the proposed result (to the checker) or the finished step (to the planner).
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omission, merge_completeness, merge_labels
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import (
+    DelegationReplied,
     Evidence,
     StepAssigned,
     StepCancelRequested,
@@ -25,10 +26,10 @@ from bulkhead_contracts.step import (
 )
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-from bulkhead_services.worker import calls, pauses, peer_tools, peers, results, turns
+from bulkhead_services.worker import calls, delegated, pauses, peer_tools, peers, results, turns
 from bulkhead_services.worker.state import Attempt, Key, State, place_of
 
-Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
+Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied | DelegationReplied
 
 
 class Worker(Decider[State]):
@@ -66,7 +67,7 @@ def _decide(state: State, message: Message) -> Decision[State]:
     match body:
         case StepAssigned():
             return _assigned(state, message, body)
-        case ModelCallReplied() | ToolCallReplied() | RetrievalReplied():
+        case ModelCallReplied() | ToolCallReplied() | RetrievalReplied() | DelegationReplied():
             row = state.owner_of(body.call_id)
             return Decision(state) if row is None else _replied(state, message, *row, body)
         case CallDeferred():
@@ -76,7 +77,7 @@ def _decide(state: State, message: Message) -> Decision[State]:
         case TimerFired() if body.key.startswith(pauses.TIMER):
             return pauses.ask_again(state, message, body.key.removeprefix(pauses.TIMER), resumed=False)
         case StepExtended():
-            return Decision(pauses.extended(state, message, body))
+            return delegated.extended(pauses.extended(state, message, body), body)
         case StepCancelRequested():
             return _cancelled(state, body)
         case LeaseGranted():
@@ -107,6 +108,8 @@ def _assigned(state: State, message: Message, body: StepAssigned) -> Decision[St
     if body.step.kind == "noop":
         finished = StepFinished(**place_of(body), result=results.noted(body))
         return Decision(state.with_attempt(key, turns.over(attempt)), (Send("planner", finished),))
+    if body.delegated is not None:
+        return delegated.begin(state, key, attempt)
     return turns.think(state, message, key, attempt)
 
 
@@ -115,6 +118,8 @@ def _cancelled(state: State, body: StepCancelRequested) -> Decision[State]:
     attempt = state.attempts.get(key)
     if attempt is None or attempt.phase == "over":
         return Decision(state)
+    if delegated.at_doors(attempt):
+        return delegated.cancelled(state, attempt, body)
     # What was spent until now must be counted, though nobody waits for the result.
     return turns.fail(state, key, attempt, Failure.of("cancelled", body.reason or "the step was stopped"))
 
@@ -129,13 +134,17 @@ def _replied(state: State, message: Message, key: Key, attempt: Attempt, body: R
     attempt = replace(attempt, outstanding=outstanding, usage=attempt.usage + body.usage, deferrals=0, labels=labels)
     if isinstance(body, ModelCallReplied):
         return _thought(state, message, key, attempt, body)
-    why = body.failure.message if body.failure else "by its source"
+    said = body.standing_reason if isinstance(body, DelegationReplied) else ""
+    why = body.failure.message if body.failure else said or "by its source"
     attempt = _short_of(attempt, body.completeness, body.standing, why)
     if isinstance(body, ToolCallReplied) and body.outcome == "uncertain":
         failure = body.failure or Failure.of("uncertain", "a write may or may not have happened")
         return turns.fail(state, key, attempt, failure.model_copy(update={"code": "uncertain_effect"}))
     if body.failure is not None and body.failure.code in ("refused_by_budget", "halted"):
         return turns.fail(state, key, attempt, body.failure)
+    if isinstance(body, DelegationReplied) or attempt.assigned.delegated is not None:
+        content = None if isinstance(body, RetrievalReplied) else body.content
+        return delegated.answered(state, key, attempt, content, body.failure)
     return turns.next_turn(state, message, key, _observe(attempt, body, model_call))
 
 

@@ -5,6 +5,8 @@
 | -        | StepAssigned                    | thinking (model asked), or over (a noop)                     |
 | thinking | ModelCallReplied                | acting (calls out), thinking (only bad calls), or over       |
 | acting   | ToolCallReplied, RetrievalReplied | acting (others outstanding), thinking, or over (caps)      |
+| -        | StepAssigned, delegated         | acting: one call of doors or of a remote agent, then over    |
+| acting   | StepCancelRequested, at doors   | acting, until doors have said what was spent                 |
 | both     | CallDeferred, TimerFired        | the same call again, later                                   |
 | both     | StepCancelRequested             | over                                                         |
 | acting   | answers of peers and of leases  | as replies of tools                                          |
