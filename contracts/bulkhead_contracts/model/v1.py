@@ -188,6 +188,16 @@ class CallAbandoned(Contract):
     call_id: Token
 
 
+class CallFollowers(Contract):
+    """Between replicas of doors (not stored): asks who follows a call, or says that somebody does.
+
+    about: the call; readers of CallAbandoned must not take it for one.
+    """
+
+    about: Token
+    followed: bool = False
+
+
 class ModelsRequested(Body, type="mesh.model.models_requested"):
     """Doors ask which models calls of the tenant can name (rpc)."""
 

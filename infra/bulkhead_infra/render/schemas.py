@@ -5,13 +5,14 @@ import json
 from bulkhead_contracts import bounds, catalog
 from bulkhead_contracts.control import Breaker, Halt, HaltV1
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.model import CallAbandoned, TextDelta
+from bulkhead_contracts.model import CallAbandoned, CallFollowers, TextDelta
 from bulkhead_contracts.types import Body, Contract
 
 ALSO: dict[str, type[Contract]] = {
     "TaskGrant": TaskGrant,
     "StepGrant": StepGrant,
     "CallAbandoned": CallAbandoned,
+    "CallFollowers": CallFollowers,
     "TextDelta": TextDelta,
     "Halt": HaltV1,
     "Halt.v2": Halt,

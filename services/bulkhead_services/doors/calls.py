@@ -6,9 +6,9 @@ also at another replica, and after this one was killed.
 """
 
 import asyncio
-import contextlib
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, Live
@@ -19,13 +19,14 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.model import CallAbandoned, Conversation, ModelCallRequested
+from bulkhead_contracts.model import Conversation, ModelCallRequested
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import Contents, canonical, too_many
 from bulkhead_services.doors.conversations.responses import Responses
 from bulkhead_services.doors.feed import Feed, Feeds
 from bulkhead_services.doors.flight import Flight, FollowedCall
+from bulkhead_services.doors.followers import Followers, Place
 from bulkhead_services.doors.journey import Journey
 from bulkhead_services.doors.port import Asked, Caller, Refusal, Standing
 from bulkhead_services.doors.runs import Runs
@@ -36,9 +37,6 @@ PROMPT = "adopted@1"
 MAX_REPEATS = 10_000
 """Contents of requests of which it is remembered how often they were sent."""
 
-Place = tuple[str, str, str]
-"""Tenant, task, call."""
-
 
 class Calls:
     """The calls of this replica."""
@@ -46,6 +44,7 @@ class Calls:
     def __init__(self, context: Context, settings: Settings, feeds: Feeds) -> None:
         self._context, self._settings, self._feeds = context, settings, feeds
         self._flights: dict[Place, Flight] = {}
+        self.followers = Followers(context.bus, settings.abandon_s)
         self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
         self._working: set[asyncio.Task[None]] = set()
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
@@ -137,10 +136,11 @@ class Calls:
         if flight is None:
             request = self._request(call_id, feed, asked, conversation)
             warning = "" if call_id in feed.calls else feed.warning(self._context.clock())
-            flight = self._flights[place] = Flight(call_id, warning, lambda flight: self._left(feed, flight))
+            flight = self._flights[place] = Flight(call_id, warning, partial(self.followers.changed, place))
             work = asyncio.create_task(self._fly(flight, feed, request, self._settings.warning_notes and caller.notes))
             self._working.add(work)
             work.add_done_callback(self._working.discard)
+            self.followers.changed(place, flight)  # Its asker may be gone before it follows.
         stored, kept_as = await asyncio.gather(
             asyncio.shield(flight.stored), self._kept_as(feed, call_id, asked, conversation)
         )
@@ -184,25 +184,9 @@ class Calls:
             flight.end(refusals.unavailable("this replica goes away", retry_after_s=1.0))
             if not flight.stored.done():
                 flight.stored.set_result(False)
-            del self._flights[feed.tenant, feed.task, flight.call_id]
+            del self._flights[place := (feed.tenant, feed.task, flight.call_id)]
+            self.followers.over(place)
             self._shares.give(feed.tenant, feed.actor)
-
-    def _left(self, feed: Feed, flight: Flight) -> None:
-        """Nobody follows a streamed call any more: a retry may come, but not for ever."""
-
-        def over() -> None:
-            if not flight.followers and not flight.outcome.done():
-                work = asyncio.create_task(self._abandon(feed, flight))
-                self._working.add(work)
-                work.add_done_callback(self._working.discard)
-
-        asyncio.get_running_loop().call_later(self._settings.abandon_s, over)
-
-    async def _abandon(self, feed: Feed, flight: Flight) -> None:
-        """Have its provider cancelled. A notice that is lost costs what the call still uses."""
-        notice = CallAbandoned(call_id=flight.call_id).model_dump_json().encode()
-        with contextlib.suppress(BusError):
-            await self._context.bus.publish_live(subjects.live(subjects.DOORS, feed.tenant, feed.task), notice)
 
     def _standing(self, feed: Feed, flight: Flight) -> Standing:
         try:
@@ -233,6 +217,7 @@ class Calls:
 
     async def close(self) -> None:
         """End all that is in flight here: its askers ask again, elsewhere."""
+        await self.followers.close()
         await cancel(*self._working)
 
 

@@ -6,7 +6,8 @@ cannot be taken back, so that an answer which does not go on from there ends in 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TextDelta
@@ -15,13 +16,15 @@ from bulkhead_services.doors.port import Answered, Refusal, Standing
 
 class Flight:
     """A call. told: whether a follower has been given text. stored: whether it was sent; False when that failed, which
-    its outcome tells. warning: what its agent is told beside. left: called when the last follower of its text has gone
-    before its end."""
+    its outcome tells. warning: what its agent is told beside. changed: called when its first follower has come, and
+    when the last one has gone before its end. abandoned: its provider was told that nobody follows it."""
 
-    def __init__(self, call_id: str, warning: str = "", left: Callable[["Flight"], None] = lambda flight: None) -> None:
-        self.call_id, self.warning, self._left = call_id, warning, left
+    def __init__(
+        self, call_id: str, warning: str = "", changed: Callable[["Flight"], None] = lambda flight: None
+    ) -> None:
+        self.call_id, self.warning, self._changed = call_id, warning, changed
         self.followers = 0
-        self.told = False
+        self.told = self.abandoned = False
         self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self.outcome.add_done_callback(_seen)
@@ -67,14 +70,9 @@ class Flight:
 
     async def follow(self) -> AsyncIterator[str]:
         """The text from its beginning, in pieces as they come. Raises Refusal."""
-        self.followers += 1
-        try:
+        with self._followed():
             async for piece in self._follow():
                 yield piece
-        finally:
-            self.followers -= 1
-            if not self.followers and not self.outcome.done():
-                self._left(self)
 
     async def wait(self) -> Answered:
         """The answer. Raises Refusal."""
@@ -83,6 +81,18 @@ class Flight:
             return await asyncio.shield(self.outcome)
         finally:
             self.followers -= 1
+
+    @contextlib.contextmanager
+    def _followed(self) -> Iterator[None]:
+        self.followers += 1
+        if self.followers == 1:
+            self._changed(self)
+        try:
+            yield
+        finally:
+            self.followers -= 1
+            if not self.followers and not self.outcome.done():
+                self._changed(self)
 
     async def _follow(self) -> AsyncIterator[str]:
         given, at, writing = list[str](), 0, self.writing

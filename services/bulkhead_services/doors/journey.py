@@ -130,6 +130,8 @@ class Journey:
                 raise refusals.unavailable(what, "send it again: it goes on, and its answer will be on record")
             if put_off is not None and now >= patience:
                 raise refusals.of_deferral(put_off)
+            if put_off is not None and self._flight.abandoned:
+                raise refusals.abandoned()
             if put_off is not None and now >= again:
                 self._longer()
                 await self._send(cause, "again")

@@ -42,6 +42,12 @@ def too_many_calls(full: Share, what: str, hint: str) -> Refusal:
     return Refusal(status, "too_many_calls", told, hint, retry=True, retry_after_s=1.0)
 
 
+def abandoned() -> Refusal:
+    """A call that waited for its turn, and is not sent again: nobody follows it."""
+    what = "nobody followed the call any more while it waited, and it was given up"
+    return Refusal(503, ABANDONED, what, "send the request again", retry=True, retry_after_s=1.0)
+
+
 def of_failure(failure: Failure) -> Refusal:
     """A call that has no answer."""
     status, code = _STATUS.get(failure.code, 502), _CODES.get(failure.code, failure.code)

@@ -55,7 +55,7 @@ class Doors(Edge):
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
         self._ends = Ends(context, settings, self.feeds, self._busy)
         self._runs = Runs(context, settings, self.feeds, self._ends, self._granted)
-        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
+        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled, self.calls.followers.hear)
         self._models = ModelNames(context)
         self._credentials = Authenticator(settings)
         self._http = http = Http(settings, self._credentials, self, self._why_unready)

@@ -14,7 +14,15 @@ from bulkhead.runtime.background import cancel
 from bulkhead.runtime.doer.protocol import Job
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
+from bulkhead_services.model_gateway.providers.port import Fault
 
+ABANDONED = Fault(
+    "abandoned",
+    "nobody followed the call any more, and it was cut",
+    "send the request again to have it made anew",
+    consumed=False,
+    refused=True,
+)
 PENDING = 10_000
 Place = tuple[str, str, str]
 """Tenant, task, call."""

@@ -16,6 +16,7 @@ from bulkhead.telemetry import metrics, names, trace
 from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
+from bulkhead_services.model_gateway.abandoned import ABANDONED
 from bulkhead_services.model_gateway.charges import Spent, amount, estimate, replace_cost, worst_case
 from bulkhead_services.model_gateway.context.conversation import learn, most
 from bulkhead_services.model_gateway.context.fitting import does_not_fit, fit
@@ -53,7 +54,6 @@ LATE = Fault(
 )
 """The end of a call that was not sent: it says nothing about the model, and no breaker counts it."""
 
-ASK_AGAIN = "send the request again to have it made anew"
 HALTED_HINT = (
     "nothing more is spent on it; `bulkhead show TASK` says why it was halted: mend that, or raise the limit that it "
     "names, then submit again"
@@ -233,6 +233,8 @@ class Attempts:
 
     def _stopped(self, model: Model, until_unix_ms: int) -> Fault | None:
         """Why no attempt may be begun now."""
+        if self._abandoned.is_set():
+            return ABANDONED
         latest = until_unix_ms - LEAST_CALL_MS
         stop = self._hands.may(self._job, model=model.name, deadline_unix_ms=latest, begins=True)
         if stop is not None and stop.code == "deadline_exceeded":
@@ -268,6 +270,8 @@ class Attempts:
         began_s, wait_s = time.monotonic(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
         async with model.provider.place(self._job.tenant, wait_s, need) as place:
             self._waited(began_s, f"a place at {model.provider.name}")
+            if self._abandoned.is_set():
+                return ABANDONED
             outgoing = model.provider.request(_chat(model, rendered, output))
             assert model.price is not None
             tokens = most(model.counter, outgoing.body, adopted=rendered.adopted)
@@ -283,9 +287,10 @@ class Attempts:
                 worst_case=amount(worst),
                 price_digest=model.price.digest if model.price else "",
             )
-            if self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS:
+            late = self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS
+            if late or self._abandoned.is_set():
                 held.settle(Usage())  # The wait for a place or for budget took the rest of its time.
-                return LATE
+                return LATE if late else ABANDONED
             return await self._call(model, place, outgoing, held, worst, until_unix_ms, speaks, need)
 
     async def _call(
@@ -325,7 +330,7 @@ class Attempts:
             await asyncio.gather(call, halted, gone, return_exceptions=True)
         if cut and self._abandoned.is_set():
             self._settle_estimate(model, outgoing, held, worst, heard, "abandoned")
-            return Fault("abandoned", "nobody followed the call any more, and it was cut", ASK_AGAIN, refused=True)
+            return ABANDONED
         if cut:
             # Usage comes at a stream's end.
             self._settle_estimate(model, outgoing, held, worst, heard, "halted")

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from bulkhead.bus.port import Bus, BusError, LiveSubscription
+from bulkhead.bus.port import Bus, BusError, Live, LiveSubscription
 from bulkhead_contracts import subjects
 
 TICK_S = 0.002
@@ -18,10 +18,18 @@ _INSTANCE = "bulkhead-instance"
 
 class Pokes:
     """Sends and receives pokes. handled: called with tenant, task and sequence of each message that any replica has
-    handled."""
+    handled. other: with whatever else is said about a task there."""
 
-    def __init__(self, bus: Bus, service: str, instance: str, handled: Callable[[str, str, int], None]) -> None:
-        self._bus, self._service, self._instance, self._handled = bus, service, instance, handled
+    def __init__(
+        self,
+        bus: Bus,
+        service: str,
+        instance: str,
+        handled: Callable[[str, str, int], None],
+        other: Callable[[Live], None] = lambda live: None,
+    ) -> None:
+        self._bus, self._service, self._instance = bus, service, instance
+        self._handled, self._other = handled, other
         self._pending: dict[tuple[str, str], int] = {}
         self._work = asyncio.Event()
         self._subscription: LiveSubscription | None = None
@@ -62,5 +70,7 @@ class Pokes:
     async def _hear(self, subscription: LiveSubscription) -> None:
         async for poke in subscription:
             parts = poke.subject.split(".")
-            if len(parts) == 4 and poke.body.isdigit() and len(poke.body) < 20:
+            if len(parts) == 4 and not poke.body.isdigit():
+                self._other(poke)
+            elif len(parts) == 4 and len(poke.body) < 20:
                 self._handled(parts[2], parts[3], int(poke.body))

@@ -143,6 +143,28 @@ async def test_without_a_free_place_the_call_is_deferred(provider):
         assert (await d.replies(2))[1].outcome == "answered"
 
 
+async def test_a_call_that_is_abandoned_while_it_waits_for_a_place_reserves_and_sends_nothing(provider):
+    held, gone = asyncio.Event(), asyncio.Event()
+
+    async def holds(x: Exchange) -> None:
+        await held.wait()
+        await says("late")(x)
+
+    provider.will(holds)
+    async with desk(provider, provider_concurrency=1, slot_wait_s=5) as d:
+        component = d.mesh.running["model_gateway", "0"].service.component
+        component._abandoned = lambda job: gone if job.request.call_id == "c2" else asyncio.Event()
+        await d.send(d.request())
+        await until(lambda: asyncio.sleep(0, provider.asked), bool)
+        await d.send(d.request(call_id="c2"))
+        await until(lambda: asyncio.sleep(0, component.pools()["openai"].wanted), lambda wanted: wanted == 2)
+        gone.set()
+        held.set()
+        [_, second] = await d.replies(2)
+        assert (second.outcome, second.failure.code, second.provider_attempts) == ("refused", "abandoned", 0)
+        assert len(d.purse.asked) == 1 and len(provider.asked) == 1
+
+
 async def test_who_waits_for_a_place_when_the_replica_drains_is_put_off_at_once(provider):
     """What is begun then is cut when the replica's time is over, and paid for."""
     held = asyncio.Event()

@@ -1,0 +1,89 @@
+"""Calls that nobody follows any more: their providers are told, once nobody follows them at any replica."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.bus.port import LiveSubscription
+from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
+from bulkhead_services.doors import followers
+from bulkhead_services.doors.port import Refusal
+from tests.eventually import until
+from tests.unit.services.doors.doors_world import Models, caller, world
+
+
+async def abandoned(here, found: list[str]) -> tuple[LiveSubscription, "asyncio.Task[None]"]:
+    """Listen for notices as a model gateway does."""
+    subscription = await here.mesh.context("model_gateway").bus.subscribe_live("live.doors.>", 1_000)
+
+    async def hear() -> None:
+        async for live in subscription:
+            if b"call_id" in live.body:
+                found.append(CallAbandoned.model_validate_json(live.body).call_id)
+
+    return subscription, asyncio.create_task(hear())
+
+
+def held(text: str):
+    """A script that answers when it may go."""
+    go = asyncio.Event()
+
+    async def script(models: Models, message, request: ModelCallRequested):
+        await models.say(message, request, text)
+        await go.wait()
+        return await models.answer(message, request, text)
+
+    return script, go
+
+
+async def test_a_call_that_another_replicas_client_follows_is_not_abandoned(monkeypatch):
+    monkeypatch.setattr(followers, "AGAIN_S", 0.1)
+    async with world(abandon_s=0.1) as here:
+        await here.mesh.start("doors", "1")
+        here.models.script, go = held("Once")
+        notices = list[str]()
+        subscription, hearing = await abandoned(here, notices)
+        call = await here.call()
+        first = call.text()
+        assert await anext(first) == "Once"
+        again = await here.call(by=caller(retry=True), instance="1")
+        assert again.call_id == call.call_id
+        second = asyncio.create_task(again.text().__anext__())
+        await asyncio.sleep(0)
+        await first.aclose()
+        await asyncio.sleep(0.6)  # Several times as long as a call goes on that nobody follows.
+        assert notices == []
+        second.cancel()
+        await until(lambda: notices)
+        assert set(notices) == {call.call_id}
+        go.set()
+        hearing.cancel()
+        await subscription.close()
+
+
+async def test_a_call_whose_asker_left_before_it_followed_is_abandoned():
+    async with world(abandon_s=0.1) as here:
+        here.models.script, go = held("Once")
+        notices = list[str]()
+        subscription, hearing = await abandoned(here, notices)
+        call = await here.call()
+        await until(lambda: notices == [call.call_id])
+        go.set()
+        hearing.cancel()
+        await subscription.close()
+
+
+async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again(monkeypatch):
+    monkeypatch.setattr(followers, "AGAIN_S", 0.05)
+    async with world(abandon_s=0.05, hold_s=5) as here:
+
+        async def put_off(models: Models, message, request):
+            return models.put_off(request, after_ms=500)
+
+        here.models.script = put_off
+        call = await here.call()
+        await until(lambda: not here.doors().calls.in_flight)
+        with pytest.raises(Refusal) as told:
+            await call.answer()
+        assert (told.value.status, told.value.code, told.value.retry) == (503, "abandoned", True)
+        assert len(here.models.asked) == 1
