@@ -59,9 +59,8 @@ class Doors(Edge):
         self._models = ModelNames(context)
         self._credentials = Authenticator(settings)
         self._http = http = Http(settings, self._credentials, self, self._why_unready)
-        self._mcp = McpHttp(
-            Methods(self, settings.gateway_url), http.caller, http.bodies, http.places, settings.jwt_issuer
-        )
+        methods = Methods(self, settings.gateway_url)
+        self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, settings.jwt_issuer)
         self._a2a = A2a(settings, http)
         http.more = [*self._mcp.routes(), *self._a2a.routes()]
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")

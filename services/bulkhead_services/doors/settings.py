@@ -12,6 +12,8 @@ from bulkhead_contracts.types import Name
 class Settings(CallerSettings):
     """http_port 0 takes a free port, written to http_file as {"host", "port"}.
 
+    allowed_hosts: names under which clients may come to /mcp and /a2a, and from whose pages; beside them addresses,
+    and names without a dot. Where there are none and http_host is not of this machine, any.
     api_keys_file, jwt_*: as the gateway has them. gateway_url: where the gateway's HTTP is, for A2A and for the tools
     by which agents submit and watch tasks; without it there are none. tenants_file: the most that a task of each tenant
     may have. models: names that agents are shown in place of all that the
@@ -28,6 +30,7 @@ class Settings(CallerSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8090, ge=0, le=65535)
     http_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
     tenants_file: Path | None = None
     gateway_url: str = ""
     models: tuple[Name, ...] = ()

@@ -181,6 +181,10 @@ async def test_without_a_key_nothing_is_told(tmp_path):
         assert (await http.get("/mcp", headers=auth)).status_code == 405
         page = auth | {"Origin": "https://evil.example"}
         assert (await http.post("/mcp", headers=page, json={})).status_code == 403
+        rebound = auth | {"Host": "evil.example"}
+        for path in ("/mcp", "/a2a"):
+            assert (await http.post(path, headers=rebound, json={})).status_code == 421
+        assert (await http.get("/.well-known/agent-card.json", headers=rebound)).status_code == 421
         assert (await http.post("/mcp", headers=auth, content=b"x" * 100_000)).status_code == 413
         auditor = here.stage.new_key(TENANT, "al", "auditor")
         assert (await http.post("/mcp", headers={"Authorization": f"Bearer {auditor}"}, json={})).status_code == 403

@@ -25,7 +25,6 @@ from bulkhead.client.errors import Closed
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
 from bulkhead_services.doors.a2a.handler import ASKING, Asking, Handler
-from bulkhead_services.doors.forms.fields import unfit
 from bulkhead_services.doors.http.answers import unless_gone
 from bulkhead_services.doors.http.routes import EXPECTED, Http, refusal_of
 from bulkhead_services.doors.port import Refusal
@@ -39,7 +38,6 @@ JSON_RPC = (card.PATH, card.PATH + "/")
 """Clients that take an address for a folder ask at the second."""
 GATEWAY_TIMEOUT_S = 30.0
 _JSON = re.compile(r"application/(a2a\+)?json(\s*;.*)?", re.IGNORECASE)
-_NETLOC = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _CODES = {415: -32005}
 _NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -101,7 +99,7 @@ class A2a:
     async def card(self, request: Request) -> Response:
         """GET /.well-known/agent-card.json"""
         try:
-            found = agent_card_to_dict(card.public(_address(request)))
+            found = agent_card_to_dict(card.public(self._http.hosts.check(request)))
         except Refusal as refusal:
             return _answer(request, refusal)
         answer = JSONResponse(found, headers={"Cache-Control": "private, max-age=300"})
@@ -121,9 +119,10 @@ class A2a:
         return answer
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
+        address = self._http.hosts.check(request)
         caller = await self._http.anybody(request)
         mesh = Mesh(self._url, credential_of(request.headers), timeout_s=GATEWAY_TIMEOUT_S, transport=self._gateway)
-        asking = request.state.asking = Asking(mesh, caller, _address(request))
+        asking = request.state.asking = Asking(mesh, caller, address)
         release = self._http.places.take(caller.claim)
         try:
             async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
@@ -165,13 +164,6 @@ def _replay(raw: bytes) -> Receive:
         return {"type": "http.request", "body": raw, "more_body": False}
 
     return receive
-
-
-def _address(request: Request) -> str:
-    """Scheme and host under which the client has come. Raises Refusal: the host stands in the card."""
-    if not _NETLOC.fullmatch(host := request.headers.get("host", "")):
-        raise unfit("Host", "is no host", "send the one that you call")
-    return f"{request.url.scheme}://{host}"
 
 
 def _failed(request: Request, response: Response, refusal: Refusal) -> Response:

@@ -32,6 +32,7 @@ from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.http.answers import AnswerStream, standing_headers, unless_gone, whole
 from bulkhead_services.doors.http.apis import JSON, api_of
 from bulkhead_services.doors.http.caller import caller_of, check_once, task_id
+from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.http.token_count import count_of
 from bulkhead_services.doors.port import Call, Caller, Desk, Refusal
@@ -63,7 +64,7 @@ class Http:
         self, settings: Settings, credentials: Credentials, desk: Desk, ready: Callable[[], Awaitable[str]]
     ) -> None:
         self._credentials, self._desk, self._ready = credentials, desk, ready
-        self.bodies, self.places = Bodies(settings), Places(settings)
+        self.bodies, self.places, self.hosts = Bodies(settings), Places(settings), Hosts(settings)
         self.more: list[BaseRoute] = []
         """Routes of the other doors."""
         self.started = False

@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bulkhead.callers.authentication import Unauthenticated
 from bulkhead.http_server.bodies import Bodies
 from bulkhead_contracts import bounds
+from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.mcp.server import SESSION_HEADER, Methods
 from bulkhead_services.doors.port import Caller, Refusal
@@ -27,7 +27,6 @@ from bulkhead_services.doors.port import Caller, Refusal
 PATH = "/mcp"
 METADATA = "/.well-known/oauth-protected-resource"
 MAX_BODY_BYTES = 4 * bounds.MAX_ARGUMENTS_BYTES
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SESSION = re.compile(r"[!-~]{1,128}")
 CallerOf = Callable[[Request], Awaitable[Caller]]
 
@@ -35,8 +34,11 @@ CallerOf = Callable[[Request], Awaitable[Caller]]
 class McpHttp:
     """The endpoint. issuer: of JWTs, where there is one: clients learn by it where to log in."""
 
-    def __init__(self, methods: Methods, caller_of: CallerOf, bodies: Bodies, places: Places, issuer: str) -> None:
-        self._caller_of, self._bodies, self._places, self._issuer = caller_of, bodies, places, issuer
+    def __init__(
+        self, methods: Methods, caller_of: CallerOf, bodies: Bodies, places: Places, hosts: Hosts, issuer: str
+    ) -> None:
+        self._caller_of, self._bodies, self._places = caller_of, bodies, places
+        self._hosts, self._issuer = hosts, issuer
         self._manager = StreamableHTTPSessionManager(
             methods.server, stateless=True, max_request_body_size=MAX_BODY_BYTES, session_idle_timeout=None
         )
@@ -60,7 +62,7 @@ class McpHttp:
             raise Refusal(404, "no_issuer", "this mesh takes API keys alone", "send one as a bearer")
         return JSONResponse(
             {
-                "resource": f"{_base(request)}{PATH}",
+                "resource": f"{self._hosts.check(request)}{PATH}",
                 "resource_name": "Bulkhead",
                 "authorization_servers": [self._issuer],
                 "bearer_methods_supported": ["header"],
@@ -70,13 +72,12 @@ class McpHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         request = Request(scope, receive)
+        self._hosts.check(request)
+        self._hosts.check_origin(request)
         if request.method != "POST":
             # Nothing is sent but in answers, and there is no session to end.
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
             return
-        if (origin := request.headers.get("origin")) is not None and not _is_local(origin):
-            # Nothing here is for web pages: one that found a way here (DNS rebinding) is turned away.
-            raise Refusal(403, "foreign_origin", "requests of web pages are not taken", "call without an Origin")
         try:
             caller = await self._caller_of(request)
         except Unauthenticated as error:
@@ -94,20 +95,9 @@ class McpHttp:
             release()
 
     def _unauthenticated(self, request: Request, error: Unauthenticated) -> Response:
-        where = f', resource_metadata="{_base(request)}{METADATA}{PATH}"' if self._issuer else ""
+        where = f', resource_metadata="{self._hosts.check(request)}{METADATA}{PATH}"' if self._issuer else ""
         body = {"error": "invalid_token", "error_description": f"{error}; {error.hint}"}
         return JSONResponse(body, 401, {"WWW-Authenticate": f'Bearer error="invalid_token"{where}'})
-
-
-def _is_local(origin: str) -> bool:
-    try:
-        return urlsplit(origin).hostname in LOOPBACK
-    except ValueError:
-        return False
-
-
-def _base(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
 
 
 def _is_initialize(raw: bytes) -> bool:

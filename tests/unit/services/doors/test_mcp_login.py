@@ -13,13 +13,13 @@ ISSUER = "https://id.example"
 
 
 def client(issuer: str) -> httpx.AsyncClient:
-    settings = Settings(http_port=0, nats_url="nats://127.0.0.1:1")
+    settings = Settings(http_port=0, nats_url="nats://127.0.0.1:1", allowed_hosts=("mesh.example",))
 
     async def ready() -> str:
         return ""
 
     http = Http(settings, Keys(), ScriptedDesk(), ready)
-    http.more = McpHttp(Methods(None, ""), http.caller, http.bodies, http.places, issuer).routes()  # type: ignore[arg-type]
+    http.more = McpHttp(Methods(None, ""), http.caller, http.bodies, http.places, http.hosts, issuer).routes()  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url="https://mesh.example")
 
 
