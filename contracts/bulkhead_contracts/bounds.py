@@ -78,6 +78,7 @@ MAX_ATTRIBUTED_VALUES = 128  # of one call's arguments
 MAX_ATTRIBUTION_BYTES = 24 * 1024  # of one call: eight stand in one reply, beside their arguments
 MAX_FINDINGS = 32  # of one ruling
 MAX_PREVIEW_CHARS = 8_000
+MAX_EVENT_CHARS = 32 * 1024  # of an event for subscribers, as JSON: two reasons of control characters fit
 GRANT_SLACK_MS = 600_000  # a grant outlives its task's deadline by this, so that all can be ended in order
 MAX_APPROVALS = 20  # that one task may ask people for
 MAX_ARGUMENTS_BYTES = 16 * 1024

@@ -227,6 +227,7 @@ ROWS: tuple[Row, ...] = (
             event.TaskHaltedEvent,
         )
     ),
+    Row(event.EventPostRequested, _from("gateway", "tool_executor"), "gateway"),
     # Logins by workload identity
     Row(identity.LoginDecided, _from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself

@@ -48,7 +48,7 @@ class Envelope:
             "ce-id": self.id,
             "ce-type": self.type,
             "ce-source": self.source,
-            "ce-time": _rfc3339(self.time_unix_ms),
+            "ce-time": rfc3339(self.time_unix_ms),
             "content-type": CONTENT_TYPE,
             "ce-causeid": self.cause,
             "ce-actor": self.actor,
@@ -62,8 +62,8 @@ class Envelope:
 
 
 @lru_cache(maxsize=64)
-def _rfc3339(unix_ms: int) -> str:
-    """One decision's messages share their time."""
+def rfc3339(unix_ms: int) -> str:
+    """A time as `ce-time` has it. One decision's messages share theirs."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from ..approval.v1 import Risk
-from ..types import Body, Count, Name, Reason, Tag, Token, TokenCount, UnixMs, UsdMicros
+from ..types import Body, Count, Digest16, Name, Reason, Tag, Token, TokenCount, UnixMs, UsdMicros
 
 
 class TaskAcceptedEvent(Body, type="event.task.accepted"):
@@ -90,3 +90,16 @@ class TaskHaltedEvent(Body, type="event.task.halted"):
     task: Token
     what: Reason
     hint: Reason = ""
+
+
+class EventPostRequested(Body, type="mesh.event.post_requested"):
+    """Ask: post an event to the tenant's webhook; without one nothing is posted.
+
+    id, event, time_unix_ms: its `ce-id`, `ce-type` and `ce-time`, the same as in the stream of events. data_json: its
+    body.
+    """
+
+    id: Digest16
+    event: Annotated[str, Field(pattern=r"^event\.[a-z_.]{1,64}\.v[0-9]{1,6}$")]
+    time_unix_ms: UnixMs
+    data_json: Annotated[str, Field(max_length=bounds.MAX_EVENT_CHARS)]

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bulkhead.runtime import crash_points
+from bulkhead_contracts import catalog
+from bulkhead_contracts.types import Token
 
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_BYTES = 64 * 1024
@@ -51,6 +53,17 @@ def _content(setting: str, path: str) -> str:
 def _known(crash_at: str) -> str:
     crash_points.parse(crash_at)
     return crash_at
+
+
+def _are_events(wanted: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    unknown = sorted({name for names in wanted.values() for name in names} - set(catalog.EVENTS))
+    if unknown:
+        raise ValueError(f"{unknown[0][:100]!r} is no event; there are {', '.join(sorted(catalog.EVENTS))}")
+    return wanted
+
+
+WebhookEvents = Annotated[dict[Token, tuple[str, ...]], AfterValidator(_are_events)]
+"""By tenant, names of events."""
 
 
 class ServiceSettings(BaseSettings):

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from bulkhead.callers.authentication import CallerSettings
+from bulkhead.runtime.settings import WebhookEvents
 from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Contract, Name, Token
 
@@ -32,6 +33,8 @@ class Settings(CallerSettings):
     publishers: JSON {"pub_<name>": {"tenant", "person", "role"}}; publishers_file holds the same (YAML or JSON, at
     the top or under `publishers`, as infra/bulkhead_infra/identity/policy.yaml does), and wins; with `subscribers`.
     subscribers: JSON {"sub_<name>": {"tenant", "events"}}: of other tenants and events nothing is told outside.
+    webhook_events: by tenant, events that tool_executor posts to its webhook, as '{"acme": ["task.ended"]}'; it needs
+    the same.
     head_timeout_s: until a request's headers are complete. body_timeout_s: the same for its body, plus the time of its
     bytes at body_min_bytes_per_s. write_timeout_s: for which a client may read nothing of its answer. max_streams* and
     max_body_bytes_held* (of bodies that are being read or handled): per replica.
@@ -46,6 +49,7 @@ class Settings(CallerSettings):
     publishers: dict[str, PublisherPolicy] = {}
     subscribers: dict[str, SubscriberPolicy] = {}
     publishers_file: Path | None = None
+    webhook_events: WebhookEvents = {}
     heartbeat_s: float = Field(default=15.0, gt=0)
     reread_s: float = Field(default=2.0, gt=0)
     ingest_wait_s: float = Field(default=10.0, ge=0)

@@ -1,19 +1,21 @@
-"""What outside subscribers are told of their tenants' tasks.
+"""What outside subscribers and webhooks are told of their tenants' tasks.
 
 In: messages of the gateway's inbox. Out: events, without content, for tenants and events that some subscriber's row
-names. Ids derive from the message: whoever handles it again writes the same, and the broker keeps one. The message is
-acked after that, so that no event is lost.
+names; those that a webhook wants go to tool_executor, which posts them. Ids derive from the message: whoever handles it
+again writes the same, and the broker keeps one. The message is acked after that, so that no event is lost.
 """
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from bulkhead.runtime.edge.protocol import Received
-from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Attributes, Publisher
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import (
     ApprovalRequestedEvent,
     BudgetAlertEvent,
+    EventPostRequested,
     StepEndedEvent,
     TaskAcceptedEvent,
     TaskEndedEvent,
@@ -29,20 +31,35 @@ ALERTS = frozenset({"share", "rate"})
 
 
 class TaskEvents:
-    """Writes them. rows: of the subscribers."""
+    """Writes them. rows: of the subscribers; webhooks: names of events by tenant."""
 
-    def __init__(self, publisher: Publisher, rows: Mapping[str, SubscriberPolicy]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        rows: Mapping[str, SubscriberPolicy],
+        webhooks: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    ) -> None:
         self._publisher = publisher
         self._wanted = {(row.tenant, f"event.{name}") for row in rows.values() for name in row.events}
+        self._posted = {(tenant, f"event.{name}") for tenant, names in webhooks.items() for name in names}
 
     async def tell(self, message: Received) -> None:
-        """Store what one message means for subscribers. Raises BusError."""
+        """Store what one message means for them. Raises BusError."""
         for index, event in enumerate(events_of(message)):
-            if (message.tenant, event.TYPE) in self._wanted:
-                trace, at = message.envelope.traceparent, message.time_unix_ms
-                await self._publisher.event(
-                    event, **message.caused, index=f"event/{index}", traceparent=trace, time_unix_ms=at
-                )
+            told: Attributes = {
+                "cause": message.envelope.id,
+                "index": f"event/{index}",
+                "traceparent": message.envelope.traceparent,
+                "time_unix_ms": message.time_unix_ms,
+            }
+            named = (message.tenant, event.TYPE)
+            if named in self._posted:
+                head, data = self._publisher.envelope(event, **told), event.encode().decode()
+                asked = EventPostRequested(id=head.id, event=head.type, time_unix_ms=head.time_unix_ms, data_json=data)
+                post: Attributes = {**told, "index": f"post/{index}"}
+                await self._publisher.send("tool_executor", asked, tenant=message.tenant, task=message.task, **post)
+            if named in self._wanted:
+                await self._publisher.event(event, tenant=message.tenant, task=message.task, **told)
 
 
 def events_of(message: Received) -> Iterator[Body]:

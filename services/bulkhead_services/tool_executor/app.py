@@ -1,5 +1,5 @@
 """Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.Workbench` acts; notices
-come in, `webhooks` posts them; `mcp` brings the tools of MCP servers.
+and events come in, `webhooks` posts them; `mcp` brings the tools of MCP servers.
 """
 
 from functools import partial
@@ -13,6 +13,7 @@ from bulkhead.runtime.doer.protocol import SideHandlers
 from bulkhead.tools.catalog import rows
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
+from bulkhead_contracts.event import EventPostRequested
 from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
@@ -46,5 +47,5 @@ def build(
         rule = partial(decide, policy=policy)
         told = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
-    posted: SideHandlers = {NoticeRequested: webhooks.take, ApprovalRequested: webhooks.take}
+    posted: SideHandlers = dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.take)
     return ToolExecutor(registry, bench, gate, posted, parts, told)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.runtime.settings import ServiceSettings, WebhookEvents
 from bulkhead_services.tool_executor.credentials.references import Credential, Vault
 
 
@@ -63,6 +63,8 @@ class Settings(ServiceSettings):
     policy_dir: the folder of default.cedar and each tenant's <tenant>.cedar, read once at start.
     approval_ttl_s: so long people may take to approve a call; its task may leave less (approval_wait_ms).
     webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
+    webhook_events: by tenant, events that are posted to its webhook as CloudEvents, as '{"acme": ["task.ended"]}'; the
+    gateway needs the same.
     webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.
     """
 
@@ -75,6 +77,7 @@ class Settings(ServiceSettings):
     vault: Vault | None = Field(default=None, repr=False)
     mcp_file: Path | None = None
     webhooks: dict[str, Webhook] = Field(default={}, repr=False)
+    webhook_events: WebhookEvents = {}
     webhook_private_hosts: tuple[str, ...] = ()
     policy_dir: Path = POLICY_DIR
     approval_ttl_s: int = Field(default=86_400, ge=1, le=604_800)
@@ -89,6 +92,12 @@ class Settings(ServiceSettings):
     run_wasm: bool = False
     tool_blocks_s: float = Field(default=5.0, ge=0.1, le=600)
     retry_backoff_s: float = Field(default=0.2, ge=0, le=10)
+
+    def start_problems(self) -> list[str]:
+        """See ServiceSettings."""
+        missing = sorted(set(self.webhook_events) - set(self.webhooks))
+        way = "name its URL and secret in BULKHEAD_WEBHOOKS, or take it out of BULKHEAD_WEBHOOK_EVENTS"
+        return [f"{one} is to be told events and has no webhook: {way}" for one in missing]
 
     def configured(self) -> frozenset[str]:
         """Names of the settings that tools may require and that are set."""

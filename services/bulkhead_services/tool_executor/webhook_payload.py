@@ -1,7 +1,7 @@
 """Body and signature of a webhook notice, and the time until its next try. Pure.
 
-In: `NoticeRequested` or `ApprovalRequested`, and how old it is. Out: the body, the headers that prove its origin, and
-how long to wait.
+In: `EventPostRequested`, `NoticeRequested` or `ApprovalRequested`, and how old it is. Out: the body, the headers that
+prove its origin, and how long to wait.
 
 To verify: HMAC-SHA256 with the shared secret over `<Bulkhead-Timestamp>.<body as it came>`, in hex, is what stands
 behind `v1=` in `Bulkhead-Signature`; the timestamp is of now, within minutes. `Bulkhead-Event-Id` tells doubles.
@@ -15,6 +15,8 @@ from typing import Any
 
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
+from bulkhead_contracts.envelope import CONTENT_TYPE, rfc3339
+from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.types import Body
 
 ALERT, MESH, APPROVAL = "budget.alert", "mesh.", "approval.requested"
@@ -23,6 +25,7 @@ ALERTS = frozenset({"share", "rate"})
 AGAIN_FIRST_MS = 1_000
 AGAIN_MOST_MS = 3_600_000
 GIVE_UP_MS = 24 * 3_600_000
+CLOUD_EVENT = "application/cloudevents+json"
 GONE = 410
 """The HTTP status by which a receiver asks for no more notices."""
 
@@ -32,22 +35,38 @@ _SAME = ("kind", "account", "unit", "percent", "spent", "limit", "reached_unix_m
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """What is posted, the same bytes at every try. what: of it, for the log."""
+    """What is posted, the same bytes at every try. what: of it, for the log. same_as: the event that tells it, too."""
 
     event_id: str
     what: str
     body: bytes
+    same_as: str = ""
+    media_type: str = CONTENT_TYPE
 
 
 def posting_of(tenant: str, task: str, asked: Body) -> Posting:
     """What a message wants posted."""
-    if isinstance(asked, NoticeRequested):
-        return Posting(asked.notice, asked.what, _json(_notice(tenant, task, asked)))
+    match asked:
+        case EventPostRequested():
+            return Posting(asked.id, asked.event, _event(task, asked), media_type=CLOUD_EVENT)
+        case NoticeRequested():
+            told = _notice(tenant, task, asked)
+            halted = told["type"] == MESH + "halted" and asked.account == f"task:{tenant}:{task}"
+            same_as = "task.halted" if halted else told["type"]
+            return Posting(asked.notice, asked.what, _json(told), same_as)
     assert isinstance(asked, ApprovalRequested)
     told = {"type": APPROVAL, "id": asked.approval_id, "tenant": tenant, "task": task}
     told |= asked.model_dump(mode="json", exclude={"call_id"})
     how = f"`bulkhead approvals grant {asked.approval_id}` or `deny`; over HTTP POST /v1/approvals/{asked.approval_id}"
-    return Posting(asked.approval_id, f"{asked.tool} waits for an approval", _json(told | {"what_to_do": how}))
+    what = f"{asked.tool} waits for an approval"
+    return Posting(asked.approval_id, what, _json(told | {"what_to_do": how}), APPROVAL)
+
+
+def _event(task: str, asked: EventPostRequested) -> bytes:
+    """CloudEvents 1.0 in its structured form, with the attributes that it has on the bus."""
+    told = {"specversion": "1.0", "id": asked.id, "source": "gateway", "type": asked.event, "subject": task}
+    told |= {"time": rfc3339(asked.time_unix_ms), "datacontenttype": CONTENT_TYPE}
+    return _json(told | {"data": json.loads(asked.data_json)})
 
 
 def _json(told: dict[str, Any]) -> bytes:
@@ -67,7 +86,7 @@ def headers_of(asked: Posting, secret: bytes, now_unix_ms: int) -> dict[str, str
     """Signed at the moment of the try, so that a recorded one is old soon."""
     stamp = str(now_unix_ms // 1000)
     return {
-        "content-type": "application/json",
+        "content-type": asked.media_type,
         "bulkhead-event-id": asked.event_id,
         "bulkhead-timestamp": stamp,
         "bulkhead-signature": f"v1={sign(secret, stamp, asked.body)}",

@@ -1,4 +1,4 @@
-"""Tenants' webhooks: `NoticeRequested` or `ApprovalRequested` in, one signed POST out, until somebody took it.
+"""Tenants' webhooks: events, notices and approvals in, one signed POST out of each, until somebody took it.
 
 At least once: what was taken and not acknowledged to the broker is posted again, under the same id. A receiver that is
 down holds up nobody: a notice goes back to the inbox between tries, and only so many of a tenant may wait there.
@@ -61,7 +61,8 @@ class Webhooks:
     """The notices of all tenants that have a webhook. `clock` is Unix milliseconds."""
 
     def __init__(self, settings: Settings, wire: Wire, clock: Callable[[], int]) -> None:
-        self._hooks, self._private = settings.webhooks, {one.lower() for one in settings.webhook_private_hosts}
+        self._hooks, self._events = settings.webhooks, settings.webhook_events
+        self._private = {one.lower() for one in settings.webhook_private_hosts}
         self._wire, self._clock = wire, clock
         self._waiting: dict[tuple[str, int], int] = {}
         self._posting: dict[str, int] = {}
@@ -70,7 +71,7 @@ class Webhooks:
         """Post it, or say why never. Raises HandBack: it comes again."""
         asked = webhook_payload.posting_of(message.tenant, message.task, message.body)
         hook = self._hooks.get(message.tenant)
-        if hook is None:
+        if hook is None or asked.same_as in self._events.get(message.tenant, ()):
             return
         self._waiting.pop((message.tenant, message.sequence), None)
         if self._posting.get(message.tenant, 0) >= AT_ONCE:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.runtime.edge.protocol import Received
@@ -10,7 +11,8 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
-from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.envelope import Envelope, rfc3339
+from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.result import ContentRef, Failure, Result, Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected
 from bulkhead_contracts.types import Body
@@ -103,6 +105,27 @@ async def test_an_event_is_stored_once_however_often_its_message_comes_and_only_
     assert stored.subject == "events.demo.task.ended.t1"
     assert stored.headers["ce-type"] == "event.task.ended.v1" and stored.headers["traceparent"] == "00-1-2-01"
     assert not {"bulkhead-grant", "ce-actor"} & set(stored.headers)
+
+
+async def test_a_webhook_is_told_the_event_of_the_stream_once_and_only_what_it_wants() -> None:
+    broker = MemoryBroker.mesh()
+    bus = MemoryBus(broker, "gateway")
+    rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
+    for _ in range(2):
+        events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows, {"demo": ("task.ended",)})
+        for message in (received(ENDED), received(ENDED, tenant="acme")):
+            await events.tell(message)
+    [event] = await bus.read(subjects.EVENTS_STREAM, "events.>")
+    [stored] = await bus.read(subjects.inbox_stream("tool_executor"), "mesh.>")
+    asked = catalog.decode(stored.headers["ce-type"], stored.body)
+    assert isinstance(asked, EventPostRequested) and stored.subject.startswith("mesh.gateway.tool_executor.")
+    assert (asked.id, asked.event) == (event.headers["ce-id"], event.headers["ce-type"])
+    assert rfc3339(asked.time_unix_ms) == event.headers["ce-time"] and asked.data_json.encode() == event.body
+
+
+def test_an_event_that_there_is_not_is_told_at_the_start() -> None:
+    with pytest.raises(ValidationError, match=r"task\.endet' is no event; there are approval\.requested"):
+        Settings(webhook_events={"demo": ("task.endet",)})
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from bulkhead.tools.api import Response, Unanswered
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.event import EventPostRequested
+from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor import webhook_payload, webhooks
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
@@ -86,7 +88,7 @@ class Post:
         row = {"url": url, "secret_file": str(self.file)}
         return Webhooks(Settings(webhooks={"acme": row}, **more), self.wire, lambda: self.now)
 
-    async def take(self, asked: NoticeRequested = ASKED, *, tenant: str = "acme", sequence: int = 1) -> float:
+    async def take(self, asked: Body = ASKED, *, tenant: str = "acme", sequence: int = 1) -> float:
         """Seconds until it comes again; 0 when it is done with."""
         head = Envelope("e" * 32, asked.ce_type(), "budget", NOON)
         try:
@@ -122,6 +124,46 @@ async def test_it_is_posted_once_signed_to_the_very_address_that_was_checked(pos
     day = ASKED.model_copy(update={"account": "day:acme:2026-11-21"})
     assert json.loads(webhook_payload.posting_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
     assert await post.take(tenant="demo") == 0 and len(post.wire.posted) == 1, "who has no webhook is told nothing"
+
+
+EVENT = EventPostRequested(
+    id="0f3c5a7d9b1e2f4a6c8d0e1f2a3b4c5d",
+    event="event.task.ended.v1",
+    time_unix_ms=NOON,
+    data_json='{"tenant":"acme","task":"t1"}',
+)
+
+
+async def test_an_event_is_posted_as_a_cloud_event_and_signed_as_notices_are(post: Post) -> None:
+    assert await post.take(EVENT) == 0
+    ((*_, body, headers),) = post.wire.posted
+    assert verified(SECRET, headers, body) and headers["content-type"] == "application/cloudevents+json"
+    assert headers["bulkhead-event-id"] == EVENT.id
+    assert json.loads(body) == {
+        "specversion": "1.0",
+        "id": EVENT.id,
+        "source": "gateway",
+        "type": "event.task.ended.v1",
+        "subject": "t1",
+        "time": "2026-11-21T12:00:00.000Z",
+        "datacontenttype": "application/json",
+        "data": {"tenant": "acme", "task": "t1"},
+    }
+
+
+@pytest.mark.parametrize(("event", "change"), [("budget.alert", {}), ("task.halted", {"kind": "halted"})])
+async def test_what_is_posted_as_an_event_is_not_posted_as_a_notice_too(
+    post: Post, event: str, change: dict[str, Any]
+) -> None:
+    asked, url = ASKED.model_copy(update=change), "https://hooks.example.org/"
+    for wanted, times in ((("task.ended",), 1), (("task.ended", event), 1)):
+        post.hooks = post.made(url, webhook_events={"acme": wanted})
+        assert await post.take(asked) == 0 and len(post.wire.posted) == times
+
+
+def test_events_for_a_tenant_without_a_webhook_are_told_at_the_start() -> None:
+    [problem] = Settings(webhook_events={"acme": ("task.ended",)}).start_problems()
+    assert problem.startswith("acme is to be told events and has no webhook: name its URL")
 
 
 async def test_what_nobody_takes_comes_again_ever_later_under_one_id_and_ends_after_a_day(
@@ -226,16 +268,17 @@ def receiver() -> Iterator[Receiver]:
     found.server.server_close()
 
 
+@pytest.mark.parametrize(("sender", "asked", "words"), [("budget", ASKED, ASKED.what), ("gateway", EVENT, EVENT.id)])
 async def test_a_real_receiver_that_fails_first_gets_it_again_and_the_secret_is_in_no_message(
-    receiver: Receiver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    sender: str, asked: Body, words: str, receiver: Receiver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
     row = {"url": f"http://{receiver.host}/alerts", "secret_file": str(file)}
     settings = Settings(webhooks={"acme": row}, webhook_private_hosts=(receiver.host,))
     async with MemoryMesh({"tool_executor": lambda context: build(context, settings, rule=permitted)}) as mesh:
-        budget = mesh.context("budget").publisher
-        await budget.send("tool_executor", ASKED, tenant="acme", task="t1", cause=ASKED.notice)
+        publisher = mesh.context(sender).publisher
+        await publisher.send("tool_executor", asked, tenant="acme", task="t1", cause="c" * 32)
         async with asyncio.timeout(60):
             shell = mesh.running[("tool_executor", "0")].service.shell
             while shell is None or not shell.handled:
@@ -249,7 +292,7 @@ async def test_a_real_receiver_that_fails_first_gets_it_again_and_the_secret_is_
     assert len(receiver.came) >= 2 and {path for path, *_ in receiver.came} == {"/alerts"}
     assert len({headers["bulkhead-event-id"] for _, headers, _ in receiver.came}) == 1
     assert all(verified(SECRET, headers, body) for _, headers, body in receiver.came)
-    assert json.loads(receiver.came[-1][2])["what"] == ASKED.what
-    assert len(texts) == 1 and ASKED.what in texts[0], "no dead letter, no rejection, nothing said again"
+    assert words.encode() in receiver.came[-1][2] and json.loads(receiver.came[-1][2])
+    assert len(texts) == 1 and words in texts[0], "no dead letter, no rejection, nothing said again"
     out, err = capfd.readouterr()
     assert SECRET not in "".join((*texts, out, err))
