@@ -29,7 +29,7 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.account_cache import ScopeBook
 from bulkhead_services.budget.ledger.journal_writer import Appender, Fact
-from bulkhead_services.budget.ledger.model import Ceiling, Conflict, Denied, Held, Stale, Sum, Waiting
+from bulkhead_services.budget.ledger.model import Ceiling, Conflict, Denied, Held, Stale, Stopped, Sum, Waiting
 from bulkhead_services.budget.ledger.rebuild import Keeper
 from bulkhead_services.budget.ledger.store import QUICK_S, Fenced, RedisFailure, Store
 from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
@@ -68,13 +68,14 @@ class Request(NamedTuple):
 
 class Refusal(NamedTuple):
     """Why an ask is not admitted now (`wait`) or at all. scope: the account in the way. doubtful: it may be held all
-    the same. halt: the task's, which waits for it to be lifted."""
+    the same. halt: the task's, which waits for it to be lifted. ended: the task is over."""
 
     decision: Literal["wait", "refused"]
     reason: str
     scope: str = ""
     doubtful: bool = False
     halt: Halt | None = None
+    ended: bool = False
 
 
 class Admission:
@@ -184,13 +185,15 @@ class Admission:
             return replace(fact, held=answer, ready=None)
         return await self._not_held(request, answer)
 
-    async def _not_held(self, request: Request, answer: Denied | Waiting | Stale | Conflict) -> Refusal:
+    async def _not_held(self, request: Request, answer: Denied | Waiting | Stopped | Stale | Conflict) -> Refusal:
         """What an answer of the ledger that holds nothing means for the asker."""
         match answer:
             case Denied(ceiling):
                 return await self._at_ceiling(request, ceiling)
             case Waiting(ceiling):
                 return Refusal("wait", messages.waiting(ceiling), ceiling.scope)
+            case Stopped(scope):
+                return Refusal("refused", messages.ended(request.message.task), scope, ended=True)
             case Stale():
                 return Refusal("wait", messages.limits_changed())
             case Conflict(settled=True):
@@ -267,4 +270,5 @@ class Admission:
             doubtful=refusal.doubtful,
             pauses=halt is not None,
             halted_unix_ms=halt.at_unix_ms if halt is not None else 0,
+            ended=refusal.ended,
         )

@@ -161,7 +161,7 @@ class Journey:
             reply = await self._feed.reply(call_id)
             if reply.outcome != "answered":
                 failure = reply.failure or Failure.of("model_failed", "the model gave no answer")
-                if failure.code == refusals.HALTED and (ended := await self._ended()) is not None:
+                if failure.code in (refusals.HALTED, refusals.RUN_OVER) and (ended := await self._ended()) is not None:
                     raise refusals.of_end(self._feed.task, ended, self._settings.idle_s)
                 raise refusals.of_failure(failure)
             text = self._flight.text if reply.content is not None else ""

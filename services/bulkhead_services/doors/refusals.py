@@ -12,7 +12,7 @@ from bulkhead_services.doors.port import Refusal
 
 AT_CEILING = "budget_exceeded"
 BY_BUDGET, HALTED = "refused_by_budget", "halted"
-ABANDONED = "abandoned"
+ABANDONED, RUN_OVER = "abandoned", "task_ended"
 BREAKER_OPEN, APPROVAL_WANTED = "breaker_open", "approval_wanted"
 SOON_S = 5.0
 _STATUS = {
@@ -21,6 +21,7 @@ _STATUS = {
     "refused_by_policy": 403,
     "bad_grant": 403,
     "expired": 403,
+    RUN_OVER: 403,
     "unknown_route": 404,
     "unknown_model": 404,
     "context_overflow": 400,

@@ -60,7 +60,7 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
 
     pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
     is asked again, under another reservation, when the halt is lifted. doubtful: `wait`, and it may be held all the
-    same: who asks no more settles it with nothing.
+    same: who asks no more settles it with nothing. ended: `refused`, for its task is over.
     """
 
     reservation_id: Token
@@ -71,6 +71,7 @@ class ReserveReplied(Body, type="mesh.budget.reserve_replied"):
     pauses: bool = False
     halted_unix_ms: UnixMs = 0
     doubtful: bool = False
+    ended: bool = False
 
 
 class ScopeLimit(Contract):

@@ -48,7 +48,9 @@ OUTAGES = frozenset(
     }
 )
 """Codes of failures that tell about what was called; the others tell about what was asked of it."""
-HELD_BACK = frozenset({"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired", "deadline_exceeded"})
+HELD_BACK = frozenset(
+    {"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired", "deadline_exceeded", "task_ended"}
+)
 """Codes of calls that did not go out: they tell neither about what was called nor about who called it."""
 DEFERRED_TIMES = 8
 """A decider waits up to so many times as long as it was told, the oftener it was put off."""

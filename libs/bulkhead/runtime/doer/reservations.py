@@ -110,6 +110,8 @@ def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
     if answer.pauses:
         halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
         return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
+    if answer.ended:
+        return Refused(Failure.of("task_ended", answer.reason, "ask in another task"))
     hint = "raise the task's or the tenant's limit and submit again"
     return Refused(Failure.of("refused_by_budget", answer.reason, hint))
 

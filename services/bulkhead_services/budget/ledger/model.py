@@ -37,6 +37,7 @@ from bulkhead_services.budget.ledger.types import (
     Settlement,
     Stale,
     State,
+    Stopped,
     Sum,
     Unit,
     Waiting,
@@ -60,6 +61,7 @@ __all__ = [
     "Settlement",
     "Stale",
     "State",
+    "Stopped",
     "Sum",
     "Unit",
     "Waiting",
@@ -185,6 +187,8 @@ def reserve(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], now_u
     if (ceiling := _first(ledger, fresh, with_reserved=False)) is not None:
         ledger.entries[key] = replace(fresh, state="refused", ceiling=ceiling)
         return Denied(ceiling)
+    if _stopped(ledger, fresh) is not None:
+        return Stopped(fresh.scopes[0].name)
     if (ceiling := _first(ledger, fresh, with_reserved=True)) is not None:
         return Waiting(ceiling)
     _open(ledger, key, replace(fresh, holders=1), known)

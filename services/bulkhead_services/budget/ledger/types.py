@@ -124,6 +124,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """The task was ended: it is given no money for another call."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """The first answer under this id does not cover this ask: it held less, or it is settled already."""
 
@@ -158,4 +165,4 @@ class Stale:
     revision: int
 
 
-Answer = Held | Denied | Waiting | Conflict | Stale
+Answer = Held | Denied | Waiting | Stopped | Conflict | Stale

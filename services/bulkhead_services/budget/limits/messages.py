@@ -212,6 +212,11 @@ def overran(used: Sum, held: Sum) -> str:
     return f"it used {', and '.join(found)}"
 
 
+def ended(task: str) -> str:
+    """A call of a task that is over."""
+    return f"Task {task} has ended: no other call of it is paid for. Ask in another task."
+
+
 def waiting(ceiling: Ceiling) -> str:
     """A call that fits under what is spent, but not beside what is held."""
     unit = ceiling.unit

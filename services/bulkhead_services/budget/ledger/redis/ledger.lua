@@ -336,6 +336,9 @@ function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
       'holders', '0', 'ceiling', denied)
     return {'denied', denied}
   end
+  if balances[1] and balances[1][STOPPED] == 1 then
+    return {'stopped', fresh.scopes[1][1]}
+  end
   local waiting = full(fresh, balances, true)
   if waiting then
     return {'waiting', waiting}

@@ -31,6 +31,7 @@ from bulkhead_services.budget.ledger.model import (
     Scope,
     Settlement,
     Stale,
+    Stopped,
     Sum,
     Waiting,
     scopes_from_json,
@@ -195,6 +196,8 @@ class RedisStore:
                 return Denied(ceiling_in(told[1]))
             case "waiting":
                 return Waiting(ceiling_in(told[1]))
+            case "stopped":
+                return Stopped(told[1])
             case _:
                 return Conflict(sum_in(told[1]), told[2] == "1")
 

@@ -22,6 +22,7 @@ from bulkhead_services.budget.ledger.model import (
     Held,
     Ledger,
     Scope,
+    Stopped,
     Sum,
     Waiting,
 )
@@ -87,6 +88,17 @@ def test_honest_calls_never_spend_more_than_the_limit(calls: list[tuple[int, int
         for name, limit, _ in (SCOPES[0], OTHER[0], SCOPES[1]):
             balance = ledger.balances.get(name, model.Balance())
             assert not balance.reserved.plus(balance.spent).beyond(limit)
+
+
+def test_a_task_that_was_stopped_gets_no_more_and_others_do() -> None:
+    ledger = Ledger(LEASE_MS)
+    model.reserve(ledger, "a", Sum(1, 60), SCOPES, 0)
+    model.stop(ledger, SCOPES[0].name)
+    assert model.reserve(ledger, "b", Sum(1, 10), SCOPES, 0) == Stopped("task:acme:t1")
+    assert model.reserve(ledger, "c", Sum(1, 60), SCOPES, 0) == Stopped("task:acme:t1"), "and is not told to wait"
+    assert model.reserve(ledger, "a", Sum(1, 60), SCOPES, 0) == Held(SCOPES, 0), "what it holds it holds"
+    assert isinstance(model.reserve(ledger, "d", Sum(1, 10), OTHER, 0), Held)
+    assert model.settle(ledger, "a", Sum(1, 60), False).kind == "settled"
 
 
 def test_spent_refuses_and_held_waits() -> None:
