@@ -183,7 +183,7 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
 
 
 class CallAbandoned(Contract):
-    """Nobody follows this streamed call of an outside agent any more (not stored)."""
+    """Nobody follows this call of an outside agent any more (not stored)."""
 
     call_id: Token
 

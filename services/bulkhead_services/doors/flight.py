@@ -76,11 +76,8 @@ class Flight:
 
     async def wait(self) -> Answered:
         """The answer. Raises Refusal."""
-        self.followers += 1
-        try:
+        with self._followed():
             return await asyncio.shield(self.outcome)
-        finally:
-            self.followers -= 1
 
     @contextlib.contextmanager
     def _followed(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ class Settings(CallerSettings):
     call_timeout_s: of one model call. hold_s: so long a call waits in place that a halt, a ceiling or a breaker holds
     back, before it is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an
     agent that seems to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it
-    away. abandon_s: so long a streamed call goes on whose reader has gone, for a retry; then its provider is cancelled.
+    away. abandon_s: so long a call goes on whose client has gone, for a retry; then its provider is cancelled.
     output_tokens: of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*,
     write_timeout_s, max_connections, max_body_bytes_held*: as the gateway has them.
     """

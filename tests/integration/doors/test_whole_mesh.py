@@ -214,7 +214,8 @@ async def test_a_call_in_flight_when_its_caller_ends_the_run_is_cut_and_settled(
         assert (await here.settled())[-1].usage.cost_usd_micros >= 0
 
 
-async def test_a_stream_whose_reader_has_gone_is_cut_at_the_provider_and_made_anew_by_a_retry(tmp_path):
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_call_whose_client_has_gone_is_cut_at_the_provider_and_made_anew_by_a_retry(tmp_path, streamed):
     cut = asyncio.Event()
 
     async def hangs_until_cut(x):
@@ -225,11 +226,14 @@ async def test_a_stream_whose_reader_has_gone_is_cut_at_the_provider_and_made_an
 
     async with whole_mesh(tmp_path, hangs_until_cut, says("Once upon"), abandon_s=0.2) as here:
         client = here.client()
-        stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True)
-        async for row in stream:
-            if row.choices[0].delta.content:
-                break
-        await stream.close()
+        if streamed:
+            stream = await client.chat.completions.create(model="default", messages=HELLO, stream=True)
+            await anext(aiter(stream))
+            await stream.close()
+        else:
+            asking = asyncio.create_task(client.chat.completions.create(model="default", messages=HELLO))
+            await until(lambda: here.provider.asked)
+            asking.cancel()
         async with asyncio.timeout(10):
             await cut.wait()
         await until(lambda: _len(here.settled(), 1))

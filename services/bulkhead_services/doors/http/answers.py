@@ -1,7 +1,7 @@
 """Answers of a call: whole, or streamed as they come.
 
-In: a call and the form that it was asked in. Out: an HTTP answer. A client that goes away ends neither the call nor
-its record. A stream holds little text: more is taken when its reader has room for it.
+In: a call and the form that it was asked in. Out: an HTTP answer. A call goes on for a while without
+its client (abandon_s). A stream holds little text: more is taken when its reader has room for it.
 """
 
 import asyncio

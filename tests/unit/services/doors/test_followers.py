@@ -73,6 +73,22 @@ async def test_a_call_whose_asker_left_before_it_followed_is_abandoned():
         await subscription.close()
 
 
+async def test_a_call_whose_whole_answer_is_waited_for_goes_on_until_nobody_waits():
+    async with world(abandon_s=0.1) as here:
+        here.models.script, go = held("Once")
+        notices = list[str]()
+        subscription, hearing = await abandoned(here, notices)
+        call = await here.call()
+        waiting = asyncio.create_task(call.answer())
+        await asyncio.sleep(0.5)
+        assert notices == []
+        waiting.cancel()
+        await until(lambda: notices == [call.call_id])
+        go.set()
+        hearing.cancel()
+        await subscription.close()
+
+
 async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again(monkeypatch):
     monkeypatch.setattr(followers, "AGAIN_S", 0.05)
     async with world(abandon_s=0.05, hold_s=5) as here:
