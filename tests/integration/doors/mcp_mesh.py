@@ -64,10 +64,10 @@ def counting(folder: Path) -> Iterator[CounterServer]:
 
 
 @asynccontextmanager
-async def mcp_mesh(folder: Path, **settings: Any) -> AsyncIterator[McpMesh]:
+async def mcp_mesh(folder: Path, *, packs: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[McpMesh]:
     """A running mesh whose policy asks about nothing, unless `policy_dir` says else."""
     with counting(folder) as counter:
-        stage = Memory(Wishes(folder / "mesh", settings={"counter_url": counter.url, "hold_s": 1.0, **settings}))
+        stage = Memory(Wishes(folder / "mesh", packs, {"counter_url": counter.url, "hold_s": 1.0, **settings}))
         await stage.open()
         try:
             yield McpMesh(stage, counter, stage.new_key(TENANT, "ann", "submitter"))
