@@ -31,7 +31,8 @@ M = TypeVar("M", bound=Contract)
 
 
 def answered(body: Contract, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer."""
+    """A JSON answer: for who asked, and for no cache on the way."""
+    headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(body.model_dump_json(exclude_none=False), status, headers, "application/json")
 
 

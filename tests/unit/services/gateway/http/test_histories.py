@@ -156,6 +156,14 @@ async def calls(http, task: str) -> dict[str, dict]:
     return {row["call"]["call_id"]: row["call"] for row in page["rows"] if row["call"]}
 
 
+@pytest.mark.parametrize("what", ["", "/why", "/timeline", "/calls/{call}", "/citations"])
+async def test_no_cache_on_the_way_keeps_what_is_told_of_a_task(mesh, http, what):
+    task = await submitted(mesh, http, SUBMITTER)
+    url = f"/v1/tasks/{task}{what.format(call=next(iter(await calls(http, task))))}"
+    told = await http.get(url, headers=AUTH)
+    assert (told.status_code, told.headers["cache-control"]) == (200, "no-store"), told.text
+
+
 async def test_one_call_is_shown_with_what_it_was_given_its_answer_versions_attempts_and_cost(mesh, http):
     task = await submitted(mesh, http, SUBMITTER)
     rows = await calls(http, task)
