@@ -25,6 +25,7 @@ from bulkhead_contracts import (
     plan,
     retrieval,
     step,
+    subjects,
     task,
     tool,
     verdict,
@@ -239,6 +240,13 @@ BY_TYPE: dict[str, Row] = {row.type: row for row in ROWS}
 EVENTS: dict[str, Row] = {row.type.removeprefix("event."): row for row in ROWS if row.plane == "events"}
 """By their names: `task.ended`."""
 INBOXES: tuple[str, ...] = tuple(sorted({to for row in ROWS if row.plane == "mesh" for _, to in row.edges}))
+COUNTED_STREAMS: tuple[str, ...] = (
+    *(subjects.inbox_stream(one) for one in INBOXES),
+    *(subjects.records_stream(one) for one in DOERS),
+    subjects.BLOBS_STREAM,
+    subjects.DEAD_LETTERS_STREAM,
+)
+"""Streams that refuse what does not fit: somebody has to know how full they are."""
 MESH_EDGES: frozenset[tuple[str, str]] = frozenset(e for row in ROWS if row.plane == "mesh" for e in row.edges)
 RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
     e for row in ROWS if row.plane == "rpc" and row.body.TYPE.endswith("requested") for e in row.edges

@@ -55,7 +55,7 @@ class Use(StrEnum):
     DEAD_LETTERS_READ = "dead_letters_read"
     JOURNAL_READ = "journal_read"
     INBOXES_READ = "inboxes_read"
-    INBOXES_INFO = "inboxes_info"
+    COUNTS = "counts"
     STREAM_INFO = "stream_info"
     REDRIVE = "redrive"
     LOGINS = "logins"

@@ -130,9 +130,11 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
             yield _read(name, subjects.JOURNAL_STREAM)
         case Use.INBOXES_READ:
             yield from (_read(name, subjects.inbox_stream(one)) for one in catalog.INBOXES)
-        case Use.INBOXES_INFO:
+        case Use.COUNTS:
+            for stream in catalog.COUNTED_STREAMS:
+                yield Right(name, "send", f"{API}STREAM.INFO.{stream}")
             for one in catalog.INBOXES:
-                yield Right(name, "send", f"{API}STREAM.INFO.{subjects.inbox_stream(one)}")
+                yield Right(name, "send", f"{API}CONSUMER.INFO.{subjects.inbox_stream(one)}.*")
         case Use.STREAM_INFO:
             yield Right(name, "send", f"{API}STREAM.INFO.*")
             yield Right(name, "send", f"{API}CONSUMER.INFO.*.*")

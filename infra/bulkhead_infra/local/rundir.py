@@ -84,6 +84,8 @@ class RunDir:
 
     def end_leftovers(self) -> list[str]:
         """End what a dead run left running (its supervisor was killed where the kernel could not help)."""
+        for target in (self.path / "run").glob("*.target.json"):
+            target.unlink()  # Prometheus would miss a replica that nobody starts any more.
         ended = []
         for name, record in read_object(self.path / MESH_FILE).get("processes", {}).items():
             try:

@@ -103,6 +103,24 @@ class PubAck:
     duplicate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class StreamCounts:
+    """How much a stream holds. max_bytes: 0 for no bound. by_subject: messages per subject, of those asked about."""
+
+    last_sequence: int
+    bytes: int
+    max_bytes: int
+    by_subject: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DurableCounts:
+    """Messages of a durable. pending: never handed out; in_work: handed out and not ended."""
+
+    pending: int
+    in_work: int
+
+
 class Delivery(Protocol):
     """A message handed to a consumer. Exactly one of ack, nak or term ends it."""
 
@@ -234,6 +252,12 @@ class Bus(Protocol):
 
     async def last_sequence(self, stream: str) -> int:
         """The last sequence of a stream, 0 when it is empty; read from its leader, not from a lagging follower."""
+
+    async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
+        """What a stream holds; subjects: a filter, whose subjects are counted one by one (100,000 at most)."""
+
+    async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
+        """What waits for a durable; None when there is none of this name."""
 
     async def ready(self) -> bool:
         """Whether the broker answers now."""

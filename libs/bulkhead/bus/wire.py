@@ -11,7 +11,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from bulkhead.bus.port import BusError, BusUnavailable, PubAck, PublishRefused, Stored, WrongLastSequence
+from bulkhead.bus.port import (
+    BusError,
+    BusUnavailable,
+    DurableCounts,
+    PubAck,
+    PublishRefused,
+    Stored,
+    StreamCounts,
+    WrongLastSequence,
+)
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_LAST_ON_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
@@ -147,6 +156,31 @@ def place(ack_subject: str) -> Place | None:
     except ValueError:
         return None
     return Place(tokens[at], delivered, sequence, consumer_sequence, time_ns // 1_000_000)
+
+
+def stream_counts(body: bytes, stream: str) -> StreamCounts:
+    """Read the answer to STREAM.INFO. Raises BusError."""
+    try:
+        answer = json.loads(body)
+        state, most = answer["state"], int(answer.get("config", {}).get("max_bytes", 0))
+        by_subject = {str(subject): int(count) for subject, count in (state.get("subjects") or {}).items()}
+        return StreamCounts(int(state["last_seq"]), int(state.get("bytes", 0)), max(0, most), by_subject)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
+
+
+NO_DURABLE = 10014
+
+
+def durable_counts(body: bytes, durable: str) -> DurableCounts | None:
+    """Read the answer to CONSUMER.INFO; None for "no such durable". Raises BusError."""
+    try:
+        answer = json.loads(body)
+        if int((answer.get("error") or {}).get("err_code", 0)) == NO_DURABLE:
+            return None
+        return DurableCounts(int(answer["num_pending"]), int(answer["num_ack_pending"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BusError(f"{durable} does not tell what waits for it ({error!r}); run the provisioner") from error
 
 
 def was_first(headers: Mapping[str, str], nothing_on: str) -> bool:

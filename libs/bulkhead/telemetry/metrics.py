@@ -1,7 +1,7 @@
 """Metrics as OpenTelemetry counters and gauges: spending, findings, halts and waiting work.
 
-In: counts. Out: metrics to the OTLP endpoint of the traces; nothing without one. No attribute names a task, a tenant or
-a person: there are too many of them, and readers of metrics need not know them.
+In: counts. Out: metrics to the OTLP endpoint of the traces, if there is one, and the text of `/metrics`. No attribute
+names a task, a tenant or a person: there are too many of them, and readers of metrics need not know them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,10 +13,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from bulkhead.telemetry import names
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader, MetricsData
 
 EVERY_MS = 10_000
-Counts = Mapping[tuple[tuple[str, str], ...], int]
+Counts = Mapping[tuple[tuple[str, str], ...], float]
 """By attributes, as pairs of name and value."""
 Look = Callable[[], Counts]
 
@@ -35,26 +35,45 @@ journal_lacks = _meter.create_counter(names.JOURNAL_LACKS, description="Messages
 tool_calls = _meter.create_counter(names.TOOL_CALLS, description="Calls of tools, by tool and how they ended")
 tool_sensitive = _meter.create_counter(names.TOOL_SENSITIVE, description="Outputs of tools with keys or personal data")
 logins = _meter.create_counter(names.LOGINS, description="Logins to the broker by token, by how they ended")
+findings = _meter.create_counter(names.FINDINGS, description="Findings of budget's watcher, by kind and level")
+writes_uncertain = _meter.create_counter(names.WRITES_UNCERTAIN, description="Writes that may have been done")
+tasks_time = _meter.create_histogram(
+    names.TASKS_TIME,
+    description="Seconds from request to end, by how the task ended and what its answer is worth",
+    explicit_bucket_boundaries_advisory=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400),
+)
 watch_broke = _meter.create_counter(names.WATCH_BROKE, description="Folds of budget's watcher that ended by an error")
+
+
+_scraped: "InMemoryMetricReader | None" = None
 
 
 def setup(service: str, instance: str, otlp_endpoint: str, reader: "MetricReader | None" = None) -> None:
     """Configure this process, once. reader: where metrics go instead of the endpoint."""
-    if reader is None and not otlp_endpoint:
-        return
-    # Not at the top: a process without an endpoint need not hold them.
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    global _scraped
+    # Not at the top: libraries that count something need not hold them.
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
 
-    if reader is None:
+    _scraped = InMemoryMetricReader()
+    readers: list[MetricReader] = [_scraped]
+    if reader is not None:
+        readers.append(reader)
+    elif otlp_endpoint:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
         exporter = OTLPMetricExporter(endpoint=otlp_endpoint.rstrip("/") + "/v1/metrics")
-        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=EVERY_MS)
+        readers.append(PeriodicExportingMetricReader(exporter, export_interval_millis=EVERY_MS))
     resource = Resource.create(
         {"service.name": service, "service.namespace": "bulkhead", "service.instance.id": instance}
     )
-    metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=True))
+    metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=True))
+
+
+def collected() -> "MetricsData | None":
+    """All that was counted in this process, and its gauges read now; None before `setup`."""
+    return _scraped.get_metrics_data() if _scraped is not None else None
 
 
 def attempted(model: str, failed: str, cost_usd_micros: int, took_ms: int) -> None:

@@ -15,6 +15,8 @@ import asyncio
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
+from bulkhead.telemetry import names
+from bulkhead.telemetry.metrics import Counts, Look
 from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled, SpendRequested, TopUpRequested
 from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.journal import TaskMessagesRequested
@@ -40,6 +42,7 @@ from bulkhead_services.budget.queries.task_messages import MessageBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import Settlement
+from bulkhead_services.budget.watch.mesh_counts import MeshCounts
 from bulkhead_services.budget.watch.watcher import Watcher
 
 SERVICE = "budget"
@@ -91,6 +94,7 @@ class Budget(Edge):
         )
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = _watcher(context, settings, store, halts, self.keeper)
+        self._counts = MeshCounts(bus)
         switches, writes = Switches(context), WriteBook(bus)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
@@ -119,6 +123,7 @@ class Budget(Edge):
         self._tidying = [start("tidying", self._tidy()), start("checkpoints", self.checkpoints.run())]
         if self.watcher is not None:
             self.watcher.start(self._background)
+            self._tidying.append(start("counts", self._counts.run()))
 
     async def stop(self) -> None:
         """Close what was opened."""
@@ -136,6 +141,15 @@ class Budget(Edge):
     def degraded(self) -> str:
         """What of it does not work while admissions go on; "" when nothing."""
         return self.watcher.degraded if self.watcher is not None else ""
+
+    def gauges(self) -> dict[str, Look]:
+        """Metrics: whether the ledger can be used, the day's ceilings, and what the watch sees of the mesh."""
+        own: dict[str, Look] = {names.LEDGER: self._ledger, names.DAY_SHARE: self.alerts.day_shares}
+        return own | self._counts.gauges() | (self.watcher.gauges() if self.watcher is not None else {})
+
+    def _ledger(self) -> Counts:
+        answers = self.watcher is None or self.watcher.ledger_answers
+        return {(): int(bool(self.keeper.epoch) and answers)}
 
     async def _tidy(self) -> None:
         while True:

@@ -248,6 +248,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
     def uncertain(self, request: ToolCallRequested) -> ToolCallReplied:
         """The reply when a claimed write has no recorded outcome."""
         what = f"{request.tool} was begun and its outcome was lost; it may have been done"
+        metrics.writes_uncertain.add(1, {names.TOOL_NAME: request.tool})
         failure = Failure.of("uncertain", what, "it is not repeated: a person must look whether it happened")
         return self.refuse(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
 

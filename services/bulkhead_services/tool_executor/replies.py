@@ -33,6 +33,7 @@ def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_
     assert isinstance(failed, Failed)
     message, hint = harmless(failed.message), harmless(failed.hint)
     if tried.maybe_done:
+        metrics.writes_uncertain.add(1, {names.TOOL_NAME: tool.spec.name})
         message = f"{message}; {tool.spec.name} may have been done all the same"
         hint = "it is not repeated: a person must look whether it happened"
     elif tried.made > 1:

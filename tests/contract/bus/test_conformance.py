@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import pytest
 
 from bulkhead.bus import wire
-from bulkhead.bus.port import BusError, BusUnavailable, Delivery, PublishRefused, WrongLastSequence
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, Delivery, DurableCounts, PublishRefused, WrongLastSequence
 from bulkhead_contracts import bounds, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
+from tests.eventually import until as eventually
 
 PATIENCE_S = 4 * DEADLINE_S
 """So long a fetch may wait that must not."""
@@ -220,6 +221,26 @@ async def test_a_stream_tells_how_far_it_has_come(world: World) -> None:
     assert await bus.last_sequence(INBOX) == 3
     with pytest.raises(BusError):
         await bus.last_sequence("INBOX_NOBODY")
+
+
+async def test_a_stream_tells_how_much_it_holds_and_what_waits_for_a_durable(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    assert await bus.durable_counts(INBOX, "worker-0") == DurableCounts(0, 0)
+    await put(bus, "a", "b", "c")
+    held = await bus.stream_counts(INBOX, "mesh.*.worker.>")
+    assert (held.last_sequence, dict(held.by_subject)) == (3, {SUBJECT: 3}) and held.bytes > 0
+    assert (await bus.stream_counts(INBOX)).by_subject == {}, "who asks about no subjects is not told of any"
+    assert await bus.durable_counts(INBOX, "worker-0") == DurableCounts(3, 0)
+    [handed, *_] = await take(await bus.consumer(INBOX, "worker-0"), 2)
+    assert await bus.durable_counts(INBOX, "worker-0") == DurableCounts(1, 2)
+    await handed.ack()
+    await eventually(lambda: _counts(bus, DurableCounts(1, 1)))
+    assert await bus.durable_counts(INBOX, "worker-1") is None
+
+
+async def _counts(bus: Bus, wanted: DurableCounts) -> bool:
+    return await bus.durable_counts(INBOX, "worker-0") == wanted
 
 
 async def test_read_and_consumer_show_the_same_message(world: World) -> None:

@@ -37,6 +37,8 @@ STREAMS = (
     "EVENTS",
 )
 
+COUNTED = ("INBOX_", "RECORDS_", "BLOBS", "DEAD_LETTERS")
+
 
 def uses(identity: str) -> set[str]:
     """The `uses` of an identity."""
@@ -106,10 +108,11 @@ def _api(identity: str, tokens: list[str]) -> bool:
         return tokens[4] == "NEXT" and "inbox" in uses(identity) and tokens[5:] == [own(identity), f"{identity}-0"]
     if operation == "CONSUMER.INFO":
         mine = "inbox" in uses(identity) and rest == [own(identity), f"{identity}-0"]
-        return mine or ("stream_info" in uses(identity) and len(rest) == 2)
+        counts = "counts" in uses(identity) and len(rest) == 2 and rest[0].startswith("INBOX_")
+        return mine or counts or ("stream_info" in uses(identity) and len(rest) == 2)
     if operation == "STREAM.INFO" and rest == ["KV_CONTROL"] and "control_read" in uses(identity):
         return True
-    if operation == "STREAM.INFO" and "inboxes_info" in uses(identity) and rest[0] in {own(one) for one in RECEIVERS}:
+    if operation == "STREAM.INFO" and "counts" in uses(identity) and rest[0].startswith(COUNTED):
         return len(rest) == 1
     return operation == "STREAM.INFO" and "stream_info" in uses(identity) and len(rest) == 1
 

@@ -24,6 +24,7 @@ from bulkhead.bus.jetstream.token_file import TokenFile
 from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
+    DurableCounts,
     Live,
     NobodyAnswers,
     PubAck,
@@ -31,6 +32,7 @@ from bulkhead.bus.port import (
     RpcHandler,
     Schedule,
     Stored,
+    StreamCounts,
 )
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
@@ -237,11 +239,18 @@ class JetStreamBus:
 
     async def last_sequence(self, stream: str) -> int:
         """See port.Bus. Raises BusError."""
-        answer = await self.request(f"{self._api}.STREAM.INFO.{stream}", b"", timeout_s=READ_TIMEOUT_S)
-        try:
-            return int(json.loads(answer.body)["state"]["last_seq"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
+        return (await self.stream_counts(stream)).last_sequence
+
+    async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
+        """See port.Bus. Raises BusError."""
+        asked = json.dumps({"subjects_filter": subjects}).encode() if subjects else b""
+        answer = await self.request(f"{self._api}.STREAM.INFO.{stream}", asked, timeout_s=READ_TIMEOUT_S)
+        return wire.stream_counts(answer.body, stream)
+
+    async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
+        """See port.Bus. Raises BusError."""
+        answer = await self.request(f"{self._api}.CONSUMER.INFO.{stream}.{durable}", b"", timeout_s=READ_TIMEOUT_S)
+        return wire.durable_counts(answer.body, durable)
 
     async def time_unix_ms(self) -> int:
         """The broker's time, from the reply to a stream's counts, which every identity may ask for. Raises BusError."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from bulkhead.bus import wire
 from bulkhead.bus.memory.clock import Clock, MachineClock
 from bulkhead.bus.memory.streams import Durable, DurableConfig, Source, Stream, StreamConfig, matches
-from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, RpcHandler, Stored
+from bulkhead.bus.port import BusUnavailable, DurableCounts, Live, PubAck, PublishRefused, RpcHandler, Stored
 from bulkhead_contracts import bounds, catalog, subjects
 
 MAX_MESSAGE_BYTES = bounds.MAX_BLOB_BYTES + 2 * bounds.MAX_HEADER_BYTES
@@ -121,6 +121,11 @@ class MemoryBroker:
         if found is None:
             raise BusUnavailable(f"stream {name} answers no reads: run the provisioner")
         return found
+
+    def durable_counts(self, stream: str, name: str) -> DurableCounts | None:
+        """What waits for a durable; None when there is none of this name."""
+        found = self._durables.get((stream, name))
+        return found.counts() if found is not None else None
 
     def durable(self, stream: str, name: str) -> Durable:
         """A durable by name. Raises BusUnavailable."""

@@ -18,6 +18,7 @@ from bulkhead.bus.port import (
     BusClosed,
     BusError,
     BusUnavailable,
+    DurableCounts,
     Live,
     NobodyAnswers,
     PubAck,
@@ -25,6 +26,7 @@ from bulkhead.bus.port import (
     RpcHandler,
     Schedule,
     Stored,
+    StreamCounts,
 )
 from bulkhead.telemetry.log import Log
 
@@ -198,6 +200,16 @@ class MemoryBus:
         """See port.Bus."""
         self._may(f"$JS.API.STREAM.INFO.{stream}", "publish")
         return await self._ask("read", stream, lambda: self._broker.stream(stream).last_sequence)
+
+    async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
+        """See port.Bus."""
+        self._may(f"$JS.API.STREAM.INFO.{stream}", "publish")
+        return await self._ask("read", stream, lambda: self._broker.stream(stream).counts(subjects))
+
+    async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
+        """See port.Bus."""
+        self._may(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", "publish")
+        return await self._ask("read", stream, lambda: self._broker.durable_counts(stream, durable))
 
     async def ready(self) -> bool:
         """See port.Bus."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import islice
 
 from bulkhead.bus import wire
-from bulkhead.bus.port import PubAck, PublishRefused, Stored
+from bulkhead.bus.port import DurableCounts, PubAck, PublishRefused, Stored, StreamCounts
 
 DUPLICATE_WINDOW_MS = 120_000
 
@@ -194,6 +194,14 @@ class Stream:
             page = [messages[sequence] for sequence in found[:limit]]
         return page if horizon is None else [one for one in page if one.sequence <= horizon]
 
+    def counts(self, subjects: str) -> StreamCounts:
+        """What it holds; subjects: a filter, whose subjects are counted one by one."""
+        found = {
+            one: len(held) for one, held in self._by_subject.items() if subjects and held and matches(subjects, one)
+        }
+        size = sum(wire.stored_bytes(one.headers, one.body) for one in self._messages.values())
+        return StreamCounts(self.last_sequence, size, 0, found)
+
     def after(self, sequence: int) -> Iterator[int]:
         """Sequences above one, in order."""
         return iter(self._order[bisect_right(self._order, sequence) :])
@@ -237,6 +245,14 @@ class Durable:
             if not self.config.patterns or _any_matches(self.config.patterns, stored.subject):
                 return stored
         return None
+
+    def counts(self) -> DurableCounts:
+        """What waits and what is in work."""
+        ahead = (self.stream.get(sequence) for sequence in self.stream.after(self.cursor))
+        wanted = (one for one in ahead if one is not None)
+        patterns = self.config.patterns
+        pending = sum(not patterns or _any_matches(patterns, stored.subject) for stored in wanted)
+        return DurableCounts(pending, len(self.pending))
 
     def done(self, sequence: int) -> bool:
         """Acked or given up; False when it was not outstanding."""

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz`, `/startupz` and `/metrics` on a small port of their own; only `/readyz` asks the bus."""
+"""`/livez`, `/readyz`, `/startupz` and `/metrics` on a small port of their own; the first and third ask nobody else."""
 
 import asyncio
 import json
@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from bulkhead.runtime.component import Pool
-from bulkhead.telemetry import names
+from bulkhead.telemetry import metrics, names, prometheus
+from bulkhead.telemetry.prometheus import Family
 
 MAX_REQUEST_BYTES = 4096
 
@@ -19,24 +20,34 @@ class Health:
     ) -> None:
         self._status, self._pools = status, pools
         self._server: asyncio.Server | None = None
+        self._target: Path | None = None
         self._asked: set[asyncio.Task[None]] = set()
         self.started = False
 
-    async def start(self, port: int, file: Path | None, host: str = "127.0.0.1") -> int:
-        """Listen (0: any free port) and leave `{"port": n}` in `file`."""
+    async def start(
+        self, port: int, file: Path | None, host: str = "127.0.0.1", labels: Mapping[str, str] | None = None
+    ) -> int:
+        """Listen (0: any free port) and leave `{"port": n}` in `file`.
+
+        labels: beside it `NAME.target.json` tells Prometheus (`file_sd_configs`) where this replica is, until it stops
+        by itself: one that was killed stays a target, and is missed.
+        """
         self._server = await asyncio.start_server(self._connected, host, port)
         bound: int = self._server.sockets[0].getsockname()[1]
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".new")
-            temporary.write_text(json.dumps({"port": bound}))
-            temporary.replace(file)
+            _replace(file, {"port": bound})
+            if labels is not None:
+                self._target = file.with_suffix(".target.json")
+                _replace(self._target, [{"targets": [f"{host}:{bound}"], "labels": dict(labels)}])
         return bound
 
     async def stop(self) -> None:
         """Stop listening; the last probe may get no answer."""
         if self._server is not None:
             self._server.close()
+        if self._target is not None:
+            self._target.unlink(missing_ok=True)
         for task in self._asked:
             task.cancel()
         # One that had not begun yet is cancelled outside of its `try`.
@@ -53,7 +64,9 @@ class Health:
             line = (await asyncio.wait_for(reader.readline(), 5))[:MAX_REQUEST_BYTES].split()
             path = line[1].decode("ascii", "replace") if len(line) > 1 else "/"
             if path == "/metrics":
-                code, kind, text = 200, b"text/plain; version=0.0.4", exposition(self._pools()).encode()
+                families = [*standing(await self._status()), *places(self._pools())]
+                text = prometheus.exposition(families, metrics.collected()).encode()
+                code, kind = 200, prometheus.CONTENT_TYPE
             else:
                 code, body = await self._answer(path)
                 kind, text = b"application/json", json.dumps(body).encode()
@@ -78,21 +91,27 @@ class Health:
         return 404, {"error": "no such path", "hint": "/livez /readyz /startupz /metrics"}
 
 
-def exposition(pools: Mapping[str, Pool]) -> str:
-    """Places of one replica in Prometheus's text format."""
-    load = max((pool.wanted / pool.most for pool in pools.values()), default=0.0)
-    rows: list[tuple[str, str, Mapping[str, float]]] = [
-        (names.LOAD, "Share of the places that are taken or waited for, of the kind that is fullest", {"": load}),
-        (names.POOL_MOST, "Places, by kind", {kind: pool.most for kind, pool in pools.items()}),
-        (names.POOL_WANTED, "Places that are taken or waited for, by kind", {k: p.wanted for k, p in pools.items()}),
+def standing(status: Mapping[str, object]) -> list[Family]:
+    """Whether one replica can work."""
+    ready, degraded = float(bool(status["ready"])), float(bool(status.get("degraded")))
+    return [
+        Family(names.READY, "1 when it can do its work, as /readyz says", "", {"": ready}),
+        Family(names.DEGRADED, "1 when it works, but not all of it; /readyz says what", "", {"": degraded}),
     ]
-    lines = []
-    for name, told, values in rows:
-        lines += [f"# HELP {name} {told}", f"# TYPE {name} gauge"]
-        lines += [f"{name}{_label(kind)} {value:g}" for kind, value in values.items()]
-    return "\n".join([*lines, ""])
 
 
-def _label(kind: str) -> str:
-    escaped = kind.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    return f'{{kind="{escaped}"}}' if kind else ""
+def places(pools: Mapping[str, Pool]) -> list[Family]:
+    """Places of one replica."""
+    load = max((pool.wanted / pool.most for pool in pools.values()), default=0.0)
+    most, wanted = ({kind: getattr(pool, of) for kind, pool in pools.items()} for of in ("most", "wanted"))
+    return [
+        Family(names.LOAD, "Share of the places that are taken or waited for, of the fullest kind", "", {"": load}),
+        Family(names.POOL_MOST, "Places, by kind", "kind", most),
+        Family(names.POOL_WANTED, "Places that are taken or waited for, by kind", "kind", wanted),
+    ]
+
+
+def _replace(file: Path, value: object) -> None:
+    temporary = file.with_suffix(".new")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(file)

@@ -144,7 +144,8 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.drain)
-    await health.start(settings.health_port, settings.health_file, settings.health_host)
+    labels = {"service": service, "replica": settings.instance}
+    await health.start(settings.health_port, settings.health_file, settings.health_host, labels)
     health.started = True
     _settle()
     log.info("started")

@@ -7,6 +7,7 @@ after it was told, so that a crash between the two loses nothing.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +17,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from bulkhead_contracts.types import Body
@@ -32,6 +34,8 @@ log = Log("budget.alerts")
 MAX_PACES = 2_000
 """Ceilings whose rate is watched; one has up to 30 samples, some 4 KiB."""
 MAX_TOLD = 50_000
+DAYS = frozenset({"day", "mesh"})
+"""Accounts of a tenant's day and of everybody's."""
 ASK_AGAIN_MS = 3_600_000
 """Time for which this replica need not look whether an alert was told; looking keeps it remembered."""
 Key = tuple[str, str, int]
@@ -44,6 +48,8 @@ class Alerts:
         self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
         self._paces = BoundedDict[Key, Pace](MAX_PACES)
         self._told = BoundedDict[str, int](MAX_TOLD)
+        self._days = BoundedDict[tuple[str, str], float](MAX_PACES)
+        """By account and unit: the share of a day's ceiling that is spent, as last settled here."""
 
     async def settled(self, message: Received, body: Settled, settlement: Settlement) -> None:
         """Tell what follows from one settlement; again, when it comes again. Raises BusError, RedisFailure."""
@@ -56,9 +62,21 @@ class Alerts:
             guessed = settlement.charged.cost_usd_micros if body.estimated else body.usage.estimated_usd_micros
             metrics.spent.add(max(0, guessed), {names.UNIT: "estimated_usd_micros"})
         for level in settlement.levels:
+            if level.limit > 0 and level.scope.partition(":")[0] in DAYS:
+                self._days[level.scope, level.unit] = level.spent / level.limit
             for alert in (alert_rules.share(level), self._rate(level, now)):
                 if alert is not None and now - self._told.get(alert.id, 0) >= ASK_AGAIN_MS:
                     await self._tell(message, alert, now)
+
+    def day_shares(self) -> Counts:
+        """Metrics: of today's ceilings (UTC) the fullest per kind of account and unit, as a share of 1."""
+        today = datetime.fromtimestamp(self._clock() / 1000, UTC).date().isoformat()
+        found: dict[tuple[tuple[str, str], ...], float] = {}
+        for (scope, unit), share in list(self._days.items()):
+            if scope.endswith(today):
+                of = ((names.ACCOUNT, scope.partition(":")[0]), (names.UNIT, unit))
+                found[of] = max(found.get(of, 0.0), share)
+        return found
 
     def _rate(self, level: Level, now: int) -> Alert | None:
         key = (level.scope, level.unit, level.limit)

@@ -33,6 +33,7 @@ from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
 from bulkhead_services.budget.watch.latency import LatencyTargets
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, Notices
 from bulkhead_services.budget.watch.poison_messages import Aside, identity
+from bulkhead_services.budget.watch.standing import Standing
 
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
@@ -108,7 +109,7 @@ class Watching:
         self._latency = LatencyTargets(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Finding] = OrderedDict()
-        self.notices = Notices()
+        self.notices, self.standing = Notices(), Standing()
         self.folded = 0
         self._reader = Journal()
         self._living: dict[str, list[int]] = {}
@@ -156,6 +157,7 @@ class Watching:
         kind = _kind(stored.headers)
         if not speaks(stored.subject, kind):
             return  # Its receiver rejects it; most are of types that nobody here asks about.
+        self.standing.take(kind, stored)
         self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
         if (missed := self._latency.take(kind, stored)) is not None:
             self._trips(missed)

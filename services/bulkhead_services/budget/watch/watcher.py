@@ -18,6 +18,7 @@ from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts, Look
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted, Tripped
@@ -96,12 +97,26 @@ class Watcher:
         self.gaps, self._looked_unix_ms = JournalGaps(), 0
         self.leads = False
         self.caught_up = False
+        self.ledger_answers = True
+        """False from a failure of Redis until the next round that needs it has succeeded."""
         self.told = 0
 
     @property
     def degraded(self) -> str:
         """What this replica does not see; "" when it sees all."""
         return "; ".join(filter(None, (self.aside.degraded, self.gaps.degraded(self._clock()))))
+
+    def gauges(self) -> dict[str, Look]:
+        """Metrics of tasks and approvals, once the journal is read."""
+        return {
+            names.TASKS_LIVING: lambda: self._told(self.fold.standing.living()),
+            names.TASKS_QUIET: lambda: self._told(self.fold.standing.quiet(self._clock())),
+            names.APPROVALS_WAITING: lambda: self._told(self.fold.standing.approvals(self._clock())[0]),
+            names.APPROVALS_OLDEST: lambda: self._told(self.fold.standing.approvals(self._clock())[1]),
+        }
+
+    def _told(self, value: int) -> Counts:
+        return {(): value} if self.caught_up else {}
 
     def start(self, background: Background) -> None:
         """Begin; returns at once. An error in it ends neither the service nor its admissions."""
@@ -125,6 +140,7 @@ class Watcher:
                 await self._confirm()
                 await self._act()
                 self.aside.stands()
+                self.ledger_answers = True
                 self._backoff_s = self._interval_s
             except Renumbered:
                 log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
@@ -133,6 +149,7 @@ class Watcher:
                 self.gaps.forget()
             except (BusError, *RedisFailure) as error:
                 self.leads, self.aside.telling = False, ""
+                self.ledger_answers = self.ledger_answers and not isinstance(error, RedisFailure)
                 pause_s = self._wait_longer()
                 log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=pause_s)
             await asyncio.sleep(pause_s)
@@ -221,6 +238,9 @@ class Watcher:
             await self._pace.each(page, self._take)
             if len(page) < PAGE - 1:
                 break
+        for end in self.fold.standing.ends():
+            if self.leads and self.caught_up:  # One replica counts, and not what it reads once more.
+                metrics.tasks_time.record(end.seconds, {names.STATUS: end.status, names.STANDING: end.answer})
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
         if self._clock() - self._looked_unix_ms >= ENDS_EVERY_MS:
@@ -313,6 +333,7 @@ class Watcher:
         )
         await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
         self.fold.told(trip.id)
+        metrics.findings.add(1, {names.KIND: trip.detector.partition(".")[0], names.LEVEL: trip.level})
         self.told += 1
 
     async def _charged(self, trip: Finding, tenant: str, task: str) -> bool:

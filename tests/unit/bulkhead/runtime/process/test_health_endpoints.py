@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from bulkhead.runtime.component import Pool
-from bulkhead.runtime.process.health_endpoints import Health, exposition
+from bulkhead.runtime.process.health_endpoints import Health, places
 
 
 async def ask(port: int, path: str) -> tuple[int, dict]:
@@ -54,14 +54,28 @@ async def test_metrics_tell_the_places_and_the_share_of_the_fullest_kind():
     await health.stop()
     assert answer.headers["content-type"].startswith("text/plain")
     rows = [line for line in answer.text.splitlines() if not line.startswith("#")]
-    assert rows == [
+    assert rows[:7] == [
+        "bulkhead_ready 1",
+        "bulkhead_degraded 0",
         "bulkhead_load 1.25",
         'bulkhead_pool_places{kind="plain"} 8',
         'bulkhead_pool_places{kind="of \\"a\\""} 96',
         'bulkhead_pool_wanted{kind="plain"} 10',
         'bulkhead_pool_wanted{kind="of \\"a\\""} 24',
     ]
-    assert "bulkhead_load 0\n" in exposition({}), "a replica without bounded places has no load"
+    assert places({})[0].values == {"": 0}, "a replica without bounded places has no load"
+
+
+async def test_prometheus_is_told_of_a_replica_until_that_stops_by_itself(tmp_path):
+    async def status() -> dict[str, object]:
+        return {"ready": True}
+
+    health = Health(status)
+    port = await health.start(0, tmp_path / "worker-0.json", labels={"service": "worker"})
+    told = json.loads((tmp_path / "worker-0.target.json").read_text())
+    assert told == [{"targets": [f"127.0.0.1:{port}"], "labels": {"service": "worker"}}]
+    await health.stop()
+    assert [path.name for path in tmp_path.iterdir()] == ["worker-0.json"]
 
 
 @pytest.mark.parametrize("path", ["/readyz", ""])
