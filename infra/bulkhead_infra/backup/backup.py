@@ -15,7 +15,8 @@ The streams are copied one after the other, later ones know more, and from that 
 3. Timers after the inboxes that source them: one that fired in between is fetched, not missed.
 4. Records after the inboxes: no inbox holds a reply to a call that its doer does not remember having made.
 5. The money's facts (the journal's and budget's inbox) after the records: no recorded call is missing in the ledger.
-6. Documents and blobs after all that may name them, and when everything runs again: they only grow.
+6. Events for subscribers after the positions of gateway and subscribers: what was handled has its events here.
+7. Documents and blobs after all that may name them, and when everything runs again: they only grow.
 
 Left out, since it is made of the rest: the stream JOURNAL (sources the inboxes) and Redis (the ledger is folded from
 the facts at budget's start). Left out, since it is no state: logs and traces.
@@ -96,6 +97,7 @@ def order() -> Iterator[str]:
     yield subjects.CONTROL_STREAM
     yield subjects.DEAD_LETTERS_STREAM
     yield from (subjects.inbox_stream(name) for name in MONEY)
+    yield subjects.EVENTS_STREAM
 
 
 async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progress: None) -> Manifest:
@@ -103,7 +105,9 @@ async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progr
     sealed = _sealed(wanted) if wanted.passphrase else b""
     with Writer(to) as file:
         async with held(broker, await _durables(broker)) as durables:
-            positions = [Position(stream=s, durable=d, floor=await broker.floor(s, d)) for s, d in durables]
+            told = [(subjects.EVENTS_STREAM, one) for one in await broker.durables(subjects.EVENTS_STREAM)]
+            pairs = [*durables, *told]  # Subscribers are not held: they change nothing of the mesh.
+            positions = [Position(stream=s, durable=d, floor=await broker.floor(s, d)) for s, d in pairs]
             streams = [await _copy(broker, file, name, say) for name in order()]
         found = _documents(file, wanted.documents, say)
         streams.append(await _copy(broker, file, subjects.BLOBS_STREAM, say))
@@ -180,7 +184,8 @@ async def _durables(broker: Broker) -> list[Durable]:
 
 def _shards(positions: list[Position]) -> dict[str, int]:
     """Services that have more than one durable."""
-    counts = Counter(position.durable.rpartition("-")[0] for position in positions)
+    inboxes = [one for one in positions if one.stream != subjects.EVENTS_STREAM]
+    counts = Counter(position.durable.rpartition("-")[0] for position in inboxes)
     return {service: count for service, count in counts.items() if count > 1}
 
 

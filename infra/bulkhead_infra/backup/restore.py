@@ -79,7 +79,8 @@ async def begins(broker: Broker, reader: Reader, layout: Layout) -> Begin:
     for name in layout.publishers:
         last = await broker.sourced(subjects.inbox_stream("gateway"), f"mesh.{name}.gateway.>")
         sources[subjects.published_stream(name)] = 1 + last
-    return Begin(starts(reader.manifest, layout), sources)
+    told = {one.durable: one.floor + 1 for one in reader.manifest.positions if one.stream == subjects.EVENTS_STREAM}
+    return Begin(starts(reader.manifest, layout) | told, sources)
 
 
 def restore_documents(reader: Reader, folder: Path, say: Say = lambda progress: None) -> None:

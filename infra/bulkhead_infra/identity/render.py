@@ -27,6 +27,8 @@ PROVISIONER_MAY = (
     # No other stream: this one alone is made of the others.
     *_api(f"STREAM.DELETE.{subjects.JOURNAL_STREAM}"),
     *_api("CONSUMER.CREATE.*.* CONSUMER.INFO.*.* CONSUMER.NAMES.*"),
+    # Subscribers of a restored mesh go on where they were.
+    *_api(f"CONSUMER.RESET.{subjects.EVENTS_STREAM}.*"),
 )
 """It works inside the account that owns the streams, where a reply subject may reach anything: it runs for a moment,
 and its key is for nobody else."""

@@ -201,7 +201,7 @@ class _Provisioner:
         await asyncio.gather(*(self._durables(name) for name in {name for name, _ in durables(self._layout)}))
         existing = await self._durable_names(subjects.EVENTS_STREAM)
         for one in event_durables(self._layout):
-            await self._durable(subjects.EVENTS_STREAM, one["name"], one, one["name"] in existing)
+            await self._event_durable(one, one["name"] in existing)
 
     def _begun(self, config: Config) -> Config:
         first, sources = self._begin.sources, config.get("sources", ())
@@ -277,9 +277,9 @@ class _Provisioner:
                 return False
         return True
 
-    async def _durable(self, stream: str, name: str, config: Config, exists: bool) -> None:
+    async def _durable(self, stream: str, name: str, config: Config, exists: bool, *, begins: bool = True) -> None:
         if not exists:
-            first = self._begin.durables.get(name, 1)
+            first = self._begin.durables.get(name, 1) if begins else 1
             begin = {"deliver_policy": BY_SEQUENCE, "opt_start_seq": first} if first > 1 else {}
             request = {"stream_name": stream, "config": config | begin}
             await self._make(f"{stream}/{name}", f"CONSUMER.CREATE.{stream}.{name}", request)
@@ -296,6 +296,14 @@ class _Provisioner:
         way, what = "start the version that made it", f"durable {name} of {stream}"
         await self._change(what, f"CONSUMER.CREATE.{stream}.{name}", request, wrong, way)
         self._report.changed.append(f"{stream}/{name}: {'; '.join(wrong)}")
+
+    async def _event_durable(self, config: Config, exists: bool) -> None:
+        """Of a restore it is set to its position after it was made: one that began there could not be set back again to
+        what lies before."""
+        name, stream = config["name"], subjects.EVENTS_STREAM
+        await self._durable(stream, name, config, exists, begins=False)
+        if not exists and (first := self._begin.durables.get(name, 1)) > 1:
+            await self._make(f"{stream}/{name}", f"CONSUMER.RESET.{stream}.{name}", {"seq": first})
 
     async def _change(self, what: str, request: str, body: Mapping[str, Any], wrong: Sequence[str], way: str) -> None:
         try:

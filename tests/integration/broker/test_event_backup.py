@@ -1,0 +1,60 @@
+"""Events for subscribers in a backup: the same ones under the same ids, and each subscriber goes on where it was."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead_contracts import subjects
+from bulkhead_infra.backup import locations
+from bulkhead_infra.backup.archive import Reader
+from bulkhead_infra.identity import keys
+from bulkhead_infra.local.supervisor import LocalMesh
+
+SUBSCRIBER = "sub_demo"
+SUBJECT = subjects.event("demo", "task.ended", "t1")
+
+
+def silent(progress: object) -> None:
+    """Nobody follows."""
+
+
+@asynccontextmanager
+async def bus(mesh: LocalMesh, identity: str) -> AsyncIterator[JetStreamBus]:
+    seed = keys.nkey_seed(mesh.directory / "identity", identity)
+    found = await JetStreamBus.connect(mesh.nats_url, service=identity, nkey_seed=seed)
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
+async def heard(mesh: LocalMesh, count: int) -> list[tuple[int, str]]:
+    """Sequence and id of what the subscriber is handed; at most `count`."""
+    async with bus(mesh, SUBSCRIBER) as subscriber:
+        consumer = await subscriber.consumer(subjects.EVENTS_STREAM, SUBSCRIBER)
+        found = []
+        while len(found) < count and (deliveries := await consumer.fetch(count - len(found), timeout_s=2)):
+            for one in deliveries:
+                found.append((one.stored.sequence, one.stored.ce_id))
+                await one.ack()
+        return found
+
+
+async def test_events_come_back_and_a_subscriber_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with LocalMesh(tmp_path / "a", services=(), durability="process") as mesh:
+        async with bus(mesh, "gateway") as gateway:
+            for number in range(3):
+                await gateway.publish(SUBJECT, b"{}", {"ce-id": f"e{number}"}, f"m{number}")
+        assert await heard(mesh, 2) == [(1, "e0"), (2, "e1")]
+    await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
+    shutil.copytree(tmp_path / "a" / "identity", tmp_path / "b" / "identity")
+    with Reader(tmp_path / "file") as reader:
+        await locations.restore_local(reader, tmp_path / "b", "", silent)
+    async with LocalMesh(tmp_path / "b", services=(), durability="process") as mesh:
+        assert await heard(mesh, 9) == [(3, "e2")]
+        async with bus(mesh, SUBSCRIBER) as subscriber:
+            again = f"JSMESH.API.CONSUMER.RESET.{subjects.EVENTS_STREAM}.{SUBSCRIBER}"
+            await subscriber.request(again, b'{"seq": 1}', {}, 5.0)
+        assert [name for _, name in await heard(mesh, 9)] == ["e0", "e1", "e2"], "those before are there, too"
