@@ -70,7 +70,7 @@ class Gateway(Edge):
         self._backlog = backlog = Backlog()
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)
-        self._events = TaskEvents(context.publisher, settings.subscribers, settings.webhook_events)
+        self._events = TaskEvents(context.publisher, settings.subscribers, settings.webhook_events, context.clock)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
         self.http = Http(
             settings,

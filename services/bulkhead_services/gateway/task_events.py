@@ -5,11 +5,13 @@ names; those that a webhook wants go to tool_executor, which posts them. Ids der
 again writes the same, and the broker keeps one. The message is acked after that, so that no event is lost.
 """
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping
 
+from bulkhead.bus.port import PublishRefused
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.publish.publisher import Attributes, Publisher
+from bulkhead.telemetry.log import Log
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import (
@@ -30,36 +32,74 @@ ALERTS = frozenset({"share", "rate"})
 """Kinds of notices that are about an account."""
 
 
+AGAIN_MS = 10_000
+"""A broker that is set up for an older version has no place for events until its provisioner has run."""
+MAX_WAITING = 1_024
+"""Messages whose events wait for that, of a replica: each keeps a place in the window of the inbox."""
+SEEN_ELSEWHERE_MS = 60_000
+log = Log("task_events")
+
+
 class TaskEvents:
-    """Writes them. rows: of the subscribers; webhooks: names of events by tenant."""
+    """Writes them. rows: of the subscribers; webhooks: names of events by tenant. clock: Unix milliseconds."""
 
     def __init__(
         self,
         publisher: Publisher,
         rows: Mapping[str, SubscriberPolicy],
-        webhooks: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        webhooks: Mapping[str, tuple[str, ...]],
+        clock: Callable[[], int],
     ) -> None:
-        self._publisher = publisher
+        self._publisher, self._clock = publisher, clock
         self._wanted = {(row.tenant, f"event.{name}") for row in rows.values() for name in row.events}
         self._posted = {(tenant, f"event.{name}") for tenant, names in webhooks.items() for name in names}
+        self._refused, self._again_at = "", 0
+        self._waiting: dict[int, int] = {}
 
     async def tell(self, message: Received) -> None:
-        """Store what one message means for them. Raises BusError."""
-        for index, event in enumerate(events_of(message)):
-            told: Attributes = {
-                "cause": message.envelope.id,
-                "index": f"event/{index}",
-                "traceparent": message.envelope.traceparent,
-                "time_unix_ms": message.time_unix_ms,
-            }
-            named = (message.tenant, event.TYPE)
-            if named in self._posted:
-                head, data = self._publisher.envelope(event, **told), event.encode().decode()
-                asked = EventPostRequested(id=head.id, event=head.type, time_unix_ms=head.time_unix_ms, data_json=data)
-                post: Attributes = {**told, "index": f"post/{index}"}
-                await self._publisher.send("tool_executor", asked, tenant=message.tenant, task=message.task, **post)
-            if named in self._wanted:
+        """Store what one message means for them. Raises BusError; HandBack while the broker takes no events."""
+        events = list(enumerate(events_of(message)))
+        if message.sequence not in self._waiting:
+            for index, event in events:
+                if (message.tenant, event.TYPE) in self._posted:
+                    await self._post(message, event, index)
+        wanted = [(index, event) for index, event in events if (message.tenant, event.TYPE) in self._wanted]
+        if wanted and self._clock() < self._again_at:
+            self._put_off(message)
+            return
+        for index, event in wanted:
+            try:
+                told = _attributes(message, f"event/{index}")
                 await self._publisher.event(event, tenant=message.tenant, task=message.task, **told)
+            except PublishRefused as error:
+                self._refused, self._again_at = str(error), self._clock() + AGAIN_MS
+                log.warning("events_not_stored", reason=self._refused, waiting=len(self._waiting) + 1)
+                self._put_off(message)
+                return
+        self._waiting.pop(message.sequence, None)
+
+    def _put_off(self, message: Received) -> None:
+        """Raises HandBack; gives up where too many wait already: tasks come before what is told of them."""
+        now = self._clock()
+        if message.sequence not in self._waiting and len(self._waiting) >= MAX_WAITING:
+            # One that another replica took does not come back here.
+            self._waiting = {key: at for key, at in self._waiting.items() if at + SEEN_ELSEWHERE_MS > now}
+        self._waiting[message.sequence] = now
+        if len(self._waiting) <= MAX_WAITING:
+            raise HandBack(max(self._again_at - now, 1_000) / 1000, self._refused)
+        del self._waiting[message.sequence]
+        log.error("events_lost", tenant=message.tenant, task=message.task, reason=self._refused)
+
+    async def _post(self, message: Received, event: Body, index: int) -> None:
+        head = self._publisher.envelope(event, **_attributes(message, f"event/{index}"))
+        told, data = _attributes(message, f"post/{index}"), event.encode().decode()
+        asked = EventPostRequested(id=head.id, event=head.type, time_unix_ms=head.time_unix_ms, data_json=data)
+        await self._publisher.send("tool_executor", asked, tenant=message.tenant, task=message.task, **told)
+
+
+def _attributes(message: Received, index: str) -> Attributes:
+    head, at = message.envelope, message.time_unix_ms
+    return {"cause": head.id, "index": index, "traceparent": head.traceparent, "time_unix_ms": at}
 
 
 def events_of(message: Received) -> Iterator[Body]:

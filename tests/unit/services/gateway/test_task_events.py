@@ -1,12 +1,16 @@
 """Events for outside subscribers: which messages are one, that they are told once, and that they tell no content."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from bulkhead.bus.memory.broker import mesh_streams
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.streams import StreamConfig
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.approval import ApprovalRequested
@@ -16,6 +20,7 @@ from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.result import ContentRef, Failure, Result, Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected
 from bulkhead_contracts.types import Body
+from bulkhead_services.gateway import task_events
 from bulkhead_services.gateway.app import _with_publishers
 from bulkhead_services.gateway.settings import Settings, SubscriberPolicy
 from bulkhead_services.gateway.task_events import TaskEvents, events_of
@@ -98,7 +103,7 @@ async def test_an_event_is_stored_once_however_often_its_message_comes_and_only_
     bus = MemoryBus(broker, "gateway")
     rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
     for _ in range(2):  # Two replicas.
-        events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows)
+        events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows, {}, lambda: 1)
         for message in (received(ENDED), received(ENDED), received(ENDED, tenant="acme")):
             await events.tell(message)
     [stored] = await bus.read(subjects.EVENTS_STREAM, "events.>")
@@ -112,7 +117,7 @@ async def test_a_webhook_is_told_the_event_of_the_stream_once_and_only_what_it_w
     bus = MemoryBus(broker, "gateway")
     rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
     for _ in range(2):
-        events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows, {"demo": ("task.ended",)})
+        events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows, {"demo": ("task.ended",)}, lambda: 1)
         for message in (received(ENDED), received(ENDED, tenant="acme")):
             await events.tell(message)
     [event] = await bus.read(subjects.EVENTS_STREAM, "events.>")
@@ -121,6 +126,50 @@ async def test_a_webhook_is_told_the_event_of_the_stream_once_and_only_what_it_w
     assert isinstance(asked, EventPostRequested) and stored.subject.startswith("mesh.gateway.tool_executor.")
     assert (asked.id, asked.event) == (event.headers["ce-id"], event.headers["ce-type"])
     assert rfc3339(asked.time_unix_ms) == event.headers["ce-time"] and asked.data_json.encode() == event.body
+
+
+class OlderBroker:
+    """A broker whose provisioner has not run yet for this version, and a gateway's events at it. now: Unix ms."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker([one for one in mesh_streams() if one.name != subjects.EVENTS_STREAM])
+        self.bus, self.now = MemoryBus(self.broker, "gateway"), 0
+        rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
+        publisher = Publisher("gateway", self.bus, b"k" * 32, lambda: self.now)
+        self.events = TaskEvents(publisher, rows, {"demo": ("step.ended",)}, lambda: self.now)
+
+    async def tell(self, sequence: int = 7) -> bool:
+        """Whether it is done with; otherwise it comes again."""
+        try:
+            await self.events.tell(replace(received(ENDED), sequence=sequence))
+        except HandBack as back:
+            assert "run the provisioner" in back.reason and 1 <= back.delay_s <= task_events.AGAIN_MS / 1000
+            return False
+        return True
+
+
+async def test_where_the_stream_is_missing_events_wait_for_it_and_others_are_told_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    older = OlderBroker()
+    assert not await older.tell() and not await older.tell(8)
+    assert caplog.messages.count("events_not_stored") == 1, "one that waits asks for all"
+    older.broker.add_stream(StreamConfig(subjects.EVENTS_STREAM, ("events.>",)))
+    older.now += task_events.AGAIN_MS
+    assert await older.tell() and await older.tell(8)
+    assert len(await older.bus.read(subjects.EVENTS_STREAM, "events.>")) == 1, "they have one cause here"
+    assert len(await older.bus.read(subjects.inbox_stream("tool_executor"), "mesh.>")) == 1
+
+
+async def test_no_more_messages_than_the_inbox_can_bear_wait_for_the_stream(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_events, "MAX_WAITING", 2)
+    older = OlderBroker()
+    assert [await older.tell(number) for number in range(4)] == [False, False, True, True]
+    assert caplog.messages.count("events_lost") == 2
+    older.now += task_events.SEEN_ELSEWHERE_MS
+    assert not await older.tell(4), "those that waited were taken by another replica"
 
 
 def test_an_event_that_there_is_not_is_told_at_the_start() -> None:
