@@ -26,6 +26,7 @@ HEARTBEAT_S = 4.0
 """Well below the time after which the broker hands an unanswered event out again."""
 AGAIN_FIRST_S, AGAIN_MOST_S = 1.0, 60.0
 MAX_SEEN = 10_000
+MAX_PLACES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,25 @@ class Delivery:
 
     def __init__(self, attempts: int, dead: Callable[[Dead], Awaitable[None]]) -> None:
         self.attempts, self.dead = attempts, dead
-        self.done = BoundedDict[str, None](MAX_SEEN)
+        self.done = BoundedDict[str, frozenset[int]](MAX_SEEN)
+        """By id, where it lay in the stream: an event may have been told twice."""
         self.running: set[str] = set()
+
+    def again(self, event_id: str, sequence: int, attempts: int) -> bool:
+        """Whether this one has been handled here; not where the subscriber has set itself back, and wants it again."""
+        places = self.done.get(event_id)
+        if places is None:
+            return False
+        if attempts == 1 and sequence in places:
+            del self.done[event_id]
+            return False
+        self.handled(event_id, sequence)
+        return True
+
+    def handled(self, event_id: str, sequence: int) -> None:
+        """Drop what comes with this id, but for a first delivery of the very same message."""
+        known = self.done.get(event_id, frozenset())
+        self.done[event_id] = known | {sequence} if sequence and len(known) < MAX_PLACES else known
 
     def __call__(self, message: Any, /, *, context: Any) -> "_Middleware":
         return _Middleware(message, context=context, delivery=self)
@@ -65,14 +83,14 @@ class _Middleware(BaseMiddleware[Any, Any]):
 
     async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
         """Handle one message to its end; errors of handlers do not leave here."""
-        delivery, attempts = self._delivery, _attempts(msg)
+        delivery, (sequence, attempts) = self._delivery, _place(msg)
         try:
             head = envelope.parse(msg.headers)
         except EnvelopeError as error:
             return await _bury(delivery, msg, None, attempts, error)
         if head.id in delivery.running:
             return None  # Handed out again meanwhile: the ack of the first counts for both.
-        if head.id in delivery.done:
+        if delivery.again(head.id, sequence, attempts):
             return await msg.ack()
         delivery.running.add(head.id)
         beating = asyncio.create_task(_beat(msg))
@@ -87,7 +105,7 @@ class _Middleware(BaseMiddleware[Any, Any]):
         finally:
             await cancel(beating)
             delivery.running.discard(head.id)
-        delivery.done[head.id] = None
+        delivery.handled(head.id, sequence)
         return await msg.ack()
 
 
@@ -104,9 +122,10 @@ async def _beat(msg: NatsMessage) -> None:
         await msg.in_progress()
 
 
-def _attempts(msg: NatsMessage) -> int:
-    """1 where nothing counts them, as in FastStream's test broker."""
+def _place(msg: NatsMessage) -> tuple[int, int]:
+    """Its sequence in the stream and the number of its delivery; 0 and 1 in FastStream's test broker."""
     try:
-        return msg.raw_message.metadata.num_delivered or 1
+        found = msg.raw_message.metadata
+        return found.sequence.stream, found.num_delivered or 1
     except Exception:  # nats-py's own NotJSMessageError, and what it raises for a reply subject that is none.
-        return 1
+        return 0, 1

@@ -61,6 +61,34 @@ async def test_events_come_until_they_are_handled_also_after_the_broker_was_away
         await until(lambda: came("t1", "fails-once", "fails-once", "t2"), "it has connected again", timeout_s=20)
 
 
+async def test_a_subscriber_that_sets_itself_back_gets_its_events_again_and_doubles_once(broker: Broker) -> None:
+    events = Events(broker.url, broker.identity / "sub_demo.nkey", tenant="demo", at_once=1)
+    seen: list[str] = []
+
+    @events.on(TaskEndedEvent)
+    async def take(event: TaskEndedEvent) -> None:
+        seen.append(event.task)
+        if seen == ["t1", "t2", "t1"]:
+            raise ValueError("the CRM is away")
+
+    async def ends_with(*tasks: str) -> bool:
+        return tuple(seen[-len(tasks) :]) == tasks
+
+    async with events.broker, broker.client("gateway") as gateway, broker.client("sub_demo") as client:
+        await events.broker.start()
+        # The first one is told twice.
+        for event in (ended("t1"), ended("t1"), ended("t2")):
+            await tell(gateway, event)
+        await until(lambda: ends_with("t1", "t2"), "both have come")
+        await client.ask(f"JSMESH.API.CONSUMER.RESET.{subjects.EVENTS_STREAM}.sub_demo", b'{"seq": 1}')
+        await until(
+            lambda: ends_with("t1", "t2", "t1", "t2", "t1"), "both come again, and once more the one that failed"
+        )
+        await tell(gateway, ended("t3"))
+        await until(lambda: ends_with("t3"), "what comes after them")
+    assert seen == ["t1", "t2", "t1", "t1", "t2", "t3"]
+
+
 async def test_a_program_ends_with_an_error_when_a_broker_that_is_back_does_not_know_it(broker: Broker) -> None:
     events = Events(broker.url, broker.identity / "sub_demo.nkey", tenant="demo")
     await events.broker.start()
