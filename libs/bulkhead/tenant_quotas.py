@@ -42,6 +42,7 @@ class _Row(Contract):
     tools: tuple[Name, ...] = ()
     task: _TaskLimit | None = None
     day: Limit | None = None
+    delegated_roles: dict[Name, object] = Field(default={})
 
 
 class _File(Contract):
@@ -78,6 +79,10 @@ class TenantQuotas:
     def tools(self, tenant: str) -> tuple[str, ...] | None:
         """The tools that its tasks may use, where the file names the tenant."""
         return self._rows[tenant].tools if tenant in self._rows else None
+
+    def roles(self, tenant: str) -> tuple[str, ...]:
+        """Its roles whose steps are carried out elsewhere."""
+        return tuple(sorted(self._rows[tenant].delegated_roles)) if tenant in self._rows else ()
 
     def look(self) -> None:
         """Read the file again if it has changed."""

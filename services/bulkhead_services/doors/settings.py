@@ -14,6 +14,8 @@ class Settings(CallerSettings):
 
     allowed_hosts: names under which clients may come to /mcp and /a2a, and from whose pages; beside them addresses,
     and names without a dot. Where there are none and http_host is not of this machine, any.
+    public_url: scheme and host under which clients come, where a proxy stands before the doors: cards and metadata name
+    it. card_key_file: private key in PEM (P-256 or Ed25519) that signs agent cards, read at the start.
     api_keys_file, jwt_*: as the gateway has them. gateway_url: where the gateway's HTTP is, for A2A and for the tools
     by which agents submit and watch tasks; without it there are none. tenants_file: the most that a task of each tenant
     may have. models: names that agents are shown in place of all that the
@@ -31,6 +33,8 @@ class Settings(CallerSettings):
     http_port: int = Field(default=8090, ge=0, le=65535)
     http_file: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
+    public_url: str = Field(default="", pattern=r"^(https?://[A-Za-z0-9.:\[\]-]{1,253})?$")
+    card_key_file: Path | None = None
     tenants_file: Path | None = None
     gateway_url: str = ""
     models: tuple[Name, ...] = ()

@@ -106,9 +106,9 @@ async def before(gateway_url: str, keys: Path) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def agent_door(folder: Path) -> AsyncIterator[AgentDoor]:
+async def agent_door(folder: Path, **settings: Any) -> AsyncIterator[AgentDoor]:
     """A mesh of every service, with the offline model."""
-    stage = Memory(Wishes(folder / "mesh"))
+    stage = Memory(Wishes(folder / "mesh", settings=settings))
     await stage.open()
     try:
         yield AgentDoor(stage)

@@ -1,6 +1,7 @@
 """The agent door, asked by the official client of A2A: real doors, gateway and mesh, in this process."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from a2a.types import (
     SubscribeToTaskRequest,
     TaskState,
 )
-from a2a.utils.errors import TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
+from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
 
 from bulkhead.client import Mesh
 from tests.eventually import until
@@ -137,6 +138,28 @@ async def test_cards_say_how_to_come_in_and_what_ones_own_tenant_may(tmp_path):
         assert "calculate" not in str(public["skills"]) and set(public["securitySchemes"]) == {"bearer", "apiKey"}
         own = await client.get_extended_agent_card(GetExtendedAgentCardRequest())
         assert "calculate" in own.skills[0].tags and "5 USD" in own.skills[0].description
+
+
+async def test_a_message_that_asks_for_a_roles_skill_is_a_step_of_that_role(tmp_path):
+    tenants = tmp_path / "tenants.yaml"
+    most = {"cost_usd_micros": 1_000_000, "tokens": 1_000_000}
+    row = {"tools": ["calculate"], "document_scopes": [], "task": most | {"deadline_ms": 600_000}, "day": most}
+    row |= {"delegated_roles": {"desk": {"to": "worker", "identity": "d"}}}
+    tenants.write_text(json.dumps({"tenants": {"demo": row}}))
+    async with agent_door(tmp_path, tenants_file=tenants) as door, door.client(door.key()) as client:
+        card = await client.get_extended_agent_card(GetExtendedAgentCardRequest())
+        wish = message(metadata={"skill": card.skills[1].id})
+        task = await sent(client, request(wish, return_immediately=True))
+        async with Mesh(door.stage.url, door.key("operator")) as operator:
+
+            async def steps() -> list[dict]:
+                document = await operator.task(task.id).show()
+                assert document["failure"] is None, document["failure"]
+                return document["steps"]
+
+            assert [row["title"] for row in await until(steps)] == ["Ask desk"]
+        with pytest.raises(InvalidParamsError, match=r"task, role\.desk"):
+            await sent(client, request(message(metadata={"skill": "role.pirate"})))
 
 
 async def test_a_client_of_the_version_before_is_served_too(tmp_path):

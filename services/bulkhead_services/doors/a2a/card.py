@@ -18,11 +18,13 @@ from a2a.types import (
 )
 
 from bulkhead_contracts.task import TaskLimits
-from bulkhead_services.doors.a2a.messages import OUTPUT_MODES
 
 PATH = "/a2a"
+OUTPUT_MODES = ("text/plain", "application/json")
 VERSIONS = ("1.0", "0.3")
 BINDINGS = ("JSONRPC", "HTTP+JSON")
+SKILL, TASK, ROLE = "skill", "task", "role."
+"""Name of a message's metadata in which it asks for a skill; the skill of every tenant; beginning of a role's."""
 
 
 def public(address: str) -> AgentCard:
@@ -54,8 +56,9 @@ def public(address: str) -> AgentCard:
     )
 
 
-def extended(address: str, tools: Sequence[str] | None, most: TaskLimits) -> AgentCard:
-    """The card for one tenant. tools: None where no policy names them. most: ceilings of one of its tasks."""
+def extended(address: str, tools: Sequence[str] | None, roles: Sequence[str], most: TaskLimits) -> AgentCard:
+    """The card for one tenant. tools: None where no policy names them. roles: those that a message may ask for. most:
+    ceilings of one of its tasks."""
     card = public(address)
     named = ", ".join(tools) if tools else "none" if tools is not None else "those that the mesh allows"
     usd, minutes = most.cost_usd_micros / 1_000_000, most.deadline_ms / 60_000
@@ -63,9 +66,16 @@ def extended(address: str, tools: Sequence[str] | None, most: TaskLimits) -> Age
     told = f"Works on what a text says, with tools: {named}. {ceilings}"
     del card.skills[:]
     card.skills.append(_skill(told, ["task", *(tools or ())]))
+    card.skills.extend(map(_role, roles))
     return card
 
 
 def _skill(told: str, tags: Iterable[str]) -> AgentSkill:
     example = "Which of our suppliers raised prices this year, and by how much?"
-    return AgentSkill(id="task", name="Carry out a task", description=told, tags=list(tags), examples=[example])
+    return AgentSkill(id=TASK, name="Carry out a task", description=told, tags=list(tags), examples=[example])
+
+
+def _role(role: str) -> AgentSkill:
+    name = ROLE + role
+    told = f"One step, carried out by {role} and checked: send `{SKILL}: {name}` in the message's metadata."
+    return AgentSkill(id=name, name=f"Ask {role}", description=told, tags=["role", role])

@@ -78,10 +78,10 @@ class Asking:
 
 
 class Handler(RequestHandler):
-    """The operations. wait_s: so long `SendMessage` waits for a task that runs."""
+    """The operations. sign: makes the card's last form. wait_s: so long `SendMessage` waits for a task that runs."""
 
-    def __init__(self, quotas: TenantQuotas, wait_s: float) -> None:
-        self._quotas, self._wait_s = quotas, wait_s
+    def __init__(self, quotas: TenantQuotas, sign: Callable[[AgentCard], AgentCard], wait_s: float) -> None:
+        self._quotas, self._sign, self._wait_s = quotas, sign, wait_s
         self._waits: set[asyncio.Timeout] = set()
 
     def close(self) -> None:
@@ -166,8 +166,8 @@ class Handler(RequestHandler):
         """The card of the caller's tenant."""
         with _told(asking := _asking(context)):
             self._quotas.look()
-            tenant = asking.caller.claim.tenant
-            return card.extended(asking.address, self._quotas.tools(tenant), self._quotas.most(tenant))
+            of, tenant = self._quotas, asking.caller.claim.tenant
+            return self._sign(card.extended(asking.address, of.tools(tenant), of.roles(tenant), of.most(tenant)))
 
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
@@ -202,11 +202,14 @@ class Handler(RequestHandler):
         caller = asking.caller
         usd, deadline = caller.limit_usd_micros, caller.deadline_ms
         objective = messages.objective(message)
+        self._quotas.look()
+        role = messages.role(message, self._quotas.roles(caller.claim.tenant))
         task = await asking.mesh.submit(
             objective,
             limit_usd=None if usd is None else Decimal(usd) / 1_000_000,  # type: ignore[arg-type]
             limit_tokens=caller.limit_tokens,
             deadline_s=None if deadline is None else deadline / 1_000,
+            plan=messages.plan(objective, role) if role else None,
             idempotency_key=messages.idempotency_key(message, objective),
             feature=caller.feature,
             workflow=caller.workflow,

@@ -4,19 +4,21 @@ person, or an A2AError that names the field.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from a2a.types import Message, Part, Role, SendMessageConfiguration
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError, PushNotificationNotSupportedError
 from google.protobuf.json_format import MessageToDict
 
 from bulkhead_contracts import bounds
+from bulkhead_services.doors.a2a import card
 
 MAX_PARTS = 64
 MAX_ID_CHARS = 256
-OUTPUT_MODES = ("text/plain", "application/json")
 _CONTEXT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_ACCEPTED = frozenset({*OUTPUT_MODES, "text", "text/*", "*/*"})
+_ACCEPTED = frozenset({*card.OUTPUT_MODES, "text", "text/*", "*/*"})
 _DECISION = ("approval_id", "arguments_sha256", "decision", "reason")
 
 
@@ -44,7 +46,7 @@ def check(message: Message, asked: SendMessageConfiguration) -> None:
         raise PushNotificationNotSupportedError("this agent sends no push notifications; stream, or ask for the task")
     if asked.accepted_output_modes and not _ACCEPTED & set(asked.accepted_output_modes):
         raise ContentTypeNotSupportedError(
-            f"acceptedOutputModes has none of {', '.join(OUTPUT_MODES)}; add one of them"
+            f"acceptedOutputModes has none of {', '.join(card.OUTPUT_MODES)}; add one of them"
         )
 
 
@@ -82,8 +84,28 @@ def decision(message: Message) -> Decision | None:
     return Decision(**found)
 
 
+def role(message: Message, roles: Sequence[str]) -> str:
+    """The role that a message asks for as a skill; "" for a task that the mesh plans. roles: of the tenant. Raises
+    A2AError."""
+    asked = MessageToDict(message.metadata).get(card.SKILL, card.TASK)
+    skills = {card.TASK: ""} | {card.ROLE + name: name for name in roles}
+    if not isinstance(asked, str) or asked not in skills:
+        raise InvalidParamsError(f"metadata.{card.SKILL} is no skill of your extended card: {', '.join(skills)}")
+    return skills[asked]
+
+
+def plan(objective: str, role: str) -> dict[str, Any]:
+    """The plan of a task that one role carries out. Raises A2AError."""
+    if len(objective) > bounds.MAX_INSTRUCTION_CHARS:
+        what = f"the text has {len(objective):,} characters; a role takes {bounds.MAX_INSTRUCTION_CHARS:,}"
+        raise InvalidParamsError(f"{what}; say less, or leave metadata.{card.SKILL} away")
+    told = {"title": f"Ask {role}", "instruction": objective, "acceptance": "It does what the instruction asks for."}
+    return {"steps": [{"id": "ask", "role": role, **told}]}
+
+
 def idempotency_key(message: Message, objective: str) -> str:
     """The same for the same message of the same person: a repeat is the same task. Its content counts, too, for clients
     that number their messages begin at 1 again."""
-    named = "\0".join((message.message_id, message.context_id, objective))
+    skill = str(MessageToDict(message.metadata).get(card.SKILL, ""))
+    named = "\0".join((message.message_id, message.context_id, objective, *([skill] if skill else [])))
     return "a2a-" + hashlib.sha256(named.encode("utf-8", "replace")).hexdigest()[:48]

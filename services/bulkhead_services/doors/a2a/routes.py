@@ -25,6 +25,8 @@ from bulkhead.client.errors import Closed
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
 from bulkhead_services.doors.a2a.handler import ASKING, Asking, Handler
+from bulkhead_services.doors.a2a.signatures import PATH as KEYS
+from bulkhead_services.doors.a2a.signatures import CardSigner
 from bulkhead_services.doors.http.answers import unless_gone
 from bulkhead_services.doors.http.routes import EXPECTED, Http, refusal_of
 from bulkhead_services.doors.port import Refusal
@@ -68,7 +70,9 @@ class A2a:
     def __init__(self, settings: Settings, http: Http) -> None:
         self._http, self._url = http, settings.gateway_url
         self._gateway = _Shared()
-        self._handler = Handler(TenantQuotas(settings.tenants_file), settings.call_timeout_s)
+        self._signer = CardSigner(settings.card_key_file, settings.public_url) if settings.card_key_file else None
+        sign = self._signer.sign if self._signer is not None else lambda card: card
+        self._handler = Handler(TenantQuotas(settings.tenants_file), sign, settings.call_timeout_s)
 
     def routes(self) -> list[Route]:
         """Routes for the application; none where no gateway is set."""
@@ -84,7 +88,8 @@ class A2a:
             for one in found
             if isinstance(one, Route)  # And not the SDK's paths with a tenant in front: a tenant comes of its key.
         ]
-        return [Route(CARD, self.card, methods=["GET"]), *own]
+        keys = [Route(KEYS, self.keys, methods=["GET"])] if self._signer is not None else []
+        return [Route(CARD, self.card, methods=["GET"]), *keys, *own]
 
     def close(self) -> None:
         """End what waits and streams."""
@@ -99,13 +104,22 @@ class A2a:
     async def card(self, request: Request) -> Response:
         """GET /.well-known/agent-card.json"""
         try:
-            found = agent_card_to_dict(card.public(self._http.hosts.check(request)))
+            address = self._http.hosts.check(request)
         except Refusal as refusal:
             return _answer(request, refusal)
-        answer = JSONResponse(found, headers={"Cache-Control": "private, max-age=300"})
-        answer.headers["ETag"] = etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
-        known = request.headers.get("if-none-match") == etag
-        return Response(status_code=304, headers={"ETag": etag}) if known else answer
+        found = card.public(address)
+        # Of what is said: each signature is another one.
+        etag = f'"{hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]}"'
+        headers = {"Cache-Control": "private, max-age=300", "ETag": etag}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        signed = self._signer.sign(found) if self._signer is not None else found
+        return JSONResponse(agent_card_to_dict(signed), headers=headers)
+
+    async def keys(self, request: Request) -> Response:
+        """GET /.well-known/jwks.json"""
+        assert self._signer is not None
+        return JSONResponse(self._signer.keys(), headers={"Cache-Control": "public, max-age=300"})
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:

@@ -25,11 +25,13 @@ class Hosts:
     proxy whose names they do not know."""
 
     def __init__(self, settings: Settings) -> None:
-        self._named = frozenset(name.lower() for name in settings.allowed_hosts)
+        self._public_url = settings.public_url
+        named = (*settings.allowed_hosts, *([_host_of(settings.public_url)] if settings.public_url else []))
+        self._named = frozenset(name.lower() for name in named)
         self._any = not self._named and settings.http_host not in LOOPBACK
 
     def check(self, request: Request) -> str:
-        """Scheme and host under which a client has come. Raises Refusal."""
+        """Scheme and host for a client: those of the settings, or under which it has come. Raises Refusal."""
         host = request.headers.get("host", "")
         if not (found := _NETLOC.fullmatch(host)):
             raise unfit("Host", "is no host", "send the one that you call")
@@ -37,7 +39,7 @@ class Hosts:
         if not (self._any or name in self._named or "." not in name or _is_address(name)):
             what = f"the host {name[: bounds.MAX_NAME_CHARS]!r} is none of this mesh"
             raise Refusal(421, "unknown_host", what, "the operator names it in BULKHEAD_ALLOWED_HOSTS of doors")
-        return f"{request.url.scheme}://{host}"
+        return self._public_url or f"{request.url.scheme}://{host}"
 
     def check_origin(self, request: Request) -> None:
         """A page of this machine, or of a host that the settings name. Raises Refusal for another one's."""
