@@ -123,6 +123,7 @@ ENVIRONMENTS: dict[str, Callable[[], bool]] = {
     "no-sandbox": lambda: not can_confine(),
     "no-kustomize": lambda: bool(why_no_kustomize()),
     "no-docker": lambda: bool(why_no_docker()),
+    "no-chromium": lambda: not (shutil.which("chromium") or shutil.which("chromium-browser")),
     "no-registry": lambda: not can_run_a_registry(),
     "no-reference-mcp": lambda: not os.environ.get("BULKHEAD_REFERENCE_MCP"),
 }

@@ -57,6 +57,11 @@ class Authenticator:
             raise Unauthenticated("this API key is not known", hint)
         return claim
 
+    def owner(self, digest: str) -> RequesterClaim | None:
+        """Who has the API key with this SHA-256 digest (hexadecimal) now; None for nobody."""
+        self._keys.load()
+        return self._keys.owner(digest)
+
     def token_of(self, headers: Mapping[str, str]) -> str:
         """The caller's own token, for the signer; "" for who has an API key. Raises Unauthenticated."""
         credential = credential_of(headers)

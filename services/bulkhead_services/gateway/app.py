@@ -33,6 +33,7 @@ from bulkhead_services.gateway.admission.backpressure import Backlog
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.console.app import Console
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import Authenticator
@@ -40,8 +41,10 @@ from bulkhead_services.gateway.http.routes.tasks import Http
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
+from bulkhead_services.gateway.read_model.changes import Changes
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 from bulkhead_services.gateway.read_model.task_index import Listing
+from bulkhead_services.gateway.sessions import Sessions
 from bulkhead_services.gateway.settings import PublisherPolicy, Settings, SubscriberPolicy
 from bulkhead_services.gateway.task_events import TaskEvents
 
@@ -56,7 +59,9 @@ class Gateway(Edge):
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context = context
         self._settings = settings = _with_publishers(settings)
-        self._auth = Authenticator(settings)
+        sessions = Sessions(context.message_key, settings.session_s)
+        self._auth = Authenticator(settings, sessions, context.clock)
+        self.changes = Changes()
         self.feeds = Feeds(
             context.bus, recent=settings.recent_tasks, live=settings.live_tasks, reread_s=settings.reread_s
         )
@@ -84,8 +89,9 @@ class Gateway(Edge):
             Door(quotas, spikes, self.admission, backlog, context.clock),
             approvals,
             self._decisions,
+            self.changes,
         )
-        self.app = self.http.app()
+        self.app = Console(self.http.app(), self._auth, settings.session_s).app()
         self._server = HttpServer(self.app, settings, "the gateway")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,6 +124,7 @@ class Gateway(Edge):
     async def stop(self) -> None:
         """End the streams (clients resume elsewhere), finish the requests, close."""
         self.feeds.close()
+        self.changes.close()
         await self._server.stop()
         for subscription in self._subscriptions:
             await subscription.close()
@@ -183,6 +190,7 @@ class Gateway(Edge):
 
     def _handled(self, tenant: str, task: str, sequence: int) -> None:
         self.feeds.poke(tenant, task, sequence)
+        self.changes.say(tenant, task)
         self._backlog.taken_up(tenant, task)
 
     async def _hear(self, subscription: LiveSubscription) -> None:

@@ -13,10 +13,11 @@ from bulkhead_services.gateway.http import approval_schemas as approvals
 from bulkhead_services.gateway.http import operator_schemas as operators
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.approval_schemas import STATES
-from bulkhead_services.gateway.http.openapi_histories import HISTORIES
+from bulkhead_services.gateway.http.openapi_histories import CHANGES, HISTORIES
 from bulkhead_services.gateway.http.openapi_parts import (
     CHANGE,
     EVENT,
+    FILTERS,
     KEY_SCHEMA,
     MODELS,
     NAME_SCHEMA,
@@ -89,6 +90,7 @@ _TASKS: Json = {
             _SIZE,
             _CURSOR,
             query("opened_by", "Only the runs of agents outside", {"type": "string", "enum": ["doors"]}),
+            *FILTERS,
         ),
     },
     "/v1/tasks/{task_id}": {
@@ -374,7 +376,7 @@ def openapi() -> Json:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": _TASKS | HISTORIES | _DOCUMENTS | _APPROVALS | _OPERATORS | _PROBES,
+        "paths": _TASKS | CHANGES | HISTORIES | _DOCUMENTS | _APPROVALS | _OPERATORS | _PROBES,
         "components": {
             "schemas": dict(sorted(definitions["$defs"].items())),
             "securitySchemes": {

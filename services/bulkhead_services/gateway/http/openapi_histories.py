@@ -1,16 +1,43 @@
 """The paths of the OpenAPI document that tell what a task did and why: story, timeline, calls, export."""
 
 from bulkhead_services.gateway.http import schemas
-from bulkhead_services.gateway.http.openapi_parts import TEXT, Json, answer_of, operation, path, query
+from bulkhead_services.gateway.http.openapi_parts import TEXT, Json, answer_of, operation, path, query, ref
 
 _READ = (401, 403, 503)
 _TASK = path("task_id", "The task's id")
 _SIZE = query("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
+_CHANGED = {
+    "description": "Each event of the stream",
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["changed"]},
+        "retry": {"type": "integer"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": ref(schemas.ChangesDocument),
+        },
+    },
+}
 _CONTENT = (
     "Texts of models, tools, documents and people are shown to operators, and to the person who submitted the task "
     "where the tenant's output policy delivers drafts; each look at them is logged. Others get names, outcomes, "
     "sources and costs."
 )
+
+CHANGES: Json = {
+    "/v1/changes": {
+        "get": operation(
+            "watchTasks",
+            "Stream the ids of the tenant's tasks as something of them changes",
+            {"200": {"description": "The stream", "content": {"text/event-stream": {"schema": _CHANGED}}}},
+            (401, 403, 429, 503),
+            description="Server-sent events `changed`, ten a second at most, the first at once and without a task; "
+            "`data` is a ChangesDocument. Nothing is sent again: a client that was away reads anew what it shows.",
+        )
+    }
+}
 
 HISTORIES: Json = {
     "/v1/tasks/{task_id}/why": {

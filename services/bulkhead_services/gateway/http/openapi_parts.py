@@ -4,14 +4,16 @@ In: names, texts and pydantic models. Out: dictionaries as OpenAPI 3.1 has them.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
 from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
+from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.problems import ProblemDetails
+from bulkhead_services.gateway.read_model.task_view import Status
 
 _TITLES = {
     400: "The Idempotency-Key header is missing, or the body is not JSON",
@@ -90,6 +92,15 @@ def path(name: str, description: str) -> Json:
 KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}
 TEXT = {"schema": {"type": "string"}}
+_WORD = {"type": "string", "maxLength": bounds.MAX_NAME_CHARS}
+FILTERS = (
+    query("text", "Words that the objective or the id has, in any order; small letters and capitals alike", _WORD),
+    query("status", "Only tasks of this status", {"type": "string", "enum": list(get_args(Status))}),
+    query("person", "Only tasks of this person", _WORD),
+    query("feature", "Only tasks of this feature", _WORD),
+    query("standing", "Only results of this standing", {"type": "string", "enum": list(get_args(Standing))}),
+)
+"""Of a list of tasks. A page looks at 500 tasks at most: it may be short, and `next` leads on."""
 EVENT_NAMES = (
     "task.queued task.released task.accepted plan.rejected plan.adopted step.started step.ended task.paused "
     "task.resumed task.ended task.rejected budget.alerted text"

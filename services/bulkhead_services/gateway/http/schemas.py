@@ -21,6 +21,7 @@ from bulkhead_contracts.task.v1 import Objective, Replan, replans
 from bulkhead_contracts.tool import CitedCall, UncertainWrite
 from bulkhead_contracts.types import Constraints, Contract, Count, Marker, Name, Reason, Sha256, Tag
 from bulkhead_services.gateway.admission.rules import unreadable
+from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 from bulkhead_services.gateway.read_model.citations import Kind
 from bulkhead_services.gateway.read_model.task_view import Kind as TaskKind
 from bulkhead_services.gateway.read_model.task_view import Status, StepStatus
@@ -148,7 +149,8 @@ class StepDocument(Contract):
 
 class TaskSummary(Contract):
     """One row of GET /v1/tasks. standing, complete: as in TaskDocument. estimated_usd_micros: the part of the cost that
-    no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look."""
+    no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look. pause_code:
+    why one that is `paused` waits."""
 
     task_id: str
     kind: TaskKind = "planned"
@@ -163,6 +165,8 @@ class TaskSummary(Contract):
     complete: bool | None = None
     failure_code: str = ""
     conversation: Tag = ""
+    feature: Tag = ""
+    pause_code: str = ""
 
 
 class TaskPage(Contract):
@@ -170,6 +174,13 @@ class TaskPage(Contract):
 
     tasks: tuple[TaskSummary, ...]
     next: str | None = None
+
+
+class ChangesDocument(Contract):
+    """Data of an event `changed`: tasks of which something new is stored. more: others have changed too."""
+
+    tasks: Annotated[tuple[str, ...], Field(max_length=MAX_NAMED)]
+    more: bool = False
 
 
 class QueueDocument(Contract):

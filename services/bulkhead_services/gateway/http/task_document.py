@@ -42,6 +42,8 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
         complete=view.result.completeness.complete if view.result else None,
         failure_code=view.failure.code if view.failure else "",
         conversation=view.request.conversation if view.request else "",
+        feature=view.request.feature if view.request else "",
+        pause_code=view.pause.code if view.pause else "",
     )
 
 

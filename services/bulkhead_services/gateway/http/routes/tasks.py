@@ -5,15 +5,13 @@ In: requests of people and programs. Out: JSON, problem details, event streams. 
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.component import Pool
@@ -27,17 +25,7 @@ from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.openapi import openapi
 from bulkhead_services.gateway.http.request_limits import Bodies, StreamCaps
-from bulkhead_services.gateway.http.request_values import (
-    answered,
-    cursor_of,
-    existing_task,
-    idempotency_key,
-    opener_of,
-    parsed,
-    position_of,
-    size_of,
-    to_cursor,
-)
+from bulkhead_services.gateway.http.request_values import answered, existing_task, idempotency_key, parsed, position_of
 from bulkhead_services.gateway.http.routes import uncertain_writes
 from bulkhead_services.gateway.http.routes.approvals import Approvals
 from bulkhead_services.gateway.http.routes.citations import Citations
@@ -45,19 +33,14 @@ from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
 from bulkhead_services.gateway.http.routes.histories import Histories
 from bulkhead_services.gateway.http.routes.spending import Spending
-from bulkhead_services.gateway.http.schemas import (
-    CancelReceipt,
-    CancelSubmission,
-    TaskPage,
-    TaskReceipt,
-    TaskSubmission,
-    TaskSummary,
-)
+from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, EventStream, TaskList
+from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, already_ended, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
+from bulkhead_services.gateway.read_model.changes import Changes
 from bulkhead_services.gateway.read_model.events import Position
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 from bulkhead_services.gateway.read_model.stream import watch
@@ -66,7 +49,6 @@ from bulkhead_services.gateway.settings import Settings
 
 MAX_BODY_BYTES = bounds.MAX_MESSAGE_BYTES - bounds.MAX_HEADER_BYTES
 MAX_CANCEL_BODY_BYTES = 16 * 1024
-RETRY_MS = 1_000
 
 
 class Http:
@@ -85,10 +67,12 @@ class Http:
         door: Door,
         approvals: ApprovalIndex,
         decisions: Decisions,
+        changes: Changes,
     ) -> None:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
-        self._intake, self._feeds, self._listing, self._door = intake, feeds, listing, door
+        self._intake, self._feeds, self._door = intake, feeds, door
         self._caps, self._bodies = StreamCaps(settings), Bodies(settings, door.spikes, context.clock)
+        self.task_list = TaskList(settings, auth, feeds, listing, changes, self._caps)
         self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
         self.spending = Spending(context, auth, self._bodies, door, feeds)
@@ -105,7 +89,7 @@ class Http:
         """The ASGI application."""
         routes = [
             Route("/v1/tasks", self.submit, methods=["POST"]),
-            Route("/v1/tasks", self.list_tasks, methods=["GET"]),
+            *self.task_list.routes(),
             Route("/v1/tasks/{task_id}", self.show, methods=["GET"]),
             Route("/v1/tasks/{task_id}/events", self.events, methods=["GET"]),
             Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
@@ -165,24 +149,6 @@ class Http:
         headers = {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {})
         return answered(receipt, 202, headers)
 
-    async def list_tasks(self, request: Request) -> Response:
-        """GET /v1/tasks"""
-        claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
-        size = size_of(request)
-        before = cursor_of(request.query_params.get("cursor", ""))
-        senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
-        opened_by = opener_of(request)
-        tasks: list[TaskSummary] = []
-        more = True
-        while more and len(tasks) < size:
-            rows, more = await self._listing.page(claim.tenant, senders, before, size - len(tasks), opened_by)
-            for _, task in rows:
-                feed = await self._feeds.fresh(claim.tenant, task)
-                if feed.view.request is not None:  # Else it was purged, or a follower lags: there is nothing to tell.
-                    tasks.append(task_document.summary(feed, self._settings.publishers))
-            before = rows[-1][0] if rows else before
-        return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(before) if more else None))
-
     async def show(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}"""
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
@@ -202,14 +168,7 @@ class Http:
             return Response(status_code=204)  # Tells an EventSource not to reconnect: nothing can follow.
         if self._feeds.closing:
             raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
-        return _EventStream(
-            self._sse(feed, position),
-            self._caps.take(claim),
-            ping=self._settings.heartbeat_s,
-            sep="\n",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-            ping_message_factory=lambda: ServerSentEvent(comment="alive", sep="\n"),
-        )
+        return EventStream(self._sse(feed, position), self._caps.take(claim), self._settings.heartbeat_s)
 
     async def _sse(self, feed: Feed, position: Position) -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
@@ -246,20 +205,6 @@ class Http:
     async def startupz(self, _: Request) -> Response:
         """GET /startupz: whether the start has finished."""
         return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
-
-
-class _EventStream(EventSourceResponse):
-    """An event stream that gives its place back however it ends, also if the client leaves before the first event."""
-
-    def __init__(self, events: AsyncIterator[ServerSentEvent], release: Callable[[], None], **more: Any) -> None:
-        super().__init__(events, **more)
-        self._release = release
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._release()
 
 
 async def _failed(_: Request, error: Exception) -> Response:

@@ -1,0 +1,205 @@
+"""What every room of the console stands on: who is signed in, the API in that person's name, forms, errors, live news.
+
+In: requests of browsers. Out: a Visit for each request of a signed-in person; else the way to the login. A request that
+changes something must come from a page of the console itself: a session's cookie is sent by any page's form.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.gateway.console import pages
+from bulkhead_services.gateway.console.api import Api, Json, Query, Refused
+from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.problems import Problem
+
+COOKIE, SECURE_COOKIE = "bulkhead_session", "__Host-bulkhead_session"
+MAX_FORM_BYTES = 128 * 1024
+MAX_FIELDS = 100
+FORM_TIMEOUT_S = 10.0
+PING_S = 15
+RETRY_MS = 1_000
+KEY_FIELD = "key"
+"""A form's hidden field: its Idempotency-Key, so that a form that is sent twice counts once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a signed-in person. ask: the API in that person's name."""
+
+    request: Request
+    claim: RequesterClaim
+    token: str
+    api: Api
+
+    async def get(self, path: str, **query: str | int) -> Json:
+        """The API's answer. Raises Refused."""
+        return await self.api.get(self.token, path, query)
+
+    async def get_or(self, path: str, missing: Json, query: Query | None = None) -> Json:
+        """The API's answer; `missing` with the refusal as `refused` where it says no."""
+        try:
+            return await self.api.get(self.token, path, query)
+        except Refused as error:
+            return missing | {"refused": error}
+
+    async def post(self, path: str, body: Json, key: str, method: str = "POST") -> Json:
+        """The API's answer to a change. Raises Refused."""
+        return await self.api.post(self.token, path, body, key, method)
+
+    def page(self, name: str, status: int = 200, **values: Any) -> Response:
+        """A room's page. `claim`, `path`, `theme` and a fresh form `key` are there for every template."""
+        return pages.page(
+            self.request, name, status, claim=self.claim, key=secrets.token_hex(16), url=_url(self.request), **values
+        )
+
+    def word(self, name: str) -> str:
+        """A value of the query, trimmed; "" when it is absent."""
+        return self.request.query_params.get(name, "").strip()
+
+    async def form(self) -> dict[str, str]:
+        """The form's fields, each once. Raises Refused."""
+        return await form_of(self.request)
+
+
+Endpoint = Callable[[Visit], Awaitable[Response]]
+
+
+class Desk:
+    """Makes routes of rooms."""
+
+    def __init__(self, api: Api, auth: Authenticator) -> None:
+        self._api, self._auth = api, auth
+
+    def get(self, path: str, endpoint: Endpoint) -> Route:
+        """A page."""
+        return Route(path, self._guarded(endpoint), methods=["GET"])
+
+    def post(self, path: str, endpoint: Endpoint) -> Route:
+        """An act: a form of one of our pages."""
+
+        async def checked(visit: Visit) -> Response:
+            own_form(visit.request)
+            return await endpoint(visit)
+
+        return Route(path, self._guarded(checked), methods=["POST"])
+
+    def _guarded(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            token = token_of(request)
+            try:
+                claim = await self._auth.claim({"authorization": f"Bearer {token}"}) if token else None
+            except Problem:
+                claim = None
+            if claim is None:
+                return _to_login(request)
+            visit = Visit(request, claim, token, self._api)
+            try:
+                return await endpoint(visit)
+            except Refused as error:
+                # A withdrawn key ends the session in the midst of it.
+                return (
+                    _to_login(request) if error.status == 401 else visit.page("error.html", error.status, error=error)
+                )
+
+        return guarded
+
+
+def token_of(request: Request) -> str:
+    """The session's token, from its cookie; "" without one."""
+    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE, "")
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser came by TLS: to us, or to the proxy before us. A forged header harms its own sender alone."""
+    return request.url.scheme == "https" or request.headers.get("x-forwarded-proto", "") == "https"
+
+
+def own_form(request: Request) -> None:
+    """Raises Refused unless the request was sent by a page of the same origin. Browsers say so in headers that no page
+    can set; programs have the API."""
+    origin, site = request.headers.get("origin", ""), request.headers.get("sec-fetch-site", "")
+    own = urlsplit(origin).netloc == request.headers.get("host", "") if origin else site == "same-origin"
+    if not own or site not in ("", "same-origin"):
+        what = "the request was not sent by a page of this console"
+        raise Refused(403, {"title": "Not sent from here", "detail": what, "hint": "open the console and try there"})
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form, read no further than its bound. Raises Refused (400, 408, 413)."""
+    raw = b""
+    try:
+        async with asyncio.timeout(FORM_TIMEOUT_S):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > MAX_FORM_BYTES:
+                    what = f"the form has more than {MAX_FORM_BYTES} bytes"
+                    raise Refused(413, {"title": "Too large", "detail": what, "hint": "send less text"})
+        found = parse_qs(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except TimeoutError as error:
+        raise Refused(408, {"title": "Too slow", "detail": "the form did not arrive", "hint": "try again"}) from error
+    except (ValueError, ClientDisconnect) as error:
+        raise Refused(400, {"title": "Not a form", "detail": "the form cannot be read", "hint": "try again"}) from error
+    return {name: values[-1].replace("\r\n", "\n").strip() for name, values in found.items()}
+
+
+def back(request: Request, path: str) -> Response:
+    """Go to another page, after an act too."""
+    if request.headers.get("hx-request"):
+        return Response(None, 204, pages.SAFE | pages.NOT_KEPT | {"HX-Redirect": path})
+    return RedirectResponse(path, 303, pages.SAFE | pages.NOT_KEPT)
+
+
+def live(events: AsyncIterator[tuple[str, str]]) -> Response:
+    """An event stream: names, and pieces of HTML. It ends when the API's does; the browser comes again by itself."""
+
+    async def told() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(comment="console", retry=RETRY_MS, sep="\n")
+        async with contextlib.aclosing(events) as source:  # type: ignore[type-var]
+            try:
+                async for name, said in source:
+                    yield ServerSentEvent(said, event=name, sep="\n")
+            except Refused as error:
+                yield ServerSentEvent(pages.render("refused.html", error=error), event="refused", sep="\n")
+
+    headers = pages.SAFE | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    alive = ServerSentEvent(comment="alive", sep="\n")
+    return EventSourceResponse(told(), ping=PING_S, sep="\n", headers=headers, ping_message_factory=lambda: alive)
+
+
+async def changes(visit: Visit) -> Response:
+    """GET /live: says `changed` whenever a page should look again; it names the tasks."""
+
+    async def told() -> AsyncIterator[tuple[str, str]]:
+        async for name, data in visit.api.events(visit.token, "/v1/changes"):
+            yield name, " ".join(data["tasks"]) or "*"
+
+    return live(told())
+
+
+def inner(path: str) -> str:
+    """The path when it is one of ours, to go on to after the login; else `/`."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
+
+
+def _to_login(request: Request) -> Response:
+    # A stream cannot be sent elsewhere: its page is, with its next request.
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return Response(None, 204, pages.SAFE | pages.NOT_KEPT)
+    shown = request.headers.get("hx-current-url", "")
+    path = urlsplit(shown).path if shown else _url(request) if request.method == "GET" else "/"
+    return back(request, "/login" + (f"?next={quote(inner(path))}" if inner(path) != "/" else ""))
+
+
+def _url(request: Request) -> str:
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -1,0 +1,83 @@
+"""Login and logout: an API key becomes a session, whose sealed token the browser keeps in a cookie it cannot read.
+
+In: a form. Out: the cookie, or the form again with the reason. The key is in no URL, no page and no browser's store.
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.telemetry.log import Log
+from bulkhead_services.gateway.console import pages
+from bulkhead_services.gateway.console.api import Refused
+from bulkhead_services.gateway.console.desk import COOKIE, SECURE_COOKIE, back, form_of, inner, is_secure, own_form
+from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.problems import Problem
+
+log = Log("gateway.console")
+
+
+class Login:
+    """The routes that need no session. lasts_s: of a session."""
+
+    def __init__(self, auth: Authenticator, lasts_s: int) -> None:
+        self._auth, self._lasts_s = auth, lasts_s
+
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        return [
+            Route("/login", self.form, methods=["GET"]),
+            Route("/login", self.sign_in, methods=["POST"]),
+            Route("/logout", self.sign_out, methods=["POST"]),
+            Route("/theme", self.theme, methods=["POST"]),
+            Route("/static/{version}/{name}", pages.file, methods=["GET"]),
+        ]
+
+    async def form(self, request: Request) -> Response:
+        """GET /login"""
+        return pages.page(request, "login.html", next=inner(request.query_params.get("next", "/")), problem="", hint="")
+
+    async def sign_in(self, request: Request) -> Response:
+        """POST /login"""
+        try:
+            own_form(request)
+            given = await form_of(request)
+        except Refused as error:
+            return _again(request, error.status, "/", error.detail, error.hint)
+        path = inner(given.get("next", "/"))
+        try:
+            token = await self._auth.session(given.get("api_key", ""))
+            claim = await self._auth.claim({"authorization": f"Bearer {token}"})
+        except Problem as problem:
+            return _again(request, problem.body.status, path, problem.body.detail, problem.body.hint)
+        log.info("signed_in", tenant=claim.tenant, person=claim.person, role=claim.role)
+        answer, secure = back(request, path), is_secure(request)
+        name = SECURE_COOKIE if secure else COOKIE
+        answer.set_cookie(name, token, max_age=self._lasts_s, secure=secure, httponly=True, samesite="lax", path="/")
+        return answer
+
+    async def sign_out(self, request: Request) -> Response:
+        """POST /logout"""
+        own_form(request)
+        answer = back(request, "/login")
+        for name in (COOKIE, SECURE_COOKIE):
+            answer.delete_cookie(name, path="/", secure=name == SECURE_COOKIE, httponly=True, samesite="lax")
+        # What a page showed stays in no cache, and no other tab goes on with it.
+        answer.headers["Clear-Site-Data"] = '"cache", "storage"'
+        return answer
+
+    async def theme(self, request: Request) -> Response:
+        """POST /theme"""
+        own_form(request)
+        given = await form_of(request)
+        chosen = given.get("theme", "auto")
+        answer = back(request, inner(given.get("next", "/")))
+        if chosen in pages.THEMES:
+            answer.set_cookie(
+                pages.THEME_COOKIE, chosen, max_age=365 * 24 * 3600, httponly=True, samesite="lax", path="/"
+            )
+        return answer
+
+
+def _again(request: Request, status: int, path: str, problem: str, hint: str) -> Response:
+    return pages.page(request, "login.html", status, next=path, problem=problem, hint=hint)

@@ -1,0 +1,25 @@
+"""One mesh and one browser for all tests of the console."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from tests.e2e.console.browser import CHROMIUM, chromium
+from tests.e2e.fixtures.world import World
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("Chromium is not installed")
+    async with chromium() as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A mesh whose gateway these tests may kill."""
+    async with World(tmp_path_factory.mktemp("console")) as found:
+        yield found

@@ -1,0 +1,96 @@
+"""The console in a real browser, over real processes: login, the list of tasks, and who sees what."""
+
+import asyncio
+import time
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.e2e.console.browser import PHONE, visitor
+from tests.e2e.fixtures.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HOSTILE = "<img src=x onerror=alert(1)> <script>alert(2)</script> \u202edetrever {{ 7 * 7 }}"
+PAINT_MAX_MS = 300.0
+
+
+def key(world: World, tenant: str, role: str = "operator") -> str:
+    return world.mesh.add_api_key(tenant, f"{tenant}-{role}-console", role)
+
+
+async def test_a_person_signs_in_and_out_and_the_key_is_nowhere(world: World, browser: Browser) -> None:
+    mine = key(world, "t1")
+    async with visitor(browser, world.mesh.url, mine) as looked:
+        await looked.go("/tasks")
+        await looked.sees("There is no task yet")
+        (cookie,) = [one for one in await looked.page.context.cookies() if one["name"] == "bulkhead_session"]
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Lax" and mine not in cookie["value"]
+        kept = await looked.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+        assert mine not in kept + await looked.page.content() and cookie["value"] not in kept
+        assert not await looked.axe()
+        await looked.page.get_by_role("button", name="Sign out").click()
+        await looked.page.wait_for_url("**/login")
+        assert not await looked.axe()
+        await looked.go("/tasks")
+        assert "/login?next=/tasks" in looked.page.url
+
+
+async def test_a_task_appears_and_ends_while_one_looks(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t2")) as looked:
+        await looked.go("/tasks")
+        await looked.sees("live")
+        task = await world.submit("t2", "What is 17 * 23?")
+        row = looked.page.locator(f"#to-{task.id}")
+        await row.wait_for()
+        await world.finish(task)
+        ended = time.monotonic()
+        await looked.page.get_by_role("row").filter(has=row).get_by_text("succeeded").wait_for()
+        assert time.monotonic() - ended < 5
+        assert not await looked.axe()
+
+
+async def test_what_others_wrote_is_text_and_another_tenants_is_not_there(world: World, browser: Browser) -> None:
+    task = await world.submit("t3", HOSTILE)
+    async with visitor(browser, world.mesh.url, key(world, "t3"), viewport=PHONE) as looked:
+        await looked.go("/tasks")
+        await looked.sees("<img src=x onerror=alert(1)> <script>alert(2)</script> \\u202edetrever {{ 7 * 7 }}")
+        wide = await looked.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, "a phone scrolls down, not sideways"
+        await world.finish(task)
+    async with visitor(browser, world.mesh.url, key(world, "t4")) as other:
+        await other.go("/tasks")
+        await other.sees("There is no task yet")
+
+
+async def test_the_list_comes_back_after_its_gateway_was_killed(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t5")) as looked:
+        await looked.go("/tasks")
+        await looked.sees("live")
+        await world.mesh.kill("gateway")
+        task = await _submitted(world, "t5")
+        await looked.page.locator(f"#to-{task}").wait_for()
+
+
+async def _submitted(world: World, tenant: str) -> str:
+    """A task, as soon as the gateway takes one again."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return (await world.submit(tenant, "What is 2 + 3?")).id
+            except Exception:
+                await asyncio.sleep(0.1)
+
+
+async def test_the_first_paint_is_quick(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t2")) as looked:
+        painted = []
+        for _ in range(3):
+            await looked.go("/tasks")
+            painted.append(
+                await looked.page.evaluate(
+                    "new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))"
+                    ".observe({type: 'paint', buffered: true}))"
+                )
+            )
+        assert min(painted) < PAINT_MAX_MS, painted

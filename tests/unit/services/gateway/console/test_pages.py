@@ -1,0 +1,92 @@
+"""Pages of the console: what a browser may run, and that everything from outside is text."""
+
+import re
+
+import httpx
+import pytest
+
+from bulkhead_contracts.task import TaskEnded, TaskRequested
+from bulkhead_services.gateway.console import pages
+from tests.unit.services.gateway.harness import FOREIGN, OPERATOR, make_mesh, running, until
+
+HERE = "http://gateway"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202etxt\x1b[31m"
+TEMPLATES = sorted((pages.HERE / "templates").rglob("*.html"))
+
+
+@pytest.fixture
+async def client(mesh):
+    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
+    async with httpx.AsyncClient(transport=transport, base_url=HERE) as found:
+        await found.post("/login", data={"api_key": OPERATOR}, headers={"Origin": HERE})
+        yield found
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/login", "/tasks/t1/nothing", "/static/0/console.css", "/static/0/no.css"])
+async def test_every_answer_says_what_may_run(client, path):
+    headers = (await client.get(path)).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+
+
+async def test_files_are_kept_for_good_and_pages_never(client):
+    shown = (await client.get("/tasks")).text
+    for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', shown):
+        answer = await client.get(path)
+        assert answer.status_code == 200 and "immutable" in answer.headers["cache-control"]
+
+
+async def test_a_title_is_text(mesh, client):
+    await mesh.say("pub_shop", TaskRequested(objective=HOSTILE), "pub_shop-t1")
+    shown = (await client.get("/tasks")).text
+    assert "&lt;script&gt;alert(1)" in shown and "<script>alert" not in shown and "<img" not in shown
+    assert "\\u202e" in shown and "\u202e" not in shown and "\x1b" not in shown
+    filtered = (await client.get("/tasks", params={"text": HOSTILE})).text
+    assert "<script>alert" not in filtered and "\u202e" not in filtered
+
+
+async def test_the_list_fits_the_query_and_the_tenant(mesh, client):
+    for name, objective, feature in (("a", "Refund the order", "shop"), ("b", "Cancel the order", "")):
+        await mesh.say("pub_shop", TaskRequested(objective=objective, feature=feature), f"pub_shop-{name}")
+    await mesh.say("planner", TaskEnded(status="succeeded", ended_unix_ms=1), "pub_shop-b")
+    for query, wanted in (
+        ("text=ORDER+refund", "a"),
+        ("status=succeeded", "b"),
+        ("feature=shop", "a"),
+        ("person=shop", "ba"),
+        ("text=pub_shop-b", "b"),
+        ("person=nobody", ""),
+    ):
+        shown = (await client.get(f"/tasks?{query}")).text
+        assert re.findall(r'href="/tasks/pub_shop-(\w)"', shown) == list(wanted), query
+    assert (await client.get("/tasks?status=nonsense")).status_code == 422
+    await client.post("/login", data={"api_key": FOREIGN}, headers={"Origin": HERE})
+    assert "There is no task yet" in (await client.get("/tasks")).text
+
+
+async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(tmp_path):
+    mesh = make_mesh(tmp_path)
+    async with running(mesh) as gateway, httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
+        await client.post("/login", data={"api_key": OPERATOR}, headers={"Origin": str(client.base_url).rstrip("/")})
+        async with client.stream("GET", "/live", headers={"Accept": "text/event-stream"}) as stream:
+            told = (line.removeprefix("data: ") async for line in stream.aiter_lines() if line.startswith("data: "))
+            assert await anext(told) == "*"
+            await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t1", tenant="other")
+            await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t2")
+            assert await anext(told) == "pub_shop-t2"
+            assert gateway.http.streams().wanted == 1
+        await until(
+            lambda: gateway.http.streams().wanted == 0 and not gateway.changes._watchers, "the stream is closed"
+        )
+
+
+async def test_an_unknown_path_is_the_apis(client):
+    assert (await client.get("/nowhere")).json()["code"] == "no_such_path"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_no_template_lets_markup_or_scripts_through(path):
+    text = path.read_text()
+    assert not re.search(r"\|\s*safe|autoescape|Markup|\bstyle=|\son\w+=|hx-on|javascript:|hx-vals='js|<style", text)
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
