@@ -229,6 +229,8 @@ async def make_streams() -> None:
     report = await provision(_url(), keys.nkey_seed(folder, policy.PROVISIONER), layout(), ca_file=folder / tls.CA_FILE)
     for change in report.changed:
         print(f"changed: {change}")
+    for kept in report.kept.values():
+        print(kept)
     print(f"{len(report.made)} streams and durables were made")
 
 

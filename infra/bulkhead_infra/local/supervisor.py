@@ -352,7 +352,8 @@ class LocalMesh:
         if not self._given.nats_url:
             await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
         layout = Layout(self._shards, self._given.replicas, self._store_gib)
-        for change in (await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)).changed:
+        report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
+        for change in (*report.changed, *report.kept.values()):
             self._say(f"provisioned: {change}")
         return layout
 

@@ -13,6 +13,8 @@ from bulkhead_infra.nats.stream_sizes import GIB
 Durability = Literal["power", "process"]
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 MAX_STORE_BYTES = 256 * GIB
+SPARE_PERCENT = 5
+"""For bounds that are made larger before others are made smaller. A bound takes no disk by itself."""
 """At least; above the sum of all streams' own limits (bounds.py): those are what refuses, with a clear error."""
 CONF_FILE = "nats-server.conf"
 ACCOUNTS_FILE = "accounts.conf"
@@ -77,7 +79,7 @@ ping_max: 2
 write_deadline: "5s"
 jetstream {{
   store_dir: {json.dumps(str(plan.store or plan.folder / "store"))}
-  max_file_store: {max(MAX_STORE_BYTES, plan.store_gib * GIB)}
+  max_file_store: {max(MAX_STORE_BYTES, plan.store_gib * GIB * (100 + SPARE_PERCENT) // 100)}
   max_memory_store: 1048576
   {sync}
 }}

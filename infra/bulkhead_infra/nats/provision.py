@@ -32,6 +32,8 @@ RELOADING_S = 5.0
 """For a moment in the middle of reading its accounts a broker drops who is there, knows nobody, and answers nothing."""
 STREAM_NOT_FOUND = 10059
 NO_STORAGE = 10047
+KEPT_PERCENT = 2
+"""Of the store: so much more than their shares streams may keep, when another version divides it otherwise."""
 NO_LEADER = (10008, 10009)
 """JetStream has none now; this stream or durable has none."""
 BY_SEQUENCE = "by_start_sequence"
@@ -43,10 +45,11 @@ class ProvisionError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """Names of what was made and what was changed; everything else was as it should be."""
+    """Names of what was made and what was changed; kept: what is larger than it should be, in words, by name."""
 
     made: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,7 @@ def _fit(client: Client, url: str) -> None:
 class _Provisioner:
     def __init__(self, layout: Layout, begin: Begin, report: Report, client: Client) -> None:
         self._layout, self._begin, self._report, self._client = layout, begin, report, client
+        self._over: dict[str, int] = {}
 
     async def run(self) -> None:
         configs = [self._begun(config) for config in streams(self._layout)]
@@ -235,13 +239,7 @@ class _Provisioner:
             # Nobody says how much disk there is now: what was said before stands.
             config = config | {"max_bytes": found["config"].get("max_bytes", most)}
         elif most < found["state"]["bytes"]:
-            # A stream that drops its oldest would do so at once, and timers are among those.
-            raise ProvisionError(
-                f"stream {name} holds {found['state']['bytes'] / GIB:.1f} GiB, and of a store of "
-                f"{self._layout.store_gib} GiB it would get {most / GIB:.1f}: give more (--store-gib, in containers "
-                "BULKHEAD_STORE_GIB), or purge ended tasks first (python -m bulkhead_infra.nats.purge; in containers "
-                "`upkeep` does it, with a shorter BULKHEAD_RETENTION)"
-            )
+            config = config | {"max_bytes": self._kept(name, most, found)}
         config = _as_restored(config, found["config"])
         wrong = differences(config, found["config"])
         if not wrong:
@@ -249,6 +247,25 @@ class _Provisioner:
         way = "start the version that made it, or move its data away and let it be made anew"
         await self._change(f"stream {name}", f"STREAM.UPDATE.{name}", found["config"] | config, wrong, way)
         self._report.changed.append(f"{name}: {'; '.join(wrong)}")
+
+    def _kept(self, name: str, most: int, found: Mapping[str, Any]) -> int:
+        """The bound of a stream that holds more than its share. Raises ProvisionError.
+
+        Its old one, where a version has taken a little from it for others: it must not stand still for an upgrade.
+        """
+        held, bound, store = found["state"]["bytes"], found["config"].get("max_bytes", -1), self._layout.store_gib
+        way = "give more (--store-gib, in containers BULKHEAD_STORE_GIB)"
+        self._over[name] = bound - most
+        if bound > 0 and sum(self._over.values()) <= store * GIB * KEPT_PERCENT // 100:
+            why = f"it holds {held / GIB:.2f}, and its share of {store} GiB is {most / GIB:.2f} now"
+            self._report.kept[name] = f"{name} keeps its bound of {bound / GIB:.2f} GiB: {why}; {way} when you can"
+            return bound
+        # A stream that drops its oldest would do so at once, and timers are among those.
+        raise ProvisionError(
+            f"stream {name} holds {held / GIB:.1f} GiB, and of a store of {store} GiB it would get {most / GIB:.1f}: "
+            f"{way}, or purge ended tasks first (python -m bulkhead_infra.nats.purge; in containers `upkeep` does it, "
+            "with a shorter BULKHEAD_RETENTION)"
+        )
 
     async def _durables(self, stream: str) -> None:
         wanted = {one["name"]: one for name, one in durables(self._layout) if name == stream}

@@ -7,10 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.nats.provision import provision
+from bulkhead_infra.nats import provision as provisioning
+from bulkhead_infra.nats import stream_sizes
+from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
 from bulkhead_infra.nats.streams import Layout, durables, event_durables, streams
 
@@ -72,6 +77,34 @@ async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection
         again = await provision(plan.url, seed, LAYOUT)
         assert (again.made, again.changed) == ([], [])
         wire.close()
+
+
+@pytest.mark.parametrize(("share", "goes_on"), [(15, True), (40, False)])
+async def test_an_upgrade_that_divides_the_store_otherwise_leaves_a_full_stream_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, goes_on: bool
+) -> None:
+    """share: of the texts in the version before; a large one stands for a store that was made smaller."""
+    for module in (stream_sizes, provisioning):
+        monkeypatch.setattr(module, "GIB", 2**20)
+    now = Layout(LAYOUT.shards, store_gib=8)
+    texts = subjects.BLOBS_STREAM
+    async with broker(tmp_path) as (plan, seed):
+        with monkeypatch.context() as before:
+            before.setitem(stream_sizes.PERCENT, texts, share)
+            await provision(plan.url, seed, now)
+        bound = 8 * 2**20 * share // 100
+        mine = keys.nkey_seed(tmp_path / "identity", "planner")
+        bus = await JetStreamBus.connect(plan.url, service="planner", nkey_seed=mine)
+        for number in range(int(bound * 0.97) // 50_000):
+            await bus.publish(f"blob.planner.demo.{number:064x}", b"x" * 50_000, {}, f"b{number}")
+        if not goes_on:
+            with pytest.raises(ProvisionError, match=r"BLOBS holds .* give more \(--store-gib, .*\), or purge"):
+                await provision(plan.url, seed, now)
+        else:
+            report = await provision(plan.url, seed, now)
+            assert "BLOBS keeps its bound of 1.20 GiB" in report.kept[texts] and "is 1.12 now" in report.kept[texts]
+            await bus.publish(f"blob.planner.demo.{'f' * 64}", b"x" * 20_000, {}, "after")
+        await bus.close()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
