@@ -189,6 +189,13 @@ MAX_MCP_DESCRIPTION_CHARS = 600  # of one tool that are shown
 MAX_MCP_ARGUMENT_DESCRIPTION_CHARS = 200
 MAX_MCP_ANSWER_BYTES = 8 * 1024 * 1024  # of one answer that is read
 
+# Remote A2A agents
+MAX_AGENTS = 64
+MAX_CARD_BYTES = 64 * 1024
+MAX_AGENT_TEXT_CHARS = 15_000  # that one call sends; a call's arguments hold no more
+MAX_AGENT_EVENTS = 10_000  # of one call that are read
+MAX_AGENT_ARTIFACTS = 64  # of one call that are kept
+
 # Doors: requests of outside agents
 MAX_ASKED_BYTES = 16 * 1024 * 1024  # body of one request; images stand in it
 MAX_ASKED_TOOLS = 128  # that one request offers the model

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bulkhead_cli.agents.commands import agents_app
 from bulkhead_cli.approvals.commands import approvals_app
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.halts import commands as halts_commands
@@ -82,6 +83,7 @@ app.add_typer(limits_commands.limits_app, name="limits", rich_help_panel="Limits
 app.add_typer(halts_commands.breakers_app, name="breakers", rich_help_panel="Limits and halts")
 app.add_typer(tools_app, name="tools", rich_help_panel="Run a mesh", help="List, show, try and make tools.")
 app.add_typer(mcp_app, name="mcp", rich_help_panel="Operate")
+app.add_typer(agents_app, name="agents", rich_help_panel="Operate")
 app.add_typer(policy_app, name="policy", rich_help_panel="Limits and halts")
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Operate")
 app.add_typer(operate_commands.render_app, name="render", rich_help_panel="Operate")

@@ -66,7 +66,8 @@ class ToolRow:
     network: a plain tool that opens connections itself. pack: the package that has its function; "" for a tool of this
     house. built_in: the worker's loop does it itself. function: `module:name` of a decorated function; "" for `run` of
     the module of the tool's name. credentials: names of what its calls get in `call.credentials`. error_if: when a
-    result that came is an error. check: its function can tell whether a call was made.
+    result that came is an error. check: its function can tell whether a call was made. price_usd_micros: of each call,
+    reserved before it.
     """
 
     spec: ToolSpec
@@ -79,6 +80,7 @@ class ToolRow:
     credentials: tuple[str, ...] = ()
     error_if: ErrorRule | None = None
     check: bool = False
+    price_usd_micros: int = 0
 
 
 @cache

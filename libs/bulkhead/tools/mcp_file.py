@@ -32,17 +32,19 @@ class McpFileError(ValueError):
     """The file of MCP servers, or its pins, cannot be used; says where and what to do."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A row of an operator's file: what it does not know is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Reference(_Strict):
+class Reference(Strict):
     """A value that stands in a file, read when it is needed: each request for a header, each start for a variable."""
 
     file: Path
 
 
-class Terms(_Strict):
+class Terms(Strict):
     """What the operator declares of one tool: the server's own word on it is believed nowhere.
 
     A tool that is not declared is a write that honours no idempotency key: each argument is a sink, its outcome is
@@ -61,7 +63,7 @@ class Terms(_Strict):
     on_error: Literal["uncertain", "undone"] = "uncertain"
 
 
-class McpServer(_Strict):
+class McpServer(Strict):
     """One server: the URLs of its replicas (streamable HTTP), or the command of a process (stdio).
 
     headers: of every request, by reference. env: of the process, which gets PATH, HOME and LANG beside it and nothing
@@ -107,7 +109,7 @@ class McpServer(_Strict):
         return not self.tenants or tenant in self.tenants
 
 
-class Pin(_Strict):
+class Pin(Strict):
     """One tool as it was when the operator looked at it: what models see of it, and the digest of all that the server
     said of it. tool: the server's own name."""
 
@@ -117,7 +119,7 @@ class Pin(_Strict):
     parameters: dict[str, Any]
 
 
-class PinnedServer(_Strict):
+class PinnedServer(Strict):
     """tools: pins by the names that they have in the mesh. left_out: the server's other tools, and why."""
 
     tools: Annotated[dict[str, Pin], Field(max_length=bounds.MAX_MCP_TOOLS)] = {}
@@ -206,7 +208,7 @@ def _tool(name: str, pin: Pin, server_name: str, server: McpServer) -> McpTool:
 
 def _servers(file: Path) -> dict[str, McpServer]:
     try:
-        declared = yaml.safe_load(_text(file, MAX_FILE_BYTES, "set BULKHEAD_MCP_FILE"))
+        declared = yaml.safe_load(text_of(file, MAX_FILE_BYTES, "set BULKHEAD_MCP_FILE"))
     except yaml.YAMLError as error:
         raise McpFileError(f"{file} is not YAML: {error}") from error
     servers = declared.get("servers") if isinstance(declared, dict) else None
@@ -228,7 +230,7 @@ def _pins(file: Path) -> dict[str, PinnedServer]:
         return {}
     again = "take it away and pin the servers again: bulkhead mcp pin"
     try:
-        given = json.loads(_text(file, MAX_PINS_BYTES, again))
+        given = json.loads(text_of(file, MAX_PINS_BYTES, again))
         return {str(name): PinnedServer.model_validate(row) for name, row in dict(given).items()}
     except ValidationError as error:
         raise McpFileError(f"{file}: {misfits(error, PinnedServer)[0]}; {again}") from error
@@ -238,7 +240,8 @@ def _pins(file: Path) -> dict[str, PinnedServer]:
         raise McpFileError(f"{file} does not hold pins: {error}; {again}") from error
 
 
-def _text(file: Path, most: int, mend: str) -> str:
+def text_of(file: Path, most: int, mend: str) -> str:
+    """The text of a file of at most so many bytes. mend: what to do when it cannot be read. Raises McpFileError."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(most + 1)

@@ -14,7 +14,7 @@ from bulkhead.callers.tokens import CallerTokens
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead.telemetry.log import Log
-from bulkhead.tools import catalog, mcp_file, packs
+from bulkhead.tools import agents_file, catalog, mcp_file, packs
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import SignatureReplied, SignatureRequested
 from bulkhead_contracts.grant import (
@@ -62,11 +62,15 @@ class GrantSigner(Edge):
         available = {spec.name: spec for spec in catalog.specs(settings.configured(), settings.packs)}
         of_servers = {row.spec.name: row.spec for row in mcp_file.rows(settings.mcp_file, known)}
         known, available = known | of_servers, available | of_servers
+        of_agents = {row.spec.name: row.spec for row in agents_file.rows(settings.agents_file, known)}
+        known, available = known | of_agents, available | of_agents
         roles, skew = packs.worker_roles(settings.packs), settings.model_dump(include={"max_age_ms", "max_ahead_ms"})
         self._policies = policies_from(
             _read(settings.tenants_file), known, available, worker_roles=roles, built_in=built_in, **skew
         )
-        _hold_to_servers(self._policies, mcp_file.read(settings.mcp_file).tenants_of())
+        servers, agents = mcp_file.read(settings.mcp_file), agents_file.read(settings.agents_file)
+        _hold_to_rows(self._policies, servers.tenants_of(), "MCP server", "MCP servers")
+        _hold_to_rows(self._policies, agents.tenants_of(), "agent", "agents")
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
 
@@ -176,13 +180,13 @@ class GrantSigner(Edge):
         return GrantReplied(granted=False, code=failure.code, reason=failure.message, hint=failure.hint)
 
 
-def _hold_to_servers(policies: Policies, tenants_of: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises PolicyError where a tenant is granted a tool of an MCP server that is for other tenants."""
+def _hold_to_rows(policies: Policies, tenants_of: Mapping[str, tuple[str, ...]], whose: str, file: str) -> None:
+    """Raises PolicyError where a tenant is granted a tool of an MCP server, or agent, that is for other tenants."""
     for tenant, policy in policies.tenants.items():
         for tool in policy.tools:
             if tenant not in tenants_of.get(tool, (tenant,)):
-                what = f"tenants file: {tenant}: the MCP server of {tool} is for {', '.join(tenants_of[tool])} alone"
-                raise PolicyError(f"{what}; take the tool out, or add the tenant in the file of MCP servers")
+                what = f"tenants file: {tenant}: the {whose} of {tool} is for {', '.join(tenants_of[tool])} alone"
+                raise PolicyError(f"{what}; take the tool out, or add the tenant in the file of {file}")
 
 
 def _read(path: Path) -> Any:

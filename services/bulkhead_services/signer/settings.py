@@ -28,8 +28,8 @@ class Settings(TokenSettings):
     """tenants_file: what each tenant may have at most; read once, at start.
 
     max_age_ms, max_ahead_ms: how far a request's time may lie behind or before the signer's clock.
-    http_allow_hosts, counter_url, run_python, run_wasm, packs, mcp_file: as tool_executor has them; a tool whose
-    settings are missing is not granted.
+    http_allow_hosts, counter_url, run_python, run_wasm, packs, mcp_file, agents_file: as tool_executor has them; a tool
+    whose settings are missing is not granted.
     tool_settings: a JSON list of the names; of tool_executor's object no more than these is kept.
     jwt_*: as the gateway has them. With a key set here, who asks by a token has to show it to the signer, too.
     """
@@ -43,6 +43,7 @@ class Settings(TokenSettings):
     run_wasm: bool = False
     packs: tuple[str, ...] = ()
     mcp_file: Path | None = None
+    agents_file: Path | None = None
     tool_settings: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 
     def configured(self) -> frozenset[str]:

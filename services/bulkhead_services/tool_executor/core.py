@@ -295,7 +295,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if left_ms <= 0 or (attempt and hands.may(job, tool=tool.spec.name, defer=False)):
                 return tried
             try:
-                worst_case = Amount(tool_calls=1)
+                worst_case = Amount(tool_calls=1, cost_usd_micros=tool.row.price_usd_micros)
                 held = await hands.reserve(
                     job, job.request.call_id, attempt, purpose="tool", resource=tool.spec.name, worst_case=worst_case
                 )
@@ -307,17 +307,19 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if left_ms <= 0:
                 held.settle(Usage())  # The admission took the rest of its time.
                 return tried
-            # A write in flight is let finish: cutting it would only make its outcome unknown.
+            # A write in flight is let finish: cutting it would only make its outcome unknown. What can be stopped where
+            # it runs is stopped by a halt that ends its task.
+            cut = hands.halt_event(job, tool=tool.spec.name, ends=writes) if not writes or tool.stop else None
             outcome = await self._bench.run(
                 tool,
                 arguments,
                 _key(job),
                 min(tool.spec.timeout_ms, left_ms) / 1000,
-                None if writes else hands.halt_event(job, tool=tool.spec.name),
+                cut,
                 partial(_too_late, job, hands),
                 job.authority.task.actor,
             )
-            held.settle(Usage(tool_calls=1))
+            held.settle(Usage(tool_calls=1, cost_usd_micros=_price(tool, outcome)))
             metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _named(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
@@ -365,6 +367,11 @@ def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
     if stop.code == "halted":
         return Failed("halted", "the task was halted before the tool began", "an operator must lift the halt")
     return Failed(stop.code, stop.reason, "give the task more time")
+
+
+def _price(tool: Tool, outcome: Done | Failed) -> int:
+    """What a call costs: nothing where it certainly did nothing."""
+    return 0 if isinstance(outcome, Failed) and outcome.effect == "none" else tool.row.price_usd_micros
 
 
 def _named(outcome: Done | Failed) -> str:

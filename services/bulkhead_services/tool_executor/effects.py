@@ -182,7 +182,12 @@ class Workbench:
             name = tool.spec.name
             work = asyncio.get_running_loop().create_task(_kept_in(name, run, arguments, call), name=f"tool {name}")
             found = await _within(tool, work, timeout_s, cut)
-        return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s, guard)
+        if not isinstance(found, Failed):
+            return _outcome(tool, work, self._settings.tool_blocks_s, guard)
+        if tool.stop is None:
+            return found
+        tool.stop(call.key, found.code != "halted")
+        return replace(found, transient=False)  # What was stopped is not begun again in the same breath.
 
     async def _apart(
         self, tool: Tool, ask: Ask, call: Call, timeout_s: float, cut: Cut, too_late: TooLate, guard: Guard

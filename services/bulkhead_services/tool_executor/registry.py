@@ -27,6 +27,8 @@ Cut = asyncio.Event | None
 """Ends an attempt at once when it is set; None: let it finish."""
 TooLate = Callable[[], Failed | None]
 """Why an attempt must not begin any more; None when it may."""
+Stop = Callable[[str, bool], None]
+"""Key of the call; whether it is stopped for good, and not by a halt that may be lifted."""
 MAX_ARGUMENT_ERRORS = 5
 RUN_PYTHON, RUN_WASM = "run_python", "run_wasm"
 """Tools of this house that run code which a model wrote."""
@@ -41,6 +43,8 @@ class Tool:
     schema: jsonschema_rs.Draft202012Validator
     check: Run | None = None
     """Whether a call was made, where the tool can tell (decorator.check_of)."""
+    stop: Stop | None = None
+    """Called with a call's key when nobody waits for it any more, where the tool can stop what it began elsewhere."""
 
     @property
     def plain(self) -> bool:

@@ -51,7 +51,8 @@ class Settings(ServiceSettings):
     tool_credentials: by name, where the credentials lie that tools declare, as
     '{"github": {"file": "/run/secrets/{tenant}/github"}}' (docs/how-to/credentials-of-tools.md). vault: the Vault for
     those that lie there, as '{"address": "https://...", "token_file": "/..."}'.
-    mcp_file: MCP servers, whose pinned tools are tools of the mesh; read again when it changes.
+    mcp_file: MCP servers, whose pinned tools are tools of the mesh; agents_file: remote A2A agents, each pinned one a
+    tool. Both are read again when they change.
     tool_places: how many async tools may run at the same time here; tool_processes: how many plain ones (`def run`),
     each in a process of its own. Of four or more, one tenant has three quarters at most. slots: calls that are taken up
     at once, including those that wait for a place; far more than places, so that one tenant cannot fill them.
@@ -76,6 +77,7 @@ class Settings(ServiceSettings):
     tool_credentials: dict[str, Credential] = Field(default={}, repr=False)
     vault: Vault | None = Field(default=None, repr=False)
     mcp_file: Path | None = None
+    agents_file: Path | None = None
     webhooks: dict[str, Webhook] = Field(default={}, repr=False)
     webhook_events: WebhookEvents = {}
     webhook_private_hosts: tuple[str, ...] = ()

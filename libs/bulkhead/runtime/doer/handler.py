@@ -343,4 +343,6 @@ class DoerHandler:
 
         context, halts = self._context, self._halts
         given = context.blobs, context.signer, context.clock
-        return Hands(*given, self._reserver.reserve, halts.find, halts.event, live, halts.held)
+        return Hands(
+            *given, self._reserver.reserve, halts.find, halts.event, live, halts.held, _end_event=halts.end_event
+        )

@@ -152,6 +152,7 @@ class Hands:
     _live: Callable[[str, str, Contract], Awaitable[None]]
     _held: Callable[[Target, int], OpenBreaker | None] = lambda target, now_unix_ms: None
     reservations: list[Reservation] = field(default_factory=list)
+    _end_event: Callable[[Target], asyncio.Event] = lambda target: asyncio.Event()
 
     async def reserve(
         self,
@@ -235,9 +236,10 @@ class Hands:
         halt = (held.key, held.breaker.since_unix_ms)
         return Deferred(held.retry_after_ms, reason_of(held), paused=True, code="breaker_open", halt=halt)
 
-    def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "") -> asyncio.Event:
-        """Set while the job, or what it uses, is halted: race streams against it and cut them."""
-        return self._halt_event(target_of(job, tool, model))
+    def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "", ends: bool = False) -> asyncio.Event:
+        """Set while the job, or what it uses, is halted: race streams against it and cut them. ends: by a halt that
+        ends it alone, and not by one that only pauses it."""
+        return (self._end_event if ends else self._halt_event)(target_of(job, tool, model))
 
     async def live(self, job: "Job[R]", body: Contract) -> None:
         """Publish unstored progress (TextDelta) for the job's task."""

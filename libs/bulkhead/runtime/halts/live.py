@@ -104,6 +104,7 @@ class Halts:
         self._trials: dict[Key, int] = {}
         # Only as long as a caller waits for one.
         self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
+        self._ends: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
         self._newest = BoundedDict[str, int](MAX_HALTS)
         """Sequence of the entry that is known, by its place."""
         self._after = 0
@@ -179,6 +180,19 @@ class Halts:
             event.set()
         return event
 
+    def end_event(self, target: Target) -> asyncio.Event:
+        """Set while the target is halted by what ends it, and does not only pause it."""
+        event = self._ends.get(target)
+        if event is None:
+            event = self._ends[target] = asyncio.Event()
+        if self._ended(target):
+            event.set()
+        return event
+
+    def _ended(self, target: Target) -> bool:
+        halt = self.find(target)
+        return halt is not None and not halt.pauses
+
     def _take(self, subject: str, body: bytes, sequence: int = 0) -> None:
         """sequence: of the entry; a follower that lags shows the one before what was heard live."""
         place = subject.split(".", 2)[2]
@@ -204,6 +218,9 @@ class Halts:
         for target, event in list(self._events.items()):
             if any(found == key for key, _ in target.entries()):
                 event.set() if self.find(target) else event.clear()
+        for target, event in list(self._ends.items()):
+            if any(found == key for key, _ in target.entries()):
+                event.set() if self._ended(target) else event.clear()
         if not halt.active and self.on_lift is not None:
             self.on_lift(found)
 

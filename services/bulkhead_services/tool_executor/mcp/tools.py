@@ -99,7 +99,7 @@ class McpTools(Component):
     def _offer(self, files: McpFile) -> None:
         """Put the pinned tools into the registry in place of those of before. Raises McpFileError."""
         tools, offered = files.tools(), dict[str, Tool]()
-        if taken := sorted(set(tools) & self._own):
+        if taken := sorted(set(tools) & (self._own | set(self._registry.tools) - set(self._tools))):
             raise McpFileError(
                 f"{self._file}: {taken[0]} is a tool of the mesh already; give its MCP server another name"
             )

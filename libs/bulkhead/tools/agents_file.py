@@ -1,0 +1,200 @@
+"""Remote A2A agents as data: the operator's file (BULKHEAD_AGENTS_FILE), and the pins of their cards beside it.
+
+Enters: the path of the file. Leaves: checked rows and pins, and tools for the signer (what may be granted) and the
+executor. Connects to nothing: agent_cards.py makes a pin of what an agent said to `bulkhead agents add`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from bulkhead.tools.catalog import ToolRow
+from bulkhead.tools.mcp_file import McpFileError, Reference, Strict, pins_path, text_of
+from bulkhead.validation_errors import misfits
+from bulkhead_contracts import bounds
+from bulkhead_contracts.provenance import Sink, SinkKind
+from bulkhead_contracts.tool import Effect, ToolSpec
+from bulkhead_contracts.types import Sha256, Token, UsdMicros
+
+MAX_FILE_BYTES = 256 * 1024
+MAX_PINS_BYTES = 2 * bounds.MAX_AGENTS * bounds.MAX_CARD_BYTES
+AGENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PREFIX = "agent_"
+PARAMETERS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "text": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": bounds.MAX_AGENT_TEXT_CHARS,
+            "description": "All that the agent is to know and do: it sees nothing else.",
+        }
+    },
+    "required": ["text"],
+    "additionalProperties": False,
+}
+
+
+class AgentsFileError(ValueError):
+    """The file of remote agents, or its pins, cannot be used; says where and what to do."""
+
+
+class RemoteAgent(Strict):
+    """One agent. card: the URL of its card; one without a path has it at /.well-known/agent-card.json.
+
+    headers: of every request, by reference. tenants: who may use it; every tenant whose tools name it when left out.
+    effect: `read` only where it changes nothing outside; its calls are repeated, and cut by every halt. egress: it
+    sends what it is told out of the house. price_usd_micros: reserved before each call and charged with it.
+    timeout_ms: for the whole of its task. silence_ms: so long it may say nothing. on_error: `undone` where it has
+    changed nothing when it says that it failed; such a call of a write is else uncertain. private: its address may be
+    private or loopback, and its URL plain http.
+    """
+
+    card: Annotated[str, Field(max_length=2_000)]
+    headers: dict[str, Reference] = {}
+    tenants: tuple[Token, ...] = ()
+    effect: Effect = "write"
+    egress: bool = True
+    sinks: Annotated[dict[str, SinkKind], Field(max_length=bounds.MAX_SINKS)] = {}
+    most_calls: Annotated[int, Field(ge=0)] = 0
+    four_eyes: bool = False
+    price_usd_micros: UsdMicros = 0
+    timeout_ms: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_TIMEOUT_MS)] = bounds.MAX_TOOL_TIMEOUT_MS
+    silence_ms: Annotated[int, Field(ge=100, le=bounds.MAX_TOOL_TIMEOUT_MS)] = 60_000
+    max_output_bytes: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_OUTPUT_BYTES)] = bounds.MAX_TOOL_OUTPUT_BYTES
+    on_error: Literal["uncertain", "undone"] = "uncertain"
+    private: bool = False
+
+    @field_validator("card")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        _ = parts.port  # Raises ValueError where it is none.
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise ValueError("must be an http(s) URL without credentials; a token belongs into `headers`")
+        return url
+
+    def allows(self, tenant: str) -> bool:
+        """Whether a tenant may use it."""
+        return not self.tenants or tenant in self.tenants
+
+
+class CardPin(Strict):
+    """An agent as it was when the operator looked at it. card: its whole card; description: what models see of it."""
+
+    digest: Sha256
+    description: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)]
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTool:
+    """A pinned agent, with the row that models and policies see."""
+
+    agent: str
+    declared: RemoteAgent
+    pin: CardPin
+    row: ToolRow
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsFile:
+    """Both files, read."""
+
+    agents: Mapping[str, RemoteAgent]
+    pins: Mapping[str, CardPin]
+
+    def tools(self) -> dict[str, AgentTool]:
+        """Every pinned agent, by the name of its tool."""
+        return {
+            tool_of(name): AgentTool(name, declared, self.pins[name], _row(name, declared, self.pins[name]))
+            for name, declared in self.agents.items()
+            if name in self.pins
+        }
+
+    def tenants_of(self) -> dict[str, tuple[str, ...]]:
+        """The tools that are for some tenants alone, with those."""
+        return {tool_of(name): row.tenants for name, row in self.agents.items() if row.tenants}
+
+
+def tool_of(agent: str) -> str:
+    """The tool's name: with an underscore, for providers of models take no dot."""
+    return PREFIX + agent
+
+
+def read(file: Path | None) -> AgentsFile:
+    """Both files; nothing where none is set. Raises AgentsFileError."""
+    if file is None:
+        return AgentsFile({}, {})
+    try:
+        return AgentsFile(_agents(file), _pins(pins_path(file)))
+    except McpFileError as error:
+        raise AgentsFileError(str(error)) from error
+
+
+def rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRow, ...]:
+    """Rows of all pinned agents. known: tools that have their names already. Raises AgentsFileError."""
+    tools = read(file).tools()
+    if taken := sorted(set(tools) & set(known)):
+        raise AgentsFileError(f"{file}: {taken[0]} is a tool of the mesh already; give the agent another name")
+    return tuple(tool.row for tool in tools.values())
+
+
+def _row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
+    spec = ToolSpec(
+        name=tool_of(name),
+        description=pin.description,
+        parameters_json=json.dumps(PARAMETERS, sort_keys=True),
+        effect=declared.effect,
+        idempotent=True,  # By its key: a repeated call finds the remote's task on record.
+        timeout_ms=declared.timeout_ms,
+        sinks=tuple(Sink(argument=f"/{one.lstrip('/')}", kind=kind) for one, kind in declared.sinks.items()),
+        egress=declared.egress,
+        most_calls=declared.most_calls,
+        four_eyes=declared.four_eyes,
+    )
+    return ToolRow(spec, declared.max_output_bytes, (), price_usd_micros=declared.price_usd_micros)
+
+
+def _agents(file: Path) -> dict[str, RemoteAgent]:
+    try:
+        declared = yaml.safe_load(text_of(file, MAX_FILE_BYTES, "set BULKHEAD_AGENTS_FILE"))
+    except yaml.YAMLError as error:
+        raise AgentsFileError(f"{file} is not YAML: {error}") from error
+    agents = declared.get("agents") if isinstance(declared, dict) else None
+    if not isinstance(agents, dict) or set(declared) != {"agents"} or len(agents) > bounds.MAX_AGENTS:
+        raise AgentsFileError(f"{file} must hold a mapping `agents:` of at most {bounds.MAX_AGENTS} agents alone")
+    found: dict[str, RemoteAgent] = {}
+    for name, row in agents.items():
+        if not isinstance(name, str) or not AGENT_NAME.fullmatch(name):
+            raise AgentsFileError(f"{file}: {name!r} is no name of an agent: lower-case letters, digits, _; 32 at most")
+        try:
+            found[name] = RemoteAgent.model_validate(row)
+        except ValidationError as error:
+            raise AgentsFileError(f"{file}: {name}: {misfits(error, RemoteAgent)[0]}") from error
+        if urlsplit(found[name].card).scheme == "http" and not found[name].private:
+            what = f"{file}: {name}: its card is at plain http, where anybody on the way can change it"
+            raise AgentsFileError(f"{what}; use https, or say `private: true` of an agent in your own network")
+    return found
+
+
+def _pins(file: Path) -> dict[str, CardPin]:
+    if not file.exists():
+        return {}
+    again = "take it away and pin the agents again: bulkhead agents add"
+    try:
+        given = json.loads(text_of(file, MAX_PINS_BYTES, again))
+        return {str(name): CardPin.model_validate(row) for name, row in dict(given).items()}
+    except ValidationError as error:
+        raise AgentsFileError(f"{file}: {misfits(error, CardPin)[0]}; {again}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, McpFileError):
+            raise
+        raise AgentsFileError(f"{file} does not hold pins: {error}; {again}") from error

@@ -1,0 +1,197 @@
+"""Events of a remote agent as the outcome of a call.
+
+Enters: events of the SDK, or the error in their place. Leaves: Done, Failed, or Trouble. What an agent says is a
+stranger's text; files by link are named and not fetched.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import httpx
+from a2a.client import A2AClientTimeoutError
+from a2a.types import Artifact, Part, StreamResponse, Task, TaskState, TaskStatus
+from a2a.utils.errors import A2AError, InternalError, TaskNotFoundError
+from google.protobuf import json_format
+from google.protobuf.json_format import MessageToDict
+
+from bulkhead.tools.agents_file import AgentTool
+from bulkhead.tools.api import Done, Failed
+from bulkhead.tools.mcp_pins import clean
+from bulkhead_contracts import bounds
+from bulkhead_services.tool_executor.a2a.http import TOO_LONG
+
+TOLD_CHARS = 600
+_UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+ERRORS = (
+    *(A2AError, httpx.HTTPError, httpx.StreamError, json_format.Error),
+    # What the SDK lets through of a remote that breaks the protocol.
+    *(ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+)
+NAMED: dict[TaskState, tuple[str, str, str]] = {
+    TaskState.TASK_STATE_FAILED: ("remote_failed", "failed", "change what it is asked, or go another way"),
+    TaskState.TASK_STATE_REJECTED: ("remote_rejected", "refused the task", "change what it is asked"),
+    TaskState.TASK_STATE_CANCELED: ("remote_cancelled", "was cancelled", "ask again if it is wanted after all"),
+    TaskState.TASK_STATE_INPUT_REQUIRED: (
+        "remote_asks",
+        "asks for more, which nobody here can answer, and was cancelled",
+        "tell it all that it needs at once",
+    ),
+    TaskState.TASK_STATE_AUTH_REQUIRED: (
+        "remote_wants_login",
+        "asks for a login, and was cancelled",
+        "an operator must give it its headers in the file of agents",
+    ),
+}
+"""By state in which a call ends without a result: code, what the agent did, hint."""
+ASKS = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
+ENDED = (
+    TaskState.TASK_STATE_COMPLETED,
+    TaskState.TASK_STATE_FAILED,
+    TaskState.TASK_STATE_REJECTED,
+    TaskState.TASK_STATE_CANCELED,
+)
+NOTHING_DONE = (TaskState.TASK_STATE_REJECTED,)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no answer. sent: the message may have reached the agent; lost: it does not know its task any more;
+    broken: what it says breaks the protocol or a bound."""
+
+    code: str
+    reason: str
+    sent: bool
+    lost: bool = False
+    broken: bool = False
+
+
+@dataclass(slots=True)
+class Heard:
+    """What was heard of one call until now."""
+
+    task: str = ""
+    state: TaskState = TaskState.TASK_STATE_UNSPECIFIED
+    said: str = ""
+    message: list[Part] | None = None
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    events: int = 0
+    left_out: int = 0
+
+    def take(self, event: StreamResponse) -> None:
+        """One event."""
+        self.events += 1
+        match event.WhichOneof("payload"):
+            case "task":
+                self._task(event.task)
+            case "message":
+                self.message = list(event.message.parts)
+            case "status_update":
+                self.task = self.task or event.status_update.task_id
+                self._status(event.status_update.status)
+            case "artifact_update":
+                self.task = self.task or event.artifact_update.task_id
+                self._artifact(event.artifact_update.artifact, event.artifact_update.append)
+
+    def over(self) -> bool:
+        """Whether nothing more is to come."""
+        ended = self.state == TaskState.TASK_STATE_COMPLETED or self.state in NAMED
+        return ended or self.message is not None or self.events >= bounds.MAX_AGENT_EVENTS
+
+    def outcome(self, tool: AgentTool) -> Done | Failed:
+        """When it is over."""
+        name = tool.row.spec.name
+        if self.state in NAMED:
+            code, did, hint = NAMED[self.state]
+            told = clean(self.said, TOLD_CHARS) or "it gave no reason"
+            undone = self.state in NOTHING_DONE or tool.declared.on_error == "undone"
+            return Failed(code, f"{name} {did}: {told}", hint, effect="none" if undone else "unknown")
+        if self.message is None and self.state != TaskState.TASK_STATE_COMPLETED:
+            what = f"{name} sent more than {bounds.MAX_AGENT_EVENTS} events, and was given up"
+            return Failed("output_too_large", what, "ask for less", effect="unknown")
+        texts, omitted = list[str](), list[str]()
+        kept = list(self.artifacts.values())
+        for artifact in kept:
+            found = _read(artifact.parts, omitted)
+            titled = clean(artifact.name, bounds.MAX_NAME_CHARS) if len(kept) > 1 else ""
+            texts.append(f"## {titled}\n{found}" if titled and found else found)
+        if not kept:
+            texts.append(_read(self.message, omitted) if self.message is not None else self.said)
+        if self.left_out:
+            omitted.append(f"{self.left_out} artifacts beyond the first {bounds.MAX_AGENT_ARTIFACTS}")
+        text = "\n\n".join(filter(None, texts))
+        if not text and not omitted:
+            return Failed("empty_answer", f"{name} ended its task and said nothing", "go another way", effect="unknown")
+        return Done(text, omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
+
+    def _task(self, task: Task) -> None:
+        self.task = task.id
+        self._status(task.status)
+        self.artifacts, self.left_out = {}, 0  # A whole task has all of them.
+        for artifact in task.artifacts:
+            self._artifact(artifact, append=False)
+
+    def _status(self, status: TaskStatus) -> None:
+        self.state = status.state
+        self.said = _read(status.message.parts, []) if status.HasField("message") else ""
+
+    def _artifact(self, artifact: Artifact, append: bool) -> None:
+        known = self.artifacts.get(artifact.artifact_id)
+        if known is not None and append:
+            known.parts.extend(artifact.parts)
+        elif known is None and len(self.artifacts) >= bounds.MAX_AGENT_ARTIFACTS:
+            self.left_out += 1
+        else:
+            kept = self.artifacts[artifact.artifact_id] = Artifact()
+            kept.CopyFrom(artifact)
+
+
+def _read(parts: Iterable[Part], omitted: list[str]) -> str:
+    """Texts of parts; adjoining ones are one text, as agents stream it."""
+    found = ""
+    for part in parts:
+        match part.WhichOneof("content"):
+            case "text":
+                found += part.text
+            case "data":
+                told = json.dumps(MessageToDict(part.data), ensure_ascii=False)
+                found += f"\n{told}\n" if found else f"{told}\n"
+            case "raw":
+                media = part.media_type.partition(";")[0].strip().lower()
+                if media.startswith("text/") or media == "application/json":
+                    found += part.raw.decode("utf-8", "replace")
+                else:
+                    omitted.append(f"a file {_named(part)}, {len(part.raw)} bytes")
+            case "url":
+                omitted.append(f"a link to the file {_named(part)}: {clean(part.url, bounds.MAX_PHRASE_CHARS)}")
+    return found.strip()
+
+
+def _named(part: Part) -> str:
+    return f"{clean(part.filename, 64) or 'without a name'} ({clean(part.media_type, 64) or 'unknown'})"
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """The trouble behind an exception of the SDK."""
+    cause = error.__cause__ if isinstance(error, A2AError) and error.__cause__ is not None else error
+    told = clean(str(cause) or type(cause).__name__, TOLD_CHARS)
+    if isinstance(cause, _UNREACHED):
+        return Trouble("unavailable", told, sent=False)
+    if isinstance(cause, httpx.HTTPStatusError):
+        status = cause.response.status_code
+        if status in (401, 403):
+            return Trouble("remote_refused", f"it answered HTTP {status}: its headers are not taken", sent=False)
+        if 400 <= status < 500:
+            return Trouble("remote_refused", f"it answered HTTP {status}", sent=False)
+        return Trouble("connection_lost", f"it answered HTTP {status}", sent=True)
+    if TOO_LONG in told:
+        return Trouble("output_too_large", told, sent=True, broken=True)
+    if isinstance(cause, httpx.HTTPError) or isinstance(error, A2AClientTimeoutError):
+        return Trouble("connection_lost", f"{type(cause).__name__}: {told}", sent=True)
+    if isinstance(error, TaskNotFoundError):
+        return Trouble("remote_lost_task", f"it does not know the task any more: {told}", sent=True, lost=True)
+    if isinstance(error, InternalError):
+        return Trouble("remote_error", told, sent=True)
+    if isinstance(error, A2AError) and type(error).__module__ == "a2a.utils.errors":
+        return Trouble("remote_refused", f"{type(error).__name__}: {told}", sent=False)
+    return Trouble("malformed_output", f"it answered what the protocol does not allow: {told}", sent=True, broken=True)

@@ -1,0 +1,88 @@
+"""The HTTP client under the SDK's client: to checked addresses alone, with the agent's headers, answers bounded.
+
+Enters: requests of the SDK. Leaves: their answers. A name is resolved once and its very address is connected to, so
+that no second answer of a name server leads inside; nothing is followed, and no proxy is asked.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+
+from bulkhead.tools.agents_file import RemoteAgent
+from bulkhead_contracts import bounds
+from bulkhead_services.tool_executor.addresses import first_inside
+
+CONNECT_TIMEOUT_S = 5.0
+TOO_LONG = "the answer is longer than"
+Resolve = Callable[[str, int], Awaitable[tuple[str, ...]]]
+
+
+def client(declared: RemoteAgent, resolve: Resolve | None = None) -> httpx.AsyncClient:
+    """A client for one agent. resolve: addresses of a host; that of the system when left out."""
+    # Its connections are not kept: an agent may close one under a request, which nobody may then send again.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.AsyncClient(
+        transport=_Wire(declared, resolve or _resolve, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)),
+        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
+        trust_env=False,
+        follow_redirects=False,
+        headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
+    )
+
+
+class _Wire(httpx.AsyncBaseTransport):
+    def __init__(self, declared: RemoteAgent, resolve: Resolve, inner: httpx.AsyncBaseTransport) -> None:
+        self._declared, self._resolve, self._inner = declared, resolve, inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        port = request.url.port or (443 if request.url.scheme == "https" else 80)
+        if request.url.scheme != "https" and not self._declared.private:
+            raise httpx.UnsupportedProtocol(f"{host} is called by plain http, which only `private: true` allows")
+        addresses = await self._resolve(host, port)
+        if not addresses:
+            raise httpx.ConnectError(f"{host} has no address")
+        if not self._declared.private and (inside := first_inside(addresses)):
+            raise httpx.ConnectError(f"{host} resolves to {inside}, which is not public; `private: true` allows it")
+        try:
+            for name, reference in self._declared.headers.items():
+                request.headers[name] = reference.file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise httpx.ConnectError(f"the file of the header {name} cannot be read: {error}") from error
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        request.url = request.url.copy_with(host=addresses[0])
+        response = await self._inner.handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Bounded(response.stream)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A body of at most MAX_MCP_ANSWER_BYTES."""
+
+    def __init__(self, inner: httpx.AsyncByteStream) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        taken = 0
+        async for piece in self._inner:
+            taken += len(piece)
+            if taken > bounds.MAX_MCP_ANSWER_BYTES:
+                raise httpx.DecodingError(f"{TOO_LONG} {bounds.MAX_MCP_ANSWER_BYTES} bytes")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _resolve(host: str, port: int) -> tuple[str, ...]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -1,0 +1,278 @@
+"""One remote agent: a call is sent to it once, followed to its end, and found again after a loss.
+
+Enters: a pinned agent with a text and the call's key. Leaves: an outcome. The task that the agent makes of a message is
+on record (remote_tasks.py): a connection that breaks is made anew, and a replica that takes a call over follows what
+the one before it sent.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+
+import httpx
+from a2a.client import Client
+from a2a.types import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    Message,
+    Part,
+    Role,
+    SendMessageRequest,
+    StreamResponse,
+    SubscribeToTaskRequest,
+)
+
+from bulkhead.bus.port import BusError, WrongLastSequence
+from bulkhead.telemetry.log import Log
+from bulkhead.tools.agent_cards import Unfit, digest_of
+from bulkhead.tools.agents_file import AgentTool
+from bulkhead.tools.api import Done, Failed
+from bulkhead_services.tool_executor.a2a import http
+from bulkhead_services.tool_executor.a2a.answers import ASKS, ENDED, ERRORS, Heard, Trouble, trouble_of
+from bulkhead_services.tool_executor.a2a.cards import Unread, client_of, read_card
+from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
+from bulkhead_services.tool_executor.mcp.breaker import Breaker
+
+log = Log("agents")
+
+CARD_EVERY_S, CHANGED_EVERY_S = 60.0, 5.0
+"""How old a look at the card may be before a call; where it differs from its pin."""
+POLL_S = 1.0
+"""Between looks at the task of an agent that does not stream."""
+RESUMES = 5
+"""So many connections in a row that bring nothing, and the agent is given up."""
+RESUME_S = 0.3
+CANCEL_TIMEOUT_S, CANCEL_TRIES = 5.0, 3
+RECORD_PATIENCE_S = 5.0
+
+
+class Silent(Exception):
+    """The agent said nothing for its time."""
+
+
+class Remote:
+    """The agent, for as long as it is declared and pinned as it is."""
+
+    def __init__(self, tool: AgentTool, tasks: RemoteTasks, resolve: http.Resolve | None = None) -> None:
+        self.tool, self._tasks = tool, tasks
+        self._http = http.client(tool.declared, resolve)
+        self._client: Client = client_of(tool.pin.card, self._http)
+        self._streams = bool(cast("Any", self._client)._card.capabilities.streaming)
+        self._breaker = Breaker()
+        self._looking = asyncio.Lock()
+        self._look_at_s = 0.0
+        self.changed = False
+        self.why = ""
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    def problem(self) -> str:
+        """Why it cannot be called; "" when it can."""
+        if self.changed:
+            return f"the card of the agent {self.tool.agent} is not what was pinned"
+        if self._breaker.allows(asyncio.get_running_loop().time()):
+            return ""
+        return f"the breaker of the agent {self.tool.agent} is open: {self.why}"
+
+    async def call(self, text: str, key: str) -> Done | Failed:
+        """One attempt. Cancelled by its caller when its time is over or the task is halted, who then calls `stop`."""
+        name, now = self.tool.row.spec.name, asyncio.get_running_loop().time()
+        if not self._breaker.allows(now):
+            hint = "go another way, or try again in a minute; its operator sees more with `bulkhead doctor`"
+            return Failed("breaker_open", f"{name} is not called: {self.problem()}", hint)
+        try:
+            row, sequence = await self._tasks.find(key)
+        except BusError as error:
+            return _no_record(name, error)
+        self._breaker.begins()
+        try:
+            if row is not None and row.task and not row.stopped:
+                return await self._follow(key, row, sequence, None)
+            return await self._begin(text, key, row, sequence)
+        finally:
+            self._breaker.ended()
+
+    async def _begin(self, text: str, key: str, row: RemoteTask | None, sequence: int) -> Done | Failed:
+        """Send the message, unless it may have been sent before."""
+        name, reads = self.tool.row.spec.name, self.tool.row.spec.effect == "read"
+        if row is not None and (row.stopped == "cancelled" or (row.stopped and not reads)):
+            what, hint = f"{name} was stopped: the task was cancelled or halted", "ask again if it is wanted after all"
+            return Failed("cancelled", what, hint, effect="unknown" if row.number else "none")
+        if row is not None and not row.stopped and not reads:
+            what = f"the message to {name} was sent, and its answer was lost with the name of its task"
+            return Failed("connection_lost", what, "look at the agent whether it was done", effect="unknown")
+        if (unfit := await self._looked()) is not None:
+            return unfit
+        number = row.number + (1 if row.stopped else 0) if row is not None else 1
+        new = RemoteTask(agent=self.tool.agent, number=number)
+        try:
+            sequence = await self._tasks.put(key, new, sequence)
+        except WrongLastSequence:
+            what = f"another replica sent the message to {name} first"
+            return Failed("begun_elsewhere", what, "wait for its answer", transient=True)
+        except BusError as error:
+            return _no_record(name, error)
+        message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=text)])
+        return await self._follow(key, new, sequence, self._client.send_message(SendMessageRequest(message=message)))
+
+    async def _follow(
+        self, key: str, row: RemoteTask, sequence: int, first: AsyncIterator[StreamResponse] | None
+    ) -> Done | Failed:
+        """Read to the end. first: the answer to the message that was sent just now."""
+        heard, vain, before = Heard(task=row.task), 0, 0
+        events = first if first is not None else self._again(row.task)
+        while True:
+            trouble: Trouble | None = None
+            try:
+                async with aclosing(self._audible(events)) as audible:
+                    async for event in audible:
+                        heard.take(event)
+                        if heard.task and not row.task:
+                            row, sequence = await self._named(key, row, sequence, heard.task)
+                        if heard.over():
+                            return await self._over(heard)
+            except Silent:
+                return await self._silent(heard)
+            except ERRORS as error:
+                trouble = trouble_of(error)
+            vain, before = (0 if heard.events > before + 1 else vain + 1), heard.events
+            if (failed := self._given_up(trouble, row, vain)) is not None:
+                return failed
+            await asyncio.sleep(POLL_S if trouble is None else RESUME_S * 2**vain)
+            events = self._again(row.task)
+
+    async def _over(self, heard: Heard) -> Done | Failed:
+        self._breaker.succeeded()
+        if heard.state in ASKS or heard.state not in ENDED:
+            await self.cancel(heard.task)
+        return heard.outcome(self.tool)
+
+    async def _silent(self, heard: Heard) -> Failed:
+        name, silence_s = self.tool.row.spec.name, self.tool.declared.silence_ms / 1000
+        self._fails(f"it said nothing for {silence_s:g} s")
+        await self.cancel(heard.task)
+        what = f"{name} said nothing for {silence_s:g} s and was given up"
+        return Failed("remote_silent", what, "try again later, or go another way", effect="unknown")
+
+    def _given_up(self, trouble: Trouble | None, row: RemoteTask, vain: int) -> Failed | None:
+        """The end of a call that is not to be followed further; None where it is."""
+        name, hint = self.tool.row.spec.name, "try again later; its operator sees more with `bulkhead doctor`"
+        if trouble is None:
+            if row.task:
+                return None  # Its stream ended, or it has none: it is asked for.
+            trouble = Trouble("malformed_output", "it answered with neither a task nor a message", True, broken=True)
+        if not trouble.sent and not row.task:
+            if trouble.code == "unavailable":
+                self._fails(trouble.reason)
+            return Failed(trouble.code, f"{name} was not begun: {trouble.reason}", hint, trouble.code == "unavailable")
+        if row.task and vain < RESUMES and not trouble.lost and not trouble.broken:
+            log.info("agent_asked_again", agent=self.tool.agent, task=row.task, why=trouble.reason)
+            return None
+        self._fails(trouble.reason)
+        code = "connection_lost" if not trouble.sent else trouble.code
+        # A read whose message brought nothing is sent again, under the same id.
+        again = not row.task and self.tool.row.spec.effect == "read"
+        return Failed(code, f"{name} was lost: {trouble.reason}", hint, transient=again, effect="unknown")
+
+    async def _named(self, key: str, row: RemoteTask, sequence: int, task: str) -> tuple[RemoteTask, int]:
+        """The agent has named its task: a call that is taken over finds it. Without a record it is followed all the
+        same; only who takes it over cannot."""
+        named = row.model_copy(update={"task": task})
+        try:
+            return named, await self._tasks.put(key, named, sequence, RECORD_PATIENCE_S)
+        except WrongLastSequence:
+            # It was stopped meanwhile: whoever stopped it knew no task to cancel.
+            log.warning("agent_task_stopped", agent=self.tool.agent, task=task)
+            await self.cancel(task)
+        except BusError as error:
+            log.error("agent_task_not_recorded", agent=self.tool.agent, task=task, error=str(error))
+        return named, sequence
+
+    def _again(self, task: str) -> AsyncGenerator[StreamResponse]:
+        return self._subscribed(task) if self._streams else self._polled(task)
+
+    async def _subscribed(self, task: str) -> AsyncGenerator[StreamResponse]:
+        whole = await self._client.get_task(GetTaskRequest(id=task))
+        yield StreamResponse(task=whole)
+        async with aclosing(
+            cast("AsyncGenerator[StreamResponse]", self._client.subscribe(SubscribeToTaskRequest(id=task)))
+        ) as events:
+            async for event in events:
+                yield event
+
+    async def _polled(self, task: str) -> AsyncGenerator[StreamResponse]:
+        while True:
+            yield StreamResponse(task=await self._client.get_task(GetTaskRequest(id=task)))
+            await asyncio.sleep(POLL_S)
+
+    async def _audible(self, events: AsyncIterator[StreamResponse]) -> AsyncGenerator[StreamResponse]:
+        """The same, or Silent. Comments that keep a connection open are no word of the agent's."""
+        silence_s = self.tool.declared.silence_ms / 1000
+        async with aclosing(cast("AsyncGenerator[StreamResponse]", events)) as closing:
+            while True:
+                try:
+                    async with asyncio.timeout(silence_s) as silence:
+                        event = await anext(closing)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    if silence.expired():
+                        raise Silent from error
+                    raise httpx.ReadTimeout(str(error)) from error
+                yield event
+
+    async def _looked(self) -> Failed | None:
+        """The refusal of an agent whose card is not the pinned one, or cannot be read."""
+        loop, name = asyncio.get_running_loop(), self.tool.row.spec.name
+        async with self._looking:
+            if loop.time() >= self._look_at_s:
+                try:
+                    now = digest_of(await read_card(self._http, self.tool.declared.card))
+                except (Unread, Unfit) as error:
+                    self._fails(str(error))
+                    what, hint = f"{name} was not begun: {error}", "try again later, or go another way"
+                    return Failed("unavailable", what[:1500], hint, transient=True)
+                self.changed = now != self.tool.pin.digest
+                self._look_at_s = loop.time() + (CHANGED_EVERY_S if self.changed else CARD_EVERY_S)
+        return quarantined(self.tool) if self.changed else None
+
+    def _fails(self, why: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self.why = why[:300]
+        self._breaker.failed(now)
+        self._look_at_s = 0.0
+        if not self._breaker.allows(now):
+            log.warning("agent_breaker_open", agent=self.tool.agent, why=self.why)
+
+    async def cancel(self, task: str) -> None:
+        """Ask the agent to cancel its task, a few times; what it answers changes nothing here."""
+        if not task:
+            return
+        for attempt in range(CANCEL_TRIES):
+            try:
+                async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                    await self._client.cancel_task(CancelTaskRequest(id=task))
+                log.info("agent_task_cancelled", agent=self.tool.agent, task=task)
+                return
+            except (TimeoutError, *ERRORS) as error:
+                trouble = trouble_of(error) if not isinstance(error, TimeoutError) else None
+                if trouble is not None and (trouble.lost or trouble.code == "remote_refused"):
+                    return  # It has ended, or is not known: there is nothing to cancel.
+                why = trouble.reason if trouble is not None else "it did not answer"
+            await asyncio.sleep(RESUME_S * 2**attempt)
+        log.warning("agent_task_not_cancelled", agent=self.tool.agent, task=task, why=why)
+
+
+def quarantined(tool: AgentTool) -> Failed:
+    """The refusal of an agent that is not what was pinned."""
+    what = f"{tool.row.spec.name} is quarantined: its card says something else than when it was pinned"
+    hint = f"an operator must look at it and approve it: bulkhead agents add {tool.declared.card} --name {tool.agent}"
+    return Failed("quarantined", what, hint)
+
+
+def _no_record(name: str, error: BusError) -> Failed:
+    what = f"{name} was not begun: its record cannot be kept: {str(error)[:200]}"
+    return Failed("unavailable", what, "try again later", transient=True)
