@@ -253,7 +253,8 @@ class _Provisioner:
 
         Its old one, where a version has taken a little from it for others: it must not stand still for an upgrade.
         """
-        held, bound, store = found["state"]["bytes"], found["config"].get("max_bytes", -1), self._layout.store_gib
+        held, store = found["state"]["bytes"], self._layout.store_gib
+        bound: int = found["config"].get("max_bytes", -1)
         way = "give more (--store-gib, in containers BULKHEAD_STORE_GIB)"
         self._over[name] = bound - most
         if bound > 0 and sum(self._over.values()) <= store * GIB * KEPT_PERCENT // 100:
