@@ -122,7 +122,7 @@ class DelegationRequested(Body, type="mesh.step.delegation_requested"):
     """Hand this attempt at a step to a program outside, under the envelope's step grant; answered once.
 
     call_id: the same id is the same hand-over; repeated with a later deadline or grant it has those. inputs: results
-    of earlier steps, by reference.
+    of earlier steps, by reference. tools: that it may call through the doors.
     """
 
     call_id: Token
@@ -132,6 +132,7 @@ class DelegationRequested(Body, type="mesh.step.delegation_requested"):
     delegated: Delegation
     objective: ContentRef
     inputs: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     notes: Annotated[tuple[Reason, ...], Field(max_length=16)] = ()
     deadline_unix_ms: UnixMs
 
@@ -172,3 +173,10 @@ class StepAnswered(Body, type="mesh.step.answered"):
     failure: Failure | None = None
     content: ContentRef | None = None
     completeness: Completeness = Completeness()
+
+
+class StepBeat(Contract):
+    """The holder of this taking of a hand-over works on it (not stored)."""
+
+    beats: Token
+    number: Count

@@ -21,12 +21,13 @@ MAX_API_KEYS = 10_000
 
 
 class ApiKey(Contract):
-    """One row of the key file: the digest of a key, and its owner."""
+    """One row of the key file: the digest of a key, and its owner. role `worker`: a program that takes delegated steps,
+    and may do nothing else; its person is the identity that a tenant's `delegated_roles` name."""
 
     sha256: Sha256
     tenant: Token
     person: Name
-    role: Literal["submitter", "approver", "operator", "auditor"]
+    role: Literal["submitter", "approver", "operator", "auditor", "worker"]
 
 
 class ApiKeyFile(Contract):
@@ -62,13 +63,22 @@ class ApiKeys:
             log.error("api_keys_unreadable", path=str(self._path), reason=str(error))
 
     def find(self, key: str) -> RequesterClaim | None:
-        """The owner of a key. Compares with every row, so that the time reveals nothing."""
+        """The person who owns a key."""
         return self.owner(hashlib.sha256(key.encode()).hexdigest())
 
     def owner(self, digest: str) -> RequesterClaim | None:
-        """The owner of the key with this digest. Compares as `find` does."""
-        owners = [row for row in self._rows if hmac.compare_digest(row.sha256, digest)]
-        if not owners:
+        """The person who owns the key with this digest."""
+        found = self._row(digest)
+        if found is None or found.role == "worker":
             return None
-        found = owners[-1]
         return RequesterClaim(tenant=found.tenant, person=found.person, role=found.role, via="api_key")
+
+    def worker(self, key: str) -> tuple[str, str] | None:
+        """Tenant and name of the program that owns a key."""
+        found = self._row(hashlib.sha256(key.encode()).hexdigest())
+        return (found.tenant, found.person) if found is not None and found.role == "worker" else None
+
+    def _row(self, digest: str) -> ApiKey | None:
+        """Compares with every row, so that the time reveals nothing."""
+        owners = [row for row in self._rows if hmac.compare_digest(row.sha256, digest)]
+        return owners[-1] if owners else None

@@ -62,6 +62,15 @@ class Authenticator:
         self._keys.load()
         return self._keys.owner(digest)
 
+    def worker(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        """Tenant and name of a program that takes delegated steps. Raises Unauthenticated."""
+        self._keys.load()
+        found = self._keys.worker(credential_of(headers))
+        if found is None:
+            hint = "use a key whose role is worker and whose person is the identity in `delegated_roles`"
+            raise Unauthenticated("this is not the key of a program that takes steps", hint)
+        return found
+
     def token_of(self, headers: Mapping[str, str]) -> str:
         """The caller's own token, for the signer; "" for who has an API key. Raises Unauthenticated."""
         credential = credential_of(headers)

@@ -7,6 +7,7 @@ also at another replica, and after this one was killed.
 
 import asyncio
 import hashlib
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -46,6 +47,8 @@ class Calls:
         self._flights: dict[Place, Flight] = {}
         self.followers = Followers(context.bus, settings.abandon_s)
         self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
+        self._of_steps = Counter[str]()
+        """Calls in flight of delegated steps, by task."""
         self._working: set[asyncio.Task[None]] = set()
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
         self._contents = Contents(context, StoredBytes(TenantQuotas(settings.tenants_file), context.clock))
@@ -73,7 +76,7 @@ class Calls:
 
     async def _ask(self, runs: Runs, caller: Caller, asked: Asked) -> FollowedCall:
         before = await self._responses.before(runs, caller, asked.previous) if asked.previous else None
-        if before is not None and before.feed.is_open and not (caller.task or caller.run):
+        if before is not None and before.feed.is_open and not (caller.task or caller.run or caller.step):
             caller = replace(caller, task=before.feed.task)
         # Whoever has no run leaves nothing in the store, which is everybody's.
         known = await runs.known(caller, asked) if caller.retry else None
@@ -97,9 +100,9 @@ class Calls:
     def _next(self, feed: Feed, caller: Caller, digest: str) -> str:
         """The id of a request that is no repeat: the first of its content that is not taken."""
         if caller.idempotency_key:
-            return _call_id(feed.task, digest, f"key/{caller.idempotency_key}")
+            return _call_id(feed, digest, f"key/{caller.idempotency_key}")
         number = self._repeats.use((feed.task, digest)) or 1
-        while self._taken(feed, call_id := _call_id(feed.task, digest, str(number))):
+        while self._taken(feed, call_id := _call_id(feed, digest, str(number))):
             number += 1
         self._repeats[feed.task, digest] = number
         return call_id
@@ -107,10 +110,10 @@ class Calls:
     def _newest(self, feed: Feed, caller: Caller, digest: str) -> str:
         """The id of the call that a repeated request repeats; "" where none of its content is known."""
         if caller.idempotency_key:
-            call_id = _call_id(feed.task, digest, f"key/{caller.idempotency_key}")
+            call_id = _call_id(feed, digest, f"key/{caller.idempotency_key}")
             return call_id if self._taken(feed, call_id) else ""
         number, found = self._repeats.use((feed.task, digest)) or 1, ""
-        while self._taken(feed, call_id := _call_id(feed.task, digest, str(number))):
+        while self._taken(feed, call_id := _call_id(feed, digest, str(number))):
             number, found = number + 1, call_id
         word, asked_ms = feed.calls.get(found), round(self._settings.call_timeout_s * 1000)
         if word is not None and word.kind == "replied" and self._context.clock() - word.time_unix_ms > asked_ms:
@@ -137,6 +140,7 @@ class Calls:
             request = self._request(call_id, feed, asked, conversation)
             warning = "" if call_id in feed.calls else feed.warning(self._context.clock())
             flight = self._flights[place] = Flight(call_id, warning, partial(self.followers.changed, place))
+            self._of_steps[feed.task] += bool(feed.prefix)
             work = asyncio.create_task(self._fly(flight, feed, request, self._settings.warning_notes and caller.notes))
             self._working.add(work)
             work.add_done_callback(self._working.discard)
@@ -210,7 +214,8 @@ class Calls:
     def hear(self, live: Live) -> None:
         """A text delta from `live.model_gateway.<tenant>.<task>`."""
         # Nearly all is of other tasks: none of it is read further.
-        if subjects.is_of_doors(live.subject.rpartition(".")[2]) and (heard := text_delta(live)) is not None:
+        task = live.subject.rpartition(".")[2]
+        if (subjects.is_of_doors(task) or self._of_steps[task]) and (heard := text_delta(live)) is not None:
             tenant, task, delta = heard
             if (flight := self._flights.get((tenant, task, delta.call_id))) is not None:
                 flight.hear(delta)
@@ -238,5 +243,5 @@ def _digest(asked: Asked, conversation: Conversation) -> str:
     return hashlib.blake2b(canonical(said), digest_size=16).hexdigest()
 
 
-def _call_id(task: str, digest: str, which: str) -> str:
-    return hashlib.blake2b(f"{task}/{digest}/{which}".encode(), digest_size=16).hexdigest()
+def _call_id(feed: Feed, digest: str, which: str) -> str:
+    return feed.prefix + hashlib.blake2b(f"{feed.task}/{digest}/{which}".encode(), digest_size=16).hexdigest()

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from bulkhead.bounded_dict import BoundedDict
@@ -23,7 +23,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
-from bulkhead_contracts.step import StepAssigned, StepExtended
+from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepExtended
 from bulkhead_contracts.task import TaskEnded, TaskRejected
 from bulkhead_contracts.tool import ToolCallReplied
 
@@ -42,6 +42,9 @@ WARN_WITHIN_MS = 600_000
 """A warning that is older is told to nobody: this replica may not know that another one has told it."""
 log = Log("doors.feed")
 Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
+Key = tuple[str, ...]
+"""Tenant and task of a run; of a delegated step its call, too."""
+F = TypeVar("F", bound="Feed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ class Feed:
     made: its newest call of a tool that worked.
     """
 
+    prefix = ""
+    """With what the ids of its calls begin."""
+
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
         self.tenant, self.task = tenant, task
         self.sequence = self.wanted = self.version = self.watchers = 0
@@ -77,7 +83,7 @@ class Feed:
         self._restart()
 
     def _restart(self) -> None:
-        self.assigned: StepAssigned | None = None
+        self.assigned: StepAssigned | DelegationRequested | None = None
         self.rejected: TaskRejected | None = None
         self.ended: TaskEnded | None = None
         self.cause = self.actor = self.traceparent = self.grant = ""
@@ -130,11 +136,15 @@ class Feed:
             while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
                 for stored in batch:
                     self.sequence = stored.sequence
+                    self._pass(stored)
                     if (message := _received(stored)) is not None:
                         self._take(message)
                 self.notify()
                 if len(batch) < READ_BATCH:
                     return
+
+    def _pass(self, stored: Stored) -> None:
+        """A message goes by, whether it can be read or not."""
 
     async def up_to(self, sequence: int) -> bool:
         """Read on until this message is known; False when the follower that answers lags. Raises BusError."""
@@ -266,18 +276,21 @@ class Feeds:
 
     def __init__(self, bus: Bus, *, recent: int, reread_s: float) -> None:
         self._bus, self._reread_s = bus, reread_s
-        self._recent = BoundedDict[tuple[str, str], Feed](recent)
-        self._held = WeakValueDictionary[tuple[str, str], Feed]()
-        self._rereading: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._recent = BoundedDict[Key, Feed](recent)
+        self._held = WeakValueDictionary[Key, Feed]()
+        self._rereading: dict[Key, asyncio.Task[None]] = {}
 
     def feed(self, tenant: str, task: str) -> Feed:
         """The feed of a run, perhaps empty: call `refresh` before believing it."""
-        key = (tenant, task)
+        return self.known((tenant, task), lambda: Feed(self._bus, tenant, task))
+
+    def known(self, key: Key, make: Callable[[], F]) -> F:
+        """The feed of this key; made where there is none."""
         found = self._held.get(key)
         if found is None:
-            found = self._held[key] = Feed(self._bus, tenant, task)
+            found = self._held[key] = make()
         self._recent[key] = found
-        return found
+        return cast(F, found)
 
     @contextmanager
     def watching(self, feed: Feed) -> Iterator[None]:
@@ -300,9 +313,8 @@ class Feeds:
                 await feed.changed(seen, left_s)
         return True
 
-    def poke(self, tenant: str, task: str, sequence: int) -> None:
-        """A message of this run was stored at `sequence`: whoever waits is to see it."""
-        key = (tenant, task)
+    def poke(self, key: Key, sequence: int) -> None:
+        """A message for this feed was stored at `sequence`: whoever waits is to see it."""
         found = self._held.get(key)
         if found is None:
             return
@@ -310,7 +322,7 @@ class Feeds:
         if found.watchers and key not in self._rereading and found.sequence < found.wanted:
             self._rereading[key] = asyncio.create_task(self._reread(key, found))
 
-    async def _reread(self, key: tuple[str, str], feed: Feed) -> None:
+    async def _reread(self, key: Key, feed: Feed) -> None:
         try:
             # What is wanted may grow meanwhile, and a poke that comes then starts no second reading.
             while feed.watchers and feed.sequence < (wanted := feed.wanted):

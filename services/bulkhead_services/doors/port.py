@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors.steps.keys import StepKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Caller:
 
     token: a JWT for the signer's voucher; "" for an API key. run: a name that the caller chose. task: the id of a run
     of this caller. retry: whether an SDK says that it has sent this request before. notes: whether warnings of the mesh
-    are shown to its model.
+    are shown to its model. step: the delegated step that the caller holds, and that all its calls belong to.
     """
 
     claim: RequesterClaim
@@ -57,6 +58,7 @@ class Caller:
     deadline_ms: int | None = None
     traceparent: str = ""
     notes: bool = True
+    step: StepKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from bulkhead_services.doors.feed import INBOX, MAX_CALLS, SERVICE, Feed, Feeds
 from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.port import Asked, Caller, Refusal
 from bulkhead_services.doors.settings import Settings
+from bulkhead_services.doors.steps.handover import HandOvers
+from bulkhead_services.doors.steps.keys import StepKey
 
 MAX_SESSIONS = 10_000
 """Sessions whose newest run is remembered; that of another is looked up."""
@@ -49,9 +51,11 @@ Session = tuple[str, str, str]
 class Runs:
     """Finds and opens runs."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: Feeds, ends: Ends, tools: GrantedTools) -> None:
+    def __init__(
+        self, context: Context, settings: Settings, feeds: Feeds, ends: Ends, tools: GrantedTools, steps: HandOvers
+    ) -> None:
         self._context, self._settings, self._feeds, self._ends = context, settings, feeds, ends
-        self._tools = tools
+        self._tools, self._steps = tools, steps
         self._quotas = TenantQuotas(settings.tenants_file)
         self._newest = BoundedDict[Session, int](MAX_SESSIONS)
         self._finding: dict[Session, asyncio.Task[Feed]] = {}
@@ -61,6 +65,8 @@ class Runs:
 
     async def known(self, caller: Caller, asked: Asked) -> Feed | None:
         """The run that a call belongs to as it stands, without opening one. Raises Refusal, BusError."""
+        if caller.step is not None:
+            return await self._steps.held(caller.step)
         if caller.task:
             return await self.own(caller, caller.task)
         session = session_of(caller, asked)
@@ -70,6 +76,8 @@ class Runs:
 
     async def lately(self, caller: Caller, asked: Asked) -> tuple[Feed, ...]:
         """The newest run that a call could belong to and the one before it, open or not. Raises Refusal, BusError."""
+        if caller.step is not None:
+            return (await self._steps.held(caller.step),)
         if caller.task:
             return (await self.own(caller, caller.task),)
         session = session_of(caller, asked)
@@ -80,7 +88,9 @@ class Runs:
         return tuple(feed for feed in feeds if feed.assigned is not None)
 
     async def current(self, caller: Caller, asked: Asked) -> Feed:
-        """The open run that a call belongs to. Raises Refusal, BusError."""
+        """The open run, or the delegated step, that a call belongs to. Raises Refusal, BusError."""
+        if caller.step is not None:
+            return await self._steps.held(caller.step)
         feed = await self._current(caller, asked)
         self._check_limits(feed, caller)
         return feed
@@ -132,6 +142,9 @@ class Runs:
 
     async def own(self, caller: Caller, task: str) -> Feed:
         """A run of this caller by its id, open or not. Raises Refusal, BusError."""
+        if caller.step is not None:
+            # A response is gone on from within its step alone; no run is the holder's to end.
+            return await self._of_step(caller.step, task)
         try:
             subjects.token(task)
         except subjects.SubjectError:
@@ -141,6 +154,11 @@ class Runs:
         if feed.assigned is None or feed.actor != caller.claim.person:
             raise refusals.no_such_run(task)
         return feed
+
+    async def _of_step(self, key: StepKey, task: str) -> Feed:
+        if key.task != task:
+            raise refusals.no_such_run(task)
+        return await self._steps.held(key)
 
     async def _named(self, caller: Caller) -> Feed:
         feed = await self.own(caller, caller.task)

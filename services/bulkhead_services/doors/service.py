@@ -1,4 +1,4 @@
-"""The edge: takes what the mesh says about adopted tasks, serves HTTP, and is the desk at which HTTP asks.
+"""The edge: takes what the mesh says about adopted tasks and delegated steps, serves HTTP, and is the desk of HTTP.
 
 In: messages of the inbox, live text, calls. Out: word to the planner that a run is held back or goes on, notices to the
 other replicas.
@@ -6,7 +6,7 @@ other replicas.
 
 import asyncio
 
-from bulkhead.bus.port import BusError, LiveSubscription
+from bulkhead.bus.port import BusError, Live, LiveSubscription
 from bulkhead.callers.authentication import Authenticator
 from bulkhead.http_server.server import HttpServer
 from bulkhead.runtime.background import cancel
@@ -18,9 +18,9 @@ from bulkhead.runtime.edge.protocol import Edge, Received
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
 from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead_contracts import subjects
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.step import StepPaused
-from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.a2a.routes import A2a
@@ -37,6 +37,8 @@ from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Asked, Call, Caller
 from bulkhead_services.doors.runs import Runs
 from bulkhead_services.doors.settings import Settings
+from bulkhead_services.doors.steps.handover import HandOvers
+from bulkhead_services.doors.steps.routes import StepsHttp
 
 LAG_RETRY_S = 0.05
 RECENT_RUNS = 1_024
@@ -54,15 +56,17 @@ class Doors(Edge):
         self.tool_calls = ToolCalls(context, settings, self.feeds, self._used)
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
         self._ends = Ends(context, settings, self.feeds, self._busy)
-        self._runs = Runs(context, settings, self.feeds, self._ends, self._granted)
-        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled, self.calls.followers.hear)
+        self.steps = HandOvers(context, settings, self.feeds)
+        self._runs = Runs(context, settings, self.feeds, self._ends, self._granted, self.steps)
+        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled, self._heard)
         self._models = ModelNames(context)
         self._credentials = Authenticator(settings)
-        self._http = http = Http(settings, self._credentials, self, self._why_unready)
+        self._http = http = Http(settings, self._credentials, self, self._why_unready, self.steps.keys)
         methods = Methods(self, settings.gateway_url)
         self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, settings.jwt_issuer)
         self._a2a = A2a(settings, http)
-        http.more = [*self._mcp.routes(), *self._a2a.routes()]
+        steps = StepsHttp(self.steps, self._credentials, http.bodies, http.places, http.hosts)
+        http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,6 +88,7 @@ class Doors(Edge):
             start("feeds", self.feeds.run()),
             start("ends", self._ends.run()),
             start("mcp", self._mcp.run()),
+            start("steps", self.steps.open.run()),
         ]
         await self._server.start()
         self._http.started = True
@@ -140,9 +145,15 @@ class Doors(Edge):
 
     # The desk of the tool door
 
-    async def tools(self, claim: RequesterClaim) -> tuple[ToolSpec, ...]:
-        """The tools of the caller's tenant. Raises Refusal."""
-        return await self._granted.specs(claim)
+    async def tools(self, caller: Caller) -> tuple[ToolSpec, ...]:
+        """The tools of the caller's tenant, or of the step that it holds. Raises Refusal."""
+        if caller.step is None:
+            return await self._granted.specs(caller.claim)
+        try:
+            request = (await self.steps.held(caller.step)).request
+        except BusError as error:
+            raise refusals.unavailable(f"the message broker does not answer: {error}") from error
+        return request.tools if request is not None else ()
 
     async def call_tool(self, caller: Caller, asked: ToolAsked) -> ToolAnswered:
         """A call of a tool, once. Raises Refusal."""
@@ -152,6 +163,10 @@ class Doors(Edge):
 
     async def handle(self, message: Received) -> None:
         """One stored message: the planner hears of a run that is held back, the waiters of every replica hear of it."""
+        if not subjects.is_of_doors(message.task):
+            await self.steps.handle(message)
+            self._pokes.say(message.tenant, message.task, message.sequence)
+            return
         feed = self.feeds.feed(message.tenant, message.task)
         if not await feed.up_to(message.sequence):
             raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
@@ -171,8 +186,15 @@ class Doors(Edge):
         await self._context.publisher.send("planner", body, **message.caused, index="paused", actor=feed.actor)
 
     def _handled(self, tenant: str, task: str, sequence: int) -> None:
-        self.feeds.poke(tenant, task, sequence)
+        if not subjects.is_of_doors(task):
+            self.steps.open.handled(tenant, task, sequence)
+            return
+        self.feeds.poke((tenant, task), sequence)
         self._ends.seen(tenant, task)
+
+    def _heard(self, live: Live) -> None:
+        self.calls.followers.hear(live)
+        self.steps.hear(live.subject, live.body)
 
     async def _hear(self, subscription: LiveSubscription) -> None:
         async for live in subscription:

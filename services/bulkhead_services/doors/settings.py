@@ -25,8 +25,9 @@ class Settings(CallerSettings):
     back, before it is refused. open_wait_s: so long a call waits for its run to begin. warning_notes: the model of an
     agent that seems to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it
     away. abandon_s: so long a call goes on whose client has gone, for a retry; then its provider is cancelled.
-    output_tokens: of a call that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*,
-    write_timeout_s, max_connections, max_body_bytes_held*: as the gateway has them.
+    step_silent_s: a delegated step whose holder is silent for so long goes to the next one. output_tokens: of a call
+    that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*, write_timeout_s, max_connections,
+    max_body_bytes_held*: as the gateway has them.
     """
 
     http_host: str = "127.0.0.1"
@@ -45,6 +46,7 @@ class Settings(CallerSettings):
     open_wait_s: float = Field(default=10.0, gt=0, le=300)
     warning_notes: bool = True
     abandon_s: float = Field(default=10.0, ge=0, le=3_600)
+    step_silent_s: float = Field(default=15.0, gt=0, le=3_600)
     output_tokens: int = Field(default=4_096, gt=0, le=1_000_000)
     max_calls: int = Field(default=1_000, gt=0)
     max_calls_per_tenant: int = Field(default=400, gt=0)

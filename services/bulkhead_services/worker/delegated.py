@@ -11,7 +11,7 @@ from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepCancelRequested, StepExtended, StepInput
-from bulkhead_services.worker import calls, turns
+from bulkhead_services.worker import calls, peer_tools, turns
 from bulkhead_services.worker.state import Attempt, Key, State
 
 
@@ -52,6 +52,7 @@ def _hand_over(assigned: StepAssigned, call_id: str) -> DelegationRequested:
         delegated=assigned.delegated,
         objective=assigned.objective,
         inputs=assigned.inputs,
+        tools=tuple(tool for tool in assigned.tools if tool.name not in peer_tools.TOOLS),
         notes=assigned.notes,
         deadline_unix_ms=assigned.deadline_unix_ms,
     )

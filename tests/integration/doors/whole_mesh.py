@@ -90,16 +90,26 @@ class Whole:
 
 @asynccontextmanager
 async def whole_mesh(
-    folder: Path, *scripts: Any, limits: dict[str, int] | None = None, watch: bool = False, **settings: Any
+    folder: Path,
+    *scripts: Any,
+    limits: dict[str, int] | None = None,
+    watch: bool = False,
+    policy: dict[str, Any] | None = None,
+    keys_of: tuple[tuple[str, str, str, str], ...] = (),
+    more: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Whole]:
-    """A running mesh. limits: of a task of the tenant. watch: whether budget's watcher is on. settings: of doors."""
+    """A running mesh. limits: of a task of the tenant. watch: whether budget's watcher is on. policy: of the tenant,
+    besides. keys_of: key, tenant, person and role of further rows. more: builds of further services. settings: of
+    doors."""
     row = {"tools": [], "task": {**TASK_LIMITS, **(limits or {})}, "day": {"cost_usd_micros": 10**9, "tokens": 10**9}}
+    row |= policy or {}
     tenants, keys = folder / "tenants.yaml", folder / "keys.json"
     tenants.write_text(yaml.safe_dump({"tenants": {TENANT: row, "acme": row}}))
-    people = ((KEY, PERSON, "submitter"), (OPERATOR_KEY, "oz", "operator"))
+    people = ((KEY, TENANT, PERSON, "submitter"), (OPERATOR_KEY, TENANT, "oz", "operator"), *keys_of)
     rows = [
-        {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": TENANT, "person": person, "role": role}
-        for key, person, role in people
+        {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
+        for key, tenant, person, role in people
     ]
     keys.write_text(json.dumps({"keys": rows}))
     async with ScriptedProvider() as provider:
@@ -129,6 +139,7 @@ async def whole_mesh(
             ),
             "planner": lambda c: dict(PLANNER),
             "doors": lambda c: Doors(c, DoorsSettings(**{**given, **settings})),
+            **(more or {}),
         }
         async with MemoryMesh(builds, ack_wait_ms=1_000) as mesh:
             found = Whole(mesh, provider)

@@ -6,12 +6,15 @@ In: a claim that was checked, and headers. Out: a Caller, or a Refusal (400, 404
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 
+from bulkhead.callers.authentication import Unauthenticated, credential_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.fields import unfit
 from bulkhead_services.doors.port import Caller, Refusal
+from bulkhead_services.doors.steps.keys import PREFIX, StepKey, StepKeys
 
 MAX_RUN_CHARS = 200
 MAX_KEY_CHARS = 255
@@ -50,6 +53,23 @@ def caller_of(headers: Mapping[str, str], claim: RequesterClaim, token: str) -> 
         traceparent=_trace(headers.get("traceparent", "")),
         notes=_on(headers, "X-Bulkhead-Notes"),
     )
+
+
+def step_of(headers: Mapping[str, str], keys: StepKeys) -> StepKey | None:
+    """The step whose key a request comes with; None for any other credential. Raises Unauthenticated."""
+    credential = credential_of(headers)
+    if not credential.startswith(PREFIX):
+        return None
+    if (step := keys.read(credential)) is None:
+        raise Unauthenticated("this is no key of a step", "send the `key` that came with the step")
+    return step
+
+
+def holder_of(headers: Mapping[str, str], step: StepKey) -> Caller:
+    """The holder of a step; its task is the step's, whatever a header names. Raises Refusal."""
+    others = {name: value for name, value in headers.items() if name.lower() != "x-bulkhead-task"}
+    claim = RequesterClaim(tenant=step.tenant, person=step.identity, role="submitter", via="api_key")
+    return replace(caller_of(others, claim, ""), step=step)
 
 
 def task_id(text: str) -> str:

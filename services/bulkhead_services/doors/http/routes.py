@@ -31,12 +31,13 @@ from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.http.answers import AnswerStream, standing_headers, unless_gone, whole
 from bulkhead_services.doors.http.apis import JSON, api_of
-from bulkhead_services.doors.http.caller import caller_of, check_once, task_id
+from bulkhead_services.doors.http.caller import caller_of, check_once, holder_of, step_of, task_id
 from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.http.token_count import count_of
 from bulkhead_services.doors.port import Call, Caller, Desk, Refusal
 from bulkhead_services.doors.settings import Settings
+from bulkhead_services.doors.steps.keys import StepKeys
 
 log = Log("doors.http")
 MAY_ASK = frozenset({"submitter", "operator"})
@@ -58,12 +59,18 @@ class Credentials(Protocol):
 
 
 class Http:
-    """The routes and their dependencies. ready: why no request can be taken now; "" when one can."""
+    """The routes and their dependencies. ready: why no request can be taken now; "" when one can. step_keys: with which
+    holders of delegated steps come."""
 
     def __init__(
-        self, settings: Settings, credentials: Credentials, desk: Desk, ready: Callable[[], Awaitable[str]]
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        desk: Desk,
+        ready: Callable[[], Awaitable[str]],
+        step_keys: StepKeys | None = None,
     ) -> None:
-        self._credentials, self._desk, self._ready = credentials, desk, ready
+        self._credentials, self._desk, self._ready, self._step_keys = credentials, desk, ready, step_keys
         self.bodies, self.places, self.hosts = Bodies(settings), Places(settings), Hosts(settings)
         self.more: list[BaseRoute] = []
         """Routes of the other doors."""
@@ -141,6 +148,8 @@ class Http:
     async def anybody(self, request: Request) -> Caller:
         """Who asks, in any role. Raises Refusal, Unauthenticated, KeysUnavailable."""
         check_once(request.headers.keys())
+        if self._step_keys is not None and (step := step_of(request.headers, self._step_keys)) is not None:
+            return holder_of(request.headers, step)
         claim = await self._credentials.claim(request.headers)
         return caller_of(request.headers, claim, self._credentials.token_of(request.headers))
 

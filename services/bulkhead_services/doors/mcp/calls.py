@@ -79,7 +79,9 @@ class ToolCalls:
         if not asked.unique:
             return None
         for feed in await runs.lately(caller, NO_CONVERSATION):
-            known = _half(f"{feed.task}/{asked.tool.name}/{arguments_json}") + _half(f"{asked.request}/{0}")
+            known = (
+                feed.prefix + _half(f"{feed.task}/{asked.tool.name}/{arguments_json}") + _half(f"{asked.request}/{0}")
+            )
             if self._answered(feed, known) or (feed.tenant, feed.task, known) in self._flights:
                 return feed
         return None
@@ -89,7 +91,7 @@ class ToolCalls:
         return min(self._context.clock() + most_ms, feed.deadline_unix_ms)
 
     def _which(self, feed: Feed, asked: ToolAsked, arguments_json: str) -> str:
-        half = _half(f"{feed.task}/{asked.tool.name}/{arguments_json}")
+        half = feed.prefix + _half(f"{feed.task}/{asked.tool.name}/{arguments_json}")
         known = half + _half(f"{asked.request}/{0}")
         if asked.unique and self._taken(feed, known):
             return known

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors.port import Caller
 
@@ -37,8 +36,8 @@ class ToolAnswered:
 class ToolDesk(Protocol):
     """The bus side of the tool door."""
 
-    async def tools(self, claim: RequesterClaim) -> tuple[ToolSpec, ...]:
-        """The tools of the caller's tenant. Raises Refusal."""
+    async def tools(self, caller: Caller) -> tuple[ToolSpec, ...]:
+        """The tools of the caller's tenant, or of the step that it holds. Raises Refusal."""
         ...
 
     async def call_tool(self, caller: Caller, asked: ToolAsked) -> ToolAnswered:

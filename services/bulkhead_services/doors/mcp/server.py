@@ -69,10 +69,11 @@ class Methods:
         """`tools/list`: all in one page."""
         caller = _caller(ctx)
         try:
-            specs = await self._desk.tools(caller.claim)
+            specs = await self._desk.tools(caller)
         except Refusal as refusal:
             raise _error(refusal) from refusal
-        return ListToolsResult(tools=[*map(tool_of, specs), *(row.tool() for row in self._of_mesh.values())])
+        of_mesh = self._of_mesh.values() if caller.step is None else ()  # A step's key opens nothing at the gateway.
+        return ListToolsResult(tools=[*map(tool_of, specs), *(row.tool() for row in of_mesh)])
 
     async def call_tool(self, ctx: Any, params: CallToolRequestParams) -> CallToolResult:
         """`tools/call`."""
@@ -80,7 +81,7 @@ class Methods:
         if (of_mesh := self._of_mesh.get(params.name)) is not None:
             return await self._of_mesh_itself(ctx, caller, of_mesh, params)
         try:
-            specs = await self._desk.tools(caller.claim)
+            specs = await self._desk.tools(caller)
             spec = next((one for one in specs if one.name == params.name), None)
             if spec is None:
                 what = f"there is no tool {params.name[: bounds.MAX_NAME_CHARS]!r} for you; list the tools"

@@ -1,0 +1,1 @@
+"""Steps that programs outside carry out: handed to one at a time, answered once (ADR 0040)."""

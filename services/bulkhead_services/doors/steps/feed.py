@@ -1,0 +1,73 @@
+"""One delegated step as this replica knows it: the fold of its messages in the own inbox, and of its calls.
+
+In: messages of its task. Out: who has it, whether it is answered, what its calls have cost. As a run's feed it is not
+authoritative: what was forgotten is read again from the stream.
+"""
+
+from bulkhead.bus.port import Bus, Stored
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts.control import CallDeferred, CallResumed
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.retrieval import RetrievalReplied
+from bulkhead_contracts.step import DelegationRequested, StepAnswered, StepCancelRequested, StepTaken
+from bulkhead_contracts.tool import ToolCallReplied
+from bulkhead_services.doors.feed import SERVICE, Feed
+
+PREFIX_CHARS = 12
+
+
+class StepFeed(Feed):
+    """One hand-over. request: the newest form of it, with the latest deadline. taken: the newest taking. answered: the
+    first answer, with the sequence and the id of its message. own_sequence: of the newest message of doors about the
+    task, by which replicas exclude each other."""
+
+    def __init__(self, bus: Bus, tenant: str, task: str, call_id: str) -> None:
+        self.call_id, self.own_sequence = call_id, 0
+        super().__init__(bus, tenant, task)
+        self.prefix = f"{call_id[:PREFIX_CHARS]}-"
+
+    def _restart(self) -> None:
+        super()._restart()
+        self.request: DelegationRequested | None = None
+        self.taken: StepTaken | None = None
+        self.answered_by: StepAnswered | None = None
+        self.answered_sequence = 0
+        self.cancelled: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it is answered, or nobody waits for an answer."""
+        return self.answered_by is not None or self.cancelled is not None
+
+    def _pass(self, stored: Stored) -> None:
+        if stored.sender == SERVICE:
+            self.own_sequence = stored.sequence
+
+    def _take(self, message: Received) -> None:
+        body = message.body
+        match body:
+            case DelegationRequested() if body.call_id == self.call_id:
+                self._requested(message, body)
+            case StepCancelRequested() if self.request is not None and message.sender == "worker":
+                place = (body.step_id, body.attempt, body.plan_version)
+                if place == (self.request.step.id, self.request.attempt, self.request.plan_version):
+                    self.cancelled = body.reason or "the step was stopped"
+            case StepTaken() if body.call_id == self.call_id:
+                self.taken = body
+            case StepAnswered() if body.call_id == self.call_id and self.answered_by is None:
+                self.answered_by, self.answered_sequence = body, message.sequence
+            case ModelCallReplied() | ToolCallReplied() | RetrievalReplied() | CallDeferred() | CallResumed():
+                if body.call_id.startswith(self.prefix):
+                    super()._take(message)
+            case _:
+                pass
+
+    def _requested(self, message: Received, body: DelegationRequested) -> None:
+        if self.request is None:
+            head = message.envelope
+            self.cause, self.actor, self.traceparent = head.id, head.actor, head.traceparent
+            self.opened_unix_ms = message.time_unix_ms
+        elif body.deadline_unix_ms < self.request.deadline_unix_ms:
+            return  # An older form of it, told again.
+        self.assigned = self.request = body
+        self.deadline_unix_ms, self.grant = body.deadline_unix_ms, message.envelope.grant

@@ -1,0 +1,292 @@
+"""The hand-over of delegated steps: to one holder at a time, to the next when it falls silent; the first answer counts.
+
+In: `DelegationRequested` and cancels of the worker; takings, beats and answers of programs outside, at any replica.
+Out: `StepTaken` and `StepAnswered` in the own inbox, by which replicas exclude each other; `DelegationReplied` to the
+worker, said when the stored answer is handled, so that a kill between the two loses nothing. Beats are live words: a
+replica that has begun anew believes in every holder until it has been silent for long enough.
+"""
+
+import asyncio
+import hashlib
+import uuid
+
+from bulkhead.bus.port import WrongLastSequence
+from bulkhead.grants import GrantRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds, envelope, subjects
+from bulkhead_contracts.result import Completeness, Failure, Label, Omission
+from bulkhead_contracts.step import DelegationReplied, StepAnswered, StepBeat, StepCancelRequested, StepTaken
+from bulkhead_contracts.types import Body
+from bulkhead_services.doors import refusals
+from bulkhead_services.doors.feed import SERVICE, Feeds
+from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.settings import Settings
+from bulkhead_services.doors.steps.feed import StepFeed
+from bulkhead_services.doors.steps.handed import handed
+from bulkhead_services.doors.steps.keys import StepKey, StepKeys
+from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
+from bulkhead_services.doors.steps.port import Accepted, Beaten, Handed, Identity, StepAnswer
+
+LAG_RETRY_S = 0.05
+CAS_TRIES, CAS_PAUSE_S = 8, 0.02
+"""Replicas, and steps of one task, write under one subject."""
+SHORT_OF = "what is missing was not said in words"
+log = Log("doors.steps")
+
+
+class HandOvers:
+    """The desk at which programs outside take, hold and answer steps."""
+
+    def __init__(self, context: Context, settings: Settings, feeds: Feeds) -> None:
+        self._context, self._settings = context, settings
+        self.keys = StepKeys(context.message_key)
+        self.open = OpenSteps(context.bus, context.clock, feeds)
+
+    async def held(self, key: StepKey) -> StepFeed:
+        """The feed of a step, for a call of its holder. Raises Refusal for who holds it no more, BusError."""
+        feed = self.open.feed(key.tenant, key.task, key.call_id)
+        await feed.refresh()
+        if why := self._lost(feed, key):
+            raise Refusal(403, "step_lost", why, "stop working on this step, and take another one")
+        return feed
+
+    def _lost(self, feed: StepFeed, key: StepKey) -> str:
+        """Why this taking is no longer the one that counts; "" when it is."""
+        if feed.request is None or feed.taken is None:
+            return f"there is no step {key.call_id} any more"
+        if feed.cancelled is not None:
+            return f"the step was stopped: {feed.cancelled}"
+        if feed.answered_by is not None:
+            return "the step is answered"
+        if feed.taken.number != key.number:
+            return "another holder has the step: nothing was heard of this one for too long"
+        if feed.deadline_unix_ms <= self._context.clock():
+            return "the step's time is up"
+        return ""
+
+    # Taking
+
+    async def take(self, identity: Identity, role: str, holder: str, wait_s: float) -> Handed | None:
+        """A step of this identity (role "": of any role), oldest first; None when there is none for so long. Raises
+        Refusal, BusError."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        while True:
+            wake = self.open.wake
+            for place, open_ in self.open.all():
+                if self._is_for(open_, identity, role) and (found := await self._try(place, open_, identity, holder)):
+                    return found
+            left_s = until - loop.time()
+            if left_s <= 0:
+                return None
+            try:
+                # A holder may fall silent meanwhile, which nobody says.
+                await asyncio.wait_for(wake.wait(), min(left_s, self._settings.step_silent_s / 4))
+            except TimeoutError:
+                pass
+
+    def _is_for(self, open_: Open, identity: Identity, role: str) -> bool:
+        request = open_.feed.request
+        if request is None or open_.feed.tenant != identity.tenant or request.delegated.name != identity.name:
+            return False
+        return (not role or request.delegated.role == role) and self._free(open_)
+
+    def _free(self, open_: Open) -> bool:
+        if open_.feed.over or open_.feed.deadline_unix_ms <= self._context.clock():
+            return False
+        self.open.heard(open_)
+        silent_ms = self._context.clock() - open_.heard_unix_ms
+        return open_.feed.taken is None or silent_ms >= round(self._settings.step_silent_s * 1000)
+
+    async def _try(self, place: Place, open_: Open, identity: Identity, holder: str) -> Handed | None:
+        feed = open_.feed
+        for _ in range(CAS_TRIES):
+            await feed.refresh()
+            if feed.over:
+                self.open.drop(place)
+                return None
+            if not self._is_for(open_, identity, ""):
+                return None
+            assert feed.request is not None
+            number = feed.taken.number + 1 if feed.taken is not None else 1
+            if (failure := self._misfit(feed, identity, number)) is not None:
+                await self._settle(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
+                return None
+            taken = StepTaken(call_id=feed.call_id, number=number, identity=identity.name, holder=holder)
+            # By chance: the broker must take another replica's taking of this number for another message.
+            if not await self._write(feed, taken, f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}"):
+                continue
+            await feed.refresh()
+            self.open.heard(open_, now=True)
+            log.info("step_taken", tenant=feed.tenant, task=feed.task, step=feed.request.step.id, number=number)
+            key = StepKey(feed.tenant, identity.name, feed.task, feed.call_id, number)
+            beat_s = self._settings.step_silent_s / 3
+            return await handed(self._context.blobs, feed, self.keys.made(key), number, beat_s)
+        return None
+
+    def _misfit(self, feed: StepFeed, identity: Identity, number: int) -> Failure | None:
+        """Why a step is handed to nobody: the worker is not believed, the signed grant is."""
+        assert feed.request is not None
+        if number > bounds.MAX_STEP_TRIES:
+            what = f"{bounds.MAX_STEP_TRIES} holders took the step, and none of them answered"
+            return Failure.of("too_many_tries", what, f"look at the log of {identity.name}")
+        now = self._context.clock()
+        try:
+            right = self._context.verifier.authority(feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=now)
+        except GrantRefused as error:
+            return Failure.of("bad_grant", str(error), "submit the task again")
+        step, request = right.step, feed.request
+        if step is None or (step.step_id, step.attempt) != (request.step.id, request.attempt):
+            return Failure.of("bad_grant", "the grant is for another step", "this is a bug: look at the worker's log")
+        rows = [row for row in right.task.delegated if row.role == step.role and row.to == "worker"]
+        if identity.name not in [row.name for row in rows]:
+            what = f"the task's grant hands the role {step.role} to nobody of the name {identity.name}"
+            return Failure.of("bad_grant", what, "this is a bug: look at the planner's log")
+        return None
+
+    # Holding
+
+    async def beat(self, key: StepKey) -> Beaten:
+        """The holder works on it. Raises BusError."""
+        feed = self.open.feed(key.tenant, key.task, key.call_id)
+        await feed.refresh()
+        if why := self._lost(feed, key):
+            return Beaten(go_on=False, reason=why)
+        self._beaten((key.tenant, key.task, key.call_id), key.number)
+        word = StepBeat(beats=key.call_id, number=key.number).model_dump_json().encode()
+        await self._context.bus.publish_live(subjects.live(SERVICE, key.tenant, key.task), word)
+        held = feed.held.reason if feed.held is not None else ""
+        return Beaten(go_on=True, reason=held, deadline_unix_ms=feed.deadline_unix_ms)
+
+    def hear(self, subject: str, body: bytes) -> None:
+        """Word of another replica, or of this one."""
+        if body.startswith(b'{"beats":'):
+            try:
+                word = StepBeat.model_validate_json(body)
+            except ValueError:
+                return
+            tenant, task = subject.split(".")[2:4]
+            self._beaten((tenant, task, word.beats), word.number)
+
+    def _beaten(self, place: Place, number: int) -> None:
+        open_ = self.open.get(place)
+        if open_ is not None and open_.feed.taken is not None and open_.feed.taken.number <= number:
+            self.open.heard(open_, now=True)
+
+    async def answer(self, key: StepKey, answer: StepAnswer) -> Accepted:
+        """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises Refusal,
+        BusError."""
+        feed = self.open.feed(key.tenant, key.task, key.call_id)
+        await feed.refresh()
+        if feed.request is None or feed.taken is None or key.number > feed.taken.number:
+            raise Refusal(404, "no_such_step", f"there is no step {key.call_id} any more", "take another one")
+        body = await self._read_answer(feed, key, answer)
+        if feed.answered_by is not None and feed.answered_by == body:
+            return Accepted(repeated=True)
+        if feed.over or feed.deadline_unix_ms <= self._context.clock() or not await self._settle(feed, body):
+            why = self._lost(feed, key) or "the step is answered"
+            raise Refusal(409, "late", f"the answer comes too late: {why}", "throw it away, and take another step")
+        return Accepted()
+
+    async def _read_answer(self, feed: StepFeed, key: StepKey, answer: StepAnswer) -> StepAnswered:
+        if answer.failed or not answer.text.strip():
+            why = answer.failed or "it answered with nothing"
+            failure = Failure.of("worker_failed", f"{key.identity}: {why}", f"look at the log of {key.identity}")
+            return StepAnswered(call_id=feed.call_id, number=key.number, failure=failure)
+        lost = tuple(Omission(reason="failed_part", what=what or SHORT_OF) for what in answer.missing)
+        return StepAnswered(
+            call_id=feed.call_id,
+            number=key.number,
+            content=await self._context.blobs.put(feed.tenant, answer.text),
+            completeness=Completeness.missing(*lost) if lost else Completeness(),
+        )
+
+    # The inbox
+
+    async def handle(self, message: Received) -> None:
+        """One stored message about a planned task's step."""
+        body = message.body
+        if isinstance(body, StepCancelRequested) and message.sender == "worker":
+            await self._cancelled(message, body)
+        elif isinstance(body, StepAnswered):
+            await self._answered(message, body)
+
+    async def _cancelled(self, message: Received, body: StepCancelRequested) -> None:
+        for place in await self.open.of_task(message.tenant, message.task):
+            feed = self.open.feed(*place)
+            await self._up_to(feed, message.sequence)
+            if feed.cancelled is not None and feed.answered_by is None:
+                failure = Failure.of("cancelled", feed.cancelled)
+                await self._settle(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
+
+    async def _answered(self, message: Received, body: StepAnswered) -> None:
+        """Tell the worker, once: of two answers that were stored the first."""
+        feed = self.open.feed(message.tenant, message.task, body.call_id)
+        await self._up_to(feed, message.sequence)
+        if feed.answered_sequence != message.sequence or feed.request is None:
+            return
+        self.open.drop((feed.tenant, feed.task, feed.call_id))
+        label: tuple[Label, ...] = ()
+        if body.content is not None and feed.taken is not None:
+            said = Label(
+                sha256=body.content.sha256,
+                kind="tool_result",
+                source=feed.request.delegated.name,
+                observed_by=SERVICE,
+                step_id=feed.request.step.id,
+            )
+            label = (self._context.signer.label(said, feed.tenant, feed.task),)
+        reply = DelegationReplied(
+            call_id=feed.call_id,
+            step_id=feed.request.step.id,
+            outcome="failed" if body.failure is not None else "succeeded",
+            failure=body.failure,
+            content=body.content,
+            completeness=body.completeness,
+            standing="ok" if body.completeness.complete else "degraded",
+            standing_reason="" if body.completeness.complete else "it says that something is missing",
+            provenance=label,
+            usage=feed.usage,
+            tries=feed.taken.number if feed.taken is not None else 0,
+        )
+        await self._context.publisher.send(
+            "worker", reply, **message.caused, index="replied", actor=feed.actor, traceparent=feed.traceparent
+        )
+
+    async def _up_to(self, feed: StepFeed, sequence: int) -> None:
+        if not await feed.up_to(sequence):
+            raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+
+    async def _settle(self, feed: StepFeed, body: StepAnswered) -> bool:
+        """Store an answer, unless there is one."""
+        for _ in range(CAS_TRIES):
+            await feed.refresh()
+            if feed.answered_by is not None:
+                return feed.answered_by == body
+            said = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
+            if await self._write(feed, body, f"answered/{feed.call_id}/{said}"):
+                return True
+            await asyncio.sleep(CAS_PAUSE_S)
+        raise refusals.unavailable("many answers come at once", retry_after_s=1.0)
+
+    async def _write(self, feed: StepFeed, body: Body, index: str) -> bool:
+        """Store a fact, unless another one was stored meanwhile."""
+        try:
+            await self._context.publisher.send(
+                SERVICE,
+                body,
+                tenant=feed.tenant,
+                task=feed.task,
+                cause=feed.cause,
+                index=index,
+                actor=feed.actor,
+                grant_digest=envelope.grant_digest(feed.grant),
+                traceparent=feed.traceparent,
+                expect_last_on_subject=feed.own_sequence,
+            )
+        except WrongLastSequence:
+            return False
+        return True

@@ -1,0 +1,224 @@
+"""Steps that a program outside carries out, by HTTP, in a mesh of real services: held, lost, answered and paid once."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from bulkhead.client import Mesh
+from bulkhead_contracts import subjects
+from bulkhead_contracts.step import DelegationReplied, DelegationRequested, StepTaken
+from bulkhead_services.worker.app import LOGICS as WORKER
+from tests.eventually import until
+from tests.integration.doors.whole_mesh import KEY, TENANT, Whole, whole_mesh
+from tests.unit.services.model_gateway.scripted_provider import says
+
+MINE, OTHER, FOREIGN = "bk_wrk_demo", "bk_wrk_other", "bk_wrk_acme"
+ROLES = {"refunds": {"to": "worker", "identity": "wrk_demo"}, "letters": {"to": "worker", "identity": "wrk_other"}}
+KEYS = (
+    (MINE, TENANT, "wrk_demo", "worker"),
+    (OTHER, TENANT, "wrk_other", "worker"),
+    (FOREIGN, "acme", "wrk_demo", "worker"),
+)
+
+
+def plan(*roles: str) -> dict[str, Any]:
+    """The first step, and others that build on it."""
+    row = {"title": "Refund", "instruction": "say what is refunded", "acceptance": "an amount"}
+    first, *rest = roles
+    later = [{**row, "id": f"s{at}", "role": role, "inputs": ["a"]} for at, role in enumerate(rest)]
+    return {"steps": [{**row, "id": "a", "role": first}, *later]}
+
+
+class Outside:
+    """A program outside, by plain HTTP."""
+
+    def __init__(self, here: Whole, key: str = MINE) -> None:
+        self.here, self._key = here, key
+
+    async def _ask(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
+        url = f"http://127.0.0.1:{self.here.doors.port}/v1/steps{path}"
+        async with httpx.AsyncClient(timeout=30) as client:
+            return await client.request(method, url, headers={"Authorization": f"Bearer {key}"}, **more)
+
+    async def take(self, wait_s: float = 10, **more: str) -> dict[str, Any]:
+        """A step; {} when there is none."""
+        found = await self._ask("GET", "", self._key, params={"wait_s": str(wait_s), **more})
+        assert found.status_code in (200, 204), found.text
+        return found.json() if found.status_code == 200 else {}
+
+    async def beat(self, step: dict[str, Any]) -> dict[str, Any]:
+        return (await self._ask("POST", f"/{step['id']}/heartbeat", step["key"])).json()
+
+    async def answer(self, step: dict[str, Any], **said: Any) -> httpx.Response:
+        return await self._ask("POST", f"/{step['id']}/answer", step["key"], json=said)
+
+    def openai(self, step: dict[str, Any]) -> openai.AsyncOpenAI:
+        url = f"http://127.0.0.1:{self.here.doors.port}/openai/v1"
+        return openai.AsyncOpenAI(base_url=url, api_key=step["key"])
+
+
+@asynccontextmanager
+async def mesh(folder, *scripts, **settings):
+    more = {"worker": lambda c: dict(WORKER)}
+    async with whole_mesh(
+        folder, *scripts, policy={"delegated_roles": ROLES}, keys_of=KEYS, more=more, **settings
+    ) as here:
+        yield here, Outside(here)
+
+
+async def submit(here: Whole, *roles: str) -> str:
+    async with Mesh(here.gateway_url, KEY) as client:
+        return (await client.submit("What is refunded?", plan=plan(*roles), check=False)).id
+
+
+async def restart(here: Whole) -> None:
+    """Doors are killed and begin anew."""
+    here.mesh.kill("doors")
+    await here.mesh.start("doors")
+    await until(lambda: here.doors.port)
+
+
+async def ask(client: openai.AsyncOpenAI, text: str = "hello") -> str:
+    answer = await client.chat.completions.create(model="default", messages=[{"role": "user", "content": text}])
+    return answer.choices[0].message.content
+
+
+async def test_a_step_is_taken_worked_on_with_a_model_and_answered(tmp_path):
+    async with mesh(tmp_path, says("60.00")) as (here, mine):
+        task = await submit(here, "refunds")
+        step = await mine.take(holder="host-1")
+        assert (step["task"], step["step"], step["role"], step["number"]) == (task, "a", "refunds", 1)
+        assert (step["instruction"], step["objective"]) == ("say what is refunded", "What is refunded?")
+        assert (await mine.beat(step))["go_on"]
+        assert await ask(mine.openai(step)) == "60.00"
+        assert (await mine.answer(step, text="He gets 60.00.")).json() == {"accepted": True, "repeated": False}
+        end = await here.ended("succeeded")
+        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "He gets 60.00."
+        assert [(row.kind, row.trust, row.observed_by) for row in end.result.provenance] == [
+            ("tool_result", "untrusted", "doors")
+        ]
+        assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (1, 100, 20)
+        [settled] = await here.settled()
+        assert settled.usage.cost_usd_micros == end.usage.cost_usd_micros
+
+
+async def test_the_first_answer_counts_a_repeat_is_known_and_another_one_is_late(tmp_path):
+    async with mesh(tmp_path) as (here, mine):
+        await submit(here, "refunds")
+        step = await mine.take()
+        assert (await mine.answer(step, text="one")).json()["repeated"] is False
+        assert (await mine.answer(step, text="one")).json() == {"accepted": True, "repeated": True}
+        late = await mine.answer(step, text="two")
+        assert (late.status_code, late.json()["error"]["code"]) == (409, "late")
+        assert not (await mine.beat(step))["go_on"]
+        await here.ended("succeeded")
+        assert len(await here.bodies(DelegationReplied, "worker")) == 1
+
+
+async def test_a_silent_holder_loses_its_step_to_the_next_and_can_spend_nothing_more(tmp_path):
+    async with mesh(tmp_path, says("x"), step_silent_s=0.4) as (here, mine):
+        await submit(here, "refunds")
+        first = await mine.take(holder="one")
+        second = await mine.take(holder="two")
+        assert (second["id"], second["number"]) == (first["id"], 2)
+        assert "another holder" in (await mine.beat(first))["reason"]
+        with pytest.raises(openai.PermissionDeniedError, match="another holder"):
+            await ask(mine.openai(first))
+        assert (await mine.answer(second, text="by the second")).status_code == 200
+        late = await mine.answer(first, text="by the first")
+        assert (late.status_code, late.json()["error"]["code"]) == (409, "late")
+        assert [row.holder for row in await here.bodies(StepTaken, "doors")] == ["one", "two"]
+
+
+async def test_beats_keep_a_step(tmp_path):
+    async with mesh(tmp_path, step_silent_s=1.0) as (here, mine):
+        await submit(here, "refunds")
+        step = await mine.take()
+        waiting = asyncio.create_task(mine.take(wait_s=3))
+        while not waiting.done():
+            assert (await mine.beat(step))["go_on"]
+            await asyncio.wait({waiting}, timeout=0.2)
+        assert waiting.result() == {}
+
+
+async def test_another_roles_and_another_tenants_steps_are_invisible(tmp_path):
+    async with mesh(tmp_path) as (here, mine):
+        await submit(here, "refunds", "letters")
+        assert await Outside(here, OTHER).take(wait_s=0.3) == {}
+        assert await Outside(here, FOREIGN).take(wait_s=0.3) == {}
+        assert await mine.take(wait_s=0.3, role="letters") == {}
+        first = await mine.take()
+        await mine.answer(first, text="60.00")
+        letter = await Outside(here, OTHER).take()
+        assert letter["inputs"][0]["text"] == "60.00" and letter["inputs"][0]["step"] == "a"
+        assert (await mine.answer({**letter, "key": first["key"]}, text="mine")).status_code == 401
+        forged = letter["key"].replace("wrk_other", "wrk_demo")
+        assert (await mine.answer({**letter, "key": forged}, text="mine")).status_code == 401
+        for key in (KEY, "bk_nobody", letter["key"]):
+            with pytest.raises(AssertionError, match="unauthorized"):
+                await Outside(here, key).take(wait_s=0)
+        with pytest.raises(openai.AuthenticationError):
+            await ask(openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{here.doors.port}/openai/v1", api_key=MINE))
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {MINE}"}) as client:
+            assert (await client.get(f"{here.gateway_url}/v1/tasks")).status_code == 401
+
+
+async def test_a_kill_of_doors_loses_neither_a_step_nor_an_answer(tmp_path):
+    async with mesh(tmp_path, says("60.00"), step_silent_s=1.0) as (here, mine):
+        await submit(here, "refunds", "refunds")
+        await until(lambda: here.bodies(DelegationRequested, "doors"))
+        await restart(here)
+        step = await mine.take()
+        await restart(here)
+        assert await ask(mine.openai(step)) == "60.00", "its key is good at every replica"
+        assert (await mine.beat(step))["go_on"]
+        assert (await mine.answer(step, text="60.00")).status_code == 200
+        await restart(here)
+        again = await mine.take()
+        assert again["step"] == "s0" and again["inputs"][0]["text"] == "60.00"
+        assert (await mine.answer(again, text="done")).status_code == 200
+        await here.ended("succeeded")
+
+
+async def test_a_cancelled_task_stops_its_holder_and_counts_what_it_spent(tmp_path):
+    async with mesh(tmp_path, says("x")) as (here, mine):
+        task = await submit(here, "refunds")
+        step = await mine.take()
+        await ask(mine.openai(step))
+        async with Mesh(here.gateway_url, KEY) as client:
+            await client.task(task).cancel()
+
+        async def stopped() -> bool:
+            return not (await mine.beat(step))["go_on"]
+
+        await until(stopped)
+        assert (await mine.answer(step, text="too late")).json()["error"]["code"] == "late"
+        [reply] = await until(lambda: here.bodies(DelegationReplied, "worker"))
+        assert (reply.failure.code, reply.usage.model_calls) == ("cancelled", 1)
+
+
+async def test_a_failure_and_what_is_missing_are_told(tmp_path):
+    async with mesh(tmp_path) as (here, mine):
+        await submit(here, "refunds")
+        assert (await mine.answer(await mine.take(), failed="no such customer")).status_code == 200
+        second = await mine.take()
+        assert second["attempt"] == 2 and "no such customer" in second["notes"][0]
+        assert (await mine.answer(second, text="half of it", missing=["the second page"])).status_code == 200
+        end = await here.ended("succeeded")
+        assert end.result.standing == "degraded"
+        assert [row.what for row in end.result.completeness.omissions] == ["the second page"]
+
+
+@pytest.mark.parametrize("said", [{"txt": "x"}, {"text": "x", "missing": "all"}, ["x"]], ids=["name", "type", "list"])
+async def test_an_answer_that_cannot_be_read_is_refused_and_the_step_stays(tmp_path, said):
+    async with mesh(tmp_path) as (here, mine):
+        await submit(here, "refunds")
+        step = await mine.take()
+        refused = await mine._ask("POST", f"/{step['id']}/answer", step["key"], json=said)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_answer")
+        assert (await mine.beat(step))["go_on"]
+        assert subjects.is_of_doors(step["task"]) is False
