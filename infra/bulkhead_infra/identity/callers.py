@@ -18,6 +18,8 @@ from pathlib import Path
 from bulkhead_infra.identity.keys import KeyFileError, replace
 
 ROLES = ("submitter", "approver", "operator", "auditor")
+WORKER = "worker"
+"""Of a program that takes delegated steps at doors; no person has it."""
 KEY_PREFIX = "bk_"
 API_KEYS_FILE = "api_keys.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
@@ -58,8 +60,8 @@ def row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
 def add(tenant: str, person: str, role: str, folders: Sequence[Path]) -> dict[str, str]:
     """A key for one more person, its digest beside the others in each folder; the gateway reads the file again at the
     next request. Returns the key with whose it is. Raises KeyFileError."""
-    if role not in ROLES:
-        raise KeyFileError(f"no role {role}; there are {', '.join(ROLES)}")
+    if role not in (*ROLES, WORKER):
+        raise KeyFileError(f"no role {role}; there are {', '.join((*ROLES, WORKER))}")
     if wrong := [one for one in (tenant, person) if not NAME.fullmatch(one)]:
         raise KeyFileError(f"{wrong[0]!r} is no name: letters, digits, and after the first one also . _ @ -")
     path, key = folders[0] / API_KEYS_FILE, new_key()
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data", metavar="DIR", type=Path, help="Directory of the mesh, as `bulkhead up` made it.")
     parser.add_argument("tenant", metavar="TENANT", help="Of the tenants file.")
     parser.add_argument("person", metavar="PERSON", help="Under whose name it counts.")
-    parser.add_argument("role", metavar="ROLE", help=", ".join(ROLES))
+    parser.add_argument("role", metavar="ROLE", help=", ".join((*ROLES, WORKER)))
     asked = parser.parse_args(arguments)
     try:
         print(json.dumps(add(asked.tenant, asked.person, asked.role, [asked.data])))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from bulkhead.validation_errors import misfits
 from bulkhead_contracts import bounds, catalog, subjects
+from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.types import Constraints, Name, Token, TokenCount, UsdMicros
@@ -199,6 +200,7 @@ class Tenant(_Strict):
     default_writes: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     constraints: Constraints = ()
     callers: tuple[Literal["api_key", "jwt", "publisher"], ...] = ("api_key", "jwt", "publisher")
+    delegated_roles: DelegatedRoles = {}
 
     @model_validator(mode="after")
     def _task_within_day(self) -> Self:

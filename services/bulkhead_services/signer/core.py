@@ -14,6 +14,7 @@ from bulkhead.policy.constraints import Constraint, unreadable
 from bulkhead.validation_errors import meant, misfits
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
+from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import Delegation, PlanStep
@@ -22,7 +23,7 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
-from bulkhead_services.signer.delegated_roles import DelegatedRoles, delegations, misfit
+from bulkhead_services.signer.delegated_roles import delegations, misfit
 
 GRANTING_ROLES = ("submitter", "operator")
 APPROVING_ROLES = ("approver", "operator")

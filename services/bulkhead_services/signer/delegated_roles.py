@@ -4,28 +4,9 @@ In: rows of a tenant's policy. Out: `Delegation`s for grants, the tools that the
 """
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import Delegation, Role
-from bulkhead_contracts.types import Contract, Token
-
-
-class DelegatedRole(Contract, extra="forbid"):
-    """One row. identity: of the program outside that alone is handed such steps. agent: called as the tool
-    `agent.NAME`. deadline_s: of one attempt at a step; the task's deadline stands above it."""
-
-    to: Literal["worker", "agent"]
-    identity: Token | None = None
-    agent: Token | None = None
-    deadline_s: Annotated[float, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS / 1000)] = (
-        bounds.DEFAULT_DELEGATED_STEP_MS / 1000
-    )
-
-
-DelegatedRoles = Annotated[Mapping[Role, DelegatedRole], Field(max_length=bounds.MAX_DELEGATED_ROLES)]
+from bulkhead_contracts.delegation import DelegatedRole
+from bulkhead_contracts.plan import Delegation
 
 
 def misfit(rows: Mapping[str, DelegatedRole], tools: Collection[str]) -> str:

@@ -12,6 +12,9 @@ from tests.e2e.fixtures.world import World
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def agents(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A mesh of two doors that are quick to refuse what is held back; agents call one of them."""
-    extra = {"doors": {"BULKHEAD_HOLD_S": "1", "BULKHEAD_CALL_TIMEOUT_S": "60", "BULKHEAD_ABANDON_S": "1"}}
-    async with World(Path(tmp_path_factory.mktemp("agents")), extra_env=extra, scale={"doors": 2}) as found:
+    doors = {"BULKHEAD_HOLD_S": "1", "BULKHEAD_CALL_TIMEOUT_S": "60", "BULKHEAD_ABANDON_S": "1"}
+    extra = {"doors": {**doors, "BULKHEAD_STEP_SILENT_S": "3"}}
+    world = World(Path(tmp_path_factory.mktemp("agents")), extra_env=extra, scale={"doors": 2})
+    world.change_tenants(t1={"delegated_roles": {"refunds": {"to": "worker", "identity": "wrk_t1"}}})
+    async with world as found:
         yield found

@@ -1,29 +1,30 @@
 """A delegated step as its holder is handed it: texts in place of references, each bounded.
 
-In: the feed of a hand-over, blobs. Out: `Handed`.
+In: the feed of a hand-over, blobs. Out: `HandedStep`.
 """
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
+from bulkhead_contracts import bounds
+from bulkhead_contracts.delegation import HandedInput, HandedStep
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import StepInput
 from bulkhead_services.doors.steps.feed import StepFeed
-from bulkhead_services.doors.steps.port import MAX_TEXT_CHARS, Given, Handed
 
-MAX_TEXTS_CHARS = 1024 * 1024
-"""Of all inputs together."""
+MAX_TEXTS_CHARS = bounds.MAX_ANSWER_CHARS
+"""Of all inputs together: a step fits one message. What is cut says so."""
 UNREADABLE = "its text cannot be read any more"
 
 
-async def handed(blobs: Blobs, feed: StepFeed, key: str, number: int, beat_s: float) -> Handed:
+async def handed(blobs: Blobs, feed: StepFeed, key: str, number: int, beat_s: float) -> HandedStep:
     """The step for its holder. Raises BusError."""
     request = feed.request
     assert request is not None
     room, inputs = MAX_TEXTS_CHARS, []
     for given in request.inputs:
-        inputs.append(found := await _given(blobs, feed.tenant, given, min(room, MAX_TEXT_CHARS)))
+        inputs.append(found := await _given(blobs, feed.tenant, given, room))
         room -= len(found.text)
-    objective, _ = await _text(blobs, feed.tenant, request.objective, MAX_TEXT_CHARS)
-    return Handed(
+    objective, _ = await _text(blobs, feed.tenant, request.objective, bounds.MAX_OBJECTIVE_CHARS)
+    return HandedStep(
         id=feed.call_id,
         key=key,
         number=number,
@@ -44,7 +45,7 @@ async def handed(blobs: Blobs, feed: StepFeed, key: str, number: int, beat_s: fl
     )
 
 
-async def _given(blobs: Blobs, tenant: str, given: StepInput, most: int) -> Given:
+async def _given(blobs: Blobs, tenant: str, given: StepInput, most: int) -> HandedInput:
     result = given.result
     missing = [omission.what for omission in result.completeness.omissions]
     text, cut = result.summary, False
@@ -53,7 +54,7 @@ async def _given(blobs: Blobs, tenant: str, given: StepInput, most: int) -> Give
             text, cut = await _text(blobs, tenant, result.content, most)
         except (BlobMissing, BlobCorrupt):
             missing.append(UNREADABLE)
-    return Given(
+    return HandedInput(
         step=given.step_id,
         title=given.title,
         text=text,

@@ -17,6 +17,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
+from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission
 from bulkhead_contracts.step import DelegationReplied, StepAnswered, StepBeat, StepCancelRequested, StepTaken
 from bulkhead_contracts.types import Body
@@ -26,9 +27,8 @@ from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
 from bulkhead_services.doors.steps.handed import handed
-from bulkhead_services.doors.steps.keys import StepKey, StepKeys
+from bulkhead_services.doors.steps.keys import Identity, StepKey, StepKeys
 from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
-from bulkhead_services.doors.steps.port import Accepted, Beaten, Handed, Identity, StepAnswer
 
 LAG_RETRY_S = 0.05
 CAS_TRIES, CAS_PAUSE_S = 8, 0.02
@@ -69,7 +69,7 @@ class HandOvers:
 
     # Taking
 
-    async def take(self, identity: Identity, role: str, holder: str, wait_s: float) -> Handed | None:
+    async def take(self, identity: Identity, role: str, holder: str, wait_s: float) -> HandedStep | None:
         """A step of this identity (role "": of any role), oldest first; None when there is none for so long. Raises
         Refusal, BusError."""
         loop = asyncio.get_running_loop()
@@ -101,7 +101,7 @@ class HandOvers:
         silent_ms = self._context.clock() - open_.heard_unix_ms
         return open_.feed.taken is None or silent_ms >= round(self._settings.step_silent_s * 1000)
 
-    async def _try(self, place: Place, open_: Open, identity: Identity, holder: str) -> Handed | None:
+    async def _try(self, place: Place, open_: Open, identity: Identity, holder: str) -> HandedStep | None:
         feed = open_.feed
         for _ in range(CAS_TRIES):
             await feed.refresh()
@@ -149,17 +149,17 @@ class HandOvers:
 
     # Holding
 
-    async def beat(self, key: StepKey) -> Beaten:
+    async def beat(self, key: StepKey) -> StepBeaten:
         """The holder works on it. Raises BusError."""
         feed = self.open.feed(key.tenant, key.task, key.call_id)
         await feed.refresh()
         if why := self._lost(feed, key):
-            return Beaten(go_on=False, reason=why)
+            return StepBeaten(go_on=False, reason=why)
         self._beaten((key.tenant, key.task, key.call_id), key.number)
         word = StepBeat(beats=key.call_id, number=key.number).model_dump_json().encode()
         await self._context.bus.publish_live(subjects.live(SERVICE, key.tenant, key.task), word)
         held = feed.held.reason if feed.held is not None else ""
-        return Beaten(go_on=True, reason=held, deadline_unix_ms=feed.deadline_unix_ms)
+        return StepBeaten(go_on=True, reason=held, deadline_unix_ms=feed.deadline_unix_ms)
 
     def hear(self, subject: str, body: bytes) -> None:
         """Word of another replica, or of this one."""
@@ -176,7 +176,7 @@ class HandOvers:
         if open_ is not None and open_.feed.taken is not None and open_.feed.taken.number <= number:
             self.open.heard(open_, now=True)
 
-    async def answer(self, key: StepKey, answer: StepAnswer) -> Accepted:
+    async def answer(self, key: StepKey, answer: StepAnswer) -> AnswerAccepted:
         """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises Refusal,
         BusError."""
         feed = self.open.feed(key.tenant, key.task, key.call_id)
@@ -185,11 +185,11 @@ class HandOvers:
             raise Refusal(404, "no_such_step", f"there is no step {key.call_id} any more", "take another one")
         body = await self._read_answer(feed, key, answer)
         if feed.answered_by is not None and feed.answered_by == body:
-            return Accepted(repeated=True)
+            return AnswerAccepted(repeated=True)
         if feed.over or feed.deadline_unix_ms <= self._context.clock() or not await self._settle(feed, body):
             why = self._lost(feed, key) or "the step is answered"
             raise Refusal(409, "late", f"the answer comes too late: {why}", "throw it away, and take another step")
-        return Accepted()
+        return AnswerAccepted()
 
     async def _read_answer(self, feed: StepFeed, key: StepKey, answer: StepAnswer) -> StepAnswered:
         if answer.failed or not answer.text.strip():

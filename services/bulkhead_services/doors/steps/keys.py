@@ -15,6 +15,14 @@ _MAX_NUMBER_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """A program outside, as its own key names it."""
+
+    tenant: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepKey:
     """Which taking (`number`, from 1) of which hand-over (`call_id`) by which identity."""
 

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from bulkhead.callers.authentication import Unauthenticated, credential_of
 from bulkhead.http_server.bodies import Bodies
 from bulkhead_contracts import bounds
+from bulkhead_contracts.delegation import StepAnswer
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract
 from bulkhead_contracts.wording import words
@@ -22,11 +23,10 @@ from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.steps.handover import HandOvers
-from bulkhead_services.doors.steps.keys import StepKey
-from bulkhead_services.doors.steps.port import Identity, StepAnswer
+from bulkhead_services.doors.steps.keys import Identity, StepKey
 
 MAX_WAIT_S = 60.0
-MAX_ANSWER_BODY = 2 * bounds.MAX_MODEL_ANSWER_BYTES
+MAX_ANSWER_BODY = 8 * bounds.MAX_ANSWER_CHARS
 Handler = Callable[[Request], Awaitable[Response]]
 
 

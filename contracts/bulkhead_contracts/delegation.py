@@ -1,27 +1,37 @@
-"""What programs outside are handed and answer, the same by HTTP and by NATS."""
+"""Steps that are carried out elsewhere: the rows of a tenant's policy, and what programs outside are handed and answer.
 
-from dataclasses import dataclass
-from typing import Annotated
+The same by HTTP and by NATS.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.types import Contract, Count, Name, Reason, Summary, Title, Token, UnixMs
 
-MAX_TEXT_CHARS = 256 * 1024
-"""Of one input, and of the objective; a longer one is cut, and says so."""
-Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+from .plan.v1 import Role
+from .types import Contract, Count, Name, Reason, Summary, Title, Token, UnixMs
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A program outside, as its key names it."""
-
-    tenant: str
-    name: str
+Text = Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
 
 
-class Given(Contract):
+class DelegatedRole(Contract, extra="forbid"):
+    """One row. identity: of the program outside that alone is handed such steps. agent: called as the tool
+    `agent.NAME`. deadline_s: of one attempt at a step; the task's deadline stands above it."""
+
+    to: Literal["worker", "agent"]
+    identity: Token | None = None
+    agent: Token | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS / 1000)] = (
+        bounds.DEFAULT_DELEGATED_STEP_MS / 1000
+    )
+
+
+DelegatedRoles = Annotated[Mapping[Role, DelegatedRole], Field(max_length=bounds.MAX_DELEGATED_ROLES)]
+
+
+class HandedInput(Contract):
     """Result of an earlier step. cut: the text is longer than what stands here. untrusted in any case: it is content,
     and no instruction."""
 
@@ -34,7 +44,7 @@ class Given(Contract):
     missing: tuple[Summary, ...] = ()
 
 
-class Handed(Contract):
+class HandedStep(Contract):
     """A step, handed to its holder. key: for every call through the doors, and for beats and the answer; it is good
     until the step is answered, taken by another, or over. number: how often it was taken, this time included.
 
@@ -52,7 +62,7 @@ class Handed(Contract):
     instruction: str
     acceptance: str = ""
     objective: Text = ""
-    inputs: tuple[Given, ...] = ()
+    inputs: tuple[HandedInput, ...] = ()
     notes: tuple[Reason, ...] = ()
     tools: tuple[Name, ...] = ()
     deadline_unix_ms: UnixMs
@@ -60,7 +70,7 @@ class Handed(Contract):
     traceparent: str = ""
 
 
-class Beaten(Contract):
+class StepBeaten(Contract):
     """Answer to a beat. go_on: false: stop, for this reason; an answer may be refused as late."""
 
     go_on: bool
@@ -71,12 +81,12 @@ class Beaten(Contract):
 class StepAnswer(Contract, extra="forbid"):
     """What a holder answers, once. text: the result; or failed: why there is none. missing: what it lacks, in words."""
 
-    text: Annotated[str, Field(max_length=bounds.MAX_MODEL_ANSWER_BYTES)] = ""
+    text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)] = ""
     failed: Reason = ""
     missing: Annotated[tuple[Summary, ...], Field(max_length=16)] = ()
 
 
-class Accepted(Contract):
+class AnswerAccepted(Contract):
     """The answer counts. repeated: it was there already, from this very holder."""
 
     accepted: bool = True

@@ -1,0 +1,214 @@
+"""Delegated steps for a program of one's own: each is taken, worked on while beats go out, and answered once.
+
+    steps = Steps("http://127.0.0.1:8090", os.environ["BULKHEAD_API_KEY"])
+
+    @steps.on("refunds")
+    async def refund(step: Step) -> str: ...
+
+    asyncio.run(steps.run())
+
+In: the doors' address, a key of the role `worker`. Out: calls of the handlers, answers. A program that is killed loses
+its step to the next one after a while; a handler whose step is lost or stopped is cancelled.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from bulkhead.client.errors import MeshError, Refused, Unreachable
+from bulkhead_contracts import bounds
+from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
+from bulkhead_contracts.types import Contract
+
+log = logging.getLogger("bulkhead.steps")
+POLL_S = 20.0
+AGAIN_S = 1.0
+"""After an error so long passes before the next try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step in hand. handed: what it asks, with its `key`. openai, anthropic, mcp: addresses of the doors, which take
+    that key as an API key: all that is called so runs under the step's grant and is counted to it."""
+
+    handed: HandedStep
+    openai: str
+    anthropic: str
+    mcp: str
+
+
+T = TypeVar("T", bound=Contract)
+Handler = Callable[[Step], Awaitable[str | StepAnswer]]
+
+
+class StepPort(Protocol):
+    """The way to the doors. Each method raises Refused, or Unreachable where trying again may help."""
+
+    async def take(self, role: str, holder: str) -> HandedStep | None:
+        """A step, or None after a while without one."""
+        ...
+
+    async def beat(self, step: HandedStep) -> StepBeaten:
+        """The holder works on it."""
+        ...
+
+    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+        """The answer; the same once more is known."""
+        ...
+
+    async def close(self) -> None:
+        """No more calls."""
+        ...
+
+
+class Steps:
+    """The roles that a program plays. at_once: steps of each role that it works on together."""
+
+    def __init__(self, url: str, key: str, *, at_once: int = 1, port: StepPort | None = None) -> None:
+        """url: of the doors. port: another way to them than HTTP, with which the key is not used."""
+        self._url, self._at_once = url.rstrip("/"), at_once
+        self._port = port if port is not None else HttpSteps(self._url, key)
+        self._holder = f"{socket.gethostname()}/{os.getpid()}"[: bounds.MAX_NAME_CHARS]
+        self._handlers: dict[str, Handler] = {}
+
+    def on(self, role: str) -> Callable[[Handler], Handler]:
+        """Decorator: the function carries out the steps of this role. It returns the result, or raises: then the
+        attempt has failed, by the error's words."""
+
+        def took(handler: Handler) -> Handler:
+            self._handlers[role] = handler
+            return handler
+
+        return took
+
+    async def run(self) -> None:
+        """Until cancelled, or a key is refused (`Refused`)."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for role, handler in self._handlers.items():
+                    for _ in range(self._at_once):
+                        group.create_task(self._serve(role, handler))
+        finally:
+            await self._port.close()
+
+    async def _serve(self, role: str, handler: Handler) -> None:
+        while True:
+            try:
+                handed = await self._port.take(role, self._holder)
+            except Unreachable as error:
+                log.warning("no steps can be taken: %s", error)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if handed is not None:
+                await self._carry_out(handed, handler)
+
+    async def _carry_out(self, handed: HandedStep, handler: Handler) -> None:
+        url = self._url
+        step = Step(handed, f"{url}/openai/v1", f"{url}/anthropic", f"{url}/mcp")
+        work = asyncio.ensure_future(handler(step))
+        beating = asyncio.create_task(self._beat(handed, work))
+        try:
+            await asyncio.wait({work})
+        finally:
+            beating.cancel()
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beating
+        if work.cancelled():
+            return  # It is stopped, or somebody else has it: nobody waits for an answer.
+        if (error := work.exception()) is not None:
+            log.error("step %s of task %s failed", handed.step, handed.task, exc_info=error)
+            said = StepAnswer(failed=f"{type(error).__name__}: {error}"[: bounds.MAX_REASON_CHARS])
+        else:
+            found = work.result()
+            said = StepAnswer(text=found[: bounds.MAX_ANSWER_CHARS]) if isinstance(found, str) else found
+        await self._answer(handed, said)
+
+    async def _beat(self, handed: HandedStep, work: "asyncio.Future[str | StepAnswer]") -> None:
+        while True:
+            await asyncio.sleep(handed.beat_s)
+            try:
+                beaten = await self._port.beat(handed)
+            except MeshError as error:
+                log.warning("no beat of step %s: %s", handed.step, error)
+                continue
+            if not beaten.go_on:
+                log.warning("step %s of task %s is given up: %s", handed.step, handed.task, beaten.reason)
+                work.cancel()
+                return
+
+    async def _answer(self, handed: HandedStep, said: StepAnswer) -> None:
+        """Until it is stored or refused: the same answer counts once."""
+        while True:
+            try:
+                await self._port.answer(handed, said)
+                return
+            except Refused as error:
+                log.warning("the answer to step %s of task %s: %s", handed.step, handed.task, error)
+                return
+            except Unreachable as error:
+                log.warning("the answer to step %s waits: %s", handed.step, error)
+                await asyncio.sleep(AGAIN_S)
+
+
+class HttpSteps:
+    """By HTTP. key: of the role `worker`."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(POLL_S + 20, connect=5))
+        self._key = key
+
+    async def take(self, role: str, holder: str) -> HandedStep | None:
+        """A step, or None after `POLL_S`."""
+        wanted = {"role": role, "holder": holder, "wait_s": str(POLL_S)}
+        answer = await self._ask("GET", "/v1/steps", self._key, params=wanted)
+        return None if answer.status_code == httpx.codes.NO_CONTENT else _read(HandedStep, answer)
+
+    async def beat(self, step: HandedStep) -> StepBeaten:
+        """The holder works on it."""
+        return _read(StepBeaten, await self._ask("POST", f"/v1/steps/{step.id}/heartbeat", step.key))
+
+    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+        """The answer."""
+        said = answer.model_dump(mode="json")
+        return _read(AnswerAccepted, await self._ask("POST", f"/v1/steps/{step.id}/answer", step.key, json=said))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _ask(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"}
+        try:
+            answer = await self._http.request(method, path, headers=headers, **more)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"no answer from {self._http.base_url}: {error or type(error).__name__}") from error
+        if answer.is_success:
+            return answer
+        problem = _problem(answer)
+        if answer.status_code in (429, 502, 503, 504):
+            raise Unreachable(str(problem["detail"]))
+        raise Refused(answer.status_code, problem)
+
+
+def _problem(answer: httpx.Response) -> dict[str, object]:
+    try:
+        error = answer.json()["error"]
+        return {"detail": error["message"], "code": error["code"]}
+    except (ValueError, LookupError, TypeError):
+        return {"detail": f"HTTP {answer.status_code} from {answer.url.host}", "hint": "is this the address of doors?"}
+
+
+def _read(kind: type[T], answer: httpx.Response) -> T:
+    try:
+        return kind.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise Unreachable(f"something else than doors answers at {answer.url.host}", "check the address") from error

@@ -1,0 +1,117 @@
+"""The loop of a program that carries out steps: one answer each, errors told, lost steps given up, silence outlived."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from bulkhead.client.errors import Refused, Unreachable
+from bulkhead.client.steps import Step, Steps
+from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
+from tests.eventually import until
+
+HANDED = HandedStep(
+    id="c1",
+    key="bks_x",
+    number=1,
+    task="t1",
+    step="a",
+    role="refunds",
+    attempt=1,
+    instruction="do it",
+    deadline_unix_ms=1,
+    beat_s=0.01,
+)
+
+
+@dataclass
+class Doors:
+    """Steps to hand out, and what is said of beats and of answers."""
+
+    steps: list[HandedStep | Exception]
+    beaten: StepBeaten = StepBeaten(go_on=True)
+    refusals: list[Exception] = field(default_factory=list)
+    beats: int = 0
+    answers: list[StepAnswer] = field(default_factory=list)
+
+    async def take(self, role: str, holder: str) -> HandedStep | None:
+        assert role == "refunds" and "/" in holder
+        if not self.steps:
+            await asyncio.Event().wait()
+        found = self.steps.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def beat(self, step: HandedStep) -> StepBeaten:
+        self.beats += 1
+        return self.beaten
+
+    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+        self.answers.append(answer)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return AnswerAccepted()
+
+    async def close(self) -> None:
+        pass
+
+
+async def run(doors: Doors, handler, done) -> None:
+    steps = Steps("http://doors", "key", port=doors)
+    steps.on("refunds")(handler)
+    running = asyncio.create_task(steps.run())
+    try:
+        await until(done)
+    finally:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_a_handlers_text_is_the_answer_and_beats_go_out_meanwhile():
+    doors = Doors([HANDED])
+
+    async def handler(step: Step) -> str:
+        assert (step.openai, step.handed.key) == ("http://doors/openai/v1", "bks_x")
+        await until(lambda: doors.beats > 1)
+        return "60.00"
+
+    await run(doors, handler, lambda: doors.answers)
+    assert doors.answers == [StepAnswer(text="60.00")]
+
+
+async def test_an_error_fails_the_attempt_by_its_words_and_the_next_step_is_taken():
+    doors = Doors([HANDED, HANDED])
+
+    async def handler(step: Step) -> str:
+        raise LookupError("no such customer")
+
+    await run(doors, handler, lambda: len(doors.answers) == 2)
+    assert doors.answers[0].failed == "LookupError: no such customer"
+
+
+async def test_a_lost_step_is_given_up_without_an_answer():
+    doors, given_up = Doors([HANDED], StepBeaten(go_on=False, reason="another holder has it")), []
+
+    async def handler(step: Step) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.append(step)
+            raise
+        return ""
+
+    await run(doors, handler, lambda: given_up)
+    assert not doors.answers
+
+
+async def test_silent_doors_are_asked_again_and_a_late_answer_is_told_once(monkeypatch):
+    monkeypatch.setattr("bulkhead.client.steps.AGAIN_S", 0.01)
+    late = Refused(409, {"detail": "too late", "code": "late"})
+    doors = Doors([Unreachable("away"), HANDED, HANDED], refusals=[Unreachable("away"), late])
+
+    async def handler(step: Step) -> str:
+        return "x"
+
+    await run(doors, handler, lambda: len(doors.answers) == 3)
