@@ -20,6 +20,7 @@ def _empty(value: object) -> bool:
 
 
 REFERENCES = "application/vnd.bulkhead.references+json"
+EMBEDDINGS = "application/vnd.bulkhead.embeddings+json"
 """Media type of a list of contents of the same author: a JSON array of [sha256, size in bytes]."""
 
 

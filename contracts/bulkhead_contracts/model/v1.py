@@ -98,7 +98,8 @@ class Conversation(Contract):
     a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
     acts: what the agent did since the model's last answer, for the watcher. thread: digest of what people said before
     the first answer; it tells the conversations of one run apart. notes: so many of the last messages are of the mesh.
-    reads_calls: its asker takes tool calls as a content, too.
+    reads_calls: its asker takes tool calls as a content, too. embeds: its one message holds texts or tokens (`input`)
+    of which vectors are asked; the answer's content (`EMBEDDINGS`) lists them as the provider gave them.
     """
 
     messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
@@ -107,6 +108,7 @@ class Conversation(Contract):
     thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
     reads_calls: Annotated[bool, Field(exclude_if=_empty)] = False
     notes: Annotated[Count, Field(exclude_if=_empty)] = 0
+    embeds: Annotated[bool, Field(exclude_if=_empty)] = False
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):

@@ -21,7 +21,7 @@ from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.result import Usage
+from bulkhead_contracts.result import EMBEDDINGS, Usage
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepExtended
 from bulkhead_contracts.task import TaskEnded, TaskRejected
@@ -65,7 +65,8 @@ class Feed:
     """One run. `version` grows whenever there is something new.
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
-    more time. held: the halt or breaker that holds its calls back, as far as is known. answered: its newest answer.
+    more time. held: the halt or breaker that holds its calls back, as far as is known. answered: its newest answer in
+    words, where there is one.
     made: its newest call of a tool that worked.
     """
 
@@ -196,7 +197,7 @@ class Feed:
             case ModelCallReplied():
                 self._word(message, "replied", body.call_id, body.usage)
                 self._replies[body.call_id] = body
-                if body.outcome == "answered":
+                if body.outcome == "answered" and (self.answered is None or not _is_vectors(body)):
                     self.answered = body
                 self._hold(message, None)
             case ToolCallReplied() | RetrievalReplied():
@@ -255,6 +256,10 @@ class Feed:
                 await asyncio.wait_for(self._wake.wait(), max(0.0, timeout_s))
             except TimeoutError:
                 pass
+
+
+def _is_vectors(body: ModelCallReplied) -> bool:
+    return body.content is not None and body.content.media_type == EMBEDDINGS
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -75,7 +75,7 @@ class Journey:
     async def _note(self, warning: str) -> None:
         """A last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
         talk = self._request.conversation
-        if talk is None:
+        if talk is None or talk.embeds:
             return
         count = sum(bounds.LISTED_REFERENCES if one.media_type == REFERENCES else 1 for one in talk.messages)
         if count >= bounds.MAX_CONVERSATION:

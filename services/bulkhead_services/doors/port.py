@@ -19,7 +19,8 @@ class Asked:
     messages: in OpenAI's chat form. options: the same, without model, messages, stream*, and the bound of the output.
     session: a name of the conversation that the body holds; "" where it holds none. previous: id of the response that
     the messages go on from. keep: a later request may go on from this one; then kept_as is its id, once it is stored.
-    instructed: the first message is instructions, which count for this call alone.
+    instructed: the first message is instructions, which count for this call alone. embeds: vectors are asked of the
+    `input` of its one message.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Asked:
     keep: bool = False
     kept_as: str = ""
     instructed: bool = False
+    embeds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

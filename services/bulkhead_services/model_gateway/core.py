@@ -14,7 +14,7 @@ from bulkhead.runtime.doer.protocol import Doer, Hands, Job
 from bulkhead.runtime.errors import Refused
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested, ModelsReplied, ModelsRequested
-from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission
+from bulkhead_contracts.result import EMBEDDINGS, Completeness, ContentRef, Failure, Label, Omission
 from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy
 from bulkhead_services.model_gateway.attribution import attributed
@@ -282,9 +282,11 @@ class ModelGateway(Doer[ModelCallRequested]):
         self, job: Job[ModelCallRequested], hands: Hands, said: Answer, reading: Reading
     ) -> tuple[ContentRef | None, ContentRef | None]:
         """Blobs of the text that goes on, and of the text as it came where that is another."""
-        media_type = media_type_of(job.request)
+        conversation, media_type, summary = job.request.conversation, media_type_of(job.request), None
+        if conversation is not None and conversation.embeds:
+            media_type, summary = EMBEDDINGS, ""
         says = bool(reading.text if job.request.conversation is not None else reading.text.strip())
-        content = await hands.blobs.put(job.tenant, reading.text, media_type) if says else None
+        content = await hands.blobs.put(job.tenant, reading.text, media_type, summary=summary) if says else None
         changed = reading.text != said.text
         return content, await hands.blobs.put(job.tenant, said.text, "text/plain") if changed else None
 

@@ -29,7 +29,16 @@ from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import believable, short
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting
 from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, Heard, OnText, Outgoing, call_ids
+from bulkhead_services.model_gateway.providers.port import (
+    Answer,
+    Chat,
+    Fault,
+    Heard,
+    OnText,
+    Outgoing,
+    call_ids,
+    embeds,
+)
 from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.replies.thinking import LiveFilter
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders
@@ -216,6 +225,8 @@ class HttpProvider(Deployments):
         form = FORMS[self._settings.api]
         if form.speaks_chat or not chat.adopted:
             return chat
+        if embeds(chat.payload):
+            raise Unsupported("embeddings")
         return narrowed(chat, form.takes, form.says, form.max_temperature)
 
 

@@ -47,6 +47,7 @@ class Contents:
             reads_calls=True,
             acts=acts_of(messages),
             thread=thread or thread_of(messages),
+            embeds=asked.embeds,
         )
 
     async def put(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:

@@ -31,3 +31,23 @@ class Form(Protocol):
     def failed(self, refusal: Refusal) -> bytes:
         """Events that end a stream that has begun."""
         ...
+
+
+class Unstreamed:
+    """An API whose answers come whole: a stream of it has no events."""
+
+    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+        """None."""
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        """None."""
+        return b""
+
+    def end(self, answer: Answered) -> bytes:
+        """None."""
+        return b""
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """None."""
+        return b""

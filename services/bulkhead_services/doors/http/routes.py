@@ -25,6 +25,7 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.anthropic_messages import Message
 from bulkhead_services.doors.forms.chat_options import check_sizes
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
+from bulkhead_services.doors.forms.openai_embeddings import Embeddings
 from bulkhead_services.doors.forms.openai_responses import Response as OpenAIResponse
 from bulkhead_services.doors.forms.port import Form
 from bulkhead_services.doors.forms.sse import to_json
@@ -85,6 +86,7 @@ class Http:
         routes = [
             Route("/openai/v1/chat/completions", self._asking(ChatCompletion), methods=["POST"]),
             Route("/openai/v1/responses", self._asking(OpenAIResponse), methods=["POST"]),
+            Route("/openai/v1/embeddings", self._asking(Embeddings), methods=["POST"]),
             Route("/openai/v1/models", self.openai_models, methods=["GET"]),
             Route("/openai/v1/models/{model:path}", self.openai_models, methods=["GET"]),
             Route("/anthropic/v1/messages", self._asking(Message), methods=["POST"]),
@@ -289,7 +291,7 @@ def _no_route(request: Request, error: HTTPException) -> Refusal:
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     what = f"there is no {request.method} {request.url.path[: bounds.MAX_SUMMARY_CHARS]} here"
     hint = (
-        "OpenAI's API is at /openai/v1 (chat/completions, responses, models), Anthropic's at /anthropic (v1/messages, "
-        "v1/messages/count_tokens, v1/models)"
+        "OpenAI's API is at /openai/v1 (chat/completions, responses, embeddings, models), Anthropic's at /anthropic "
+        "(v1/messages, v1/messages/count_tokens, v1/models)"
     )
     return Refusal(error.status_code, code, what, hint)

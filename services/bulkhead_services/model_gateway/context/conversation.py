@@ -75,7 +75,12 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
     if sum(len(texts[ref.sha256]) for ref in contents_of(conversation)) > bounds.MAX_CONVERSATION_BYTES:
         return _refused("context_overflow", "the conversation is larger than it says", "send fewer or shorter messages")
     messages = []
-    for place, ref in enumerate(conversation.messages, 1):
+    inputs: dict[str, Any] | None = None
+    if conversation.embeds:
+        inputs = read_object(texts[conversation.messages[0].sha256])
+        if inputs is None or "input" not in inputs or not _is_flat(inputs) or len(conversation.messages) != 1:
+            return _refused("malformed_conversation", "there is no input to embed", "send `input` as OpenAI has it")
+    for place, ref in enumerate(conversation.messages if inputs is None else (), 1):
         message = read_object(texts[ref.sha256])
         if message is None or not _is_message(message) or not _is_flat(message):
             what = f"message {place} of the conversation is no chat message"
@@ -91,12 +96,12 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
         return _refused("malformed_conversation", "the options of the call are no JSON object", "send an object")
     for name, value in options.items():
         taken, why = REFUSED.get(name, ((value,), ""))
-        if name in OWN or not (value is None or value in taken):
+        if name in OWN or (inputs is not None and name == "input") or not (value is None or value in taken):
             what = f"the parameter {name} is not passed on{f': {why}' if why else ''}"
             return _refused("unsupported_parameter", what, f"leave {name} out")
     if said := _run_elsewhere(options.get("tools")):
         return _refused("unsupported_parameter", said, "send tools of the type function, which the agent runs")
-    return {"messages": messages, **options}
+    return {"messages": messages, **options} if inputs is None else {"input": inputs["input"], **options}
 
 
 def calls_as_content(request: ModelCallRequested, calls: tuple[ToolCall, ...]) -> bytes | str:

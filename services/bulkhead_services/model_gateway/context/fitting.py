@@ -32,7 +32,7 @@ from bulkhead_services.model_gateway.context.render import (
     text_of,
     turn_messages,
 )
-from bulkhead_services.model_gateway.providers.port import Fault, encode
+from bulkhead_services.model_gateway.providers.port import Fault, embeds, encode
 
 SHARES: Mapping[str, int] = {
     "objective": 10,
@@ -82,7 +82,9 @@ def fit(source: Source, budget_tokens: int, counter: TokenCounter) -> Rendered |
     never cut."""
     if source.payload is not None:
         agents = handed_on(source.payload, counter)
-        return agents if agents.input_tokens_estimate <= budget_tokens else None
+        # Texts to embed share no context: a provider judges each of them.
+        fits = embeds(source.payload) or agents.input_tokens_estimate <= budget_tokens
+        return agents if fits else None
     whole = _rendered(source, {}, counter)
     if whole.input_tokens_estimate * 100 <= budget_tokens * (100 - TURNS if _may_turn(source.request) else 100):
         return whole

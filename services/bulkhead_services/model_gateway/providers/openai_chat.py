@@ -1,18 +1,22 @@
 """OpenAI's chat completions, as OpenAI, Azure, Ollama and most other servers speak them."""
 
+import json
 from typing import Any
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
 from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
-from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
+from bulkhead_services.model_gateway.providers.port import Chat, Fault, Outgoing, embeds, encode
 
-PATH = "chat/completions"
+PATH, EMBEDDINGS_PATH = "chat/completions", "embeddings"
 _REASONS = {"function_call": "stop", "content_filter": f"{FILTERED}: content_filter"}
 
 
 def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
-    """One chat completion, streamed, with its usage at the end."""
+    """One chat completion, streamed, with its usage at the end; or vectors, whole."""
+    if embeds(chat.payload):
+        return Outgoing(EMBEDDINGS_PATH, encode({"model": chat.model, **chat.payload}))
     payload: dict[str, Any] = {"model": chat.model, **chat.payload, "stream": True}
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
@@ -33,6 +37,8 @@ class ChatAssembly(Assembly):
         return self._message(delta) if isinstance(delta, dict) else ""
 
     def _whole(self, found: dict[str, Any]) -> str:
+        if self._outgoing.path == EMBEDDINGS_PATH:
+            return self._vectors(found)
         choice = self._common(found)
         message = choice.get("message") if choice else None
         if not isinstance(message, dict):
@@ -40,6 +46,23 @@ class ChatAssembly(Assembly):
         # A body that is whole was not cut off; some servers give no reason with it.
         self._finish = self._finish or "stop"
         return self._message(message)
+
+    def _vectors(self, found: dict[str, Any]) -> str:
+        """Take vectors as the answer's text, which nobody is shown live."""
+        given = mapping(found.get("usage"))
+        self.usage = usage_of(count(given.get("prompt_tokens")) or count(given.get("total_tokens")), 0, 0)
+        self._model = short(found.get("model"))
+        vectors = [row.get("embedding") for row in rows(found.get("data"))]
+        if not vectors or not all(isinstance(one, str | list) and one for one in vectors):
+            return self._no_answer("embeddings")
+        text = json.dumps(vectors, separators=(",", ":"))
+        if len(text) > bounds.MAX_BLOB_BYTES:
+            what = f"{len(vectors)} vectors take {len(text)} bytes, and may take {bounds.MAX_BLOB_BYTES}"
+            self.fault = Fault("answer_too_large", what, "send fewer inputs at once, or ask for encoding_format base64")
+            return ""
+        self._finish, self.text_bytes = "stop", len(text)
+        self._pieces.append(text)
+        return ""
 
     def _common(self, found: dict[str, Any]) -> dict[str, Any] | None:
         if (told := _usage(found.get("usage"))) is not None:

@@ -113,6 +113,11 @@ class Heard:
         return max(0.0, (now_s if self.first_s is None else self.first_s) - (self.began_s or now_s))
 
 
+def embeds(payload: Mapping[str, Any]) -> bool:
+    """Whether vectors are asked for, and no answer in words."""
+    return "messages" not in payload
+
+
 def encode(payload: Mapping[str, Any]) -> bytes:
     """A body as it is sent."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -15,11 +15,12 @@ from bulkhead_services.doors.forms import errors
 from bulkhead_services.doors.forms.anthropic_messages import Message
 from bulkhead_services.doors.forms.chat_options import check_sizes
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
+from bulkhead_services.doors.forms.openai_embeddings import Embeddings
 from bulkhead_services.doors.forms.openai_responses import Response
 from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.port import Answered, Refusal
 
-FORMS = (ChatCompletion, Response, Message)
+FORMS = (ChatCompletion, Response, Message, Embeddings)
 NAMES = (
     *(
         "model",

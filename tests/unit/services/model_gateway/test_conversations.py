@@ -392,3 +392,13 @@ def test_an_empty_set_of_options_is_none() -> None:
     texts = {ref.sha256: '{"role":"user","content":"x"}'}
     found = payload_of(Conversation(messages=(ref,)), texts)
     assert not isinstance(found, Fault) and found == {"messages": [{"role": "user", "content": "x"}]}
+
+
+async def test_a_provider_without_embeddings_refuses_them_by_name(provider):
+    given = {"providers": {"a": {"api": "anthropic", "base_url": provider.url, "api_key": "k"}}}
+    async with desk(provider, routes={"default": {"model": PRICED, "provider": "a"}}, **given) as d:
+        request = await call(d, {"input": ["x"]})
+        talk = request.conversation.model_copy(update={"embeds": True})
+        reply = await asked(d, request.model_copy(update={"conversation": talk}))
+    assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
+    assert "provider a (anthropic) does not take embeddings" in reply.failure.message and not provider.asked
