@@ -33,6 +33,7 @@ from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.port import ToolAnswered, ToolAsked
 from bulkhead_services.doors.mcp.server import Methods
+from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Asked, Call, Caller
 from bulkhead_services.doors.runs import Runs
@@ -63,7 +64,8 @@ class Doors(Edge):
         self._credentials = Authenticator(settings)
         self._http = http = Http(settings, self._credentials, self, self._why_unready, self.steps.keys)
         methods = Methods(self, settings.gateway_url)
-        self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, settings.jwt_issuer)
+        sessions, issuer = SessionIds(context.message_key), settings.jwt_issuer
+        self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, issuer, sessions)
         self._a2a = A2a(settings, http)
         steps = StepsHttp(self.steps, self._credentials, http.bodies, http.places, http.hosts)
         http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]

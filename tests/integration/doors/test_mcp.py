@@ -98,16 +98,37 @@ async def test_a_request_that_is_sent_again_is_one_write_and_two_that_are_alike_
 async def test_the_same_json_rpc_request_of_a_session_is_one_write(tmp_path):
     async with mcp_mesh(tmp_path) as here:
         headers = {"Authorization": f"Bearer {here.key}", "Accept": "application/json, text/event-stream"}
-        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
         call = {"name": "counter_increment", "arguments": {"name": "n"}}
         async with httpx.AsyncClient(headers=headers, timeout=30) as http:
             url = f"{here.stage.doors_url}/mcp"
-            begun = await http.post(url, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about})
-            session = {"Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
+            session = await initialized(http, url)
             for number in (1, 1, 2):
                 body = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call}
                 assert (await http.post(url, json=body, headers=session)).status_code == 200
         assert here.counter.counts()["increments"] == 2
+
+
+async def test_a_session_is_of_the_person_to_whom_it_was_given(tmp_path):
+    async with mcp_mesh(tmp_path) as here:
+        url, accept = f"{here.stage.doors_url}/mcp", {"Accept": "application/json, text/event-stream"}
+        listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        other = here.stage.new_key(TENANT, "bob", "submitter")
+        async with httpx.AsyncClient(headers=accept, timeout=30) as http:
+            own = {"Authorization": f"Bearer {here.key}"}
+            session = await initialized(http, url, own)
+            assert (await http.post(url, json=listed, headers=own | session)).status_code == 200
+            made_up = session | {"Mcp-Session-Id": "0" * 64}
+            for headers in ({"Authorization": f"Bearer {other}"} | session, own | made_up):
+                refused = await http.post(url, json=listed, headers=headers)
+                assert refused.status_code == 404 and "no_such_session" in refused.text
+
+
+async def initialized(http: httpx.AsyncClient, url: str, headers: dict[str, str] | None = None) -> dict[str, str]:
+    """The headers of a session."""
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    asked = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about}
+    begun = await http.post(url, json=asked, headers=headers)
+    return {"Mcp-Session-Id": begun.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-11-25"}
 
 
 def asking(folder):
@@ -149,9 +170,9 @@ async def test_a_write_that_needs_an_approval_says_so_and_is_made_when_it_is_cal
 async def test_who_cancels_a_request_waits_no_longer_and_the_call_stays_on_record(tmp_path):
     async with mcp_mesh(tmp_path, policy_dir=asking(tmp_path), hold_s=60.0) as here:
         headers = {"Authorization": f"Bearer {here.key}", "Accept": "application/json, text/event-stream"}
-        headers |= {"Mcp-Session-Id": "s1", "MCP-Protocol-Version": "2025-11-25"}
         call = {"name": "counter_increment", "arguments": {"name": "n"}}
         async with httpx.AsyncClient(headers=headers, timeout=30, base_url=here.stage.doors_url) as http:
+            http.headers.update(await initialized(http, "/mcp"))
             body = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call}
             waiting = asyncio.create_task(http.post("/mcp", json=body))
             await until(lambda: here.bodies(ApprovalRequested, "gateway"))

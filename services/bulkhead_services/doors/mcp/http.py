@@ -6,8 +6,6 @@ id by which their requests can be told from those of others; nothing is kept und
 
 import asyncio
 import json
-import re
-import secrets
 from collections.abc import Awaitable, Callable
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -22,12 +20,12 @@ from bulkhead_contracts import bounds
 from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.mcp.server import SESSION_HEADER, Methods
+from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.port import Caller, Refusal
 
 PATH = "/mcp"
 METADATA = "/.well-known/oauth-protected-resource"
 MAX_BODY_BYTES = 4 * bounds.MAX_ARGUMENTS_BYTES
-_SESSION = re.compile(r"[!-~]{1,128}")
 CallerOf = Callable[[Request], Awaitable[Caller]]
 
 
@@ -35,10 +33,17 @@ class McpHttp:
     """The endpoint. issuer: of JWTs, where there is one: clients learn by it where to log in."""
 
     def __init__(
-        self, methods: Methods, caller_of: CallerOf, bodies: Bodies, places: Places, hosts: Hosts, issuer: str
+        self,
+        methods: Methods,
+        caller_of: CallerOf,
+        bodies: Bodies,
+        places: Places,
+        hosts: Hosts,
+        issuer: str,
+        sessions: SessionIds,
     ) -> None:
         self._caller_of, self._bodies, self._places = caller_of, bodies, places
-        self._hosts, self._issuer = hosts, issuer
+        self._hosts, self._issuer, self._sessions = hosts, issuer, sessions
         self._manager = StreamableHTTPSessionManager(
             methods.server, stateless=True, max_request_body_size=MAX_BODY_BYTES, session_idle_timeout=None
         )
@@ -83,16 +88,31 @@ class McpHttp:
         except Unauthenticated as error:
             await self._unauthenticated(request, error)(scope, receive, send)
             return
-        if (session := request.headers.get(SESSION_HEADER)) is not None and not _SESSION.fullmatch(session):
-            raise Refusal(400, "bad_session", f"{SESSION_HEADER} is no session id of this mesh", "initialize anew")
+        session = request.headers.get(SESSION_HEADER)
+        if session is not None and not self._sessions.belongs(session, caller.claim):
+            # Clients begin another session after a 404, the protocol says.
+            raise Refusal(404, "no_such_session", f"{SESSION_HEADER} is no session of yours here", "initialize anew")
         release = self._places.take(caller.claim)
         try:
             async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
                 scope.setdefault("state", {})["caller"] = caller
                 opens = session is None and _is_initialize(raw)
-                await self._manager.handle_request(scope, _replayed(raw, receive), _opening(send) if opens else send)
+                await self._manager.handle_request(
+                    scope, _replayed(raw, receive), self._opening(caller, send) if opens else send
+                )
         finally:
             release()
+
+    def _opening(self, caller: Caller, send: Send) -> Send:
+        """Adds a session id to the answer's head."""
+
+        async def with_session(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                own = (SESSION_HEADER.encode(), self._sessions.new(caller.claim).encode())
+                message = {**message, "headers": [*message.get("headers", ()), own]}
+            await send(message)
+
+        return with_session
 
     def _unauthenticated(self, request: Request, error: Unauthenticated) -> Response:
         where = f', resource_metadata="{self._hosts.check(request)}{METADATA}{PATH}"' if self._issuer else ""
@@ -120,15 +140,3 @@ def _replayed(raw: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return again
-
-
-def _opening(send: Send) -> Send:
-    """Adds a session id to the answer's head."""
-
-    async def with_session(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == 200:
-            own = (SESSION_HEADER.encode(), secrets.token_hex(16).encode())
-            message = {**message, "headers": [*message.get("headers", ()), own]}
-        await send(message)
-
-    return with_session

@@ -6,6 +6,7 @@ import pytest
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.server import Methods
+from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.settings import Settings
 from tests.integration.doors.desk import Keys, ScriptedDesk
 
@@ -19,7 +20,8 @@ def client(issuer: str) -> httpx.AsyncClient:
         return ""
 
     http = Http(settings, Keys(), ScriptedDesk(), ready)
-    http.more = McpHttp(Methods(None, ""), http.caller, http.bodies, http.places, http.hosts, issuer).routes()  # type: ignore[arg-type]
+    places = http.caller, http.bodies, http.places, http.hosts
+    http.more = McpHttp(Methods(None, ""), *places, issuer, SessionIds(b"k" * 32)).routes()  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url="https://mesh.example")
 
 
