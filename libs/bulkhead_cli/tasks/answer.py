@@ -77,12 +77,18 @@ def footer(document: dict[str, Any]) -> str:
         # Budget's word on all calls, also those that settled when the task had ended; it does not split the tokens.
         used = tokens(whole["tokens"], whole.get("estimated_tokens", 0))
         calls = (counted(whole["model_calls"], "model call"), counted(whole["tool_calls"], "tool call"), calls[2])
+    money = least + cost(paid["cost_usd_micros"], paid.get("estimated_usd_micros", 0))
+    if (now := document.get("spending")) is not None:
+        # An agent's step ends with its run: the ledger knows more than the usage.
+        money = f"{cost(now['cost_usd_micros'])} spent, {cost(now['held_usd_micros'])} reserved"
+        used = f"{tokens(now['tokens'], 0)}, {now['held_tokens']:,} reserved"
+        calls = (counted(now["model_calls"], "model call"), counted(now["tool_calls"], "tool call"), calls[2])
     again = usage.get("cached_calls", 0)
     if cached := usage.get("cached_input_tokens", 0):
         used += f" ({cached:,} from the provider's cache)"
     return " · ".join(
         (
-            least + cost(paid["cost_usd_micros"], paid.get("estimated_usd_micros", 0)),
+            money,
             used,
             ", ".join((*calls, f"{again:,} from the response cache") if again else calls),
             seconds(document["duration_ms"]),

@@ -100,7 +100,7 @@ class Budget(Edge):
             ReserveRequested: self.admission.admit,
             LimitsRequested: self.limits.answer,
             TopUpRequested: self.limits.top_up,
-            SpendRequested: SpendBook(bus, clock).answer,
+            SpendRequested: SpendBook(bus, clock, store).answer,
             WritesRequested: writes.answer,
             CitedCallRequested: CallBook(writes).answer,
             TaskMessagesRequested: MessageBook(writes).answer,

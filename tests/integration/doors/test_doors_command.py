@@ -2,8 +2,13 @@
 
 import json
 
+import httpx
+
 from bulkhead_cli.target import Target
+from bulkhead_cli.tasks.answer import footer
 from bulkhead_cli.tasks.doors import show_doors
+from tests.eventually import until
+from tests.integration.doors.test_whole_mesh import hangs
 from tests.integration.doors.whole_mesh import KEY, OPERATOR_KEY, PERSON, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -30,3 +35,26 @@ async def test_the_runs_of_agents_outside_and_what_they_spend(tmp_path, capsys):
         await show_doors(Target(here.gateway_url, KEY), 20, as_json=False)
         shown = capsys.readouterr().out
         assert task in shown and "shown to operators" in shown
+
+
+async def test_a_run_that_goes_on_is_shown_with_what_is_spent_and_reserved(tmp_path):
+    async with whole_mesh(tmp_path, says("one"), hangs("Once "), says("three")) as here:
+        client, asked = here.client(), {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
+        raw = await client.chat.completions.with_raw_response.create(**asked)
+        stream = await client.chat.completions.create(**asked, stream=True, max_tokens=50)
+        await anext(aiter(stream))
+        url = f"{here.gateway_url}/v1/tasks/{raw.headers['x-bulkhead-task']}"
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
+            document = (await http.get(url)).json()
+            now = document["spending"]
+            assert (now["model_calls"], now["tokens"]) == (1, 120) and now["held_tokens"] > 50
+            assert now["cost_usd_micros"] > 0 and " reserved · 120 tokens, " in footer(document)
+            await stream.close()
+            task = raw.headers["x-bulkhead-task"]
+            await client.delete(f"http://127.0.0.1:{here.doors.port}/v1/runs/{task}", cast_to=object)
+
+            async def ended():
+                return (await http.get(url)).json()["status"] == "succeeded"
+
+            await until(ended)
+            assert (await http.get(url)).json()["spending"] is None

@@ -125,6 +125,9 @@ class RedisView:
     async def holds(self, key: str) -> bool:
         return await self._call("holds", lambda: model.holds(self._standing(), key))
 
+    async def balance(self, scope: str) -> Balance:
+        return await self._call("balance", lambda: self._standing().balances.get(scope, Balance()))
+
     async def stop(self, scope: str) -> Balance:
         return await self._call("stop", lambda: model.stop(self._standing(), scope))
 

@@ -15,13 +15,15 @@ SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "mod
 class SpendRequested(Body, type="mesh.budget.spend_requested"):
     """An operator or auditor asks what the calls of a tenant cost that were admitted since then (rpc).
 
-    top: so many rows, the dearest; the others come as one sum.
+    top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, as the ledger has
+    it now, in one row; the gateway knows that whoever asks may read that task.
     """
 
     requester: RequesterClaim
     by: SpendBy
     since_s: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_S)]
     top: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_ROWS)] = 20
+    of_task: bool = False
 
 
 class Spent(Contract):

@@ -65,6 +65,10 @@ class MemoryStore:
         """See core.stop."""
         return model.stop(self._standing(), scope)
 
+    async def balance(self, scope: str) -> Balance:
+        """See port.Store."""
+        return self._standing().balances.get(scope, Balance())
+
     async def look(self, revision: Revision, now_unix_ms: int) -> bool:
         """See port.Store."""
         self._standing()

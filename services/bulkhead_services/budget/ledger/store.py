@@ -71,6 +71,10 @@ class Store(Protocol):
 
     async def stop(self, scope: str) -> Balance: ...
 
+    async def balance(self, scope: str) -> Balance:
+        """What an account holds and has spent; nothing of one that is not known."""
+        ...
+
     async def holds(self, key: str) -> bool:
         """Whether a reservation is held, or was and is settled, in the ledger that stands now."""
         ...

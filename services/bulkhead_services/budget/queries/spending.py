@@ -22,7 +22,9 @@ from bulkhead_contracts.bounds import MAX_SPEND_MESSAGES, MAX_TASK_DEADLINE_MS, 
 from bulkhead_contracts.budget import Reserved, Settled, SpendReplied, SpendRequested, SpendRow, Spent
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
+from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
 
 log = Log("budget.spending")
 
@@ -194,14 +196,18 @@ def refused(body: SpendRequested, tenant: str) -> Failure | None:
 class SpendBook:
     """Answers a tenant's questions one after the other."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], int], *, most: int = MAX_SPEND_MESSAGES) -> None:
-        self._bus, self._clock, self._most = bus, clock, most
+    def __init__(
+        self, bus: Bus, clock: Callable[[], int], store: Store | None = None, *, most: int = MAX_SPEND_MESSAGES
+    ) -> None:
+        self._bus, self._clock, self._store, self._most = bus, clock, store, most
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer(self, message: Received) -> SpendReplied:
         """Sum up what the streams hold of the asker's tenant."""
         body = message.body
         assert isinstance(body, SpendRequested)
+        if body.of_task:
+            return await self._now(message.tenant, message.task)
         if (failure := refused(body, message.tenant)) is not None:
             return SpendReplied(failure=failure)
         if self._places.waiting(message.tenant) >= MAX_WAITING:
@@ -217,6 +223,18 @@ class SpendBook:
             return _no("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
         except Unreadable as error:
             return _no("unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget")
+
+    async def _now(self, tenant: str, task: str) -> SpendReplied:
+        """The account of a task as the ledger has it."""
+        assert self._store is not None
+        try:
+            balance = await self._store.balance(task_scope(tenant, task))
+        except (Fenced, *RedisFailure) as error:
+            return _no("unavailable", f"the ledger does not answer: {error}", "ask again in a moment")
+        spent, held = model.amount_of(balance.spent), model.amount_of(balance.reserved)
+        spent_now = Spent(calls=balance.settled, **spent.model_dump())
+        row = SpendRow(name=task, spent=spent_now, held=Spent(**held.model_dump()))
+        return SpendReplied(by="task", until_unix_ms=self._clock(), rows=(row,), total=row)
 
     async def _sum(self, tenant: str, body: SpendRequested) -> SpendReplied:
         until = self._clock()

@@ -208,12 +208,24 @@ class PauseDocument(Contract):
     until_unix_ms: Count = 0
 
 
+class SpendingDocument(Contract):
+    """What a run that goes on has spent, and what is held for its calls that have not settled."""
+
+    cost_usd_micros: Count
+    tokens: Count
+    model_calls: Count
+    tool_calls: Count
+    held_usd_micros: Count
+    held_tokens: Count
+
+
 class TaskDocument(Contract):
     """Everything known about a task. `answer` is the text of the result, with citation markers [#…].
 
     usage: while the task runs, of its ended steps only; `GET /v1/spend?by=task` counts every settled call.
     spent_more: calls were in progress when the task ended; their cost is not in `usage`, which is a lower bound then.
-    charged: the whole cost of a task that was ended early, once its last call has settled.
+    charged: the whole cost of a task that was ended early, once its last call has settled. spending: of an outside
+    agent's run that goes on; null while it cannot be known.
     standing, complete: of `result`, null without one. An answer that is `degraded` or not complete must be read with
     its warnings (`result`.standing_reason, .completeness).
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
@@ -243,6 +255,7 @@ class TaskDocument(Contract):
     usage: Usage
     spent_more: bool = False
     charged: Charge | None = None
+    spending: SpendingDocument | None = None
     standing: Standing | None = None
     complete: bool | None = None
     queue: QueueDocument | None = None

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied
-from bulkhead_services.gateway.http.schemas import PauseDocument, QueueDocument, StepDocument, TaskDocument, TaskSummary
+from bulkhead_services.gateway.http.schemas import (
+    PauseDocument,
+    QueueDocument,
+    SpendingDocument,
+    StepDocument,
+    TaskDocument,
+    TaskSummary,
+)
 from bulkhead_services.gateway.read_model.feeds import Feed
 from bulkhead_services.gateway.read_model.task_view import ENDED, View, requester_of, spent_more, whole_cost
 from bulkhead_services.gateway.settings import PublisherPolicy
@@ -53,9 +60,10 @@ async def document(
     policies: Policies,
     queue: QueueDocument | None = None,
     doubtful: WritesReplied | None = NONE,
+    spending: SpendingDocument | None = None,
 ) -> TaskDocument:
     """Everything about one task; queue: how it waits for a place, if it does; doubtful: writes that may or may not have
-    been done, None where they cannot be told. Raises BusError."""
+    been done, None where they cannot be told; spending: of a run that goes on. Raises BusError."""
     view = feed.view
     request = view.request
     answer = None
@@ -89,6 +97,7 @@ async def document(
         usage=view.usage,
         spent_more=spent_more(view),
         charged=whole_cost(view),
+        spending=spending,
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
         queue=queue,

@@ -418,6 +418,11 @@ function ops.stop(scope)
   return {'stopped', text_of_balance(balance)}
 end
 
+-- scope
+function ops.balance(scope)
+  return {'balance', text_of_balance(balances_of({{scope}})[1])}
+end
+
 -- tenant, revision, now
 function ops.look(tenant, revision, now)
   local name = prefix .. 'l:' .. tenant

@@ -221,6 +221,10 @@ class RedisStore:
         """See core.stop."""
         return balance_in((await self._call("stop", scope))[1])
 
+    async def balance(self, scope: str) -> Balance:
+        """See port.Store."""
+        return balance_in((await self._call("balance", scope))[1])
+
     async def look(self, revision: Revision, now_unix_ms: int) -> bool:
         """See port.Store."""
         told = await self._call("look", revision.tenant, revision.number, now_unix_ms)

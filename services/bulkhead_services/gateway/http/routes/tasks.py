@@ -33,6 +33,7 @@ from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
 from bulkhead_services.gateway.http.routes.histories import Histories
 from bulkhead_services.gateway.http.routes.spending import Spending
+from bulkhead_services.gateway.http.routes.spending_now import spending_now
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, EventStream, TaskList
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import Door
@@ -155,9 +156,9 @@ class Http:
         feed = await existing_task(request, self._feeds, claim)
         place = await self._door.place(feed)
         doubtful = await uncertain_writes.uncertain(self._context, claim, feed)
-        return answered(
-            await task_document.document(feed, self._context.blobs, self._settings.publishers, place, doubtful)
-        )
+        spending = await spending_now(self._context, claim, feed)
+        policies = self._settings.publishers
+        return answered(await task_document.document(feed, self._context.blobs, policies, place, doubtful, spending))
 
     async def events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""
