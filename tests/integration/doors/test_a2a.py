@@ -121,6 +121,7 @@ async def test_pages_of_a_list_follow_each_other_and_are_filtered_by_state(tmp_p
         first = await client.list_tasks(ListTasksRequest(page_size=2))
         rest = await client.list_tasks(ListTasksRequest(page_size=2, page_token=first.next_page_token))
         assert [one.id for one in (*first.tasks, *rest.tasks)] == made[::-1] and not rest.next_page_token
+        assert [(one.total_size, one.page_size) for one in (first, rest)] == [(3, 2), (3, 2)]
         done = await client.list_tasks(ListTasksRequest(status=DONE))
         assert len(done.tasks) == 3
         assert not (await client.list_tasks(ListTasksRequest(status=WORKING))).tasks

@@ -48,15 +48,13 @@ from bulkhead.client.task import ENDED
 from bulkhead.client.task import Task as MeshTask
 from bulkhead.telemetry.log import Log
 from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead_services.doors.a2a import card, messages, tasks
+from bulkhead_services.doors.a2a import card, messages, reading, tasks
 from bulkhead_services.doors.a2a.tasks import Document
 from bulkhead_services.doors.port import Caller, Refusal
 
 log = Log("doors.a2a")
 _T = TypeVar("_T")
 PAGE, MAX_PAGE = 50, 100
-MAX_PAGES_SCANNED = 20
-"""A list that is filtered asks the gateway no more often for one page; its next page goes on from there."""
 CANCEL_WAIT_S = 5.0
 PAUSES_S = (0.1, 0.3, 1.0, 3.0, 5.0)
 AT_ONCE = 8
@@ -95,7 +93,7 @@ class Handler(RequestHandler):
             document = await self._take(asking, params)
             if not params.configuration.return_immediately:
                 document = await self._settled(asking.mesh, document, self._wait_s)
-            return await _whole(asking.mesh, document, _history(params.configuration))
+            return await reading.whole(asking.mesh, document, _history(params.configuration))
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
@@ -122,7 +120,7 @@ class Handler(RequestHandler):
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """A task as it stands."""
         with _told(asking := _asking(context)):
-            return await _whole(asking.mesh, await asking.mesh.task(params.id).show(), _history(params))
+            return await reading.whole(asking.mesh, await asking.mesh.task(params.id).show(), _history(params))
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """The tenant's tasks, the newest first."""
@@ -130,7 +128,7 @@ class Handler(RequestHandler):
             size = params.page_size if params.HasField("page_size") else PAGE
             if not 1 <= size <= MAX_PAGE:
                 raise InvalidParamsError(f"pageSize is {size}; send 1 to {MAX_PAGE}")
-            rows, following = await _rows(asking.mesh, params, size)
+            page = await reading.page(asking.mesh, params, size)
             whole = params.include_artifacts or params.history_length > 0
             limit = asyncio.Semaphore(AT_ONCE)
 
@@ -138,15 +136,13 @@ class Handler(RequestHandler):
                 async with limit:
                     if whole:
                         row = await asking.mesh.task(row["task_id"]).show()
-                    found = await _whole(asking.mesh, row, params.history_length)
+                    found = await reading.whole(asking.mesh, row, params.history_length)
                 if not params.include_artifacts:
                     del found.artifacts[:]
                 return found
 
-            found = await asyncio.gather(*(shown(row) for row in rows))
-            # The mesh counts no tasks: the sum is of what is known to be there.
-            total = len(found) + bool(following)
-            return ListTasksResponse(tasks=found, next_page_token=following, page_size=len(found), total_size=total)
+            found = await asyncio.gather(*(shown(row) for row in page.rows))
+            return ListTasksResponse(tasks=found, next_page_token=page.following, page_size=size, total_size=page.total)
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """Ask for a task's end, and wait a moment for it."""
@@ -158,7 +154,9 @@ class Handler(RequestHandler):
                 if error.code == "already_ended":
                     raise TaskNotCancelableError(f"{error}: it cannot be cancelled any more") from error
                 raise
-            return await _whole(asking.mesh, await self._settled(asking.mesh, await task.show(), CANCEL_WAIT_S), 1)
+            return await reading.whole(
+                asking.mesh, await self._settled(asking.mesh, await task.show(), CANCEL_WAIT_S), 1
+            )
 
     async def on_get_extended_agent_card(
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
@@ -222,12 +220,15 @@ class Handler(RequestHandler):
         task = mesh.task(document["task_id"])
         async with self._bounded(wait_s), aclosing(task.events()) as events:
             async for event in events:
-                if event.name in ASKED and (await _whole(mesh, await task.show(), 0)).status.state in tasks.NO_MORE:
+                if (
+                    event.name in ASKED
+                    and (await reading.whole(mesh, await task.show(), 0)).status.state in tasks.NO_MORE
+                ):
                     break
         return await task.show()
 
     async def _followed(self, mesh: Mesh, document: Document, history: int) -> AsyncGenerator[_EVENTS]:
-        first = await _whole(mesh, document, history)
+        first = await reading.whole(mesh, document, history)
         yield first
         if first.status.state in tasks.NO_MORE:
             return
@@ -248,7 +249,7 @@ class Handler(RequestHandler):
         document = await _patient(task.show)
         if tasks.state(document) in tasks.TERMINAL:
             ended = document
-            for end in tasks.ended(ended, await _patient(lambda: _cited(mesh, ended))):
+            for end in tasks.ended(ended, await _patient(lambda: reading.cited(mesh, ended))):
                 yield end
 
     @asynccontextmanager
@@ -280,7 +281,7 @@ async def _patient(ask: Callable[[], Awaitable[_T]]) -> _T:
 
 
 async def _now(mesh: Mesh, task: MeshTask) -> Task:
-    return await _whole(mesh, await task.show(), 0)
+    return await reading.whole(mesh, await task.show(), 0)
 
 
 async def _decided(mesh: Mesh, params: SendMessageRequest) -> Document:
@@ -298,54 +299,12 @@ async def _decided(mesh: Mesh, params: SendMessageRequest) -> Document:
         raise UnsupportedOperationError(
             f"{what}; send it without taskId, with the same contextId, to begin another task"
         )
-    if not any(row["approval_id"] == word.approval_id for row in await _waiting(mesh, document)):
+    if not any(row["approval_id"] == word.approval_id for row in await reading.waiting(mesh, document)):
         raise InvalidParamsError(
             f"no call {word.approval_id[:40]!r} of task {task.id} waits for a decision; get the task"
         )
     await mesh.decide(word.approval_id, word.arguments_sha256, word.decision, word.reason)
     return await task.show()
-
-
-async def _rows(mesh: Mesh, params: ListTasksRequest, size: int) -> tuple[list[Document], str]:
-    """Rows that fit the filter, and where the next page begins; "" where nothing is left."""
-    found: list[Document] = []
-    cursor, asked = params.page_token, 0
-    since = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else 0
-    while len(found) < size and asked < MAX_PAGES_SCANNED:
-        query = {"limit": str(size - len(found))} | ({"cursor": cursor} if cursor else {})
-        page = await mesh.get("/v1/tasks", query)
-        for row in page["tasks"]:
-            fits = params.context_id in ("", tasks.context_id(row)) and row["updated_unix_ms"] >= since
-            if fits and await _has_state(mesh, row, params.status):
-                found.append(row)
-        asked += 1
-        cursor = page["next"] or ""
-        if not cursor:
-            break
-    return found, cursor
-
-
-async def _has_state(mesh: Mesh, row: Document, wanted: TaskState) -> bool:
-    if wanted == TaskState.TASK_STATE_UNSPECIFIED:
-        return True
-    return tasks.state(row, await _waiting(mesh, row)) == wanted
-
-
-async def _whole(mesh: Mesh, document: Document, history: int) -> Task:
-    return tasks.task(document, await _waiting(mesh, document), await _cited(mesh, document), history)
-
-
-async def _waiting(mesh: Mesh, document: Document) -> list[Document]:
-    """The calls of a task that wait for a person."""
-    if document["status"] != "paused":
-        return []
-    found: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
-    return found
-
-
-async def _cited(mesh: Mesh, document: Document) -> Document | None:
-    """The citations of an answer that has markers."""
-    return await mesh.task(document["task_id"]).citations() if "[#" in (document.get("answer") or "") else None
 
 
 def _history(params: Any) -> int:

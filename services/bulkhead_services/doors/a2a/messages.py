@@ -12,6 +12,7 @@ from a2a.types import Message, Part, Role, SendMessageConfiguration
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError, PushNotificationNotSupportedError
 from google.protobuf.json_format import MessageToDict
 
+from bulkhead.plain_text import harmless
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.a2a import card
 
@@ -65,7 +66,8 @@ def objective(message: Message) -> str:
 def _text(number: int, part: Part) -> str:
     kind = part.WhichOneof("content")
     if kind == "text":
-        return part.text
+        # Written out: what nobody sees is no instruction of the person who sends it.
+        return harmless(part.text.replace("\r\n", "\n"))
     named = {"raw": "a file", "url": "a file by its URL", "data": "data"}.get(kind or "", "nothing")
     raise ContentTypeNotSupportedError(f"parts[{number}] holds {named}; only text parts are taken (text/plain)")
 
@@ -81,7 +83,7 @@ def decision(message: Message) -> Decision | None:
         or not all(isinstance(v, str) for v in found.values())
     ):
         raise InvalidParamsError(f"the data part must be an object of the texts {', '.join(_DECISION)}, and no more")
-    return Decision(**found)
+    return Decision(**{name: harmless(value) for name, value in found.items()})
 
 
 def role(message: Message, roles: Sequence[str]) -> str:

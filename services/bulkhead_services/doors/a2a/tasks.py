@@ -20,6 +20,8 @@ from a2a.types import (
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
+from bulkhead.plain_text import harmless
+
 Document = Mapping[str, Any]
 ANSWER = "answer"
 STATES: Mapping[str, TaskState] = {
@@ -64,7 +66,7 @@ def task(
     """A whole task. approvals: those that wait, of one that is `input-required`. cited: the citations of its answer.
     history: how many messages to show; the mesh keeps the first one's text."""
     context = context_id(document)
-    first = _message(f"{document['task_id']}-0", [Part(text=document["objective"])], Role.ROLE_USER)
+    first = _message(f"{document['task_id']}-0", [_text(document["objective"])], Role.ROLE_USER)
     found = Task(
         id=document["task_id"],
         context_id=context,
@@ -86,7 +88,7 @@ def status(document: Document, approvals: Sequence[Document] = ()) -> TaskStatus
     told = pause.get("reason", "")
     if failure:
         told = f"{failure['code']}: {failure['message']}" + (f" ({failure['hint']})" if failure.get("hint") else "")
-    parts = [Part(text=told)] if told else []
+    parts = [_text(told)] if told else []
     parts += [Part(data=_value(_waiting(row)), media_type="application/json") for row in approvals]
     if parts:
         found.message.CopyFrom(_message(f"{document['task_id']}-{document['updated_unix_ms']}", parts))
@@ -99,10 +101,7 @@ def artifacts(document: Document, cited: Document | None = None) -> list[Artifac
         return []
     about = {"standing": document.get("standing"), "complete": document.get("complete")}
     data = about | {"citations": (cited or {}).get("citations", [])}
-    parts = [
-        Part(text=document["answer"], media_type="text/plain"),
-        Part(data=_value(data), media_type="application/json"),
-    ]
+    parts = [_text(document["answer"], media_type="text/plain"), Part(data=_value(data), media_type="application/json")]
     return [Artifact(artifact_id=ANSWER, name=ANSWER, parts=parts)]
 
 
@@ -130,13 +129,13 @@ def update(document: Document, name: str, data: Document) -> TaskStatusUpdateEve
         case "task.accepted" | "task.released" | "task.resumed":
             pass
         case "task.paused":
-            parts = [Part(text=data["reason"])]
+            parts = [_text(data["reason"])]
         case "step.started":
             about |= {"stepId": data["step_id"], "attempt": data["attempt"]}
-            parts = [Part(text=data["title"])] if data["title"] else []
+            parts = [_text(data["title"])] if data["title"] else []
         case "text":
             about |= {"stepId": data["step_id"], **{key: data[key] for key in ("attempt", "offset", "replace")}}
-            parts = [Part(text=data["text"])]
+            parts = [_text(data["text"])]
         case _:
             return None
     found = TaskStatus(state=now)
@@ -169,9 +168,26 @@ def _message(name: str, parts: Iterable[Part], role: Role = Role.ROLE_AGENT) -> 
     return Message(message_id=name, role=role, parts=list(parts))
 
 
+def _text(text: str, media_type: str = "") -> Part:
+    """What a model, a document or a person wrote: nothing in it turns other text around or hides from a reader."""
+    return Part(text=harmless(text), media_type=media_type)
+
+
+def _shown(found: Any) -> Any:
+    """The same of every text in a document."""
+    match found:
+        case str():
+            return harmless(found)
+        case Mapping():
+            return {_shown(name): _shown(value) for name, value in found.items()}
+        case list() | tuple():
+            return [_shown(one) for one in found]
+    return found
+
+
 def _struct(found: Mapping[str, Any]) -> Struct:
     return ParseDict(dict(found), Struct())
 
 
 def _value(found: Mapping[str, Any]) -> Value:
-    return ParseDict(dict(found), Value())
+    return ParseDict(_shown(found), Value())

@@ -170,10 +170,12 @@ class TaskSummary(Contract):
 
 
 class TaskPage(Contract):
-    """Tasks, the newest first; `next` leads to the next page and is null on the last one."""
+    """Tasks, the newest first; `next` leads to the next page and is null on the last one. total: of all that are
+    listed, whatever their text, status, person, feature and standing."""
 
     tasks: tuple[TaskSummary, ...]
     next: str | None = None
+    total: Count = 0
 
 
 class ChangesDocument(Contract):

@@ -7,6 +7,7 @@ is left to the caller, who reads each task anyway.
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus
@@ -15,6 +16,15 @@ from bulkhead_contracts.task import TaskRequested
 from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
 
 MAX_TENANTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """(sequence, task), the newest first. more: whether there are others below. total: of all pages, at this moment."""
+
+    rows: list[tuple[int, str]]
+    more: bool
+    total: int
 
 
 class _Index:
@@ -32,10 +42,8 @@ class Listing:
         self._bus, self._bound = bus, bound
         self._tenants = BoundedDict[str, _Index](MAX_TENANTS)
 
-    async def page(
-        self, tenant: str, publishers: Iterable[str], before: int, size: int, opened_by: str = ""
-    ) -> tuple[list[tuple[int, str]], bool]:
-        """Up to `size` (sequence, task) below `before` (0: from the newest), and whether there are more.
+    async def page(self, tenant: str, publishers: Iterable[str], before: int, size: int, opened_by: str = "") -> Page:
+        """Up to `size` tasks below the sequence `before` (0: from the newest).
 
         publishers: the outside senders that act for this tenant. opened_by: the sender of all that is found; "" for
         any. Raises BusError.
@@ -50,12 +58,9 @@ class Listing:
             newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
             for _, task in newest[self._bound :]:
                 del index.first[task]
-        found = [
-            (sequence, task)
-            for sequence, task in newest[: self._bound]
-            if (not before or sequence < before) and opened_by in ("", index.first[task][1])
-        ]
-        return found[:size], len(found) > size
+        listed = [row for row in newest[: self._bound] if opened_by in ("", index.first[row[1]][1])]
+        found = [row for row in listed if not before or row[0] < before]
+        return Page(found[:size], len(found) > size, len(listed))
 
     async def _read_on(self, index: _Index, sender: str, tenant: str) -> None:
         subject = f"mesh.{sender}.gateway.*.{tenant}.*"

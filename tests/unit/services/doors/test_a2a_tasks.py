@@ -3,10 +3,11 @@
 from typing import get_args
 
 import pytest
-from a2a.types import TaskState
+from a2a.types import Message, Part, TaskState
 from google.protobuf.json_format import MessageToDict
 
-from bulkhead_services.doors.a2a import tasks
+from bulkhead.plain_text import CONTROLS
+from bulkhead_services.doors.a2a import messages, tasks
 from bulkhead_services.gateway.read_model.task_view import ENDED, Status
 
 APPROVAL = {"approval_id": "a" * 32, "request": {"arguments_sha256": "b" * 64, "tool": "pay"}}
@@ -64,3 +65,25 @@ def test_events_that_a_client_cannot_use_are_left_out_and_draft_text_is_no_artif
     found = tasks.update(running, "text", piece)
     assert (found.status.state, found.context_id) == (TaskState.TASK_STATE_WORKING, "t1")
     assert found.status.message.parts[0].text == "5" and found.metadata["bulkhead"]["offset"] == 3
+
+
+HIDDEN = "pay\u202e 5\U000e0041\u200b"
+
+
+def test_what_commands_a_screen_or_hides_is_written_out_in_all_that_is_given():
+    shown = document("succeeded", objective=HIDDEN, answer=HIDDEN, failure={"code": "c", "message": HIDDEN})
+    cited = {"citations": [{"marker": "1", "quotes": [HIDDEN]}]}
+    paused = document("paused", pause={"reason": HIDDEN})
+    approval = APPROVAL | {"request": APPROVAL["request"] | {"arguments": {HIDDEN: HIDDEN}}}
+    told = [tasks.task(shown, cited=cited), tasks.task(paused, [approval])]
+    told += [
+        tasks.update(paused, "text", {"step_id": "s", "attempt": 1, "offset": 0, "replace": False, "text": HIDDEN})
+    ]
+    for one in told:
+        written = str(MessageToDict(one))
+        assert "pay\\\\u202e 5\\\\ue0041\\\\u200b" in written and not CONTROLS.search(written)
+
+
+def test_what_hides_in_a_message_is_written_out_before_it_is_a_task():
+    message = Message(message_id="m", parts=[Part(text=f"a\r\nb {HIDDEN}")])
+    assert messages.objective(message) == "a\nb pay\\u202e 5\\ue0041\\u200b"

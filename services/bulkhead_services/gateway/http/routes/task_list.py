@@ -83,18 +83,19 @@ class TaskList:
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
         opened_by, fits = opener_of(request), _filter_of(request)
         tasks: list[TaskSummary] = []
-        more, looked = True, 0
+        more, looked, total = True, 0, 0
         while more and len(tasks) < size and looked < MAX_LOOKED:
-            rows, more = await self._listing.page(claim.tenant, senders, before, size - len(tasks), opened_by)
-            for _, task in rows:
+            page = await self._listing.page(claim.tenant, senders, before, size - len(tasks), opened_by)
+            more, total = page.more, page.total
+            for _, task in page.rows:
                 feed = await self._feeds.fresh(claim.tenant, task)
                 if feed.view.request is None:  # It was purged, or a follower lags: there is nothing to tell.
                     continue
                 row = task_document.summary(feed, self._settings.publishers)
                 if fits(row, feed.view.request.objective):
                     tasks.append(row)
-            before, looked = (rows[-1][0] if rows else before), looked + len(rows)
-        return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(before) if more else None))
+            before, looked = (page.rows[-1][0] if page.rows else before), looked + len(page.rows)
+        return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(before) if more else None, total=total))
 
     async def changes(self, request: Request) -> Response:
         """GET /v1/changes"""
