@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from bulkhead_infra.kubernetes import overlays
+from bulkhead_infra.observability import dashboards
 from bulkhead_infra.render import (
     agreement,
     asyncapi,
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def wanted() -> dict[Path, str]:
     """Every generated file with its text."""
-    from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference)]
+    from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference, dashboards)]
     from_tree = [part.files(ROOT) for part in (packaging, readmes, overlays)]
     return {ROOT / name: text for files in (*from_code, *from_tree) for name, text in files.items()}
 

@@ -175,7 +175,7 @@ render_app = Group(no_args_is_help=True)
 
 @render_app.callback()
 def render() -> None:
-    """Write configuration for a broker of your own."""
+    """Write configuration for a broker or a monitoring of your own."""
 
 
 def up(
@@ -228,6 +228,32 @@ def render_accounts(
     from bulkhead_cli.operate import render as rendering
 
     return rendering.accounts(at.data, to, as_json=at.as_json)
+
+
+@render_app.command("monitoring")
+def render_monitoring(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; made when it is not there.")],
+    at: Broker,
+    runbooks: Annotated[
+        str,
+        typer.Option(
+            "--runbooks",
+            metavar="URL",
+            help="Address of the page with the runbooks, which alerts name.",
+            show_default="docs/how-to/runbooks.md",
+        ),
+    ] = "",
+) -> Work:
+    """Write rules, alerts, dashboards and collector configuration for Prometheus and Grafana.
+
+    The scrape configuration reads the processes of the mesh in DIR, which need not run. Files of an earlier version are
+    replaced; other files in FOLDER stay.
+
+    Example: bulkhead render monitoring ./monitoring --runbooks https://wiki.example/bulkhead
+    """
+    from bulkhead_cli.operate import render as rendering
+
+    return rendering.monitoring(at.data, folder, runbooks, as_json=at.as_json)
 
 
 def backup(

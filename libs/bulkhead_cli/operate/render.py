@@ -1,9 +1,13 @@
-"""`bulkhead render`: what somebody else's broker must include. In: a data directory. Out: text, and keys behind it."""
+"""`bulkhead render`: what somebody else's broker, Prometheus or Grafana must include.
 
+In: a data directory. Out: text, and of `accounts` the keys behind it.
+"""
+
+import re
 import sys
 from pathlib import Path
 
-from bulkhead_cli.output import Exit, Stop, err, print_json
+from bulkhead_cli.output import Exit, Stop, err, one_line, print_json
 from bulkhead_cli.target import read_json
 
 
@@ -32,3 +36,24 @@ async def accounts(data: Path, to: Path | None, *, as_json: bool) -> None:
         sys.stdout.write(text)
     else:
         err.print(f"{to}: {len(rules.identities)} identities; include it in the server's configuration", markup=False)
+
+
+async def monitoring(data: Path, folder: Path, runbooks: str, *, as_json: bool) -> None:
+    """The files for Prometheus, Grafana and a collector. Raises Stop."""
+    from bulkhead_infra import observability
+
+    if re.search(r"[\s\"'#{}]", runbooks):
+        hint = "write it as https://wiki.example/bulkhead"
+        raise Stop(Exit.USAGE, f"--runbooks {one_line(runbooks)[:80]!r} is no address of a page", hint)
+    written = observability.files(data, runbooks or observability.RUNBOOKS)
+    try:
+        for name, text in written.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    except OSError as error:
+        what = f"{error.filename or folder} cannot be written: {error.strerror}"
+        raise Stop(Exit.FAILED, what, "choose another folder") from error
+    if as_json:
+        print_json({"folder": str(folder), "files": sorted(written)})
+    else:
+        err.print(f"{folder}: {', '.join(sorted(written))}", markup=False)
