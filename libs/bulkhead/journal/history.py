@@ -138,6 +138,7 @@ def _entry(stored: Stored) -> Entry:
         body = catalog.decode(head.type, stored.body)
         if not speaks(stored.subject, head.type.rpartition(".v")[0]):
             body, problem = None, f"{parts[1]} may not say this to {parts[2]}, which rejects it: nothing came of it"
+            later = not parts[1].startswith("pub_")
     except (envelope.EnvelopeError, catalog.DecodeError) as error:
         problem, later = str(error), isinstance(error, catalog.DecodeError) and error.later
     return Entry(

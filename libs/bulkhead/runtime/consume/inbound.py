@@ -76,7 +76,8 @@ def read(stored: Stored, service: str) -> Received:
     """Check everything that needs no grant. Raises Unreadable.
 
     The subject's <from> is the author (the broker enforces it); an envelope that names another source, or a type
-    that the catalog does not let this author say to this service, is a lie.
+    that the catalog does not let this author say to this service, is a lie; the latter may be the word of a newer
+    version, whose catalog has the edge.
     """
     try:
         address = subjects.parse(stored.subject)
@@ -87,7 +88,7 @@ def read(stored: Stored, service: str) -> Received:
             raise Unreadable("forged_source", f"ce-source {head.source!r} but published by {address.sender!r}")
         known = head.type.rpartition(".v")[0] in catalog.BY_TYPE
         if known and not catalog.allowed(head.type, address.sender, service):
-            raise Unreadable("not_in_catalog", f"{address.sender} may not say {head.type} to {service}")
+            raise Unreadable("not_in_catalog", f"{address.sender} may not say {head.type} to {service}", later=True)
         body = catalog.decode(head.type, stored.body)
     except subjects.SubjectError as error:
         raise Unreadable("bad_subject", str(error)) from error

@@ -18,7 +18,7 @@ from tests.simulation.situations.situation import Situation
 
 STRAYS = {
     "forged_source": ("worker", "planner", "mesh.step.finished.v1", "checker"),
-    "not_in_catalog": ("rag", "planner", "mesh.step.finished.v1", "rag"),
+    "not_in_catalog": ("pub_demo", "gateway", "mesh.task.ended.v1", "pub_demo"),
     "malformed_body": ("model_gateway", "worker", "mesh.model.call_replied.v1", "model_gateway"),
     "bad_subject": ("worker", "checker", "mesh.step.proposed.v1", "worker"),
     "bad_envelope": ("checker", "planner", "mesh.verdict.reached.v1", ""),

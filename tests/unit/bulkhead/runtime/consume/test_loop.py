@@ -190,12 +190,13 @@ async def test_a_bug_becomes_a_dead_letter_and_the_task_goes_on(monkeypatch):
         assert "planted" in dead[0].headers["bulkhead-dead-reason"]
 
 
-async def test_an_unknown_version_waits_and_blocks_its_task_only():
+@pytest.mark.parametrize("kind", ["mesh.step.cancel_requested.v9", "mesh.task.submitted.v1"], ids=["version", "edge"])
+async def test_what_a_newer_version_may_know_waits_and_blocks_its_task_only(kind):
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         await say(mesh, assigned())
         context = mesh.context("planner")
         head = context.publisher.envelope(cancel("future"), cause="c", index="v9").headers()
-        head["ce-type"] = "mesh.step.cancel_requested.v9"
+        head["ce-type"] = kind
         await context.bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), b"{}", head, "v9")
         await say(mesh, cancel("after"), index=2)
         await say(mesh, assigned(), task="t2")
@@ -212,7 +213,9 @@ async def test_an_unknown_version_waits_and_blocks_its_task_only():
         ({"ce-time": "never"}, "bad_envelope"),
     ],
 )
-async def test_liars_end_among_the_dead_letters(change, code):
+async def test_liars_end_among_the_dead_letters(change, code, monkeypatch):
+    if code == "not_in_catalog":
+        monkeypatch.setattr(shells, "HAND_BACK_MAX_AGE_S", 0)
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         context = mesh.context("planner")
         head = context.publisher.envelope(assigned(), cause="c", index=0).headers() | change
