@@ -128,6 +128,7 @@ class InProcessBus:
         self.looked: list[str] = []
         self.call = CitedCallReplied()
         self.journal: dict[tuple[str, str], list[Stored]] = {}
+        self.journal_reads: list[int] = []
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
 
@@ -245,6 +246,7 @@ class InProcessBus:
 
     def _told(self, ask: TaskMessagesRequested, tenant: str, task: str) -> TaskMessagesReplied:
         """As budget, which reads the journal; pages are small."""
+        self.journal_reads.append(ask.after)
         found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
         return task_messages.told(found[:64], claims=ask.claims)
 

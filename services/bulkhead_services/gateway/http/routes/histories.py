@@ -42,6 +42,7 @@ from bulkhead_services.gateway.http.schemas import CallDocument, StoryDocument, 
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.told_tasks import ToldTask, ToldTasks, bytes_of
 
 log = Log("gateway.histories")
 AT_ONCE = 2
@@ -53,11 +54,20 @@ RETRY_AFTER_S = 2
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A task's messages, at least one. content: whether this caller may read what was said. cut: there are more."""
+    """A task's messages, at least one. content: whether this caller may read what was said."""
 
-    entries: list[Entry]
+    told: ToldTask
     content: bool
-    cut: bool
+
+    @property
+    def entries(self) -> list[Entry]:
+        """In their order."""
+        return self.told.entries
+
+    @property
+    def cut(self) -> bool:
+        """There are more."""
+        return self.told.more
 
 
 class Histories:
@@ -66,6 +76,7 @@ class Histories:
     def __init__(self, context: Context, auth: Authenticator, feeds: Feeds) -> None:
         self._context, self._auth, self._feeds = context, auth, feeds
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
+        self._kept = ToldTasks(context.clock)
 
     def routes(self) -> list[Route]:
         """Where they are."""
@@ -107,8 +118,11 @@ class Histories:
         limit, after = size_of(request), number_of(request, "after")
         async with self._place(claim):
             history = await self._history(feed, claim, "timeline")
-            texts = await self._texts(feed, contents(history.entries))
-            found = await asyncio.to_thread(lines.rows, history.entries, texts, content=history.content)
+            found = history.told.rows.get(history.content)
+            if found is None:
+                texts = await self._texts(feed, contents(history.entries))
+                found = await asyncio.to_thread(lines.rows, history.entries, texts, content=history.content)
+                history.told.rows[history.content] = found
         page = lines.page(found, after, limit)
         more = bool(page) and page[-1].number < len(found)
         return answered(
@@ -177,22 +191,32 @@ class Histories:
 
     async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
         """What budget tells of the task. Raises Problem (503)."""
-        told, more = await self._told(feed, claim)
+        kept = self._kept.get(feed.tenant, feed.task)
+        told, more = await self._told(feed, claim, known=kept)
         content = may_read_content(claim, feed)
         if content:
             _on_record(claim, feed, what)
-        found = [stored_of(one, feed.tenant, feed.task) for one in told]
-        return History(await asyncio.to_thread(_entries, found), content, more)
+        if kept is None or len(told) > len(kept.messages):
+            found = [stored_of(one, feed.tenant, feed.task) for one in told]
+            folded, since = await asyncio.to_thread(_entries, found), self._context.clock()
+            kept = ToldTask(tuple(told), more, folded, since if kept is None else kept.since_unix_ms)
+            self._kept.keep(feed.tenant, feed.task, kept)
+        return History(kept, content)
 
-    async def _told(self, feed: Feed, claim: RequesterClaim, *, claims: bool = False) -> tuple[list[ToldMessage], bool]:
-        """As many messages as one answer is made of, and whether there are more. Raises Problem (503)."""
-        found: list[ToldMessage] = []
-        room, more = bounds.MAX_STORY_BYTES, True
+    async def _told(
+        self, feed: Feed, claim: RequesterClaim, *, claims: bool = False, known: ToldTask | None = None
+    ) -> tuple[list[ToldMessage], bool]:
+        """As many messages as one answer is made of, and whether there are more; those that are known are not asked for
+        again. Raises Problem (503)."""
+        found = list(known.messages) if known is not None else []
+        room, more = bounds.MAX_STORY_BYTES - bytes_of(found), True
+        if known is not None and (room <= 0 or len(found) >= bounds.MAX_STORY_MESSAGES):
+            return found, known.more
         while more and room > 0 and len(found) < bounds.MAX_STORY_MESSAGES:
             after = found[-1].sequence if found else 0
             page = await self._page(feed, claim, TaskMessagesRequested(after=after, claims=claims))
             found += page.messages
-            room -= sum(len(one.body) + one.left_out_bytes for one in page.messages)
+            room -= bytes_of(page.messages)
             more = page.more and bool(page.messages)
         if not found:
             raise unavailable("the journal does not have the task yet", "ask again in a moment")

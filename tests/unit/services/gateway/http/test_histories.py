@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from bulkhead.runtime.decider.history import History
 from bulkhead.runtime.decider.history_file import load, parse
 from bulkhead_contracts import bounds, subjects
 from bulkhead_services.gateway.http.routes import histories
+from bulkhead_services.gateway.read_model import told_tasks
 from tests.paths import HISTORIES
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
 
@@ -109,6 +111,44 @@ async def test_the_timeline_tells_arguments_results_and_what_came_of_calls_page_
     (dates,) = [row for row in found if row["call"] and row["call"]["name"] == "date_difference"]
     assert json.loads(dates["call"]["arguments"])["end"] == "2025-10-04" and "14 days" in dates["call"]["result"]
     assert dates["took_ms"] == 48 and dates["sender"] == "worker"
+
+
+async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monkeypatch):
+    folded = []
+    monkeypatch.setattr(histories, "_entries", lambda found, fold=histories._entries: folded.append(1) or fold(found))
+    task = await submitted(mesh, http, SUBMITTER)
+    whole = mesh.bus.journal["acme", task]
+    mesh.bus.journal["acme", task] = whole[:-20]
+    url = f"/v1/tasks/{task}/timeline?limit=20&after="
+    first = (await http.get(url + "0", headers=AUTH)).json()
+    mesh.bus.journal_reads.clear()
+    second = (await http.get(url + "20", headers=AUTH)).json()
+    assert mesh.bus.journal_reads == [len(whole) - 20] and len(folded) == 1
+    assert [row["number"] for row in (*first["rows"], *second["rows"])] == list(range(1, 41))
+    mesh.bus.journal["acme", task] = whole
+    assert (await http.get(f"/v1/tasks/{task}/why", headers=AUTH)).json()["status"] == "succeeded"
+    assert len(folded) == 2, "what came meanwhile is told"
+    bare = await http.get(url + "20", headers=key(AUDITOR))
+    assert not [one for one in SECRETS if one in bare.text], "texts are kept for those who may read them"
+
+
+def test_what_is_kept_of_tasks_is_bounded_in_bytes_number_and_time(monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_STORY_BYTES", 1_000)
+    now = 0
+    kept = told_tasks.ToldTasks(lambda: now)
+
+    def told(size):
+        one = SimpleNamespace(body="x" * size, left_out_bytes=0)
+        return told_tasks.ToldTask((one,), False, [], now)
+
+    for number in range(20):
+        kept.keep("acme", f"t{number}", told(10))
+    there = [number for number in range(20) if kept.get("acme", f"t{number}") is not None]
+    assert there == list(range(20 - told_tasks.MAX_TASKS, 20))
+    kept.keep("acme", "large", told(5_000))
+    assert kept.get("acme", "large") is not None and kept.get("acme", "t19") is None
+    now = told_tasks.KEPT_MS
+    assert kept.get("acme", "large") is None
 
 
 @pytest.mark.parametrize("what", ["why", "timeline"])
