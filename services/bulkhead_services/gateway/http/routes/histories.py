@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -38,6 +39,7 @@ from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of, token
+from bulkhead_services.gateway.http.routes.held_answer import HeldAnswer
 from bulkhead_services.gateway.http.schemas import CallDocument, StoryDocument, TimelinePage
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
@@ -47,6 +49,8 @@ from bulkhead_services.gateway.read_model.told_tasks import ToldTask, ToldTasks,
 log = Log("gateway.histories")
 AT_ONCE = 2
 """Foldings of two tenants at a time: a fold holds megabytes, and the processor for a moment."""
+EXPORTS_AT_ONCE = 4
+"""Exports in memory at a time, until their clients have them: a slow one keeps nobody from a timeline."""
 MAX_WAITING = 8
 """Requests of one tenant that may wait for it."""
 RETRY_AFTER_S = 2
@@ -76,6 +80,7 @@ class Histories:
     def __init__(self, context: Context, auth: Authenticator, feeds: Feeds) -> None:
         self._context, self._auth, self._feeds = context, auth, feeds
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
+        self._exports = FairSemaphore(EXPORTS_AT_ONCE, kept=EXPORTS_AT_ONCE // 2)
         self._kept = ToldTasks(context.clock)
 
     def routes(self) -> list[Route]:
@@ -154,40 +159,54 @@ class Histories:
         return claim, await existing_task(request, self._feeds, claim)
 
     def _place(self, claim: RequesterClaim) -> AbstractAsyncContextManager[None]:
-        if self._places.waiting(claim.tenant) >= MAX_WAITING:
+        self._check_waiting(self._places, claim)
+        return self._places.held(claim.tenant)
+
+    @staticmethod
+    def _check_waiting(places: FairSemaphore, claim: RequesterClaim) -> None:
+        if places.waiting(claim.tenant) >= MAX_WAITING:
             what = f"{MAX_WAITING} others of your tenant wait for the history of a task at this replica"
             hint, title = "ask again in a moment", "Too many histories"
             raise too_many("too_many_histories", title, what, hint, retry_after_s=RETRY_AFTER_S, limit=MAX_WAITING)
-        return self._places.held(claim.tenant)
 
     async def export(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/export"""
         claim, feed = await self._asked(request)
         if not may_read_content(claim, feed):
             raise forbidden(claim.role, "export this task", "operator, or the submitter of the task")
-        async with self._place(claim):
-            told, more = await self._told(feed, claim, claims=True)
-            if more or any(one.left_out_bytes for one in told):
-                raise _too_large("the task's messages", bounds.MAX_STORY_BYTES)
-            _on_record(claim, feed, "export")
-            found = in_order(as_in_inbox(one, feed.tenant, feed.task) for one in told)
-            quiet_ms = self._context.clock() - max(one.time_unix_ms for one in found)
-            room = bounds.MAX_EXPORT_BYTES
-
-            async def read(ref: ContentRef) -> bytes | None:
-                nonlocal room
-                try:
-                    data = await self._context.blobs.get(feed.tenant, ref)
-                except (BlobMissing, BlobCorrupt):
-                    return None
-                if (room := room - len(data)) < 0:
-                    raise _too_large("the contents of the task", bounds.MAX_EXPORT_BYTES)
-                return data
-
-            history = await collect(found, read, settled=quiet_ms > IN_THE_WORKS_MS)
-            raw = await asyncio.to_thread(dump, history)
+        self._check_waiting(self._exports, claim)
+        await self._exports.enter(claim.tenant, None)
+        leave = partial(self._exports.leave, claim.tenant)
+        try:
+            async with self._place(claim):
+                raw = await self._exported(feed, claim)
+        except BaseException:
+            leave()
+            raise
         headers = {"Content-Disposition": f'attachment; filename="{feed.task}.jsonl"', "Cache-Control": "no-store"}
-        return Response(raw, 200, headers, "application/x-ndjson")
+        return HeldAnswer(raw, headers, "application/x-ndjson", leave)
+
+    async def _exported(self, feed: Feed, claim: RequesterClaim) -> bytes:
+        told, more = await self._told(feed, claim, claims=True)
+        if more or any(one.left_out_bytes for one in told):
+            raise _too_large("the task's messages", bounds.MAX_STORY_BYTES)
+        _on_record(claim, feed, "export")
+        found = in_order(as_in_inbox(one, feed.tenant, feed.task) for one in told)
+        quiet_ms = self._context.clock() - max(one.time_unix_ms for one in found)
+        room = bounds.MAX_EXPORT_BYTES
+
+        async def read(ref: ContentRef) -> bytes | None:
+            nonlocal room
+            try:
+                data = await self._context.blobs.get(feed.tenant, ref)
+            except (BlobMissing, BlobCorrupt):
+                return None
+            if (room := room - len(data)) < 0:
+                raise _too_large("the contents of the task", bounds.MAX_EXPORT_BYTES)
+            return data
+
+        history = await collect(found, read, settled=quiet_ms > IN_THE_WORKS_MS)
+        return await asyncio.to_thread(dump, history)
 
     async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
         """What budget tells of the task. Raises Problem (503)."""

@@ -1,5 +1,6 @@
 """Why and timeline over HTTP: a recorded task told to those who may read it, its texts to those who may see them."""
 
+import asyncio
 import io
 import json
 import logging
@@ -12,8 +13,9 @@ from bulkhead.journal.story import detail
 from bulkhead.runtime.decider.history import History
 from bulkhead.runtime.decider.history_file import load, parse
 from bulkhead_contracts import bounds, subjects
-from bulkhead_services.gateway.http.routes import histories
+from bulkhead_services.gateway.http.routes import held_answer, histories
 from bulkhead_services.gateway.read_model import told_tasks
+from tests.eventually import until
 from tests.paths import HISTORIES
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
 
@@ -264,6 +266,35 @@ async def test_an_export_over_http_is_the_history_that_replays(mesh, http):
     }
     token = next(one.headers["bulkhead-grant"] for one in found.messages if "bulkhead-grant" in one.headers)
     assert token.endswith("."), "claims, and no signature"
+
+
+async def test_an_export_keeps_its_place_until_it_is_sent_and_a_slow_client_is_cut_off(mesh, http, monkeypatch):
+    monkeypatch.setattr(histories, "EXPORTS_AT_ONCE", 2)
+    gateway, task = mesh.gateway(), await submitted(mesh, http, SUBMITTER)
+    places, sent, goes_on = gateway.http.histories._exports, [], asyncio.Event()
+    headers = [(name.lower().encode(), value.encode()) for name, value in AUTH.items()]
+    path = f"/v1/tasks/{task}/export"
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+        await goes_on.wait()
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(gateway.app(dict(scope), receive, send)) for _ in range(2)]
+        await until(lambda: sent, "the first one is being sent")
+        await until(lambda: places.waiting("acme"), "the other one waits")
+        assert places.used == 1 and not any(one.done() for one in asked)
+        goes_on.set()
+    assert places.used == 0 and len([one for one in sent if one["type"] == "http.response.start"]) == 2
+    goes_on.clear()
+    monkeypatch.setattr(held_answer, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(held_answer, "MIN_BYTES_PER_S", 2**40)
+    await asyncio.wait_for(gateway.app(dict(scope), receive, send), 20)
+    assert places.used == 0 and sent[-1]["type"] == "http.response.start", "not complete, and the server closes it"
 
 
 async def test_an_export_is_for_who_may_read_texts_and_bounded(mesh, http, monkeypatch):
