@@ -193,6 +193,7 @@ MAX_MCP_ANSWER_BYTES = 8 * 1024 * 1024  # of one answer that is read
 MAX_AGENTS = 64
 MAX_CARD_BYTES = 64 * 1024
 MAX_AGENT_TEXT_CHARS = 15_000  # that one call sends; a call's arguments hold no more
+MAX_AGENT_INPUT_CHARS = 400_000  # that one message tells, with results of earlier steps
 MAX_AGENT_EVENTS = 10_000  # of one call that are read
 MAX_AGENT_ARTIFACTS = 64  # of one call that are kept
 

@@ -145,6 +145,7 @@ ROWS: tuple[Row, ...] = (
     Row(model.ModelsRequested, _to("model_gateway", "doors"), "model_gateway", plane="rpc"),
     Row(model.ModelsReplied, _from("model_gateway", "doors"), "model_gateway", plane="rpc"),
     Row(tool.ToolCallRequested, _to("tool_executor", "worker", "doors"), "tool_executor"),
+    Row(tool.ToolCallCancelRequested, _to("tool_executor", "worker"), "tool_executor"),
     Row(tool.ToolCallReplied, _from("tool_executor", "worker", "doors"), "tool_executor"),
     Row(tool.WritesRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(tool.WritesReplied, _from("budget", "gateway"), "budget", plane="rpc"),

@@ -18,7 +18,7 @@ Text = Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
 
 class DelegatedRole(Contract, extra="forbid"):
     """One row. identity: of the program outside that alone is handed such steps. agent: called as the tool
-    `agent.NAME`. deadline_s: of one attempt at a step; the task's deadline stands above it."""
+    `agent_NAME`. deadline_s: of one attempt at a step; the task's deadline stands above it."""
 
     to: Literal["worker", "agent"]
     identity: Token | None = None

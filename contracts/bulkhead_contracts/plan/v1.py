@@ -21,10 +21,13 @@ def _empty(value: object) -> bool:
 
 Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
+AGENT_TOOL = "agent_"
+"""The tool of a remote agent is called by this and the agent's name: providers of models take no dot in it."""
+
 
 class Delegation(Contract):
     """A role whose steps are carried out elsewhere: by a program outside (`worker`, of this identity) through doors, or
-    by a remote agent, as one call of the tool `agent.NAME`.
+    by a remote agent, as one call of the tool `agent_NAME`.
 
     name: of the identity or of the agent. deadline_ms: of one attempt at a step.
     """
@@ -37,7 +40,7 @@ class Delegation(Contract):
     @property
     def tool(self) -> str:
         """The tool that a step of this role calls; "" where doors hand it to a worker."""
-        return f"agent.{self.name}" if self.to == "agent" else ""
+        return f"{AGENT_TOOL}{self.name}" if self.to == "agent" else ""
 
 
 class PlanStep(Contract):

@@ -71,6 +71,16 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     attribution: Annotated[Attribution | None, Field(exclude_if=_empty)] = None
 
 
+class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):
+    """Nobody waits for this call any more: a tool that can stop what it began elsewhere does. Asks for no reply. The
+    envelope's grant is the call's."""
+
+    call_id: Token
+    step_id: Token
+    attempt: Count
+    tool: Name
+
+
 class ToolCallReplied(Body, type="mesh.tool.call_replied"):
     """Outcome of a call.
 

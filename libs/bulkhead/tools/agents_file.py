@@ -19,6 +19,7 @@ from bulkhead.tools.catalog import ToolRow
 from bulkhead.tools.mcp_file import McpFileError, Reference, Strict, pins_path, text_of
 from bulkhead.validation_errors import misfits
 from bulkhead_contracts import bounds
+from bulkhead_contracts.plan import AGENT_TOOL
 from bulkhead_contracts.provenance import Sink, SinkKind
 from bulkhead_contracts.tool import Effect, ToolSpec
 from bulkhead_contracts.types import Sha256, Token, UsdMicros
@@ -26,7 +27,6 @@ from bulkhead_contracts.types import Sha256, Token, UsdMicros
 MAX_FILE_BYTES = 256 * 1024
 MAX_PINS_BYTES = 2 * bounds.MAX_AGENTS * bounds.MAX_CARD_BYTES
 AGENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-PREFIX = "agent_"
 PARAMETERS: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -35,7 +35,14 @@ PARAMETERS: Mapping[str, Any] = {
             "minLength": 1,
             "maxLength": bounds.MAX_AGENT_TEXT_CHARS,
             "description": "All that the agent is to know and do: it sees nothing else.",
-        }
+        },
+        "inputs": {
+            "type": "array",
+            "maxItems": bounds.MAX_STEP_INPUTS,
+            "items": {"type": "object"},
+            "description": "Results of earlier steps, which the mesh itself names.",
+        },
+        "notes": {"type": "array", "maxItems": 16, "items": {"type": "string"}},
     },
     "required": ["text"],
     "additionalProperties": False,
@@ -126,7 +133,7 @@ class AgentsFile:
 
 def tool_of(agent: str) -> str:
     """The tool's name: with an underscore, for providers of models take no dot."""
-    return PREFIX + agent
+    return AGENT_TOOL + agent
 
 
 def read(file: Path | None) -> AgentsFile:

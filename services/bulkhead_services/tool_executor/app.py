@@ -14,6 +14,7 @@ from bulkhead.tools.catalog import rows
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import EventPostRequested
+from bulkhead_contracts.tool import ToolCallCancelRequested
 from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
 from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
@@ -40,11 +41,14 @@ def build(
     webhooks = Webhooks(settings, bench, context.clock)
     declared = rows(settings.packs)
     registry = load(settings.configured(), declared)
+    cancels: SideHandlers = {}
     parts: list[McpTools | RemoteAgents] = []
     if settings.mcp_file is not None:
         parts.append(McpTools(settings.mcp_file, registry, context.background))
     if settings.agents_file is not None:
-        parts.append(RemoteAgents(settings.agents_file, registry, context))
+        agents = RemoteAgents(settings.agents_file, registry, context)
+        parts.append(agents)
+        cancels = {ToolCallCancelRequested: agents.cancel_requested}
     specs = [row.spec for row in declared] + [tool.spec for part in parts for tool in part.offered()]
     told: dict[str, object] | None = None
     if rule is None:
@@ -53,4 +57,4 @@ def build(
         told = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
     posted: SideHandlers = dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.take)
-    return ToolExecutor(registry, bench, gate, posted, tuple(parts), told)
+    return ToolExecutor(registry, bench, gate, {**posted, **cancels}, tuple(parts), told)

@@ -121,7 +121,8 @@ def _cancelled(state: State, body: StepCancelRequested) -> Decision[State]:
     if delegated.at_doors(attempt):
         return delegated.cancelled(state, attempt, body)
     # What was spent until now must be counted, though nobody waits for the result.
-    return turns.fail(state, key, attempt, Failure.of("cancelled", body.reason or "the step was stopped"))
+    ended = turns.fail(state, key, attempt, Failure.of("cancelled", body.reason or "the step was stopped"))
+    return Decision(ended.state, (*delegated.stops(attempt), *ended.outputs))
 
 
 # Replies

@@ -1,7 +1,7 @@
 """A step that is carried out elsewhere: no model's turn, one call of a doer, whose answer is the step's result. Pure.
 
 In: an assignment with a delegation, the doer's reply, cancels, more time. Out: `DelegationRequested` to doors, for a
-program outside, or `ToolCallRequested` of the tool `agent.NAME`, a remote agent; then the proposed result.
+program outside, or `ToolCallRequested` of the tool `agent_NAME`, a remote agent; then the proposed result.
 """
 
 import json
@@ -9,8 +9,10 @@ import json
 from bulkhead.flow import Decision, Send, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.plan import AGENT_TOOL
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.step import DelegationRequested, StepAssigned, StepCancelRequested, StepExtended, StepInput
+from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallRequested
 from bulkhead_services.worker import calls, peer_tools, turns
 from bulkhead_services.worker.state import Attempt, Key, State
 
@@ -100,6 +102,19 @@ def extended(state: State, body: StepExtended) -> Decision[State]:
 def cancelled(state: State, attempt: Attempt, body: StepCancelRequested) -> Decision[State]:
     """Doors tell the program to stop, and answer with what was spent: until then the attempt is not over."""
     return Decision(state, (Send("doors", body, grant=attempt.grant),))
+
+
+def stops(attempt: Attempt) -> tuple[Send, ...]:
+    """Cancels of the calls of remote agents under way: those go on elsewhere when nobody waits for them."""
+    return tuple(
+        Send(
+            to,
+            ToolCallCancelRequested(call_id=call_id, step_id=asked.step_id, attempt=asked.attempt, tool=asked.tool),
+            grant=attempt.grant,
+        )
+        for call_id, (asked, to, _) in sorted(attempt.outstanding.items())
+        if isinstance(asked, ToolCallRequested) and asked.tool.startswith(AGENT_TOOL)
+    )
 
 
 def at_doors(attempt: Attempt) -> bool:

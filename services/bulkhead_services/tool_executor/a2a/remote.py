@@ -6,7 +6,7 @@ the one before it sent.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -77,9 +77,10 @@ class Remote:
             return ""
         return f"the breaker of the agent {self.tool.agent} is open: {self.why}"
 
-    async def call(self, text: str, key: str) -> Done | Failed:
+    async def call(self, texts: Sequence[str], key: str) -> Done | Failed:
         """One attempt. Cancelled by its caller when its time is over or the task is halted, who then calls `stop`."""
         name, now = self.tool.row.spec.name, asyncio.get_running_loop().time()
+        reads = self.tool.row.spec.effect == "read"
         if not self._breaker.allows(now):
             hint = "go another way, or try again in a minute; its operator sees more with `bulkhead doctor`"
             return Failed("breaker_open", f"{name} is not called: {self.problem()}", hint)
@@ -89,13 +90,14 @@ class Remote:
             return _no_record(name, error)
         self._breaker.begins()
         try:
-            if row is not None and row.task and not row.stopped:
+            # One that was stopped is looked at, too: it may have ended before that reached it.
+            if row is not None and row.task and not (reads and row.stopped == "cut"):
                 return await self._follow(key, row, sequence, None)
-            return await self._begin(text, key, row, sequence)
+            return await self._begin(texts, key, row, sequence)
         finally:
             self._breaker.ended()
 
-    async def _begin(self, text: str, key: str, row: RemoteTask | None, sequence: int) -> Done | Failed:
+    async def _begin(self, texts: Sequence[str], key: str, row: RemoteTask | None, sequence: int) -> Done | Failed:
         """Send the message, unless it may have been sent before."""
         name, reads = self.tool.row.spec.name, self.tool.row.spec.effect == "read"
         if row is not None and (row.stopped == "cancelled" or (row.stopped and not reads)):
@@ -115,7 +117,7 @@ class Remote:
             return Failed("begun_elsewhere", what, "wait for its answer", transient=True)
         except BusError as error:
             return _no_record(name, error)
-        message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=text)])
+        message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=one) for one in texts])
         return await self._follow(key, new, sequence, self._client.send_message(SendMessageRequest(message=message)))
 
     async def _follow(

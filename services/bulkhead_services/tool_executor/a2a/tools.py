@@ -9,16 +9,23 @@ import json
 from pathlib import Path
 
 import jsonschema_rs
+from pydantic import ValidationError
 
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.bus.port import BusError, WrongLastSequence
+from bulkhead.grants import GrantRefused
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.component import Component
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.agent_cards import Unfit
 from bulkhead.tools.agents_file import PARAMETERS, AgentsFile, AgentsFileError, read
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
 from bulkhead.tools.mcp_file import pins_path
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.tool import ToolCallCancelRequested
 from bulkhead_services.tool_executor.a2a import http
 from bulkhead_services.tool_executor.a2a.remote import Remote
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
@@ -128,7 +135,12 @@ class RemoteAgents(Component):
             if not remote.tool.declared.allows(tenant):
                 hint = f"an operator may add the tenant to {remote.tool.agent} in the file of agents"
                 return Failed("not_granted", f"tenant {tenant} may not use the agent {remote.tool.agent}", hint)
-            return await remote.call(arguments["text"], call.key)
+            try:
+                texts = await told(arguments, tenant, self._context.blobs)
+            except (BlobMissing, BlobCorrupt, ValidationError, BusError) as error:
+                what = f"an input of {name} cannot be read: {str(error)[:300]}"
+                return Failed("unreadable_input", what, "make the step anew", transient=isinstance(error, BusError))
+            return await remote.call(texts, call.key)
 
         return run
 
@@ -139,6 +151,20 @@ class RemoteAgents(Component):
             task.add_done_callback(self._stopping.discard)
 
         return stop
+
+    async def cancel_requested(self, message: Received) -> None:
+        """A call that nobody waits for any more. Whoever may make it may stop it, also with an expired grant."""
+        body, origin = message.body, message.task
+        assert isinstance(body, ToolCallCancelRequested)
+        try:
+            place = {"tenant": message.tenant, "task": message.task, "now_unix_ms": 0}
+            authority = self._context.verifier.authority(message.envelope.grant, **place)  # type: ignore[arg-type]
+        except GrantRefused as error:
+            log.warning("cancel_not_believed", tenant=message.tenant, task=message.task, code=error.code)
+            return
+        origin = authority.task.origin or origin
+        if authority.step is not None and body.tool in authority.step.tools and body.tool in self._remotes:
+            await self.cancel(body.tool, f"{message.tenant}.{origin}.{body.call_id}", True)
 
     async def cancel(self, name: str, key: str, for_good: bool) -> None:
         """Stop a call wherever it runs: by its record, so that it does not begin, and at the agent.
@@ -161,6 +187,21 @@ class RemoteAgents(Component):
             except BusError as error:
                 log.error("agent_call_not_stopped", tool=name, key=key, error=str(error))
                 return
+
+
+async def told(arguments: Arguments, tenant: str, blobs: Blobs) -> list[str]:
+    """What the agent is told: the text, then each note and each input. Raises BlobMissing, BlobCorrupt, BusError,
+    ValidationError."""
+    texts, room = [arguments["text"], *arguments.get("notes", ())], bounds.MAX_AGENT_INPUT_CHARS
+    for given in arguments.get("inputs", ()):
+        content = str(given.get("text", ""))
+        if "content" in given:
+            content = await blobs.text(tenant, ContentRef.model_validate(given["content"]))
+        title = str(given.get("title") or given.get("step", ""))
+        texts.append(f"Result of the step {title}:\n{content}")
+    for at, text in enumerate(texts):
+        texts[at], room = text[:room], room - len(text[:room])
+    return [text for text in texts if text]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
 from tests.unit.services.planner.test_playbook import CALC, submit
 
-AGENT = ToolSpec(name="agent.partner", description="a remote agent", parameters_json="{}", effect="write")
+AGENT = ToolSpec(name="agent_partner", description="a remote agent", parameters_json="{}", effect="write")
 OURS = Delegation(role="refunds", to="worker", name="wrk_demo", deadline_ms=300_000)
 REMOTE = Delegation(role="partner", to="agent", name="partner", deadline_ms=5_000)
 
@@ -40,7 +40,7 @@ def test_a_program_outside_has_the_steps_tools_and_the_rows_time(play):
 def test_a_remote_agent_has_its_own_tool_alone(play):
     assigned = handed(play, "partner")
     assert assigned.delegated == REMOTE and assigned.step.tools == ("calculate",)
-    assert play.send_of(StepAssigned).step_grant.tools == ("agent.partner",)
+    assert play.send_of(StepAssigned).step_grant.tools == ("agent_partner",)
     assert play.state.wrote, "its tool may write, so that the plan is not replaced by itself"
     assert assigned.deadline_unix_ms == START_UNIX_MS + 5_000
 

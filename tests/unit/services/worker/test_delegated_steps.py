@@ -19,13 +19,13 @@ from bulkhead_contracts.step import (
     StepInput,
     StepProposed,
 )
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallReplied, ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
 from tests.unit.services.worker.test_playbook import assign
 
 OURS = Delegation(role="refunds", to="worker", name="wrk_demo")
 REMOTE = Delegation(role="refunds", to="agent", name="partner")
-AGENT = ToolSpec(name="agent.partner", description="a remote agent", parameters_json="{}")
+AGENT = ToolSpec(name="agent_partner", description="a remote agent", parameters_json="{}")
 STEP = PlanStep(id="s1", title="Refund", instruction="say what is refunded", acceptance="an amount", role="refunds")
 
 
@@ -141,7 +141,7 @@ def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
         StepInput(step_id="n", result=Result()),
     )
     asked = called(play, inputs=before, notes=("name the amount",))
-    assert (asked.tool, play.send_of(ToolCallRequested).to) == ("agent.partner", "tool_executor")
+    assert (asked.tool, play.send_of(ToolCallRequested).to) == ("agent_partner", "tool_executor")
     assert json.loads(asked.arguments_json) == {
         "text": "Refund\nsay what is refunded\nAcceptance: an amount",
         "inputs": [
@@ -189,3 +189,15 @@ def test_a_step_that_no_call_can_carry_says_so(play):
     assert play.said(StepFinished).failure.code == "step_too_long"
     assign(play, attempt=2, step=STEP, delegated=REMOTE, tools=())
     assert play.said(StepFinished).failure.code == "agent_not_granted"
+
+
+def test_a_cancel_of_a_step_reaches_the_call_of_its_remote_agent(play):
+    asked = called(play)
+    play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1, reason="no more"), sender="planner")
+    play.says(ToolCallCancelRequested, StepFinished)
+    stop = play.said(ToolCallCancelRequested)
+    assert (stop.call_id, stop.tool) == (asked.call_id, "agent_partner")
+    assert (play.send_of(ToolCallCancelRequested).to, play.send_of(ToolCallCancelRequested).grant) == (
+        "tool_executor",
+        "step-token",
+    )

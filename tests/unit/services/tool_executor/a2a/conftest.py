@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 import yaml
 
+from bulkhead.blobs import Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.runtime.background import Background
 from bulkhead.tcp_ports import free_port
@@ -78,13 +79,15 @@ class House:
         pins_path(self.file).write_text(json.dumps({"echo": found.model_dump()}))
 
     async def desk(self) -> Desk:
+        bus = MemoryBus(self.broker, "tool_executor")
         context: Any = SimpleNamespace(
             service="tool_executor",
             instance=f"i{len(self.parts)}",
-            bus=MemoryBus(self.broker, "tool_executor"),
+            bus=bus,
             message_key=b"k" * 32,
             clock=lambda: time.time_ns() // 1_000_000,
             background=Background(),
+            blobs=Blobs(bus, "tool_executor"),
         )
         registry = load()
         part = RemoteAgents(self.file, registry, context)

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from bulkhead.blobs import Blobs
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.tools.api import Done, Failed
 from bulkhead_contracts import bounds
 from tests.eventually import until
@@ -112,8 +114,39 @@ async def test_a_halt_reaches_the_agent_and_a_read_begins_anew_after_it(house: H
     if effect == "read":
         assert again == Done("done: for it") and len(set(far.agent.begun)) == 2
     else:
-        assert isinstance(again, Failed) and (again.code, again.effect) == ("cancelled", "unknown")
+        assert isinstance(again, Failed) and (again.code, again.effect) == ("remote_cancelled", "unknown")
         assert len(far.agent.begun) == 1
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_is_never_sent(house: House, far: Far) -> None:
+    await house.pin(far)
+    desk = await house.desk()
+    await house.parts[0].cancel("agent_echo", "acme.t1.c1", True)
+    said = await house.call(desk, "hello")
+    assert isinstance(said, Failed) and (said.code, said.effect) == ("cancelled", "none") and not far.agent.begun
+
+
+async def test_a_replica_cancels_what_another_one_follows(house: House, far: Far) -> None:
+    await house.pin(far)
+    desk, other = await house.desk(), await house.desk()
+    call = asyncio.create_task(house.call(desk, "wait"))
+    await until(lambda: named(house, "acme.t1.c1"), "its task is on record")
+    assert other.doer is not desk.doer
+    await house.parts[1].cancel("agent_echo", "acme.t1.c1", True)
+    said = await call
+    assert isinstance(said, Failed) and said.code == "remote_cancelled" and len(far.agent.cancelled) == 1
+
+
+async def test_inputs_of_earlier_steps_are_told_in_full(house: House, far: Far) -> None:
+    await house.pin(far)
+    desk = await house.desk()
+    claim = await Blobs(MemoryBus(house.broker, "model_gateway"), "model_gateway").put("acme", "The claim is 40 EUR.")
+    given = [{"step": "s0", "title": "Claim", "content": claim.model_dump(exclude={"summary"})}]
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given, "notes": ["be brief"]})
+    assert desk.text(reply) == "you said: hello\nbe brief\nResult of the step Claim:\nThe claim is 40 EUR., indeed"
+    given[0]["content"] = claim.model_copy(update={"sha256": "0" * 64}).model_dump(exclude={"summary"})
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, call_id="c2")
+    assert reply.failure is not None and reply.failure.code == "unreadable_input" and len(far.agent.begun) == 1
 
 
 async def named(house: House, key: str) -> bool:
