@@ -65,6 +65,7 @@ LISTED_REFERENCES = 32  # of messages, in one list that stands for them
 MAX_LIST_BYTES = 4 * 1024
 MAX_CALLS_PER_TURN = 8  # parallel tool calls of one turn
 MAX_ADOPTED_CALLS = 64  # tool calls of one answer to an outside agent, which makes them itself
+MAX_MORE_ACTS = MAX_ADOPTED_CALLS - MAX_CALLS_PER_TURN  # that it made, beside those of a usual turn
 MAX_ADOPTED_ARGUMENTS_BYTES = 512 * 1024  # of one of them: a file, most often; all of them make one blob
 MAX_CALLS_PER_STEP = 40
 MAX_CALL_ERRORS_PER_STEP = 6  # hallucinated tools, unfit arguments

@@ -96,7 +96,8 @@ class Conversation(Contract):
     messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form; one whose media type
     is `REFERENCES` lists so many of them, and of a long conversation only the newest stand here. options: a blob with
     a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
-    acts: what the agent did since the model's last answer, for the watcher. thread: digest of what people said before
+    acts: what the agent did since the model's last answer, for the watcher; more_acts: what did not fit there, with
+    arguments of MAX_NAME_CHARS at most, of longer ones their sha256. thread: digest of what people said before
     the first answer; it tells the conversations of one run apart. notes: so many of the last messages are of the mesh.
     reads_calls: its asker takes tool calls as a content, too. embeds: its one message holds texts or tokens (`input`)
     of which vectors are asked; the answer's content (`EMBEDDINGS`) lists them as the provider gave them.
@@ -109,6 +110,7 @@ class Conversation(Contract):
     reads_calls: Annotated[bool, Field(exclude_if=_empty)] = False
     notes: Annotated[Count, Field(exclude_if=_empty)] = 0
     embeds: Annotated[bool, Field(exclude_if=_empty)] = False
+    more_acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_MORE_ACTS, exclude_if=_empty)] = ()
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):

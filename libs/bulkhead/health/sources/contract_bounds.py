@@ -39,9 +39,10 @@ _LISTS = {
     "inputs": bounds.MAX_STEP_INPUTS,
     "messages": bounds.MAX_CONVERSATION,
     "acts": bounds.MAX_CALLS_PER_TURN,
+    "more_acts": bounds.MAX_MORE_ACTS,
     "tool_calls": bounds.MAX_CALLS_PER_TURN,
 }
-_PARTS = frozenset({"failure", "step", "steps", "plan", "adopted", "conversation", "acts", "tool_calls"})
+_PARTS = frozenset({"failure", "step", "steps", "plan", "adopted", "conversation", "acts", "more_acts", "tool_calls"})
 """What is looked into."""
 
 

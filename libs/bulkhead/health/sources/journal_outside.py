@@ -66,7 +66,7 @@ class Outside:
             return  # A repeat, by a replica that went on with it.
         agent, acts = (
             self._agent(run, message.body, talk),
-            [row for row in talk.get("acts") or () if isinstance(row, dict)],
+            [row for row in (*(talk.get("acts") or ()), *(talk.get("more_acts") or ())) if isinstance(row, dict)],
         )
         if not acts:
             notes = talk.get("notes")

@@ -23,8 +23,10 @@ def acts_of(messages: Messages) -> tuple[OutsideAct, ...]:
     named = {str(row.get("id")): row for row in calls if isinstance(row, Mapping)} if isinstance(calls, list) else {}
     results = (row for row in messages[last + 1 :] if row.get("role") == "tool")
     found = ((named.get(str(row.get("tool_call_id"))), row) for row in results)
-    acts = [_act(call, row) for call, row in found if call is not None]
-    return tuple(acts[: bounds.MAX_CALLS_PER_TURN])
+    made = [(call, row) for call, row in found if call is not None][: bounds.MAX_ADOPTED_CALLS]
+    # Many calls at once are seldom long: one message must hold them all.
+    most = [bounds.MAX_ACT_ARGUMENTS_CHARS] * bounds.MAX_CALLS_PER_TURN + [bounds.MAX_NAME_CHARS] * bounds.MAX_MORE_ACTS
+    return tuple(_act(call, row, chars) for (call, row), chars in zip(made, most, strict=False))
 
 
 def thread_of(messages: Messages) -> str:
@@ -38,11 +40,11 @@ def thread_of(messages: Messages) -> str:
     return _digest(_written(opening))[:32]
 
 
-def _act(call: Mapping[str, Any], result: Mapping[str, Any]) -> OutsideAct:
+def _act(call: Mapping[str, Any], result: Mapping[str, Any], most_chars: int) -> OutsideAct:
     function = call.get("function")
     known = function if isinstance(function, Mapping) else {}
     arguments, text = _written(known.get("arguments") or ""), _written(result.get("content"))
-    if len(arguments) > bounds.MAX_ACT_ARGUMENTS_CHARS:
+    if len(arguments) > most_chars:
         arguments = _digest(arguments)
     return OutsideAct(
         call_id=str(call.get("id"))[: bounds.MAX_SUMMARY_CHARS],

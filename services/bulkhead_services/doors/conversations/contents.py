@@ -45,7 +45,8 @@ class Contents:
             messages=refs,
             options=found[-1] if options else None,
             reads_calls=True,
-            acts=acts_of(messages),
+            acts=(acts := acts_of(messages))[: bounds.MAX_CALLS_PER_TURN],
+            more_acts=acts[bounds.MAX_CALLS_PER_TURN :],
             thread=thread or thread_of(messages),
             embeds=asked.embeds,
         )

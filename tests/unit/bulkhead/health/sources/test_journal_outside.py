@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from bulkhead.health.events import Act
 from bulkhead.health.findings import Finding
 from bulkhead.health.sources.journal import Journal
 from bulkhead.health.sources.journal_messages import Message
 from bulkhead.health.sources.journal_outside import Outside
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.health.watch import Watch
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef, digest_of
 
@@ -42,9 +43,9 @@ class Agent:
     ) -> None:
         """One model call, and its answer. note: a message of the mesh."""
         sent, call_id = messages or self.messages, f"m{next(self.numbers)}"
-        talk = Conversation(
-            messages=tuple(ref(json.dumps(row)) for row in sent), acts=acts_of(sent), thread=thread_of(sent)
-        )
+        made, usual = acts_of(sent), bounds.MAX_CALLS_PER_TURN
+        refs = tuple(ref(json.dumps(row)) for row in sent)
+        talk = Conversation(messages=refs, acts=made[:usual], more_acts=made[usual:], thread=thread_of(sent))
         if note:
             talk = talk.model_copy(update={"messages": (*talk.messages, ref(note)), "notes": 1})
         shared: dict[str, Any] = {"call_id": call_id, "step_id": "agent", "prompt_id": "adopted@1"}
@@ -95,6 +96,20 @@ def test_the_same_tool_call_with_the_same_result_is_warned_of_then_stopped(keep:
     assert (warned.level, stopped.level) == ("warn", "stop") and stopped.detector == "loop.repeat"
     assert warned.what == "agent/1 called lookup with the same arguments and got the same result 3 times in a row"
     assert set(stopped.evidence) <= {name for _, _, _, name, _ in agent.said}
+
+
+@pytest.mark.parametrize("written", ["{}", json.dumps({"text": "\x01é" * 5_000})])
+def test_each_of_sixty_four_calls_at_once_is_an_act_and_all_fit_in_a_message(written: str) -> None:
+    agent, numbers = Agent(), range(bounds.MAX_ADOPTED_CALLS + 1)
+    functions = [{"name": f"tool{number}", "arguments": written[:1_999]} for number in numbers]
+    called = [{"id": f"c{number}", "type": "function", "function": functions[number]} for number in numbers]
+    answers = [{"role": "tool", "tool_call_id": f"c{number}", "content": f"found {number}"} for number in numbers]
+    agent.ask("hm", messages=[*agent.messages, {"role": "assistant", "tool_calls": called}, *answers])
+    [(sender, receiver, body, name, at), _] = agent.said
+    assert len(body.encode()) < bounds.MAX_MESSAGE_BYTES
+    subject, headers = subjects.mesh(sender, receiver, "demo", RUN), {"ce-type": body.ce_type(), "ce-id": name}
+    acts = list(Journal().read(subject, headers | {"ce-actor": "ann"}, body.model_dump_json().encode(), at))
+    assert [act.action for act in acts if isinstance(act, Act)] == [f"tool{number}" for number in numbers[:-1]]
 
 
 def test_the_same_conversation_with_new_ids_of_its_calls_is_a_loop() -> None:
