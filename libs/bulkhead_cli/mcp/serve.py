@@ -84,7 +84,8 @@ class Relay:
         version = meta.get(f"{META}protocolVersion")
         if not isinstance(version, str):
             return dict(self._session)
-        name = {"mcp-name": str(params["name"])} if isinstance(params.get("name"), str) else {}
+        named = [params[key] for key in ("name", "taskId") if isinstance(params.get(key), str)]
+        name = {"mcp-name": named[0]} if named else {}
         return {VERSION: version, "mcp-method": str(message["method"]), **name}
 
     async def _send(self, message: dict[str, Any], headers: dict[str, str]) -> None:

@@ -7,12 +7,13 @@ import pytest
 from mcp import MCPError
 
 from bulkhead.client import Mesh
+from bulkhead.testing.mesh_backend import TENANTS
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
-from bulkhead_services.doors.mcp import server
+from bulkhead_services.doors.mcp import mesh_tools, server
 from tests.eventually import until
-from tests.integration.doors.mcp_mesh import LEGACY, MODERN, TENANT, mcp_mesh, task_of, text
+from tests.integration.doors.mcp_mesh import LEGACY, MODERN, TENANT, KnowsTasks, asked, mcp_mesh, task_of, text
 
 HELLO = [{"role": "user", "content": "What is 2 + 3?"}]
 MODES = pytest.mark.parametrize("mode", [MODERN, LEGACY])
@@ -229,3 +230,46 @@ async def test_the_mesh_itself_is_a_tool_in_the_name_of_who_calls_it(tmp_path):
         refused = await client.call_tool("bulkhead_spend", {})
         assert refused.is_error and "operator" in text(refused), "a submitter may not see it, here as elsewhere"
         assert "bad_arguments" in text(await client.call_tool("bulkhead_submit", {}))
+
+
+async def test_an_objective_is_a_task_of_mcp_for_a_client_that_knows_them(tmp_path):
+    knows = KnowsTasks()
+    async with mcp_mesh(tmp_path) as here, here.client(extensions=[knows]) as client:
+        done = await client.call_tool("bulkhead_run", {"objective": "What is 17 * 23?"})
+        assert not done.is_error and "391" in done.structured_content["answer"]
+        begun, last = knows.seen[0], knows.seen[-1]
+        assert (begun.result_type, begun.status, last.status, last.task_id) == (
+            *("task", "working", "completed"),
+            begun.task_id,
+        )
+        assert (await client.call_tool("bulkhead_show", {"task": begun.task_id})).structured_content["task_id"]
+        async with here.client(key=here.stage.new_key(TENANTS[1], "bob", "submitter"), extensions=[knows]) as other:
+            with pytest.raises(MCPError) as foreign:
+                await asked(other.session, "get", begun.task_id)
+            assert foreign.value.error.code == -32602
+        assert (await asked(client.session, "cancel", begun.task_id)).task_id == "", "of one that has ended: taken"
+        async with here.client() as plain:
+            with pytest.raises(MCPError) as unknown:
+                await asked(plain.session, "get", begun.task_id)
+            assert unknown.value.error.code == -32021
+
+
+async def test_a_task_of_mcp_is_cancelled_in_the_mesh(tmp_path):
+    async with mcp_mesh(tmp_path) as here, here.operator() as operator:
+        await operator.halt("tenant", TENANT, "look at it first")
+        async with here.client(extensions=[KnowsTasks(cancels=True)]) as client:
+            assert (await client.call_tool("bulkhead_run", {"objective": "What is 17 * 23?"})).is_error
+        [task] = (await operator.get("/v1/tasks", {"limit": "1"}))["tasks"]
+        assert task["status"] == "cancelled"
+
+
+@MODES
+async def test_a_client_without_tasks_waits_for_the_answer_of_an_objective(tmp_path, mode, monkeypatch):
+    async with mcp_mesh(tmp_path) as here, here.client(mode) as client:
+        done = await client.call_tool("bulkhead_run", {"objective": "What is 17 * 23?"})
+        assert not done.is_error and "391" in done.structured_content["answer"]
+        monkeypatch.setattr(mesh_tools, "MAX_WAIT_S", 0.1)
+        async with here.operator() as operator:
+            await operator.halt("tenant", TENANT, "look at it first")
+            waits = await client.call_tool("bulkhead_run", {"objective": "What is 2 + 3?"})
+        assert not waits.is_error and "bulkhead_watch" in waits.structured_content["next"]

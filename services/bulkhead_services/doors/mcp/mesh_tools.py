@@ -6,13 +6,14 @@ tasks that the mesh plans: they hand the words on, and the gateway decides by th
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused
+from bulkhead.client.task import UNENDED
 from bulkhead_contracts.budget import SpendBy
 from bulkhead_services.doors.mcp.contents import META
 
@@ -59,6 +60,16 @@ async def _watch(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
         return await task.show() | {"next": "it goes on: watch it again"}
 
 
+async def _run(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
+    submitted = await _submit(mesh, given, key)
+    found = await _watch(mesh, submitted, key)
+    return found | ({"next": f"it goes on: call {PREFIX}watch with its task_id"} if "next" in found else {})
+
+
+async def _begun(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
+    return await mesh.task((await _submit(mesh, given, key))["task"]).show()
+
+
 async def _show(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     return await mesh.task(given["task"]).show()
 
@@ -78,19 +89,32 @@ async def _spend(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     return await mesh.get("/v1/spend", {"by": str(given.get("by", "task"))})
 
 
+_OBJECTIVE: dict[str, Any] = {
+    "objective": {"type": "string", "minLength": 1},
+    "limit_usd": {"type": "number", "exclusiveMinimum": 0},
+    "limit_tokens": {"type": "integer", "minimum": 1},
+    "deadline_s": {"type": "number", "exclusiveMinimum": 0},
+    "tools": {"type": "array", "items": {"type": "string"}, "description": "All that it may use."},
+}
+RUN = MeshTool(
+    f"{PREFIX}run",
+    f"Hand an objective to a squad of agents and wait for its answer: {MAX_WAIT_S:.0f} s at most, or as a task where "
+    "the client knows tasks.",
+    _OBJECTIVE,
+    ("objective",),
+    _run,
+    reads=False,
+)
+BEGIN = replace(RUN, ask=_begun)
+"""The same, which does not wait."""
 TOOLS = {
     row.name: row
     for row in (
+        RUN,
         MeshTool(
             f"{PREFIX}submit",
             "Hand an objective to a squad of agents. Returns the task's id at once; its answer comes later.",
-            {
-                "objective": {"type": "string", "minLength": 1},
-                "limit_usd": {"type": "number", "exclusiveMinimum": 0},
-                "limit_tokens": {"type": "integer", "minimum": 1},
-                "deadline_s": {"type": "number", "exclusiveMinimum": 0},
-                "tools": {"type": "array", "items": {"type": "string"}, "description": "All that it may use."},
-            },
+            _OBJECTIVE,
             ("objective",),
             _submit,
             reads=False,
@@ -136,8 +160,16 @@ async def call(url: str, credential: str, tool: MeshTool, arguments: Arguments, 
         return _result(
             f"bad_arguments: {error}; send what the tool's schema asks for", {META + "code": "bad_arguments"}
         )
+    return shown(found, judged=tool is RUN)
+
+
+def shown(found: Mapping[str, Any], *, judged: bool = True) -> CallToolResult:
+    """A document as a result. judged: one of a task that ended without an answer is an error."""
+    failed = judged and found["status"] not in (*UNENDED, "succeeded")
     text = json.dumps(found, ensure_ascii=False)
-    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=found)
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=dict(found), is_error=failed
+    )
 
 
 def _result(text: str, meta: dict[str, Any]) -> CallToolResult:

@@ -26,8 +26,9 @@ from starlette.requests import Request
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.mcp import mesh_tools
+from bulkhead_services.doors.mcp import mesh_tasks, mesh_tools
 from bulkhead_services.doors.mcp.contents import META, refusal_of, result_of, tool_of
+from bulkhead_services.doors.mcp.mesh_tasks import MeshTasks
 from bulkhead_services.doors.mcp.mesh_tools import MeshTool
 from bulkhead_services.doors.mcp.port import ToolAsked, ToolDesk
 from bulkhead_services.doors.port import Caller, Refusal
@@ -56,13 +57,12 @@ class Methods:
         self._of_mesh = mesh_tools.TOOLS if gateway_url else {}
         self._waiting = BoundedDict[tuple[str, str, str, str], asyncio.Task[Any]](MAX_WAITING)
         self.server: Server[Any] = Server(
-            "bulkhead",
-            title="Bulkhead",
-            version="1",
-            instructions=INSTRUCTIONS,
-            on_list_tools=self.list_tools,
-            on_call_tool=self.call_tool,
+            "bulkhead", title="Bulkhead", version="1", instructions=INSTRUCTIONS, on_list_tools=self.list_tools
         )
+        # Not as `on_call_tool`: that one knows no result which is a task.
+        self.server.add_request_handler("tools/call", CallToolRequestParams, self.call_tool)
+        if gateway_url:
+            MeshTasks(gateway_url, _credential).serve(self.server)
         self.server.add_notification_handler("notifications/cancelled", CancelledNotificationParams, self.cancelled)
 
     async def list_tools(self, ctx: Any, _: PaginatedRequestParams | None) -> ListToolsResult:
@@ -75,8 +75,8 @@ class Methods:
         of_mesh = self._of_mesh.values() if caller.step is None else ()  # A step's key opens nothing at the gateway.
         return ListToolsResult(tools=[*map(tool_of, specs), *(row.tool() for row in of_mesh)])
 
-    async def call_tool(self, ctx: Any, params: CallToolRequestParams) -> CallToolResult:
-        """`tools/call`."""
+    async def call_tool(self, ctx: Any, params: CallToolRequestParams) -> CallToolResult | dict[str, Any]:
+        """`tools/call`; the result is a task where one of the mesh is begun for a client that knows tasks."""
         caller = _caller(ctx)
         if (of_mesh := self._of_mesh.get(params.name)) is not None:
             return await self._of_mesh_itself(ctx, caller, of_mesh, params)
@@ -95,17 +95,20 @@ class Methods:
 
     async def _of_mesh_itself(
         self, ctx: Any, caller: Caller, tool: MeshTool, params: CallToolRequestParams
-    ) -> CallToolResult:
+    ) -> CallToolResult | dict[str, Any]:
         """A call of the gateway's, made with the caller's own credential."""
         request, unique = _request(ctx, caller)
         said = f"{caller.claim.tenant}/{caller.claim.person}/{request if unique else uuid.uuid4()}"
         key = hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16).hexdigest()
-        credential = _header(ctx, "authorization").partition(" ")[2].strip() or _header(ctx, "x-api-key").strip()
-        asked = mesh_tools.call(self._gateway_url, credential, tool, params.arguments or {}, key)
+        begins = tool is mesh_tools.RUN and mesh_tasks.knows_tasks(ctx)
+        asked = mesh_tools.call(
+            self._gateway_url, _credential(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
+        )
         try:
-            return await self._until_cancelled(ctx, caller, asked)
+            found = await self._until_cancelled(ctx, caller, asked)
         except Refusal as refusal:
             return refusal_of(refusal)
+        return mesh_tasks.begun(found.structured_content) if begins and found.structured_content else found
 
     async def _until_cancelled(self, ctx: Any, caller: Caller, work: Coroutine[Any, Any, T]) -> T:
         """The result of some work, with progress meanwhile; its client may cancel the waiting."""
@@ -145,6 +148,10 @@ def _caller(ctx: Any) -> Caller:
     caller = ctx.request.state.caller
     assert isinstance(caller, Caller)
     return caller
+
+
+def _credential(ctx: Any) -> str:
+    return _header(ctx, "authorization").partition(" ")[2].strip() or _header(ctx, "x-api-key").strip()
 
 
 def _header(ctx: Any, name: str) -> str:
