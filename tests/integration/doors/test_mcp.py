@@ -76,6 +76,10 @@ async def test_documents_are_searched_by_a_tool(tmp_path):
             assert told.status_code < 300, told.text
         found = await client.call_tool("search_documents", {"query": "bulkhead hull"})
         assert "A bulkhead divides a hull." in text(found) and "boats.txt" in text(found)
+        [passage] = found.structured_content["passages"]
+        assert (passage["document"], passage["text"]) == ("boats.txt", "A bulkhead divides a hull.")
+        assert (passage["start"], passage["end"], len(passage["document_sha256"])) == (0, 26, 64)
+        assert found.meta["io.bulkhead/trust"] == "untrusted"
         assert "bad_arguments" in text(await client.call_tool("search_documents", {"query": ""}))
 
 

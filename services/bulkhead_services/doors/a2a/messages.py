@@ -44,7 +44,9 @@ def check(message: Message, asked: SendMessageConfiguration) -> None:
     if message.context_id and not _CONTEXT.fullmatch(message.context_id):
         raise InvalidParamsError("contextId must be 1 to 64 of A-Z a-z 0-9 _ . -; send a UUID, or none to be given one")
     if asked.HasField("task_push_notification_config"):
-        raise PushNotificationNotSupportedError("this agent sends no push notifications; stream, or ask for the task")
+        raise PushNotificationNotSupportedError(
+            "this agent posts to addresses of its operator alone; stream, or ask for the task"
+        )
     if asked.accepted_output_modes and not _ACCEPTED & set(asked.accepted_output_modes):
         raise ContentTypeNotSupportedError(
             f"acceptedOutputModes has none of {', '.join(card.OUTPUT_MODES)}; add one of them"

@@ -37,10 +37,14 @@ def result_of(answered: ToolAnswered, spec: ToolSpec) -> CallToolResult:
         "call": answered.call_id,
         "outcome": answered.outcome,
         "standing": answered.standing,
+        "trust": "untrusted",
     }
+    structured = _object(answered.text) if spec.output_json and answered.outcome == "succeeded" else None
+    if spec.served_by == "rag" and answered.outcome == "succeeded":
+        structured = {"passages": list(answered.passages)}
     return CallToolResult(
         content=[TextContent(type="text", text=text)],
-        structured_content=_object(answered.text) if spec.output_json and answered.outcome == "succeeded" else None,
+        structured_content=structured,
         is_error=answered.outcome != "succeeded",
         _meta={META + name: value for name, value in known.items()},
     )

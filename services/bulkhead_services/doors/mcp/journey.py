@@ -7,7 +7,8 @@ approve it or a part of the mesh that is away puts it off.
 
 import asyncio
 import json
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -122,8 +123,10 @@ class ToolJourney:
         try:
             reply = await feed.reply_of(call_id)
             outcome: Outcome
+            passages: list[dict[str, Any]] = []
             if isinstance(reply, RetrievalReplied):
-                text, outcome = await self._passages(reply), "succeeded" if reply.outcome == "found" else reply.outcome
+                passages = await self._passages(reply)
+                text, outcome = _listed(passages), "succeeded" if reply.outcome == "found" else reply.outcome
             elif isinstance(reply, ToolCallReplied):
                 outcome = reply.outcome
                 text = await self._context.blobs.text(feed.tenant, reply.content) if reply.content is not None else ""
@@ -140,18 +143,23 @@ class ToolJourney:
         left_out = tuple(
             f"{one.what}: {one.detail}" if one.detail else one.what for one in reply.completeness.omissions
         )
-        return ToolAnswered(feed.task, call_id, outcome, text, failure, reply.standing, left_out)
+        return ToolAnswered(feed.task, call_id, outcome, text, failure, reply.standing, left_out, tuple(passages))
 
-    async def _passages(self, reply: RetrievalReplied) -> str:
-        """The passages, each under the place where it stands."""
+    async def _passages(self, reply: RetrievalReplied) -> list[dict[str, Any]]:
+        """The passages, each with the place where it stands."""
         texts = await asyncio.gather(
             *(self._context.blobs.text(self._feed.tenant, one.content) for one in reply.passages)
         )
-        found = zip(reply.passages, texts, strict=True)
-        return "\n\n".join(
-            f"[{row.citation.document} {row.citation.start}-{row.citation.end}] {row.title}\n{text}"
-            for row, text in found
-        )
+        return [
+            row.citation.model_dump(mode="json") | {"title": row.title, "text": text}
+            for row, text in zip(reply.passages, texts, strict=True)
+        ]
+
+
+def _listed(passages: Sequence[Mapping[str, Any]]) -> str:
+    return "\n\n".join(
+        f"[{row['document']} {row['start']}-{row['end']}] {row['title']}\n{row['text']}" for row in passages
+    )
 
 
 def _held(put_off: CallDeferred) -> Refusal:

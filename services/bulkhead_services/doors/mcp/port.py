@@ -22,7 +22,7 @@ class ToolAsked:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswered:
-    """How a call ended. text: of its result; "" where it has none."""
+    """How a call ended. text: of its result; "" where it has none. passages: of a search, with what each cites."""
 
     task: str
     call_id: str
@@ -31,6 +31,7 @@ class ToolAnswered:
     failure: Failure | None = None
     standing: str = "ok"
     left_out: tuple[str, ...] = ()
+    passages: tuple[Mapping[str, Any], ...] = ()
 
 
 class ToolDesk(Protocol):
