@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from bulkhead.callers.step_keys import StepKey
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.doors.steps.keys import StepKey
 
 
 @dataclass(frozen=True, slots=True)

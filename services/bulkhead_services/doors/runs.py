@@ -12,6 +12,7 @@ import unicodedata
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable, WrongLastSequence
+from bulkhead.callers.step_keys import StepKey
 from bulkhead.callers.vouchers import vouched
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
@@ -28,7 +29,6 @@ from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.port import Asked, Caller, Refusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import HandOvers
-from bulkhead_services.doors.steps.keys import StepKey
 
 MAX_SESSIONS = 10_000
 """Sessions whose newest run is remembered; that of another is looked up."""

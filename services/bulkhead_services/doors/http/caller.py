@@ -10,11 +10,11 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bulkhead.callers.authentication import Unauthenticated, credential_of
+from bulkhead.callers.step_keys import PREFIX, StepKey, StepKeys
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.fields import unfit
 from bulkhead_services.doors.port import Caller, Refusal
-from bulkhead_services.doors.steps.keys import PREFIX, StepKey, StepKeys
 
 MAX_RUN_CHARS = 200
 MAX_KEY_CHARS = 255

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from bulkhead.bus.port import BusError
 from bulkhead.callers.authentication import KeysUnavailable, Unauthenticated
+from bulkhead.callers.step_keys import StepKeys
 from bulkhead.http_server.bodies import Bodies, BodyRefused
 from bulkhead.runtime.component import Pool
 from bulkhead.telemetry.log import Log
@@ -38,7 +39,6 @@ from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.http.token_count import count_of
 from bulkhead_services.doors.port import Call, Caller, Desk, Refusal
 from bulkhead_services.doors.settings import Settings
-from bulkhead_services.doors.steps.keys import StepKeys
 
 log = Log("doors.http")
 MAY_ASK = frozenset({"submitter", "operator"})

@@ -11,6 +11,7 @@ import hashlib
 import uuid
 
 from bulkhead.bus.port import WrongLastSequence
+from bulkhead.callers.step_keys import Identity, StepKey, StepKeys
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Received
@@ -27,7 +28,6 @@ from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
 from bulkhead_services.doors.steps.handed import handed
-from bulkhead_services.doors.steps.keys import Identity, StepKey, StepKeys
 from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
 
 LAG_RETRY_S = 0.05

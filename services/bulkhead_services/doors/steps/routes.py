@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bulkhead.callers.authentication import Unauthenticated, credential_of
+from bulkhead.callers.step_keys import Identity, StepKey
 from bulkhead.http_server.bodies import Bodies
 from bulkhead_contracts import bounds
 from bulkhead_contracts.delegation import StepAnswer
@@ -23,7 +24,6 @@ from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.steps.handover import HandOvers
-from bulkhead_services.doors.steps.keys import Identity, StepKey
 
 MAX_WAIT_S = 60.0
 MAX_ANSWER_BODY = 8 * bounds.MAX_ANSWER_CHARS
