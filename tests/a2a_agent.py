@@ -83,8 +83,9 @@ class Agent(AgentExecutor):
                 await updater.add_artifact([Part(text="the sum"), Part(data=data)], name="sum")
                 await updater.add_artifact([picture, link, notes], name="files")
                 await updater.complete()
-            case "wait":
-                while not self.go.is_set():
+            case "wait" | "slow":
+                until = asyncio.get_running_loop().time() + (float(rest.split()[0]) if word == "slow" else float("inf"))
+                while not self.go.is_set() and asyncio.get_running_loop().time() < until:
                     await updater.start_work(updater.new_agent_message([Part(text="at it")]))
                     await asyncio.sleep(TICK_S)
                 await updater.add_artifact([Part(text=f"done: {rest}")])

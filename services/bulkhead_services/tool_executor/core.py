@@ -207,7 +207,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         passed = self._passed[_place(job)]  # Never without the gate.
         tried = await self._attempt(job, hands, tool, arguments)
         if tried.maybe_done and (found := await self._checked(job, tool, arguments)) is not None:
-            tried = Attempts(found, tried.made, False)
+            tried = replace(tried, outcome=found, maybe_done=False)
         spent_ms = max(0, hands.now_unix_ms() - started)
         if isinstance(tried.outcome, Failed):
             reply = unsuccessful(request, tool, tried, spent_ms)
@@ -320,6 +320,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 job.authority.task.actor,
             )
             held.settle(Usage(tool_calls=1, cost_usd_micros=_price(tool, outcome)))
+            cost = tried.cost_usd_micros + _price(tool, outcome)
             metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _named(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
@@ -327,9 +328,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 by = ended_by(hands.cut(job, tool=tool.spec.name))
                 outcome = replace(outcome, message=f"{outcome.message}: {by}"[:2000])
             if isinstance(outcome, Done):
-                return Attempts(outcome, attempt + 1, False)
+                return Attempts(outcome, attempt + 1, False, cost)
             lost = writes and outcome.effect == "unknown"
-            tried = Attempts(outcome, attempt + 1, tried.maybe_done or lost)
+            tried = Attempts(outcome, attempt + 1, tried.maybe_done or lost, cost)
             if not outcome.transient or (lost and not tool.spec.idempotent):
                 return tried
             if attempt < bounds.MAX_TOOL_RETRIES:

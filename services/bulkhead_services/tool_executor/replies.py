@@ -20,11 +20,18 @@ OBSERVER = "tool_executor"
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The last attempt's outcome, how many were made, whether any may have changed the world without saying so."""
+    """The last attempt's outcome, how many were made, whether any may have changed the world without saying so, and the
+    price of all of them."""
 
     outcome: Done | Failed
     made: int
     maybe_done: bool
+    cost_usd_micros: int = 0
+
+    @property
+    def usage(self) -> Usage:
+        """What they used."""
+        return Usage(tool_calls=self.made, cost_usd_micros=self.cost_usd_micros)
 
 
 def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_ms: int) -> ToolCallReplied:
@@ -45,7 +52,7 @@ def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_
         failure=Failure.of(failed.code, message, hint),
         standing="failed",
         effect=tool.spec.effect,
-        usage=Usage(tool_calls=tried.made),
+        usage=tried.usage,
         duration_ms=spent_ms,
     )
 
@@ -86,7 +93,7 @@ async def succeeded(
         completeness=Completeness.missing(*lacks) if lacks else Completeness(),
         provenance=(hands.signer.label(label, job.tenant, job.task),),
         effect=tool.spec.effect,
-        usage=Usage(tool_calls=tried.made),
+        usage=tried.usage,
         duration_ms=spent_ms,
         sensitive=found,
     )
