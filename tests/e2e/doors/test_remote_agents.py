@@ -1,5 +1,5 @@
-"""Steps of a role that a remote A2A agent carries out, on real processes: a program that knows the SDK and nothing of us,
-and another mesh."""
+"""Steps of a role that a remote A2A agent carries out, on real processes: a program that knows the SDK and nothing of
+us, and another mesh."""
 
 import asyncio
 import subprocess
