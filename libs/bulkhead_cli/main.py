@@ -9,6 +9,7 @@ from bulkhead_cli.agents.commands import agents_app
 from bulkhead_cli.approvals.commands import approvals_app
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.halts import commands as halts_commands
+from bulkhead_cli.incident.commands import incident_app
 from bulkhead_cli.inspect import commands as inspect_commands
 from bulkhead_cli.invocation import Commands, Group, flow_helps, show_version
 from bulkhead_cli.limits import commands as limits_commands
@@ -86,6 +87,7 @@ app.add_typer(mcp_app, name="mcp", rich_help_panel="Operate")
 app.add_typer(agents_app, name="agents", rich_help_panel="Operate")
 app.add_typer(policy_app, name="policy", rich_help_panel="Limits and halts")
 app.add_typer(letters_app, name="dead-letters", rich_help_panel="Operate")
+app.add_typer(incident_app, name="incident", rich_help_panel="Operate")
 app.add_typer(operate_commands.render_app, name="render", rich_help_panel="Operate")
 flow_helps(app)
 

@@ -22,6 +22,7 @@ NO_MESH = {
     "doctor": 1,  # Looks for one: that none is there is a finding.
     "render accounts": 0,  # Comes before the mesh.
     "render monitoring": None,
+    "incident export": 3,
     "backup": 2,  # Works with a stopped one, too: the folder is not one of a mesh.
     "submit": 3,
     "watch": 3,

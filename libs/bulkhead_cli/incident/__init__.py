@@ -1,0 +1,1 @@
+"""`bulkhead incident`: one file with all that an on-call needs."""

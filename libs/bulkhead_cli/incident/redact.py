@@ -1,0 +1,110 @@
+"""What of a mesh may leave it in an incident file: words, numbers and times. Pure.
+
+In: rows as other commands print them. Out: the fields that are named here, and of each text only what is one word:
+objectives, arguments, answers, reasons and errors of tools are content, and content stays where it is.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bulkhead.telemetry.redaction import without_keys
+
+MAX_TEXT_CHARS = 400
+TEXT = "[text]"
+_WORD = re.compile(r"[\w.:/@+,#>*-]{0,160}", re.ASCII)
+_CODE = re.compile(r"[a-z][a-z0-9_.]{1,63}(?=:|$)")
+_QUOTED = re.compile(r"'[^']{3,}'|\"[^\"]{3,}\"")
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "halt": ("scope", "tenant", "name", "code", "at_unix_ms"),
+    "breaker": ("scope", "tenant", "name", "phase", "since_unix_ms", "until_unix_ms", "opened"),
+    "letter": ("id", "code", "service", "subject", "sequence", "buried_unix_ms", "standing"),
+    "limit": ("target", "limit", "at_unix_ms"),
+    "alert": ("kind", "scope", "unit", "percent", "spent", "limit", "reached_unix_ms", "alerted_unix_ms"),
+    "approval": ("approval_id", "task", "state", "tool", "risk", "rule", "requested_unix_ms", "expires_unix_ms"),
+    "task": (
+        *("task_id", "tenant", "status", "kind", "created_unix_ms", "updated_unix_ms", "cost_usd_micros"),
+        *("standing", "complete", "failure_code"),
+    ),
+    "story": ("task_id", "tenant", "status", "began_unix_ms", "took_ms", "whole_cost", "adopted", "cut"),
+    "plan": ("version", "origin", "drafts_refused", "message"),
+    "step": (
+        "step_id",
+        "plan_version",
+        "outcome",
+        "attempts",
+        "final",
+        "inputs",
+        "took_ms",
+        "seen",
+        "standing",
+        "given",
+    ),
+    "call": (
+        *("call_id", "kind", "by", "name", "step_id", "attempt", "asked_unix_ms", "took_ms", "outcome", "writes"),
+        *("effect", "approval", "model", "chosen_as", "attempts", "retried", "waited_ms", "waited_for", "put_off"),
+        *("cached", "message"),
+    ),
+    "happened": ("at_unix_ms", "kind", "step_id", "evidence"),
+    "reason": ("kind", "level", "at_unix_ms", "evidence"),
+}
+HEADERS = ("ce-id", "ce-type", "ce-time", "ce-source", "ce-causeid")
+"""Headers of a dead letter's original that are no content."""
+
+
+def kept(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row that may leave; texts that are no word become `[text]`."""
+    return {name: plain(row[name]) for name in FIELDS[kind] if name in row}
+
+
+def plain(value: Any) -> Any:
+    """Numbers and words as they are."""
+    if isinstance(value, str):
+        return without_keys(value) if _WORD.fullmatch(value) else TEXT
+    if isinstance(value, Mapping):
+        return {str(plain(str(key))): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float) else TEXT
+
+
+def own_words(text: str) -> str:
+    """A text that the mesh itself words, without keys, without what it quotes, and not longer than MAX_TEXT_CHARS."""
+    return _QUOTED.sub(TEXT, without_keys(" ".join(text.split())))[:MAX_TEXT_CHARS]
+
+
+def health(said: str) -> dict[str, Any]:
+    """What a process says of itself at /readyz."""
+    try:
+        found = json.loads(said)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return {"answers": False}
+    words = {name: own_words(str(found.get(name) or "")) for name in ("why", "degraded")}
+    return {"answers": True, "ready": plain(found.get("ready")), **words}
+
+
+def code_of(failure: str) -> str:
+    """The code that a failure begins with; "" where it has none."""
+    found = _CODE.match(failure)
+    return found[0] if found else ""
+
+
+def story(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's story without its texts."""
+    steps = [kept("step", step) | {"calls": _calls(step.get("calls", ()))} for step in told.get("steps", ())]
+    return kept("story", told) | {
+        "usage": plain(told.get("usage")),
+        "plans": [kept("plan", one) for one in told.get("plans", ())],
+        "steps": steps,
+        "planning": _calls(told.get("planning", ())),
+        **{name: [kept("happened", one) for one in told.get(name, ())] for name in ("happened", "cause")},
+        "reasons": [kept("reason", one) for one in told.get("reasons", ())],
+    }
+
+
+def _calls(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [kept("call", row) | {"failure_code": code_of(str(row.get("failure") or ""))} for row in rows]
