@@ -57,10 +57,16 @@ class Visit:
         """The API's answer to a change. Raises Refused."""
         return await self.api.post(self.token, path, body, key, method)
 
-    def page(self, name: str, status: int = 200, **values: Any) -> Response:
+    def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """A room's page. `claim`, `path`, `theme` and a fresh form `key` are there for every template."""
         return pages.page(
-            self.request, name, status, claim=self.claim, key=secrets.token_hex(16), url=_url(self.request), **values
+            self.request,
+            template,
+            status,
+            claim=self.claim,
+            key=secrets.token_hex(16),
+            url=_url(self.request),
+            **values,
         )
 
     def word(self, name: str) -> str:

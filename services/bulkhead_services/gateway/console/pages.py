@@ -78,14 +78,14 @@ def theme_of(request: Request) -> str:
     return chosen if chosen in THEMES else "auto"
 
 
-def render(name: str, **values: Any) -> str:
+def render(template: str, /, **values: Any) -> str:
     """A template as text."""
-    return ENVIRONMENT.get_template(name).render(**values)
+    return ENVIRONMENT.get_template(template).render(**values)
 
 
-def page(request: Request, name: str, status: int = 200, **values: Any) -> Response:
+def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """A template as an answer. `path` and `theme` are there for every template."""
-    said = render(name, path=request.url.path, theme=theme_of(request), **values)
+    said = render(template, path=request.url.path, theme=theme_of(request), **values)
     return HTMLResponse(said, status, SAFE | NOT_KEPT)
 
 

@@ -232,7 +232,7 @@ class TaskDocument(Contract):
     its warnings (`result`.standing_reason, .completeness).
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
-    kind: `adopted` is the run of an outside agent.
+    kind: `adopted` is the run of an outside agent. tools, check, feature, workflow, route, constraints: as submitted.
     """
 
     task_id: str
@@ -265,6 +265,12 @@ class TaskDocument(Contract):
     tools_left_out: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     uncertain_writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] | None = ()
     more_uncertain_writes: Count = 0
+    tools: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    check: bool = True
+    feature: Tag = ""
+    workflow: Tag = ""
+    route: Tag = ""
+    constraints: Constraints = ()
     events_url: str
 
 

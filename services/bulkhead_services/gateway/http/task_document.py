@@ -4,6 +4,7 @@ In: a feed and the publishers' policy. Out: the JSON shapes of schemas.py.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim
@@ -106,7 +107,14 @@ async def document(
         uncertain_writes=doubtful.writes if doubtful is not None else None,
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         events_url=f"/v1/tasks/{feed.task}/events",
+        **_submitted(view),
     )
+
+
+def _submitted(view: View) -> dict[str, Any]:
+    """What the request said beside its objective and its limits."""
+    names = ("tools", "check", "feature", "workflow", "route", "constraints")
+    return {name: getattr(view.request, name) for name in names} if view.request is not None else {}
 
 
 def _pause(view: View) -> PauseDocument | None:

@@ -65,6 +65,15 @@
 
   htmx.createEventSource = (url) => new Stream(url);
 
+  // An act that was done closes its form; the form's next sending is another act.
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const act = event.target.closest && event.target.closest("details.act");
+    if (!act || event.detail.requestConfig.verb !== "post" || event.detail.xhr.status >= 400) return;
+    act.open = false;
+    const fresh = crypto.getRandomValues(new Uint8Array(16));
+    act.querySelector("[name=key]").value = Array.from(fresh, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  });
+
   // What the API refuses is shown where its effect would be.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const answer = event.detail.xhr;
@@ -72,6 +81,5 @@
     if (event.detail.requestConfig.verb === "get") return;
     event.detail.shouldSwap = true;
     event.detail.isError = false;
-    event.detail.selectOverride = "#effect > *";
   });
 })();

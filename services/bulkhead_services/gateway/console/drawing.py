@@ -1,0 +1,121 @@
+"""Geometry of what the console draws: a plan as a layered graph, calls as bars over time. Pure.
+
+In: steps with their inputs, calls with their times. Out: numbers and names for SVG templates; lengths in pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+NODE_WIDTH, NODE_HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 46, 56, 18, 6
+BAR_WIDTH, ROW_HEIGHT, MIN_BAR = 600, 22, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a plan. inputs: ids of steps on whose results it builds; others are ignored."""
+
+    id: str
+    title: str
+    inputs: tuple[str, ...] = ()
+    status: str = "waiting"
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step with its place."""
+
+    step: Step
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """edges: as SVG paths, from the side of a step to that of the one that needs it."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[str, ...]
+    width: int
+    height: int
+
+
+def layered(steps: Sequence[Step]) -> Graph:
+    """Each step in the column behind its last input; within a column beside its inputs."""
+    columns: dict[str, int] = {}
+    known = {step.id for step in steps}
+    for _ in steps:  # Inputs come before the steps that need them, in whatever order they stand; circles end here.
+        for step in steps:
+            behind = [columns.get(name, 0) + 1 for name in step.inputs if name in known and name != step.id]
+            columns[step.id] = min(max(behind, default=0), len(steps) - 1)
+    rows: dict[str, int] = {}
+    for column in sorted(set(columns.values())):
+        inside = [step for step in steps if columns[step.id] == column]
+        for row, step in enumerate(sorted(inside, key=lambda one: _middle(one, rows))):
+            rows[step.id] = row
+    nodes = {
+        step.id: Node(
+            step, MARGIN + columns[step.id] * (NODE_WIDTH + GAP_X), MARGIN + rows[step.id] * (NODE_HEIGHT + GAP_Y)
+        )
+        for step in steps
+    }
+    edges = tuple(_edge(nodes[name], nodes[step.id]) for step in steps for name in step.inputs if name in nodes)
+    width = max((node.x for node in nodes.values()), default=0) + NODE_WIDTH + MARGIN
+    height = max((node.y for node in nodes.values()), default=0) + NODE_HEIGHT + MARGIN
+    return Graph(tuple(nodes.values()), edges, width, height)
+
+
+def _middle(step: Step, rows: Mapping[str, int]) -> float:
+    above = [rows[name] for name in step.inputs if name in rows]
+    return sum(above) / len(above) if above else len(rows)
+
+
+def _edge(start: Node, end: Node) -> str:
+    x, y, to_x, to_y = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
+    bend = max(GAP_X // 2, (to_x - x) // 2)
+    return f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One call: it waited from x, and took its time after that."""
+
+    call_id: str
+    name: str
+    kind: str
+    outcome: str
+    x: float
+    waited: float
+    width: float
+    y: int
+    said: str
+
+
+def bars(calls: Sequence[Mapping[str, object]], began_unix_ms: int, took_ms: int) -> tuple[Bar, ...]:
+    """Calls of a story as bars of a common scale, BAR_WIDTH wide."""
+    scale = BAR_WIDTH / max(1, took_ms)
+    found = []
+    for row, call in enumerate(sorted(calls, key=lambda one: _number(one, "asked_unix_ms"))):
+        start = max(0, _number(call, "asked_unix_ms") - began_unix_ms)
+        took = _number(call, "took_ms") if call.get("took_ms") is not None else max(0, took_ms - start)
+        waited = min(_number(call, "waited_ms"), took)
+        x = min(start * scale, BAR_WIDTH - MIN_BAR)
+        found.append(
+            Bar(
+                str(call["call_id"]),
+                str(call["name"]),
+                str(call["kind"]),
+                str(call["outcome"]),
+                round(x, 1),
+                round(min(waited * scale, BAR_WIDTH - x), 1),
+                round(min(max(MIN_BAR, took * scale), BAR_WIDTH - x), 1),
+                row * ROW_HEIGHT,
+                f"{call['name']}: {call['outcome']}, from {start} ms, {took} ms",
+            )
+        )
+    return tuple(found)
+
+
+def _number(call: Mapping[str, object], name: str) -> int:
+    value = call.get(name)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,115 @@
+"""The room of one task: how it stands, its plan as it runs, its answer with sources, its calls, its raw messages.
+
+In: visits. Out: pages, fragments and a stream.
+"""
+
+import re
+from collections.abc import Sequence
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead_services.gateway.console import desk, pages
+from bulkhead_services.gateway.console.desk import Desk, Visit
+from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, Step, bars, layered
+from bulkhead_services.gateway.console.watching import element_of, followed
+
+MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
+ENDED = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
+ROWS = 100
+MAX_BARS = 200
+
+
+class Task:
+    """The routes under /tasks/{task_id} that only look."""
+
+    def __init__(self, at: Desk) -> None:
+        self._desk = at
+
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        get = self._desk.get
+        return [
+            get("/tasks/{task_id}", self.show),
+            get("/tasks/{task_id}/live", self.live),
+            get("/tasks/{task_id}/story", self.story),
+            get("/tasks/{task_id}/messages", self.messages),
+            get("/tasks/{task_id}/export", self.export),
+            get("/tasks/{task_id}/calls/{call_id}", self.call),
+            get("/tasks/{task_id}/citations/{marker}", self.citation),
+        ]
+
+    async def show(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}"""
+        task = await visit.get(_api(visit))
+        return visit.page(
+            "tasks/task.html", task=task, ended=task["status"] in ENDED, answer=cited(task["answer"] or "")
+        )
+
+    async def live(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/live"""
+        return desk.live(followed(visit.api.events(visit.token, _api(visit) + "/events")))
+
+    async def story(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/story"""
+        told = await visit.get(_api(visit) + "/why")
+        story = told["story"]
+        calls = [call for one in (story["planning"], *(step["calls"] for step in story["steps"])) for call in one]
+        last = max((call["asked_unix_ms"] + (call["took_ms"] or 0) for call in calls), default=0)
+        took = max(story["took_ms"], last - story["began_unix_ms"])
+        shown = bars(calls[:MAX_BARS], story["began_unix_ms"], took)
+        steps = [
+            Step(row["step_id"], row["title"], tuple(row["inputs"]), row["outcome"], row["attempts"])
+            for row in story["steps"]
+            if row["plan_version"] == story["plans"][-1]["version"]
+        ]
+        return visit.page(
+            "tasks/story.html",
+            told=told,
+            story=story,
+            calls=calls,
+            bars=shown,
+            bar_width=BAR_WIDTH,
+            row_height=ROW_HEIGHT,
+            took_ms=took,
+            graph=layered(steps),
+            element_of=element_of,
+        )
+
+    async def messages(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/messages"""
+        after = visit.word("after") or "0"
+        page = await visit.get(_api(visit) + "/timeline", limit=ROWS, after=after)
+        return visit.page("tasks/messages.html", timeline=page)
+
+    async def call(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/calls/{call_id}"""
+        found = await visit.get(f"{_api(visit)}/calls/{visit.request.path_params['call_id']}")
+        return visit.page("tasks/call.html", told=found, call=found["call"])
+
+    async def citation(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/citations/{marker}"""
+        found = await visit.get(f"{_api(visit)}/citations/{visit.request.path_params['marker']}")
+        return visit.page("tasks/citation.html", citation=found, task_id=visit.request.path_params["task_id"])
+
+    async def export(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/export"""
+        answer = await visit.api.ask("GET", visit.token, _api(visit) + "/export")
+        if answer.status >= 400:
+            answer.json()
+        name = {"Content-Disposition": answer.headers["content-disposition"]}
+        return Response(answer.body, 200, pages.SAFE | pages.NOT_KEPT | name, answer.headers["content-type"])
+
+
+def _api(visit: Visit) -> str:
+    return f"/v1/tasks/{visit.request.path_params['task_id']}"
+
+
+def cited(text: str) -> Sequence[tuple[str, str, int]]:
+    """A text in pieces: each with the marker behind it, "" for none, and that marker's number."""
+    parts = MARKER.split(text)
+    numbers: dict[str, int] = {}
+    return [
+        (said, marker, numbers.setdefault(marker, len(numbers) + 1) if marker else 0)
+        for said, marker in zip(parts[::2], [*parts[1::2], ""], strict=True)
+    ]
