@@ -9,6 +9,8 @@ from playwright.async_api import Browser
 from tests.e2e.console.browser import CHROMIUM, chromium
 from tests.e2e.fixtures.world import World
 
+ASKING = "t20"
+
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
@@ -20,6 +22,10 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A mesh whose gateway these tests may kill."""
-    async with World(tmp_path_factory.mktemp("console")) as found:
+    """A mesh whose gateway these tests may kill, and in one of whose tenants writes wait for a person."""
+    folder = tmp_path_factory.mktemp("console")
+    found = World(folder)
+    rule = '@id("all") @effect("ask") forbid (principal, action in Action::"writes", resource);'
+    (folder / "policy" / f"{ASKING}.cedar").write_text(rule)
+    async with found:
         yield found

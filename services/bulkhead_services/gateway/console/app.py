@@ -11,12 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Api, Refused
+from bulkhead_services.gateway.console.approvals import Approvals
 from bulkhead_services.gateway.console.desk import Desk
 from bulkhead_services.gateway.console.login import Login
 from bulkhead_services.gateway.console.task import Task
 from bulkhead_services.gateway.console.task_acts import TaskActs
 from bulkhead_services.gateway.console.tasks import Tasks
 from bulkhead_services.gateway.http.auth import Authenticator
+
+ROOMS = (Tasks, Task, TaskActs, Approvals)
 
 
 class Console:
@@ -25,7 +28,7 @@ class Console:
     def __init__(self, api: ASGIApp, auth: Authenticator, session_s: int) -> None:
         self._api = api
         at = Desk(Api(api), auth)
-        routes = [*Login(auth, session_s).routes(), *Tasks(at).routes(), *Task(at).routes(), *TaskActs(at).routes()]
+        routes = [*Login(auth, session_s).routes(), *(route for room in ROOMS for route in room(at).routes())]
         self._first = frozenset(_first(route.path) for route in routes)
         self._rooms = Starlette(routes=routes, exception_handlers={HTTPException: _failed, Refused: _failed})
 

@@ -1,0 +1,83 @@
+"""The rooms of those who run a mesh, in a real browser over real processes: each act with its effect, by keyboard."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from tests.e2e.console.browser import Looked, visitor
+from tests.e2e.console.conftest import ASKING
+from tests.e2e.fixtures.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HOSTILE = "<img src=x onerror=alert(1)> <script>alert(2)</script> \u202edetrever {{ 7 * 7 }}"
+SAID = "<img src=x onerror=alert(1)> <script>alert(2)</script> \\u202edetrever {{ 7 * 7 }}"
+NARROW = {"width": 375, "height": 700}
+STEP = {
+    "id": "s1",
+    "title": f"Count {HOSTILE}",
+    "instruction": "Use counter_increment with name=roomy amount=1.",
+    "tools": ["counter_increment"],
+    "inputs": [],
+    "acceptance": "It is counted.",
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def olga(world: World, browser: Browser) -> AsyncIterator[Looked]:
+    """An operator with a narrow window."""
+    key = world.mesh.add_api_key(ASKING, "olga", "operator")
+    async with visitor(browser, world.mesh.url, key, viewport=NARROW) as looked:
+        yield looked
+
+
+async def fits(looked: Looked) -> None:
+    """Nothing that axe calls serious, and no scrolling sideways."""
+    assert not await looked.axe()
+    wide = await looked.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, "a phone scrolls down, not sideways"
+
+
+async def does(looked: Looked, act: str, reason: str) -> None:
+    """An act by keyboard alone: open its form, give the reason, send it."""
+    await looked.page.locator("summary", has_text=act).first.focus()
+    await looked.page.keyboard.press("Enter")
+    await looked.page.locator("details[open] input[name=reason]").first.focus()
+    await looked.page.keyboard.type(reason)
+    await looked.page.keyboard.press("Enter")
+
+
+async def test_a_call_appears_while_one_looks_and_is_made_when_it_is_granted(world: World, olga: Looked) -> None:
+    await olga.go("/approvals")
+    await olga.sees("Nothing waits for a decision")
+    await olga.sees("live")
+    task = await world.submit(ASKING, HOSTILE, plan={"steps": [STEP]}, check=False)
+    row = olga.page.get_by_role("link", name="counter_increment")
+    await row.wait_for(timeout=30_000)
+    await fits(olga)
+    await row.click()
+    await olga.sees(f"Count {SAID}")
+    await fits(olga)
+    assert world.counter.count("roomy") == 0
+    await does(olga, "Grant", HOSTILE)
+    await olga.sees("by olga (operator)")
+    await olga.sees(SAID)
+    await world.finish(task)
+    assert world.counter.count("roomy") == 1
+
+
+async def test_a_call_is_denied_with_a_reason_that_the_agent_hears(world: World, olga: Looked) -> None:
+    task = await world.submit(ASKING, "Count it.", plan={"steps": [STEP]}, check=False)
+
+    async def waits() -> Any:
+        return (await world.client(ASKING, "approver").approvals("waiting", task.id))["approvals"]
+
+    [row] = await until(waits, "the call waits", timeout_s=60)
+    await olga.go(f"/approvals/{row['approval_id']}")
+    await does(olga, "Deny", "not today")
+    await olga.sees("denied")
+    document = await world.finish(task)
+    assert "not today" in document["result"]["standing_reason"]
