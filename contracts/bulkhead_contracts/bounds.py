@@ -49,6 +49,8 @@ MAX_BYTES_PER_DAY = 2**50  # 1 PiB
 # Steps that are carried out elsewhere
 MAX_DELEGATED_ROLES = 16  # of one tenant
 DEFAULT_DELEGATED_STEP_MS = 600_000
+MAX_STEP_KEY_CHARS = 400
+MAX_STEP_WAIT_MS = 5_000  # that one request over the bus stands; by HTTP longer
 MAX_STEP_TRIES = 100  # that programs outside take one attempt at a step
 
 # Grants

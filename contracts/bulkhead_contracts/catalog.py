@@ -15,6 +15,7 @@ from bulkhead_contracts import (
     bounds,
     budget,
     control,
+    delegation,
     event,
     grant,
     identity,
@@ -41,6 +42,8 @@ PUBLISHER = "publisher"
 """Stands in rows for every outside publisher (`pub_<name>` on the wire)."""
 SUBSCRIBER = "subscriber"
 """Stands in rows for every outside subscriber (`sub_<name>`)."""
+OUTSIDE_WORKER = "outside_worker"
+"""Stands in rows for every program outside that carries out steps (`wrk_<name>`)."""
 JOURNAL = "journal"
 
 DECIDERS = ("planner", "worker", "checker")
@@ -127,6 +130,12 @@ ROWS: tuple[Row, ...] = (
     Row(step.DelegationReplied, _from("doors", "worker"), "doors"),
     Row(step.StepTaken, _to("doors", "doors"), "doors"),
     Row(step.StepAnswered, _to("doors", "doors"), "doors"),
+    Row(delegation.StepTakeRequested, _to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepTakeReplied, _from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepBeatRequested, _to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepBeatReplied, _from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepAnswerRequested, _to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepAnswerReplied, _from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
     Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
     # Steps with each other
     Row(peer.AnswerRequested, (("worker", "planner"), ("planner", "worker")), "planner"),
@@ -255,9 +264,9 @@ RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
 
 
 def allowed(ce_type: str, sender: str, receiver: str) -> bool:
-    """Whether the catalog lets `sender` say this to `receiver`; outside publishers are `pub_*`."""
+    """Whether the catalog lets `sender` say this to `receiver`; outside publishers are `pub_*`, workers `wrk_*`."""
     row = BY_TYPE.get(ce_type.rpartition(".v")[0])
-    role = PUBLISHER if sender.startswith("pub_") else sender
+    role = {"pub_": PUBLISHER, "wrk_": OUTSIDE_WORKER}.get(sender[:4], sender)
     return row is not None and (role, receiver) in row.edges
 
 

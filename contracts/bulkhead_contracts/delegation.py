@@ -11,9 +11,11 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from .plan.v1 import Role
-from .types import Contract, Count, Name, Reason, Summary, Title, Token, UnixMs
+from .result import Failure
+from .types import Body, Contract, Count, Name, Reason, Summary, Title, Token, UnixMs
 
 Text = Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
+StepKeyText = Annotated[str, Field(max_length=bounds.MAX_STEP_KEY_CHARS, repr=False)]
 
 
 class DelegatedRole(Contract, extra="forbid"):
@@ -52,7 +54,7 @@ class HandedStep(Contract):
     """
 
     id: Token
-    key: str
+    key: StepKeyText
     number: Count
     task: Token
     step: Token
@@ -91,3 +93,45 @@ class AnswerAccepted(Contract):
 
     accepted: bool = True
     repeated: bool = False
+
+
+class StepTakeRequested(Body, type="mesh.step.take_requested"):
+    """A program outside wants a step of its identity (rpc). role: "" is any. wait_ms: for so long it is waited for."""
+
+    role: Annotated[str, Field(max_length=32)] = ""
+    holder: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    wait_ms: Annotated[int, Field(ge=0, le=bounds.MAX_STEP_WAIT_MS)] = bounds.MAX_STEP_WAIT_MS
+
+
+class StepTakeReplied(Body, type="mesh.step.take_replied"):
+    """A step, or none for now; failure: why none is handed out."""
+
+    step: HandedStep | None = None
+    failure: Failure | None = None
+
+
+class StepBeatRequested(Body, type="mesh.step.beat_requested"):
+    """The holder works on it (rpc). key: of the taking."""
+
+    key: StepKeyText
+
+
+class StepBeatReplied(Body, type="mesh.step.beat_replied"):
+    """Whether to go on; failure: the beat was not taken."""
+
+    beaten: StepBeaten | None = None
+    failure: Failure | None = None
+
+
+class StepAnswerRequested(Body, type="mesh.step.answer_requested"):
+    """The holder's answer (rpc). key: of the taking."""
+
+    key: StepKeyText
+    answer: StepAnswer
+
+
+class StepAnswerReplied(Body, type="mesh.step.answer_replied"):
+    """The answer counts; failure: it does not (`late`), or is to be sent again (`unavailable`)."""
+
+    accepted: AnswerAccepted | None = None
+    failure: Failure | None = None

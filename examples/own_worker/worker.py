@@ -10,7 +10,14 @@ import openai
 
 from bulkhead.client.steps import Step, Steps
 
-steps = Steps(os.environ["DOORS_URL"], os.environ["BULKHEAD_API_KEY"])
+DOORS = os.environ["DOORS_URL"]
+if "NATS_URL" in os.environ:
+    from bulkhead.faststream import BusSteps
+
+    identity = f"{os.environ['KEYS']}/wrk_demo.nkey"
+    steps: Steps = BusSteps(os.environ["NATS_URL"], identity, tenant="demo", doors=DOORS)
+else:
+    steps = Steps(DOORS, os.environ["BULKHEAD_API_KEY"])
 
 
 @steps.on("refunds")

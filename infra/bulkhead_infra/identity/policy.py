@@ -26,10 +26,12 @@ PROVISIONER = "provisioner"
 BACKUP = "backup"
 IDENTITY = "identity"
 MAX_PUBLISHERS = 1_000
+MAX_WORKERS = 1_000
 MAX_SUBSCRIBERS = 200
 """Each has a durable consumer in one stream."""
 
 PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[a-z0-9_]{1,30}$")]
+WorkerName = Annotated[str, StringConstraints(pattern=r"^wrk_[a-z0-9_]{1,30}$")]
 SubscriberName = Annotated[str, StringConstraints(pattern=r"^sub_[a-z0-9_]{1,30}$")]
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -110,15 +112,23 @@ class SubscriberPolicy(_Strict):
     events: Annotated[tuple[Literal[tuple(catalog.EVENTS)], ...], Field(min_length=1)]  # type: ignore[valid-type]
 
 
+class WorkerPolicy(_Strict):
+    """Whose delegated steps a program outside takes; of which roles stands in the tenants file."""
+
+    tenant: Token
+
+
 class Policy(_Strict):
     services: dict[Token, ServicePolicy]
     operator: OperatorPolicy
     publishers: Annotated[dict[PublisherName, PublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
     subscribers: Annotated[dict[SubscriberName, SubscriberPolicy], Field(max_length=MAX_SUBSCRIBERS)] = {}
+    workers: Annotated[dict[WorkerName, WorkerPolicy], Field(max_length=MAX_WORKERS)] = {}
 
     @property
     def identities(self) -> tuple[str, ...]:
-        return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers, *self.subscribers)
+        outside = (*self.publishers, *self.subscribers, *self.workers)
+        return (*self.services, PROVISIONER, BACKUP, OPERATOR, *outside)
 
     def outside(self) -> str:
         """The rows of outside programs as JSON: the file that the gateway reads."""
@@ -238,8 +248,10 @@ def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
 
 
 def check_publishers(policy: Policy, tenants: Tenants) -> None:
-    """Every publisher speaks for a tenant that exists, and every subscriber hears of one. Raises PolicyError."""
-    for kind, rows in (("publisher", policy.publishers), ("subscriber", policy.subscribers)):
+    """Every publisher speaks for a tenant that exists, every subscriber hears of one, and every worker works for one.
+    Raises PolicyError."""
+    outside = (("publisher", policy.publishers), ("subscriber", policy.subscribers), ("worker", policy.workers))
+    for kind, rows in outside:
         for name, row in rows.items():
             if row.tenant not in tenants.tenants:
                 way = f"add the tenant there or remove the {kind}"

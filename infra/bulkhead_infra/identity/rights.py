@@ -65,6 +65,11 @@ def rights(policy: Policy, shards: Mapping[str, int]) -> tuple[Right, ...]:
         for sender, receiver in sorted(catalog.MESH_EDGES):
             if sender == catalog.PUBLISHER:
                 found.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.>"))
+    for name, worker in policy.workers.items():
+        for sender, receiver in sorted(catalog.RPC_EDGES):
+            if sender == catalog.OUTSIDE_WORKER:
+                subject = f"rpc.{name}.{receiver}.*.{worker.tenant}.>"
+                found.append(Right(name, "send", subject, account_of(receiver)))
     for name in policy.subscribers:
         durable = f"{subjects.EVENTS_STREAM}.{name}"
         found.extend(_pulls(name, durable))

@@ -53,10 +53,12 @@ def _channel(plane: str, sender: str, receiver: str) -> dict[str, object]:
             "parameters": {"tenant": PARAMETERS["tenant"], "name": name, "task": PARAMETERS["task"]},
             "messages": {},
         }
-    shown = "pub_{publisher}" if sender == catalog.PUBLISHER else sender
+    shown = {catalog.PUBLISHER: "pub_{publisher}", catalog.OUTSIDE_WORKER: "wrk_{worker}"}.get(sender, sender)
     parameters = dict(PARAMETERS)
     if sender == catalog.PUBLISHER:
         parameters["publisher"] = {"description": "the outside publisher's name; the broker holds it to its tenant"}
+    if sender == catalog.OUTSIDE_WORKER:
+        parameters["worker"] = {"description": "the outside program's name; the broker holds it to its tenant"}
     kept = "stored in the receiver's inbox stream" if plane == "mesh" else "request/reply, not stored"
     return {
         "address": f"{plane}.{shown}.{receiver}.{{partition}}.{{tenant}}.{{task}}",

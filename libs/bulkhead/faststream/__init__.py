@@ -1,4 +1,5 @@
-"""Programs of one's own on the bus, with FastStream: `Events` hears what happens to tasks, `Requests` asks for tasks.
+"""Programs of one's own on the bus, with FastStream: `Events` hears what happens to tasks, `Requests` asks for tasks,
+`BusSteps` carries out delegated steps.
 
     events = Events("nats://127.0.0.1:4222", "identity/sub_demo.nkey", tenant="demo")
 
@@ -12,5 +13,6 @@ Needs the extra `faststream`.
 
 from bulkhead.faststream.events import Events, told
 from bulkhead.faststream.requests import NotStored, Requests
+from bulkhead.faststream.steps import BusSteps
 
-__all__ = ["Events", "NotStored", "Requests", "told"]
+__all__ = ["BusSteps", "Events", "NotStored", "Requests", "told"]

@@ -40,6 +40,7 @@ from bulkhead_services.doors.runs import Runs
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import HandOvers
 from bulkhead_services.doors.steps.routes import StepsHttp
+from bulkhead_services.doors.steps.rpc import StepsRpc
 
 LAG_RETRY_S = 0.05
 RECENT_RUNS = 1_024
@@ -69,6 +70,7 @@ class Doors(Edge):
         self._a2a = A2a(settings, http)
         steps = StepsHttp(self.steps, self._credentials, http.bodies, http.places, http.hosts)
         http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]
+        self.rpc = StepsRpc(self.steps, http.places).table()
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []

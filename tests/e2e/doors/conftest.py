@@ -15,6 +15,7 @@ async def agents(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worl
     doors = {"BULKHEAD_HOLD_S": "1", "BULKHEAD_CALL_TIMEOUT_S": "60", "BULKHEAD_ABANDON_S": "1"}
     extra = {"doors": {**doors, "BULKHEAD_STEP_SILENT_S": "3"}}
     world = World(Path(tmp_path_factory.mktemp("agents")), extra_env=extra, scale={"doors": 2})
-    world.change_tenants(t1={"delegated_roles": {"refunds": {"to": "worker", "identity": "wrk_t1"}}})
+    refunds = {name: {"refunds": {"to": "worker", "identity": f"wrk_{name}"}} for name in ("t1", "demo")}
+    world.change_tenants(**{name: {"delegated_roles": roles} for name, roles in refunds.items()})
     async with world as found:
         yield found

@@ -17,7 +17,8 @@ CALLOUT = "identity"
 SERVICES = tuple(name for name in POLICY["services"] if name != CALLOUT)
 PUBLISHERS = tuple(POLICY["publishers"])
 SUBSCRIBERS = tuple(POLICY["subscribers"])
-IDENTITIES = (*SERVICES, "operator", *PUBLISHERS, *SUBSCRIBERS)
+WORKERS = tuple(POLICY["workers"])
+IDENTITIES = (*SERVICES, "operator", *PUBLISHERS, *SUBSCRIBERS, *WORKERS)
 MESH = {edge for row in catalog.ROWS if row.plane == "mesh" for edge in row.edges}
 ASKS = {
     (sender, to)
@@ -92,6 +93,9 @@ def has_stream(sender: str) -> bool:
 
 
 def _rpc(identity: str, tokens: list[str]) -> bool:
+    if identity in WORKERS:
+        asks = (catalog.OUTSIDE_WORKER, tokens[2]) in ASKS
+        return tokens[1] == identity and asks and tokens[4] == POLICY["workers"][identity]["tenant"]
     return tokens[1] == identity and (tokens[1], tokens[2]) in ASKS
 
 
@@ -158,8 +162,10 @@ def may_subscribe(identity: str, subject: str) -> bool:
 def publish_subjects() -> list[str]:
     """Every mesh edge, every rpc edge, every sibling facility, every API subject: of everybody, as seen by anybody."""
     names = (*SERVICES, CALLOUT, "operator", "journal", *PUBLISHERS, "pub_other", *SUBSCRIBERS, "sub_other")
+    names = (*names, *WORKERS, "wrk_other")
     found = [f"mesh.{a}.{b}.3.{tenant}.t1" for a in names for b in names for tenant in ("demo", "acme")]
     found += [f"rpc.{a}.{b}.3.demo.t1" for a in names for b in names]
+    found += [f"rpc.{a}.doors.3.acme.t1" for a in WORKERS]
     for name in names:
         found += [f"blob.{name}.demo.{'0' * 64}", f"record.{name}.demo.t1.k", f"dead.{name}.3.demo.t1"]
         found += [f"timer.{name}.set.3.demo.t1.k", f"timer.{name}.fired.3.demo.t1", f"live.{name}.demo.t1"]
@@ -232,7 +238,7 @@ def _stream_api(stream: str) -> list[str]:
 
 def subscribe_subjects() -> list[str]:
     """What somebody might want to overhear."""
-    names = (*SERVICES, CALLOUT, "operator", "provisioner", *PUBLISHERS, *SUBSCRIBERS)
+    names = (*SERVICES, CALLOUT, "operator", "provisioner", *PUBLISHERS, *SUBSCRIBERS, *WORKERS)
     found = [
         ">",
         "$SYS.REQ.USER.AUTH",

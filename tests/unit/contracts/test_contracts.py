@@ -143,11 +143,12 @@ def test_readers_ignore_unknown_fields_and_writers_emit_none():
 
 
 def test_the_catalog_is_held_to_the_grammar():
+    outside = (catalog.PUBLISHER, catalog.SUBSCRIBER, catalog.OUTSIDE_WORKER)
     for row in catalog.ROWS:
         assert row.type.startswith("event." if row.plane == "events" else "mesh.") and row.owner
         for sender, receiver in row.edges:
             for name in (sender, receiver):
-                assert name in (*catalog.EVERY_SERVICE, catalog.PUBLISHER, catalog.SUBSCRIBER, catalog.JOURNAL)
+                assert name in (*catalog.EVERY_SERVICE, *outside, catalog.JOURNAL)
     assert len(catalog.BY_TYPE) == len(catalog.ROWS)
 
 
@@ -159,6 +160,13 @@ def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
     assert said == {(word, "gateway") for word in words}
     assert catalog.allowed("mesh.task.requested.v2", "pub_demo", "gateway")
     assert not catalog.allowed("mesh.task.submitted.v1", "pub_demo", "planner")
+
+
+def test_programs_outside_may_ask_doors_for_steps_and_nothing_else():
+    said = [(row, edge) for row in catalog.ROWS for edge in row.edges if catalog.OUTSIDE_WORKER in edge]
+    assert {(row.plane, *sorted(edge)) for row, edge in said} == {("rpc", "doors", catalog.OUTSIDE_WORKER)}
+    assert catalog.allowed("mesh.step.take_requested.v1", "wrk_demo", "doors")
+    assert not catalog.allowed("mesh.step.finished.v1", "wrk_demo", "planner")
 
 
 def _examples() -> list[Path]:

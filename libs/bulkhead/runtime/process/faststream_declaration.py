@@ -73,5 +73,5 @@ def _takes(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: 
 def _subject(row: catalog.Row, sender: str, receiver: str) -> str:
     if row.plane == "events":
         return f"events.*.{row.type.removeprefix('event.')}.*"
-    sender = "pub_*" if sender == catalog.PUBLISHER else sender
-    return f"{row.plane}.{sender}.{receiver}.*.*.*".replace("pub_*", "*")
+    sender = "*" if sender in (catalog.PUBLISHER, catalog.OUTSIDE_WORKER) else sender
+    return f"{row.plane}.{sender}.{receiver}.*.*.*"

@@ -59,7 +59,7 @@ class StepsHttp:
         self._hosts.check_origin(request)
         tenant, name = self._identities.worker(request.headers)
         role, holder = _text(request, "role", 32), _text(request, "holder", bounds.MAX_NAME_CHARS)
-        release = self._places.take(_claim(tenant, name))
+        release = self._places.take(claim_of(tenant, name))
         try:
             waiting = self._steps.take(Identity(tenant, name), role, holder, _wait_s(request))
             found = await unless_gone(waiting, request.receive)
@@ -74,7 +74,7 @@ class StepsHttp:
     async def answer(self, request: Request) -> Response:
         """POST /v1/steps/{id}/answer"""
         key = self._key(request)
-        async with self._bodies.read(request, _claim(key.tenant, key.identity), MAX_ANSWER_BODY) as raw:
+        async with self._bodies.read(request, claim_of(key.tenant, key.identity), MAX_ANSWER_BODY) as raw:
             try:
                 said = StepAnswer.model_validate_json(raw)
             except ValidationError as error:
@@ -94,7 +94,7 @@ class StepsHttp:
         return key
 
 
-def _claim(tenant: str, name: str) -> RequesterClaim:
+def claim_of(tenant: str, name: str) -> RequesterClaim:
     """Stands for the program where callers are counted."""
     return RequesterClaim(tenant=tenant, person=name, role="submitter", via="api_key")
 
