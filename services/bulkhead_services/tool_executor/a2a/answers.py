@@ -77,6 +77,7 @@ class Heard:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     events: int = 0
     left_out: int = 0
+    cut: bool = False
 
     def take(self, event: StreamResponse) -> None:
         """One event."""
@@ -122,7 +123,7 @@ class Heard:
         text = "\n\n".join(filter(None, texts))
         if not text and not omitted:
             return Failed("empty_answer", f"{name} ended its task and said nothing", "go another way", effect="unknown")
-        return Done(text, omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
+        return Done(text, self.cut, omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
 
     def _task(self, task: Task) -> None:
         self.task = task.id
@@ -138,33 +139,42 @@ class Heard:
     def _artifact(self, artifact: Artifact, append: bool) -> None:
         known = self.artifacts.get(artifact.artifact_id)
         if known is not None and append:
-            known.parts.extend(artifact.parts)
+            self._append(known, artifact)
         elif known is None and len(self.artifacts) >= bounds.MAX_AGENT_ARTIFACTS:
             self.left_out += 1
         else:
             kept = self.artifacts[artifact.artifact_id] = Artifact()
             kept.CopyFrom(artifact)
 
+    def _append(self, known: Artifact, more: Artifact) -> None:
+        """More of an artifact."""
+        if sum(len(part.text) for part in known.parts) > bounds.MAX_TOOL_OUTPUT_BYTES:
+            self.cut = True  # No more than that is kept of any answer.
+            return
+        known.parts.extend(more.parts)
+
 
 def _read(parts: Iterable[Part], omitted: list[str]) -> str:
-    """Texts of parts; adjoining ones are one text, as agents stream it."""
-    found = ""
+    """What parts say, one under another. Adjoining texts are one, as agents stream it and a whole task tells it."""
+    found, before = list[str](), ""
     for part in parts:
-        match part.WhichOneof("content"):
+        kind, after_text, before = part.WhichOneof("content"), before == "text", part.WhichOneof("content") or ""
+        match kind:
+            case "text" if after_text:
+                found[-1] += part.text
             case "text":
-                found += part.text
+                found.append(part.text)
             case "data":
-                told = json.dumps(MessageToDict(part.data), ensure_ascii=False)
-                found += f"\n{told}\n" if found else f"{told}\n"
+                found.append(json.dumps(MessageToDict(part.data), ensure_ascii=False))
             case "raw":
                 media = part.media_type.partition(";")[0].strip().lower()
                 if media.startswith("text/") or media == "application/json":
-                    found += part.raw.decode("utf-8", "replace")
+                    found.append(part.raw.decode("utf-8", "replace"))
                 else:
                     omitted.append(f"a file {_named(part)}, {len(part.raw)} bytes")
             case "url":
                 omitted.append(f"a link to the file {_named(part)}: {clean(part.url, bounds.MAX_PHRASE_CHARS)}")
-    return found.strip()
+    return "\n".join(filter(None, found)).strip()
 
 
 def _named(part: Part) -> str:

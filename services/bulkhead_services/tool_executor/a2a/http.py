@@ -6,7 +6,7 @@ that no second answer of a name server leads inside; nothing is followed, and no
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
 
@@ -15,6 +15,7 @@ from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.addresses import first_inside
 
 CONNECT_TIMEOUT_S = 5.0
+MAX_ADDRESSES = 4
 TOO_LONG = "the answer is longer than"
 Resolve = Callable[[str, int], Awaitable[tuple[str, ...]]]
 
@@ -52,11 +53,22 @@ class _Wire(httpx.AsyncBaseTransport):
         except (OSError, ValueError) as error:
             raise httpx.ConnectError(f"the file of the header {name} cannot be read: {error}") from error
         request.extensions = {**request.extensions, "sni_hostname": host}
-        request.url = request.url.copy_with(host=addresses[0])
-        response = await self._inner.handle_async_request(request)
+        response = await self._at(request, addresses[:MAX_ADDRESSES])
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Bounded(response.stream)
         return response
+
+    async def _at(self, request: httpx.Request, addresses: Sequence[str]) -> httpx.Response:
+        """The answer from the first address that can be connected to."""
+        url = request.url
+        for address in addresses[:-1]:
+            request.url = url.copy_with(host=address)
+            try:
+                return await self._inner.handle_async_request(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        request.url = url.copy_with(host=addresses[-1])
+        return await self._inner.handle_async_request(request)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

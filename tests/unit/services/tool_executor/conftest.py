@@ -55,6 +55,7 @@ class Desk:
     halt: Halt | None = None
     held: OpenBreaker | None = None
     cut: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
     admissions: int = 1_000
     admission_takes_ms: int = 0
     now_unix_ms: int = NOW
@@ -82,6 +83,7 @@ class Desk:
             _halt_event=lambda target: self.cut,
             _live=live,
             _held=lambda target, now: self.held,
+            _end_event=lambda target: self.ending,
         )
         self.reservations = hands.reservations
         return hands

@@ -115,6 +115,17 @@ def test_what_ends_comes_before_what_pauses() -> None:
     assert found is not None and found.scope == "model"
 
 
+def test_a_halt_that_only_pauses_ends_nothing() -> None:
+    halts = Halts(None)  # type: ignore[arg-type]
+    event = halts.end_event(TARGET)
+    halts._take(*entry(scope="task", tenant="acme", name="t1"))
+    assert not event.is_set()
+    halts._take(*entry(scope="task", tenant="acme", name="t1", pauses=False))
+    assert event.is_set() and halts.end_event(TARGET) is event
+    halts._take(*entry(scope="task", tenant="acme", name="t1", active=False))
+    assert not event.is_set()
+
+
 def breaker(**changes: object) -> tuple[str, bytes]:
     fields = {"scope": "tool", "name": "http_get", "phase": "open", "reason": "r", "until_unix_ms": 10_000} | changes
     return "control.live.breaker.any", Breaker(**fields).model_dump_json().encode()  # type: ignore[arg-type]

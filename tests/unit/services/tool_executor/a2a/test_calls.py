@@ -8,6 +8,7 @@ from bulkhead.blobs import Blobs
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.tools.api import Done, Failed
 from bulkhead_contracts import bounds
+from bulkhead_contracts.control import Halt
 from tests.eventually import until
 from tests.unit.services.tool_executor.a2a.conftest import Far, House
 
@@ -116,6 +117,23 @@ async def test_a_halt_reaches_the_agent_and_a_read_begins_anew_after_it(house: H
     else:
         assert isinstance(again, Failed) and (again.code, again.effect) == ("remote_cancelled", "unknown")
         assert len(far.agent.begun) == 1
+
+
+async def test_a_write_goes_on_while_a_halt_pauses_its_task_and_is_cancelled_by_one_that_ends_it(
+    house: House, far: Far
+) -> None:
+    await house.pin(far, effect="write")
+    desk = await house.desk()
+    call = asyncio.create_task(desk.call("agent_echo", {"text": "wait"}))
+    await until(lambda: named(house, "acme.t1.c1"), "its task is on record")
+    desk.cut.set()
+    done, _ = await asyncio.wait({call}, timeout=0.3)
+    assert not done and not far.agent.cancelled
+    desk.halt = Halt(scope="task", tenant="acme", name="t1", code="loop", reason="it loops", by="budget")
+    desk.ending.set()
+    reply = await call
+    assert reply.outcome == "uncertain" and reply.failure is not None and "it loops" in reply.failure.message
+    await until(lambda: len(far.agent.cancelled) == 1, "the agent was told")
 
 
 async def test_a_call_that_is_cancelled_before_it_begins_is_never_sent(house: House, far: Far) -> None:
