@@ -103,6 +103,20 @@ async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World
         await program.agent.said("resume", "--tenant", TENANTS[program.name])
 
 
+async def test_each_framework_that_loops_is_stopped_and_told_why(agents: World, programs: list[Program]) -> None:
+    for program in programs:
+        # Another person's runs: this one's next would have to wait after the end by a halt.
+        program.agent.key = agents.mesh.add_api_key(TENANTS[program.name], f"{program.name}-loops", "submitter")
+    await agents.arm("runaway", match="17 * 29", times=10_000)
+    ended = await asyncio.gather(*(one.run("What is 17 * 29?") for one in programs))
+    await agents.disarm()
+    for program, (_, said) in zip(programs, ended, strict=True):
+        assert "calculate with the same arguments and got the same result" in said, (program.name, said)
+        program.agent.task = await program.task()
+        shown = await program.agent.shown()
+        assert (shown["status"], shown["failure"]["code"]) == ("halted", "loop_stopped"), program.name
+
+
 async def test_each_framework_is_stopped_at_its_ceiling_and_asks_no_more(
     agents: World, programs: list[Program]
 ) -> None:
