@@ -14,7 +14,7 @@ from bulkhead.callers.authentication import Authenticator
 from bulkhead.http_server.server import HttpServer
 from bulkhead.runtime.component import Component
 from bulkhead.testing.mesh_backend import Wishes
-from bulkhead_infra.stages.memory import Memory
+from bulkhead_infra.stages.memory import KEYS_FILE, Memory
 from bulkhead_services.doors.a2a.routes import A2a
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.settings import Settings
@@ -64,6 +64,11 @@ class AgentDoor:
         return self.stage.new_key(tenant, f"{tenant}-{role}", role)
 
     @property
+    def keys(self) -> Path:
+        """The file of all keys."""
+        return self.stage._folder / KEYS_FILE
+
+    @property
     def doors(self) -> Component:
         """The replica."""
         found = next(row for (name, _), row in self.stage._mesh.running.items() if name == "doors").service.component
@@ -85,9 +90,10 @@ class AgentDoor:
 
 
 @asynccontextmanager
-async def before(gateway_url: str, keys: Path) -> AsyncIterator[str]:
+async def before(gateway_url: str, keys: Path, **more: Any) -> AsyncIterator[str]:
     """The agent door alone, before a gateway that runs already. Out: its address."""
-    settings = Settings(http_port=0, nats_url="nats://127.0.0.1:1", gateway_url=gateway_url, api_keys_file=keys)
+    own = {"http_port": 0, "nats_url": "nats://127.0.0.1:1", "gateway_url": gateway_url, "api_keys_file": keys}
+    settings = Settings(**{**own, **more})
 
     async def ready() -> str:
         return ""
