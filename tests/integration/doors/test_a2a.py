@@ -170,6 +170,7 @@ async def test_a_client_of_the_version_before_is_served_too(tmp_path):
         task = (await http.post("/a2a", json=call)).json()["result"]
         assert task["status"]["state"] == "completed" and "5" in task["artifacts"][0]["parts"][0]["text"]
         got = await http.get(f"/a2a/v1/tasks/{task['id']}")
+        assert got.headers["cache-control"] == "no-store"
         assert got.json()["status"]["state"] == "TASK_STATE_COMPLETED"
 
 

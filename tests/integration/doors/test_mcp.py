@@ -1,10 +1,11 @@
 """The tool door before real services: the official MCP client lists and calls tools of its tenant."""
 
 import asyncio
+import sys
 
 import httpx
 import pytest
-from mcp import MCPError
+from mcp import Client, MCPError, StdioServerParameters
 
 from bulkhead.client import Mesh
 from bulkhead.testing.mesh_backend import TENANTS
@@ -256,6 +257,15 @@ async def test_an_objective_is_a_task_of_mcp_for_a_client_that_knows_them(tmp_pa
             with pytest.raises(MCPError) as unknown:
                 await asked(plain.session, "get", begun.task_id)
             assert unknown.value.error.code == -32021
+
+
+async def test_a_task_of_mcp_goes_through_the_server_that_a_desktop_program_starts(tmp_path):
+    async with mcp_mesh(tmp_path) as here:
+        words = ["-m", "bulkhead_cli.main", "mcp", "serve", "--api-key", here.key, "--url", here.stage.url]
+        over = StdioServerParameters(command=sys.executable, args=[*words, "--doors-url", here.stage.doors_url])
+        async with Client(over, mode=MODERN, extensions=[knows := KnowsTasks()]) as client:
+            done = await client.call_tool("bulkhead_run", {"objective": "What is 17 * 23?"})
+        assert not done.is_error and knows.seen[-1].status == "completed", text(done)
 
 
 async def test_a_task_of_mcp_is_cancelled_in_the_mesh(tmp_path):

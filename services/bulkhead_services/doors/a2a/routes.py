@@ -150,6 +150,7 @@ class A2a:
                 return stream
             elif asking.refusal is not None:
                 response = _failed(request, response, asking.refusal)
+            response.headers["Cache-Control"] = "no-store"
             return response
         finally:
             release()
