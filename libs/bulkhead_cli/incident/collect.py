@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.bus.seek_time import last_before
 from bulkhead.client import Mesh, MeshError
@@ -22,7 +24,6 @@ from bulkhead.journal.story.fold import tell
 from bulkhead.journal.story.model import as_json
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.halts import operator
-from bulkhead.runtime.process import container_probe
 from bulkhead_cli.dead_letters.dead_letters import read_letters
 from bulkhead_cli.incident import redact
 from bulkhead_cli.operate import doctor
@@ -32,7 +33,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskEnded, TaskSubmitted
 
 MAX_ROWS, MAX_TASKS, MAX_SEEN = 200, 40, 5_000
-PART_TIMEOUT_S = 30.0
+PART_TIMEOUT_S, ASK_TIMEOUT_S = 30.0, 3.0
 FACTS = ("durability", "own_broker", "replicas", "store_gib", "shards", "logic", "scale", "given_up")
 """Of mesh.json: how the mesh was started."""
 GOOD = ("succeeded", "cancelled")
@@ -130,12 +131,15 @@ class _Local:
         ]
 
     async def _asked(self, path: str) -> list[tuple[str, str]]:
+        files = [file for file in sorted((self.data / "run").glob("*-*.json")) if file.suffixes == [".json"]]
+        ports = {file.stem: read_json(file).get("port") for file in files}
         found = []
-        for file in sorted((self.data / "run").glob("*-*.json")):
-            port = read_json(file).get("port") if file.suffixes == [".json"] else None
-            if port:
-                said = await asyncio.to_thread(container_probe.ask, f"http://127.0.0.1:{port}{path}")
-                found.append((file.stem, said[1]))
+        async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S) as http:
+            for name, port in ports.items():
+                try:
+                    found.append((name, (await http.get(f"http://127.0.0.1:{int(port or 0)}{path}")).text))
+                except (httpx.HTTPError, httpx.InvalidURL):
+                    found.append((name, ""))
         return found
 
     async def halts(self) -> list[Any]:

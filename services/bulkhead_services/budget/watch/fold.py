@@ -39,6 +39,8 @@ MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_EARLY = 10_000
 MAX_TOLD = 100_000
+QUIET = 20
+"""A task in which nothing moves for so many times the time of a stall stands still: ten minutes, if nobody set it."""
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
 
@@ -109,7 +111,7 @@ class Watching:
         self._latency = LatencyTargets(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Finding] = OrderedDict()
-        self.notices, self.standing = Notices(), Standing()
+        self.notices, self.standing = Notices(), Standing(QUIET * thresholds.stalls.after_ms)
         self.folded = 0
         self._reader = Journal()
         self._living: dict[str, list[int]] = {}

@@ -15,7 +15,7 @@ from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested, Task
 
 MAX_TASKS, MAX_APPROVALS, MAX_ENDS = 100_000, 10_000, 10_000
 QUIET_MS = 600_000
-"""A task without a message for so long stands still, unless it waits for a person."""
+"""A task in which nothing has moved for so long stands still, unless it waits for a person."""
 
 
 class End(NamedTuple):
@@ -30,11 +30,12 @@ class End(NamedTuple):
 class Standing:
     """The fold."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_ms: int = QUIET_MS) -> None:
+        self._quiet_ms = quiet_ms
         self._asked = BoundedDict[str, int](MAX_TASKS)
         """By lineage: when it was asked for."""
         self._tasks = BoundedDict[str, int](MAX_TASKS)
-        """Tasks that run: when their last message was said. What waits for a place is not among them."""
+        """Tasks that run: when they last moved. What waits for a place is not among them."""
         self._over = BoundedDict[str, None](MAX_TASKS)
         self._approvals = BoundedDict[str, tuple[int, str]](MAX_APPROVALS)
         """By id: when it was asked for, and by which lineage."""
@@ -47,7 +48,7 @@ class Standing:
             return  # A journal that catches up has the end before the begin.
         if kind == TaskRequested.TYPE:
             self._asked.setdefault(lineage, said_at(stored))
-        elif lineage in self._tasks or kind == TaskSubmitted.TYPE:
+        elif kind == TaskSubmitted.TYPE or (lineage in self._tasks and _moves(kind)):
             self._tasks[lineage] = max(self._tasks.get(lineage, 0), stored.time_unix_ms)
         if stored.receiver != "gateway":
             return
@@ -91,9 +92,14 @@ class Standing:
     def quiet(self, now_unix_ms: int) -> int:
         """Tasks that stand still and wait for no person."""
         asked = {lineage for _, lineage in self._approvals.values()}
-        return sum(at + QUIET_MS < now_unix_ms and name not in asked for name, at in list(self._tasks.items()))
+        return sum(at + self._quiet_ms < now_unix_ms and name not in asked for name, at in list(self._tasks.items()))
 
     def approvals(self, now_unix_ms: int) -> tuple[int, int]:
         """How many wait for a person, and for how many seconds the oldest does."""
         since = [at for at, _ in list(self._approvals.values())]
         return len(since), (now_unix_ms - min(since)) // 1000 if since else 0
+
+
+def _moves(kind: str) -> bool:
+    """What waits for a halt, a breaker or a ceiling asks again and is put off again: that is no movement."""
+    return not kind.endswith("requested") and not kind.startswith(("mesh.control.", "mesh.budget."))

@@ -2,8 +2,10 @@
 
 from bulkhead.bus.port import Stored
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Completeness, Omission, Result
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested, TaskSubmitted
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.watch.mesh_counts import open_letters
 from bulkhead_services.budget.watch.standing import QUIET_MS, End, Standing
@@ -45,6 +47,11 @@ def test_a_task_without_a_message_stands_still_unless_it_waits_for_a_person() ->
     world.says(0, TaskSubmitted, receiver="planner")
     assert (world.standing.living(), world.standing.quiet(QUIET_MS)) == (1, 0)
     assert world.standing.quiet(QUIET_MS + 1) == 1
+    world.says(QUIET_MS, ToolCallRequested, receiver="tool_executor")
+    world.says(QUIET_MS, CallDeferred, receiver="worker")
+    assert world.standing.quiet(QUIET_MS + 1) == 1, "a call that is put off again and again moves nothing"
+    world.says(1, ToolCallReplied, receiver="worker")
+    assert (world.standing.quiet(QUIET_MS + 1), world.standing.quiet(QUIET_MS + 2)) == (0, 1)
     world.says(MINUTE, approval(MINUTE))
     assert world.standing.quiet(QUIET_MS + 2 * MINUTE) == 0
     assert world.standing.approvals(3 * MINUTE) == (1, 120)
