@@ -1,4 +1,4 @@
-"""Redaction of histories: grants keep their claims and lose their signatures.
+"""Redaction of histories: grants and people's words keep their claims and lose their signatures; vouchers go.
 
 In: messages from the journal. Out: the same messages without signatures; their fold gives the same outputs.
 """
@@ -8,6 +8,8 @@ import json
 
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import envelope
+from bulkhead_contracts.approval import ApprovalDecided
+from bulkhead_contracts.task import TaskRequested
 
 GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
 
@@ -28,8 +30,28 @@ def without_secrets(messages: list[Stored]) -> list[Stored]:
         if GRANT_DIGEST in headers:
             headers[GRANT_DIGEST] = renamed.get(headers[GRANT_DIGEST], headers[GRANT_DIGEST])
         kept = {key: value for key, value in headers.items() if value}
-        found.append(Stored(one.subject, kept, one.body, one.sequence, one.time_unix_ms))
+        found.append(
+            Stored(one.subject, kept, _bare(kept.get("ce-type", ""), one.body), one.sequence, one.time_unix_ms)
+        )
     return found
+
+
+def _bare(ce_type: str, body: bytes) -> bytes:
+    """The body. No decider reads the two that change. What observers signed of a text stays: it is good for nothing
+    but the same text in the same task, and what is decided rests on it."""
+    kind = ce_type.rpartition(".v")[0]
+    if kind not in (TaskRequested.TYPE, ApprovalDecided.TYPE):
+        return body
+    try:
+        said = json.loads(body)
+        token = said.get("token")
+    except (ValueError, AttributeError, RecursionError):
+        return body  # Nobody reads it, so nobody has authority by it.
+    if kind == ApprovalDecided.TYPE and isinstance(token, str):
+        said["token"] = unsigned(token)
+    elif said.pop("voucher", None) is None:
+        return body
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def unsigned(token: str) -> str:

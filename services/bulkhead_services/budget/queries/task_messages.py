@@ -27,7 +27,7 @@ def told(page: Sequence[Stored], *, claims: bool = False) -> TaskMessagesReplied
     room, rows = MAX_TOLD_BYTES - FRAME_BYTES, list[ToldMessage]()
     for stored, bare in zip(page, without_secrets(list(page)), strict=True):
         headers = {name: value for name, value in bare.headers.items() if name != GRANT or claims or _is_call(bare)}
-        body, left_out = _text(stored.body)
+        body, left_out = _text(bare.body)
         size = FRAME_BYTES + len(json.dumps(headers)) + len(json.dumps(body))
         if size > room and not rows:
             left_out, body, size = len(stored.body), "", 0

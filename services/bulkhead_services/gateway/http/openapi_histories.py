@@ -88,7 +88,8 @@ HISTORIES: Json = {
             (*_READ, 404, 413, 429),
             _TASK,
             description="For those who may read its texts: operators, and the person who submitted it where drafts are "
-            "delivered; each export is logged. It holds no signature, so it gives nobody any authority.",
+            "delivered; each export is logged. Grants and approvals in it have no signature and vouchers are left out: "
+            "it gives nobody any authority.",
         )
     },
 }

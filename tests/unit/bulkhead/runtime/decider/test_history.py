@@ -22,6 +22,7 @@ from bulkhead.runtime.decider.history import Content, HistoryError, at_its_sourc
 from bulkhead.runtime.decider.history_file import dump, load, save
 from bulkhead.runtime.decider.history_secrets import unsigned
 from bulkhead_contracts import envelope
+from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import REFERENCES
@@ -156,6 +157,20 @@ async def test_nobody_gains_authority_by_a_history():
     assert found.messages[2].headers["ce-grantdigest"] == envelope.grant_digest(step), "still names the same grant"
     assert found.messages[3].headers["ce-grantdigest"] == "another"
     assert dump(await gather(*found.messages)) == dump(found), "exporting what was exported changes nothing"
+
+
+async def test_vouchers_and_signed_words_of_people_are_left_out():
+    asked = TaskRequested(objective="Grüße", voucher=TASK_GRANT)
+    word = ApprovalDecided(approval_id="a", token=STEP_GRANT)
+    found = await gather(
+        stored(1, asked.encode(), ce_type=asked.ce_type()),
+        stored(2, word.encode(), ce_type=word.ce_type()),
+        stored(3, b"{no json", ce_type=word.ce_type()),
+    )
+    first, second, third = (one.body for one in found.messages)
+    assert first == asked.model_copy(update={"voucher": ""}).encode(), "as if there had been none"
+    assert second == word.model_copy(update={"token": unsigned(STEP_GRANT)}).encode() and third == b"{no json"
+    assert dump(await gather(*found.messages)) == dump(found)
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.bm90IGpzb24.c", "a.W10.c", "." * 9])

@@ -7,6 +7,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts import bounds
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
+from bulkhead_contracts.task import TaskRequested
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.budget.queries.task_messages import MessageBook, told
 from tests.unit.services.budget.queries.test_uncertain_writes import World, history
@@ -49,6 +50,13 @@ async def test_no_grant_leaves_but_the_claims_of_calls_and_no_signature_at_all()
     for one in with_grant:
         token = one.headers["bulkhead-grant"]
         assert token.endswith(".") and unsigned(token) == token
+
+
+def test_no_voucher_leaves():
+    asked = TaskRequested(objective="Hello", voucher="a.b.c")
+    stored = Stored("mesh.gateway.gateway.p00.acme.t1", {"ce-type": asked.ce_type()}, asked.encode(), 1, 1)
+    (row,) = told([stored], claims=True).messages
+    assert "voucher" in asked.encode().decode() and "voucher" not in row.body
 
 
 def test_a_message_that_is_too_large_for_a_page_is_told_without_its_body():
