@@ -27,6 +27,7 @@ from bulkhead_services.doors.a2a.routes import A2a
 from bulkhead_services.doors.calls import Calls
 from bulkhead_services.doors.ends import Ends
 from bulkhead_services.doors.feed import SERVICE, Feed, Feeds
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.mcp.calls import ToolCalls
 from bulkhead_services.doors.mcp.granted import GrantedTools
@@ -64,10 +65,11 @@ class Doors(Edge):
         self._models = ModelNames(context)
         self._credentials = Authenticator(settings)
         self._http = http = Http(settings, self._credentials, self, self._why_unready, self.steps.keys)
-        methods = Methods(self, settings.gateway_url)
+        self._gateway = GatewayPool(settings.gateway_url)
+        methods = Methods(self, self._gateway)
         sessions, issuer = SessionIds(context.message_key), settings.jwt_issuer
         self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, issuer, sessions)
-        self._a2a = A2a(settings, http)
+        self._a2a = A2a(settings, http, self._gateway)
         steps = StepsHttp(self.steps, self._credentials, http.bodies, http.places, http.hosts)
         http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]
         self.rpc = StepsRpc(self.steps, http.places).table()
@@ -101,7 +103,7 @@ class Doors(Edge):
         """Finish the requests; what is in flight then is asked for again, elsewhere."""
         self._a2a.close()
         await self._server.stop()
-        await self._a2a.closed()
+        await self._gateway.closed()
         await self.calls.close()
         await self.tool_calls.close()
         for subscription in self._subscriptions:

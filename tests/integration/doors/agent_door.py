@@ -16,6 +16,7 @@ from bulkhead.runtime.component import Component
 from bulkhead.testing.mesh_backend import Wishes
 from bulkhead_infra.stages.memory import KEYS_FILE, Memory
 from bulkhead_services.doors.a2a.routes import A2a
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.settings import Settings
 from tests.integration.doors.desk import ScriptedDesk
@@ -99,7 +100,8 @@ async def before(gateway_url: str, keys: Path, **more: Any) -> AsyncIterator[str
         return ""
 
     http = Http(settings, Authenticator(settings), ScriptedDesk(), ready)
-    door = A2a(settings, http)
+    gateway = GatewayPool(settings.gateway_url)
+    door = A2a(settings, http, gateway)
     http.more = [*door.routes()]
     server = HttpServer(http.app(), settings, "doors")
     await server.start()
@@ -108,7 +110,7 @@ async def before(gateway_url: str, keys: Path, **more: Any) -> AsyncIterator[str
     finally:
         door.close()
         await server.stop()
-        await door.closed()
+        await gateway.closed()
 
 
 @asynccontextmanager

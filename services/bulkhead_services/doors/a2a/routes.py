@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import httpx
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.server.routes import ServerCallContextBuilder, create_jsonrpc_routes, create_rest_routes
@@ -20,14 +19,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bulkhead.callers.authentication import credential_of
-from bulkhead.client import Mesh
-from bulkhead.client.errors import Closed
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
 from bulkhead_services.doors.a2a.handler import ASKING, Asking, Handler
 from bulkhead_services.doors.a2a.signatures import PATH as KEYS
 from bulkhead_services.doors.a2a.signatures import CardSigner
 from bulkhead_services.doors.http.answers import unless_gone
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import EXPECTED, Http, refusal_of
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
@@ -38,25 +36,10 @@ MAX_BODY_BYTES = 256 * 1024
 CARD = "/.well-known/agent-card.json"
 JSON_RPC = (card.PATH, card.PATH + "/")
 """Clients that take an address for a folder ask at the second."""
-GATEWAY_TIMEOUT_S = 30.0
 _JSON = re.compile(r"application/(a2a\+)?json(\s*;.*)?", re.IGNORECASE)
 _CODES = {415: -32005}
 _NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
-class _Shared(httpx.AsyncBaseTransport):
-    """One pool of connections to the gateway for the clients of all callers: none of them closes it."""
-
-    def __init__(self) -> None:
-        # A stream holds its connection for as long as it lasts; the places bound how many there are.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-        self.pool: httpx.AsyncHTTPTransport | None = httpx.AsyncHTTPTransport(limits=limits)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self.pool is None:
-            raise Closed("this replica closes", "ask again: another one answers")
-        return await self.pool.handle_async_request(request)
 
 
 class _Context(ServerCallContextBuilder):
@@ -67,16 +50,15 @@ class _Context(ServerCallContextBuilder):
 class A2a:
     """The routes and their dependencies."""
 
-    def __init__(self, settings: Settings, http: Http) -> None:
-        self._http, self._url = http, settings.gateway_url
-        self._gateway = _Shared()
+    def __init__(self, settings: Settings, http: Http, gateway: GatewayPool) -> None:
+        self._http, self._gateway = http, gateway
         self._signer = CardSigner(settings.card_key_file, settings.public_url) if settings.card_key_file else None
         sign = self._signer.sign if self._signer is not None else lambda card: card
         self._handler = Handler(TenantQuotas(settings.tenants_file), sign, settings.call_timeout_s)
 
     def routes(self) -> list[Route]:
         """Routes for the application; none where no gateway is set."""
-        if not self._url:
+        if not self._gateway.url:
             return []
         builder = _Context()
         found = [
@@ -94,12 +76,6 @@ class A2a:
     def close(self) -> None:
         """End what waits and streams."""
         self._handler.close()
-
-    async def closed(self) -> None:
-        """Close the connections to the gateway, after the last request."""
-        pool, self._gateway.pool = self._gateway.pool, None
-        if pool is not None:
-            await pool.aclose()
 
     async def card(self, request: Request) -> Response:
         """GET /.well-known/agent-card.json"""
@@ -135,7 +111,7 @@ class A2a:
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
         address = self._http.hosts.check(request)
         caller = await self._http.anybody(request)
-        mesh = Mesh(self._url, credential_of(request.headers), timeout_s=GATEWAY_TIMEOUT_S, transport=self._gateway)
+        mesh = self._gateway.client(credential_of(request.headers))
         asking = request.state.asking = Asking(mesh, caller, address)
         release = self._http.places.take(caller.claim)
         try:

@@ -20,9 +20,9 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused, Unfit
 from bulkhead.client.task import UNENDED, Task
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp.mesh_tools import shown
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -42,8 +42,8 @@ class TaskParams(RequestParams):
 class MeshTasks:
     """The methods of the extension. credential_of: a request's."""
 
-    def __init__(self, gateway_url: str, credential_of: CredentialOf) -> None:
-        self._gateway_url, self._credential_of = gateway_url, credential_of
+    def __init__(self, gateway: GatewayPool, credential_of: CredentialOf) -> None:
+        self._gateway, self._credential_of = gateway, credential_of
 
     def serve(self, server: Server[Any]) -> None:
         """Add them to a server, which tells its clients."""
@@ -82,7 +82,7 @@ class MeshTasks:
         if ctx.request.headers.get("mcp-name") != params.task_id:
             raise MCPError(HEADER_MISMATCH, "the header Mcp-Name is not the request's taskId; send the same in both")
         try:
-            async with Mesh(self._gateway_url, self._credential_of(ctx)) as mesh:
+            async with self._gateway.client(self._credential_of(ctx)) as mesh:
                 return await ask(mesh.task(params.task_id))
         except MeshError as error:
             unknown = isinstance(error, Unfit) or (isinstance(error, Refused) and error.status == 404)

@@ -15,6 +15,7 @@ from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused
 from bulkhead.client.task import UNENDED
 from bulkhead_contracts.budget import SpendBy
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp.contents import META
 
 PREFIX = "bulkhead_"
@@ -148,10 +149,10 @@ TOOLS = {
 }
 
 
-async def call(url: str, credential: str, tool: MeshTool, arguments: Arguments, key: str) -> CallToolResult:
-    """Ask the gateway at `url`. What it refuses is told as it says it."""
+async def call(gateway: GatewayPool, credential: str, tool: MeshTool, arguments: Arguments, key: str) -> CallToolResult:
+    """Ask the gateway under the caller's credential. What it refuses is told as it says it."""
     try:
-        async with Mesh(url, credential) as mesh:
+        async with gateway.client(credential) as mesh:
             found = await tool.ask(mesh, arguments, key)
     except MeshError as error:
         code = error.code if isinstance(error, Refused) else type(error).__name__.lower()

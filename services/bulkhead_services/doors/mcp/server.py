@@ -26,6 +26,7 @@ from starlette.requests import Request
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.mcp import mesh_tasks, mesh_tools
 from bulkhead_services.doors.mcp.contents import META, refusal_of, result_of, tool_of
 from bulkhead_services.doors.mcp.mesh_tasks import MeshTasks
@@ -49,20 +50,20 @@ T = TypeVar("T")
 
 
 class Methods:
-    """The methods. A caller stands in the request's state, put there by the HTTP side. gateway_url: for the tools that
-    are the mesh itself; "": there are none."""
+    """The methods. A caller stands in the request's state, put there by the HTTP side. gateway: for the tools that are
+    the mesh itself; without an address there are none."""
 
-    def __init__(self, desk: ToolDesk, gateway_url: str) -> None:
-        self._desk, self._gateway_url = desk, gateway_url
-        self._of_mesh = mesh_tools.TOOLS if gateway_url else {}
+    def __init__(self, desk: ToolDesk, gateway: GatewayPool) -> None:
+        self._desk, self._gateway = desk, gateway
+        self._of_mesh = mesh_tools.TOOLS if gateway.url else {}
         self._waiting = BoundedDict[tuple[str, str, str, str], asyncio.Task[Any]](MAX_WAITING)
         self.server: Server[Any] = Server(
             "bulkhead", title="Bulkhead", version="1", instructions=INSTRUCTIONS, on_list_tools=self.list_tools
         )
         # Not as `on_call_tool`: that one knows no result which is a task.
         self.server.add_request_handler("tools/call", CallToolRequestParams, self.call_tool)
-        if gateway_url:
-            MeshTasks(gateway_url, _credential).serve(self.server)
+        if gateway.url:
+            MeshTasks(gateway, _credential).serve(self.server)
         self.server.add_notification_handler("notifications/cancelled", CancelledNotificationParams, self.cancelled)
 
     async def list_tools(self, ctx: Any, _: PaginatedRequestParams | None) -> ListToolsResult:
@@ -102,7 +103,7 @@ class Methods:
         key = hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16).hexdigest()
         begins = tool is mesh_tools.RUN and mesh_tasks.knows_tasks(ctx)
         asked = mesh_tools.call(
-            self._gateway_url, _credential(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
+            self._gateway, _credential(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
         )
         try:
             found = await self._until_cancelled(ctx, caller, asked)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bulkhead_services.doors.a2a.routes import A2a
 from bulkhead_services.doors.app import build
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.settings import Settings
 from tests.integration.doors.desk import KEY, Keys, ScriptedDesk
@@ -39,7 +40,7 @@ def door(**more: Any) -> httpx.AsyncClient:
         return ""
 
     http = Http(settings, Keys(), ScriptedDesk(), ready)
-    http.more = [*A2a(settings, http).routes()]
+    http.more = [*A2a(settings, http, GatewayPool(settings.gateway_url)).routes()]
     headers = {"Authorization": f"Bearer {KEY}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url=URL, headers=headers)
 

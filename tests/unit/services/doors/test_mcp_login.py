@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.server import Methods
@@ -21,7 +22,8 @@ def client(issuer: str) -> httpx.AsyncClient:
 
     http = Http(settings, Keys(), ScriptedDesk(), ready)
     places = http.caller, http.bodies, http.places, http.hosts
-    http.more = McpHttp(Methods(None, ""), *places, issuer, SessionIds(b"k" * 32)).routes()  # type: ignore[arg-type]
+    methods = Methods(None, GatewayPool(""))  # type: ignore[arg-type]
+    http.more = McpHttp(methods, *places, issuer, SessionIds(b"k" * 32)).routes()
     return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url="https://mesh.example")
 
 
