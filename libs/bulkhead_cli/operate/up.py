@@ -93,6 +93,8 @@ async def keep_running(
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
+        out.print(f"look and steer in a browser at [bold]{mesh.url}/[/bold]")
+        out.print(f"  sign in with a key of {data / 'credentials.json'}", style="dim", markup=False)
         _tell_of_doors(mesh.doors_url, data)
         following = asyncio.create_task(screen.follow(mesh))
         try:

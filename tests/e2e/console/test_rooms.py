@@ -94,3 +94,34 @@ async def test_the_first_paint_is_quick(world: World, browser: Browser) -> None:
                 )
             )
         assert min(painted) < PAINT_MAX_MS, painted
+
+
+async def test_the_overview_says_what_needs_a_person_and_what_the_day_costs(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t8")) as looked:
+        await looked.sees("The mesh is empty")
+        assert not await looked.axe()
+        await looked.page.locator("#spending", has_text="Ceiling of the day").wait_for()
+        task = await world.submit("t8", "What is 17 * 23?")
+        await looked.page.locator("#now a", has_text="What is 17 * 23?").first.wait_for()
+        await world.finish(task)
+        await world.client("t8", "operator").halt("tenant", "t8", "look at this <b>first</b>")
+        await looked.go("/")
+        await looked.sees("look at this <b>first</b>")
+        assert "$500.00" in await looked.page.locator("#spending", has_text="$500.00").inner_text()
+        assert not await looked.axe()
+        await world.client("t8", "operator").resume("tenant", "t8", "seen")
+
+
+async def test_colours_follow_the_browser_or_the_switch(world: World, browser: Browser) -> None:
+    async with visitor(browser, world.mesh.url, key(world, "t8"), color_scheme="dark") as looked:
+        ground = "getComputedStyle(document.body).backgroundColor"
+        assert await looked.page.evaluate(ground) == "rgb(20, 24, 29)"
+        assert not await looked.axe()
+        for wanted in ("dark", "light"):
+            await looked.page.get_by_role("button", name="Colours").click()
+            await looked.page.locator(f"html[data-theme={wanted}]").wait_for()
+        assert await looked.page.evaluate(ground) == "rgb(255, 255, 255)"
+        await looked.page.keyboard.press("Tab")
+        assert await looked.page.evaluate("document.activeElement.className") == "skip", (
+            "the keyboard finds the content"
+        )

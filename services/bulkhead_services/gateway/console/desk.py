@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from bulkhead.runtime.background import cancel
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Api, Json, Query, Refused
@@ -28,6 +29,7 @@ MAX_FORM_BYTES = 128 * 1024
 MAX_FIELDS = 100
 FORM_TIMEOUT_S = 10.0
 PING_S = 15
+TOTALS_GAP_S = 10.0
 RETRY_MS = 1_000
 KEY_FIELD = "key"
 """A form's hidden field: its Idempotency-Key, so that a form that is sent twice counts once."""
@@ -184,13 +186,29 @@ def live(events: AsyncIterator[tuple[str, str]]) -> Response:
 
 
 async def changes(visit: Visit) -> Response:
-    """GET /live: says `changed` whenever a page should look again; it names the tasks."""
+    """GET /live: says `changed` whenever a page should look again, and names the tasks; `totals` less often, for what
+    costs more to read."""
+    return live(_changes(visit.api.events(visit.token, "/v1/changes")))
 
-    async def told() -> AsyncIterator[tuple[str, str]]:
-        async for name, data in visit.api.events(visit.token, "/v1/changes"):
-            yield name, " ".join(data["tasks"]) or "*"
 
-    return live(told())
+async def _changes(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
+    loop = asyncio.get_running_loop()
+    coming, owed, due = asyncio.ensure_future(anext(events)), False, 0.0
+    try:
+        while True:
+            await asyncio.wait({coming}, timeout=max(0.0, due - loop.time()) if owed else None)
+            if coming.done():
+                try:
+                    name, data = coming.result()
+                except StopAsyncIteration:
+                    return
+                yield name, " ".join(data["tasks"]) or "*"
+                coming, owed = asyncio.ensure_future(anext(events)), True
+            if owed and loop.time() >= due:
+                yield "totals", "*"
+                owed, due = False, loop.time() + TOTALS_GAP_S
+    finally:
+        await cancel(coming)
 
 
 def inner(path: str) -> str:

@@ -5,11 +5,11 @@ In: visits. Out: pages.
 
 from typing import get_args
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_contracts.result import Standing
-from bulkhead_services.gateway.console import desk, pages
+from bulkhead_services.gateway.console import desk
 from bulkhead_services.gateway.console.desk import Desk, Visit
 from bulkhead_services.gateway.read_model.task_view import Status
 
@@ -26,15 +26,7 @@ class Tasks:
 
     def routes(self) -> list[Route]:
         """Where they are."""
-        return [
-            self._desk.get("/", self.home),
-            self._desk.get("/live", desk.changes),
-            self._desk.get("/tasks", self.list),
-        ]
-
-    async def home(self, visit: Visit) -> Response:
-        """GET /"""
-        return RedirectResponse("/tasks", 303, pages.SAFE | pages.NOT_KEPT)
+        return [self._desk.get("/live", desk.changes), self._desk.get("/tasks", self.list)]
 
     async def list(self, visit: Visit) -> Response:
         """GET /tasks"""

@@ -93,14 +93,17 @@ KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[
 NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}
 TEXT = {"schema": {"type": "string"}}
 _WORD = {"type": "string", "maxLength": bounds.MAX_NAME_CHARS}
+_ONE_OR_SEVERAL, _COMMAS = {"type": "array"}, {"style": "form", "explode": False}
 FILTERS = (
     query("text", "Words that the objective or the id has, in any order; small letters and capitals alike", _WORD),
-    query("status", "Only tasks of this status", {"type": "string", "enum": list(get_args(Status))}),
+    query("status", "Only tasks of these statuses", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Status))}})
+    | _COMMAS,
     query("person", "Only tasks of this person", _WORD),
     query("feature", "Only tasks of this feature", _WORD),
-    query("standing", "Only results of this standing", {"type": "string", "enum": list(get_args(Standing))}),
+    query("standing", "Only results of these", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Standing))}})
+    | _COMMAS,
 )
-"""Of a list of tasks. A page looks at 500 tasks at most: it may be short, and `next` leads on."""
+"""Of a list of tasks. A page reads 500 tasks at most: it may be short, and `next` leads on."""
 EVENT_NAMES = (
     "task.queued task.released task.accepted plan.rejected plan.adopted step.started step.ended task.paused "
     "task.resumed task.ended task.rejected budget.alerted text"

@@ -1,12 +1,12 @@
 """The list of a tenant's tasks, and the stream that says which of them have changed.
 
 In: requests of people and programs. Out: a page of tasks that fit the query; ids of tasks as something of them is
-stored. A query looks at MAX_LOOKED tasks at most: a page may be short, or empty, and `next` leads on.
+stored. A query reads MAX_LOOKED tasks at most: a page may be short, or empty, and `next` leads on.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.http import task_document
@@ -29,10 +30,19 @@ from bulkhead_services.gateway.read_model.task_index import Listing
 from bulkhead_services.gateway.settings import Settings
 
 MAX_LOOKED = 500
+MAX_PASSED = 2_000
+"""Rows of the index at a time, where a query passes over many."""
+MAX_ENDED = 10_000
+"""Tasks that have ended, as they were last read: one that did not fit a query then does not fit it now."""
 RETRY_MS = 1_000
 GAP_S, MAX_GAP_S = 0.1, 1.0
 """Between two events: a stream that never rests says so less often, and its watchers look less often."""
 KNOWN = {"status": get_args(task_view.Status), "standing": get_args(Standing)}
+
+
+class _Seen(NamedTuple):
+    row: TaskSummary
+    objective: str
 
 
 class EventStream(EventSourceResponse):
@@ -67,6 +77,7 @@ class TaskList:
     ) -> None:
         self._settings, self._auth, self._feeds, self._listing = settings, auth, feeds, listing
         self._changes, self._caps = changes, caps
+        self._ended = BoundedDict[tuple[str, str, int], _Seen](MAX_ENDED)
 
     def routes(self) -> list[Route]:
         """Where they are."""
@@ -85,17 +96,32 @@ class TaskList:
         tasks: list[TaskSummary] = []
         more, looked, total = True, 0, 0
         while more and len(tasks) < size and looked < MAX_LOOKED:
-            page = await self._listing.page(claim.tenant, senders, before, size - len(tasks), opened_by)
+            at_once = MAX_PASSED if fits else size - len(tasks)
+            page = await self._listing.page(claim.tenant, senders, before, at_once, opened_by)
             more, total = page.more, page.total
-            for _, task in page.rows:
-                feed = await self._feeds.fresh(claim.tenant, task)
-                if feed.view.request is None:  # It was purged, or a follower lags: there is nothing to tell.
+            for sequence, task in page.rows:
+                if len(tasks) == size or looked == MAX_LOOKED:
+                    more = True
+                    break
+                before = sequence
+                known = self._ended.use((claim.tenant, task, sequence))
+                if known is not None and fits is not None and not fits(known.row, known.objective):
                     continue
-                row = task_document.summary(feed, self._settings.publishers)
-                if fits(row, feed.view.request.objective):
-                    tasks.append(row)
-            before, looked = (page.rows[-1][0] if page.rows else before), looked + len(page.rows)
+                looked += 1
+                found = await self._seen(claim.tenant, task, sequence)
+                if found is not None and (fits is None or fits(found.row, found.objective)):
+                    tasks.append(found.row)
         return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(before) if more else None, total=total))
+
+    async def _seen(self, tenant: str, task: str, sequence: int) -> _Seen | None:
+        """A task as it is now; None where nothing is left of it, or a follower lags. Raises BusError."""
+        feed = await self._feeds.fresh(tenant, task)
+        if feed.view.request is None:
+            return None
+        found = _Seen(task_document.summary(feed, self._settings.publishers), feed.view.request.objective)
+        if feed.ended:
+            self._ended[tenant, task, sequence] = found
+        return found
 
     async def changes(self, request: Request) -> Response:
         """GET /v1/changes"""
@@ -126,19 +152,23 @@ def _event(news: News, retry: int | None = None) -> ServerSentEvent:
     return ServerSentEvent(data, event="changed", retry=retry, sep="\n")
 
 
-def _filter_of(request: Request) -> Callable[[TaskSummary, str], bool]:
-    """Whether a task fits the query's text, status, person, feature and standing. Raises Problem 422."""
+def _filter_of(request: Request) -> Callable[[TaskSummary, str], bool] | None:
+    """Whether a task fits the query's text, status, person, feature and standing; None for a query without. Raises
+    Problem 422."""
     asked = {name: request.query_params.get(name, "") for name in ("text", "status", "person", "feature", "standing")}
     for name, value in asked.items():
         if len(value) > bounds.MAX_NAME_CHARS:
             raise invalid_query(name, value[:40], f"send at most {bounds.MAX_NAME_CHARS} characters")
-        if value and name in KNOWN and value not in KNOWN[name]:
-            raise invalid_query(name, value, f"send one of {', '.join(KNOWN[name])}")
+        unknown = set(value.split(",")) - set(KNOWN.get(name, ())) if value and name in KNOWN else ()
+        if unknown:
+            raise invalid_query(name, value, f"send one or several of {', '.join(KNOWN[name])}, with commas between")
     words = asked.pop("text").casefold().split()
-    exact = {name: value for name, value in asked.items() if value}
+    exact = {name: set(value.split(",")) if name in KNOWN else {value} for name, value in asked.items() if value}
+    if not words and not exact:
+        return None
 
     def fits(row: TaskSummary, objective: str) -> bool:
-        if any(getattr(row, name) != value for name, value in exact.items()):
+        if any(getattr(row, name) not in values for name, values in exact.items()):
             return False
         said = f"{objective} {row.task_id}".casefold() if words else ""
         return all(word in said for word in words)
