@@ -30,7 +30,9 @@ MAX_FIELDS = 100
 FORM_TIMEOUT_S = 10.0
 PING_S = 15
 TOTALS_GAP_S = 10.0
-RETRY_MS = 1_000
+MAX_STREAM_S = 600.0
+"""After this a stream ends with its next event, and its page comes again: only then is its session looked at anew."""
+RETRY_MS, REFUSED_RETRY_MS = 1_000, 15_000
 KEY_FIELD = "key"
 """A form's hidden field: its Idempotency-Key, so that a form that is sent twice counts once."""
 
@@ -171,18 +173,23 @@ def back(request: Request, path: str) -> Response:
 def live(events: AsyncIterator[tuple[str, str]]) -> Response:
     """An event stream: names, and pieces of HTML. It ends when the API's does; the browser comes again by itself."""
 
-    async def told() -> AsyncIterator[ServerSentEvent]:
+    async def sent() -> AsyncIterator[ServerSentEvent]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + MAX_STREAM_S
         yield ServerSentEvent(comment="console", retry=RETRY_MS, sep="\n")
         async with contextlib.aclosing(events) as source:  # type: ignore[type-var]
             try:
                 async for name, said in source:
                     yield ServerSentEvent(said, event=name, sep="\n")
+                    if loop.time() > until:
+                        return
             except Refused as error:
-                yield ServerSentEvent(pages.render("refused.html", error=error), event="refused", sep="\n")
+                told = pages.render("refused.html", error=error)
+                yield ServerSentEvent(told, event="refused", retry=REFUSED_RETRY_MS, sep="\n")
 
     headers = pages.SAFE | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     alive = ServerSentEvent(comment="alive", sep="\n")
-    return EventSourceResponse(told(), ping=PING_S, sep="\n", headers=headers, ping_message_factory=lambda: alive)
+    return EventSourceResponse(sent(), ping=PING_S, sep="\n", headers=headers, ping_message_factory=lambda: alive)
 
 
 async def changes(visit: Visit) -> Response:

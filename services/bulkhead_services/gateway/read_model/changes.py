@@ -34,6 +34,11 @@ class Changes:
     def __init__(self) -> None:
         self._watchers: dict[str, list[News]] = {}
 
+    @property
+    def watching(self) -> int:
+        """How many watch, of all tenants."""
+        return sum(map(len, self._watchers.values()))
+
     @contextmanager
     def watched(self, tenant: str) -> Iterator[News]:
         """News of this tenant for as long as it is watched."""

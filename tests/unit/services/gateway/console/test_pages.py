@@ -76,9 +76,7 @@ async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(t
             await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t2")
             assert [await anext(told), await anext(told)] == ["event: changed", "data: pub_shop-t2"]
             assert gateway.http.streams().wanted == 1
-        await until(
-            lambda: gateway.http.streams().wanted == 0 and not gateway.changes._watchers, "the stream is closed"
-        )
+        await until(lambda: gateway.http.streams().wanted == 0 and not gateway.changes.watching, "the stream is closed")
 
 
 async def test_an_unknown_path_is_the_apis(client):
