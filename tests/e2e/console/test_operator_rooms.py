@@ -81,3 +81,24 @@ async def test_a_call_is_denied_with_a_reason_that_the_agent_hears(world: World,
     await olga.sees("denied")
     document = await world.finish(task)
     assert "not today" in document["result"]["standing_reason"]
+
+
+async def test_a_limit_is_set_where_the_spending_is_seen(world: World, olga: Looked) -> None:
+    task = await world.submit(ASKING, "What is 17 * 23?", feature="rooms")
+    await world.finish(task)
+    await olga.go("/spend?by=feature&since=1h")
+    await olga.page.get_by_role("cell", name="rooms").wait_for()
+    await fits(olga)
+    await olga.page.locator("summary", has_text="Set a limit").press("Enter")
+    await olga.page.get_by_label("For", exact=True).fill("feature/rooms")
+    await olga.page.get_by_label("tokens", exact=True).fill("1")
+    await olga.page.keyboard.press("Enter")
+    await olga.page.get_by_role("cell", name="1 tokens").first.wait_for()
+    await fits(olga)
+    late = await world.submit(ASKING, "What is 17 * 23?", feature="rooms")
+
+    async def held() -> Any:
+        return (await late.show())["status"] != "running" or (await late.show())["pause"]
+
+    await until(held, "the next task is at its feature's ceiling", timeout_s=60)
+    await world.client(ASKING, "operator").task(late.id).cancel("seen")

@@ -1,28 +1,10 @@
 """The room of approvals over the whole mesh in one process: what a person sees of a call, and what his word does."""
 
-import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
-
+from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
-from tests.replay.stage import APPROVER, Stage
-
-
-@asynccontextmanager
-async def browsing(on: Stage, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A person who is signed in. Forms are sent as a browser sends them from a page of the console."""
-    async with httpx.AsyncClient(base_url=on.url, headers={"Origin": on.url}, follow_redirects=True) as client:
-        assert (await client.post("/login", data={"api_key": key})).status_code == 200
-        yield client
-
-
-def form(page: str, decision: str) -> dict[str, str]:
-    """The fields of the form of a page that decides so."""
-    [found] = [one for one in re.findall(r"<form.*?</form>", page, re.S) if f'value="{decision}"' in one]
-    return dict(re.findall(r'name="(\w+)" value="([^"]*)"', found))
+from tests.replay.stage import APPROVER
 
 
 async def test_a_person_sees_the_exact_call_with_its_sources_and_grants_it(tmp_path: Path) -> None:
@@ -42,7 +24,7 @@ async def test_a_person_sees_the_exact_call_with_its_sources_and_grants_it(tmp_p
             "writes-ask",
         ):
             assert shown in page, shown
-        given = form(page, "granted") | {"reason": "seen on the invoice"}
+        given = form(page, 'value="granted"') | {"reason": "seen on the invoice"}
         done = await client.post(f"/approvals/{row['approval_id']}", data=given)
         assert done.status_code == 200 and "by bob (approver)" in done.text and "seen on the invoice" in done.text
         assert '<form method="post" action="/approvals' not in done.text, "nothing is left to decide"
@@ -57,10 +39,10 @@ async def test_a_word_about_another_call_is_refused_and_a_denial_has_a_reason(tm
     async with writing(tmp_path) as (on, _, bob, task), browsing(on, APPROVER) as client:
         path = f"/approvals/{(await waiting(bob))['approval_id']}"
         page = (await client.get(path)).text
-        other = await client.post(path, data=form(page, "granted") | {"arguments_sha256": "0" * 64})
+        other = await client.post(path, data=form(page, 'value="granted"') | {"arguments_sha256": "0" * 64})
         assert other.status_code == 409 and "the digest is not that of the call" in other.text
         assert on.counter.counts()["increments"] == 0
-        done = await client.post(path, data=form(page, "denied") | {"reason": "not <b>this</b> vendor"})
+        done = await client.post(path, data=form(page, 'value="denied"') | {"reason": "not <b>this</b> vendor"})
         assert "not &lt;b&gt;this&lt;/b&gt; vendor" in done.text
         await task.result(30)
         assert on.counter.counts()["increments"] == 0

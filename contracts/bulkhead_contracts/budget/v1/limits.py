@@ -71,19 +71,33 @@ class TopUpReplied(Body, type="mesh.budget.top_up_replied"):
 class LimitsRequested(Body, type="mesh.budget.limits_requested"):
     """An operator reads or changes a tenant's limits (rpc). No `target`: they are read. An empty `limit` removes one.
 
-    expect_revision: the change is made only to this revision; null to any.
+    expect_revision: the change is made only to this revision; null to any. history: the last changes are told, too.
     """
 
     requester: RequesterClaim
     target: LimitTarget | None = None
     limit: Limit = Limit()
     expect_revision: Count | None = None
+    history: bool = False
+
+
+class LimitChange(Contract):
+    """Who changed which limit from what to what, and when. topped_up, reason: as in `LimitsChanged`."""
+
+    target: LimitTarget
+    old: Limit
+    new: Limit
+    by: Name
+    changed_unix_ms: UnixMs
+    topped_up: bool = False
+    reason: Reason = ""
 
 
 class LimitsReplied(Body, type="mesh.budget.limits_replied"):
     """The limits as they stand now, or why they were not read or changed.
 
-    alerts: the tenant's latest, the newest first, as far as they are remembered beside the ledger.
+    alerts: the tenant's latest, the newest first, as far as they are remembered beside the ledger. history: its last
+    changes, the newest first, where it was asked for.
     """
 
     revision: Count = 0
@@ -91,6 +105,7 @@ class LimitsReplied(Body, type="mesh.budget.limits_replied"):
     failure: Failure | None = None
     top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
     alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
+    history: Annotated[tuple[LimitChange, ...], Field(max_length=bounds.MAX_CHANGES_LISTED)] = ()
 
 
 class LimitsChanged(Body, type="mesh.budget.limits_changed"):

@@ -16,7 +16,8 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     """An operator or auditor asks what the calls of a tenant cost that were admitted since then (rpc).
 
     top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, as the ledger has
-    it now, in one row; the gateway knows that whoever asks may read that task.
+    it now, in one row; the gateway knows that whoever asks may read that task. slices: into so many equal parts the
+    time is divided; 0 for none.
     """
 
     requester: RequesterClaim
@@ -24,6 +25,7 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     since_s: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_S)]
     top: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_ROWS)] = 20
     of_task: bool = False
+    slices: Annotated[int, Field(ge=0, le=bounds.MAX_SPEND_SLICES)] = 0
 
 
 class Spent(Contract):
@@ -65,7 +67,8 @@ class SpendReplied(Body, type="mesh.budget.spend_replied"):
     """Rows, the dearest first; `rest` sums the other rest_rows; `total` is all of them.
 
     late: settled since then, of calls that were admitted before: in no row, for their time is another. kept_unix_ms:
-    tasks that ended before it may have been purged, and what they spent is kept by day and month, not by name.
+    tasks that ended before it may have been purged, and what they spent is kept by day and month, not by name. slices:
+    cost in micro US dollars, spent and held, of the calls of each part of the time, the oldest first.
     """
 
     by: SpendBy = "tenant"
@@ -77,4 +80,5 @@ class SpendReplied(Body, type="mesh.budget.spend_replied"):
     rest_rows: Count = 0
     total: SpendRow = SpendRow()
     late: Spent = Spent()
+    slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
     failure: Failure | None = None

@@ -8,11 +8,12 @@ replica.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Bus, BusError, BusUnavailable, WrongLastSequence
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored, WrongLastSequence
+from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
@@ -20,9 +21,11 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
+from bulkhead_contracts.bounds import MAX_CHANGES_LISTED
 from bulkhead_contracts.budget import (
     Alerted,
     Limit,
+    LimitChange,
     LimitsChanged,
     LimitsReplied,
     LimitsRequested,
@@ -54,6 +57,9 @@ BOOK = "limits"
 MAX_KNOWN_TENANTS = 10_000
 TELLS, TELL_AGAIN_S = 6, 0.2
 """Attempts to tell a ledger that is being verified of a change before the answer; later it finds the change itself."""
+HISTORY_MS = 31 * 24 * 3_600_000
+HISTORY_PAGE, MAX_HISTORY_PAGES = 64, 16
+"""A tenant that changes its limits more often in that time is told of the older ones of its changes."""
 TRIES = 5
 """Attempts at a change while others change the same limits."""
 
@@ -136,7 +142,9 @@ class LimitBook:
         try:
             if body.target is None:
                 read = await self._read(message.tenant)
-                return _reply(read, tuple(one for one in await self._alerts(message.tenant) if in_force(one, read)))
+                alerts = tuple(one for one in await self._alerts(message.tenant) if in_force(one, read))
+                history = await self._history(message.tenant, read) if body.history else ()
+                return _reply(read, alerts, history)
             page = await self._change(
                 message, body, lambda page, change: changed(page, body, message.tenant, change, self._clock())
             )
@@ -146,6 +154,18 @@ class LimitBook:
         except BusError as error:
             return LimitsReplied(failure=_unavailable(error))
         return _reply(page)
+
+    async def _history(self, tenant: str, page: Page) -> tuple[LimitChange, ...]:
+        """The last changes, the newest first; what only a newer budget can read is left out. Raises BusError."""
+        subject, since = subjects.mesh("budget", JOURNAL, BOOK, tenant), self._clock() - HISTORY_MS
+        after, found = await last_before(self._bus, JOURNAL_INBOX, subject, since, page.sequence), list[LimitChange]()
+        for _ in range(MAX_HISTORY_PAGES):
+            stored = await self._bus.read(JOURNAL_INBOX, subject, after=after, limit=HISTORY_PAGE)
+            found = [*found, *_changes(stored)][-MAX_CHANGES_LISTED:]
+            after = stored[-1].sequence if stored else page.sequence
+            if after >= page.sequence:
+                break
+        return tuple(reversed(found))
 
     async def _alerts(self, tenant: str) -> tuple[Alerted, ...]:
         """None while Redis is away: the facts stand in the journal."""
@@ -228,5 +248,17 @@ def _unavailable(error: BusError) -> Failure:
     return Failure.of("unavailable", what, "read the limits to see whether the change was made, then make it again")
 
 
-def _reply(page: Page, alerts: tuple[Alerted, ...] = ()) -> LimitsReplied:
-    return LimitsReplied(revision=page.revision, limits=rows_of(page.limits), top_ups=page.top_ups, alerts=alerts)
+def _reply(page: Page, alerts: tuple[Alerted, ...] = (), history: tuple[LimitChange, ...] = ()) -> LimitsReplied:
+    return LimitsReplied(
+        revision=page.revision, limits=rows_of(page.limits), top_ups=page.top_ups, alerts=alerts, history=history
+    )
+
+
+def _changes(page: Iterable[Stored]) -> Iterator[LimitChange]:
+    for stored in page:
+        try:
+            body = inbound.read(stored, JOURNAL).body
+        except Unreadable:
+            continue
+        if isinstance(body, LimitsChanged):
+            yield LimitChange(**{name: getattr(body, name) for name in LimitChange.model_fields})

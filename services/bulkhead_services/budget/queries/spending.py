@@ -106,16 +106,19 @@ def take(tally: Tally, message: Received, by: str) -> None:
         tally.settled.setdefault(key, body)
 
 
-def report(tally: Tally, by: str, since_unix_ms: int, until_unix_ms: int, top: int) -> SpendReplied:
+def report(tally: Tally, by: str, since_unix_ms: int, until_unix_ms: int, top: int, slices: int = 0) -> SpendReplied:
     """The answer: every settlement of the time is in one row, in the rest, or late."""
     again, spent = _again(tally), dict[str, list[Spent]]()
     held: dict[str, list[Spent]] = {}
+    parts, width_ms = [0] * slices, max(1, until_unix_ms - since_unix_ms)
     for key, call in tally.calls.items():
         if call.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
-            (held if settled is None else spent).setdefault(call.name, []).append(
-                _held(call.ask) if settled is None else _spent(settled, call.ask, again.get(key, 0))
-            )
+            one = _held(call.ask) if settled is None else _spent(settled, call.ask, again.get(key, 0))
+            (held if settled is None else spent).setdefault(call.name, []).append(one)
+            if slices:
+                part = (call.at_unix_ms - since_unix_ms) * slices // width_ms
+                parts[min(part, slices - 1)] += one.cost_usd_micros  # A clock that is ahead tells the last one.
     rows = [
         SpendRow(name=name, spent=_sum(spent.get(name, ())), held=_sum(held.get(name, ())))
         for name in {**spent, **held}
@@ -137,6 +140,7 @@ def report(tally: Tally, by: str, since_unix_ms: int, until_unix_ms: int, top: i
         rest_rows=len(rows[top:]),
         total=_rows(rows),
         late=_sum(older),
+        slices=tuple(parts),
     )
 
 
@@ -243,7 +247,7 @@ class SpendBook:
         await self._read(tally, SETTLED_INBOX, f"mesh.*.budget.*.{subjects.token(tenant)}.>", since, body.by)
         await self._read(tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.token(tenant)}.>", since, body.by)
         await self._read(tally, JOURNAL_INBOX, batched_reservations.subject(tenant), since, body.by)
-        return report(tally, body.by, since, until, body.top)
+        return report(tally, body.by, since, until, body.top, body.slices)
 
     async def _read(self, tally: Tally, stream: str, subject: str, since_unix_ms: int, by: str) -> None:
         newest = await self._bus.last(stream, subject)

@@ -15,12 +15,13 @@ from bulkhead_services.gateway.console.approvals import Approvals
 from bulkhead_services.gateway.console.desk import Desk
 from bulkhead_services.gateway.console.login import Login
 from bulkhead_services.gateway.console.overview import Overview
+from bulkhead_services.gateway.console.spend import Spend
 from bulkhead_services.gateway.console.task import Task
 from bulkhead_services.gateway.console.task_acts import TaskActs
 from bulkhead_services.gateway.console.tasks import Tasks
 from bulkhead_services.gateway.http.auth import Authenticator
 
-ROOMS = (Overview, Tasks, Task, TaskActs, Approvals)
+ROOMS = (Overview, Tasks, Task, TaskActs, Approvals, Spend)
 
 
 class Console:

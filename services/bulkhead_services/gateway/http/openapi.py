@@ -317,7 +317,11 @@ _OPERATORS: Json = {
     },
     "/v1/limits": {
         "get": operation(
-            "showLimits", "Show the tenant's limits", {"200": answer_of(operators.LimitPage, "The limits")}, _READ
+            "showLimits",
+            "Show the tenant's limits",
+            {"200": answer_of(operators.LimitPage, "The limits")},
+            (*_READ, 422),
+            query("history", "Whether to tell the last changes, too", {"type": "boolean", "default": False}),
         ),
         "put": operation(
             "changeLimit",
@@ -343,6 +347,11 @@ _OPERATORS: Json = {
                 {"type": "string", "pattern": f"^{operators.SINCE}$", "default": "24h"},
             ),
             _SIZE | {"description": "Number of rows; the others are added up in one"},
+            query(
+                "slices",
+                "Number of equal parts of the time whose costs are told, too",
+                {"type": "integer", "minimum": 0, "maximum": bounds.MAX_SPEND_SLICES, "default": 0},
+            ),
             description="A call counts at the time of its admission. The sums are the providers' own counts.",
         )
     },

@@ -6,7 +6,17 @@ from pydantic import BeforeValidator, Field
 
 from bulkhead.tenant_quotas import PolicyDocument
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import Alerted, Limit, LimitTarget, SpendBy, SpendRow, Spent, TargetLimit, TopUp
+from bulkhead_contracts.budget import (
+    Alerted,
+    Limit,
+    LimitChange,
+    LimitTarget,
+    SpendBy,
+    SpendRow,
+    Spent,
+    TargetLimit,
+    TopUp,
+)
 from bulkhead_contracts.control import Breaker, BreakerScope, Halt, HaltScope
 from bulkhead_contracts.types import Contract, Count, Name, Reason, UnixMs
 from bulkhead_services.gateway.http.schemas import STRICT
@@ -78,7 +88,8 @@ class LimitSubmission(Contract):
 class LimitPage(Contract):
     """A tenant's limits and top-ups. `revision` counts the changes.
 
-    alerts: limits that were nearly reached, the latest first; empty in the answer to a change. policy: the tenant's
+    alerts: limits that were nearly reached, the latest first; empty in the answer to a change. history: the changes of
+    the last 31 days, the newest first, where it was asked for. policy: the tenant's
     policy, where the lower of both holds; null where the gateway does not know it.
     """
 
@@ -86,6 +97,7 @@ class LimitPage(Contract):
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)]
     top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
     alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
+    history: Annotated[tuple[LimitChange, ...], Field(max_length=bounds.MAX_CHANGES_LISTED)] = ()
     policy: PolicyDocument | None = None
 
 
@@ -94,6 +106,7 @@ class SpendPage(Contract):
 
     held: reserved for calls that have not settled. late: settled since then for calls admitted before; in no row.
     kept_unix_ms: not 0 if older spending was asked for; spending of tasks that ended before it may have been purged.
+    slices: cost in micro US dollars of the calls of each equal part of the time, the oldest first.
     """
 
     by: SpendBy
@@ -105,6 +118,7 @@ class SpendPage(Contract):
     rest_rows: Count
     total: SpendRow
     late: Spent
+    slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
 
 
 class TopUpSubmission(Contract):

@@ -34,7 +34,7 @@ from bulkhead_services.gateway.http.operator_schemas import (
     TopUpSubmission,
 )
 from bulkhead_services.gateway.http.request_limits import Bodies
-from bulkhead_services.gateway.http.request_values import answered, existing_task, size_of
+from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of
 from bulkhead_services.gateway.http.routes.budget_requests import BudgetRequests, Words
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.problems import already_ended, invalid_query
@@ -71,7 +71,8 @@ class Spending(BudgetRequests):
     async def limits(self, request: Request) -> Response:
         """GET /v1/limits"""
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read limits", "submitter")
-        return await self._limits(claim, LimitsRequested(requester=claim), f"read/{self._context.clock()}")
+        ask = LimitsRequested(requester=claim, history=flag_of(request, "history"))
+        return await self._limits(claim, ask, f"read/{self._context.clock()}")
 
     async def change(self, request: Request) -> Response:
         """PUT /v1/limits"""
@@ -82,7 +83,7 @@ class Spending(BudgetRequests):
 
     async def _limits(self, claim: RequesterClaim, ask: LimitsRequested, about: str) -> Response:
         reply = await self._ask(LimitsReplied, claim, ask, _LIMITS, task=BOOK, index=f"{claim.person}/{about}")
-        same = {name: getattr(reply, name) for name in ("revision", "limits", "top_ups", "alerts")}
+        same = {name: getattr(reply, name) for name in ("revision", "limits", "top_ups", "alerts", "history")}
         return answered(LimitPage(**same, policy=self._door.policy(claim.tenant)))
 
     async def spent(self, request: Request) -> Response:
@@ -95,7 +96,10 @@ class Spending(BudgetRequests):
         seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
         if not 1 <= seconds <= bounds.MAX_SPEND_S:
             raise invalid_query("since", since, "send a time like 90s, 20m, 1h or 7d, at most 31d")
-        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request))
+        slices = number_of(request, "slices")
+        if slices > bounds.MAX_SPEND_SLICES:
+            raise invalid_query("slices", str(slices), f"send a number up to {bounds.MAX_SPEND_SLICES}")
+        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request), slices=slices)
         index, timeout_ms = f"{claim.person}/{by}/{since}/{self._context.clock()}", bounds.SPEND_TIMEOUT_MS
         reply = await self._ask(SpendReplied, claim, ask, _SPENDING, task=BOOK, index=index, timeout_ms=timeout_ms)
         return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))

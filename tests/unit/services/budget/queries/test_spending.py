@@ -296,3 +296,14 @@ def test_tokens_from_providers_caches_are_summed():
         tally.calls[str(number)] = spending.Call("a", spending.model.NOTHING, 5)
         tally.settled[str(number)] = Settled(reservation_id="0" * 32, call_id="c", usage=usage)
     assert report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90
+
+
+def test_the_time_is_told_in_equal_parts_that_sum_to_the_total():
+    tally = Tally()
+    for number, at in enumerate((NOW - HOUR_MS, NOW - HOUR_MS // 2 - 1, NOW - 1, NOW + 5), 1):
+        take(tally, fact(number, at=at), "agent")
+    take(tally, settled(1, 4), "agent")
+    told = report(tally, "agent", NOW - HOUR_MS, NOW, 20, slices=4)
+    assert told.slices == (8, 100, 0, 200), "what has not settled counts as it is held; a clock may be ahead"
+    assert sum(told.slices) == told.total.spent.cost_usd_micros + told.total.held.cost_usd_micros
+    assert report(tally, "agent", NOW - HOUR_MS, NOW, 20).slices == ()

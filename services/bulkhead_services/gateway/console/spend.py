@@ -1,0 +1,151 @@
+"""The room of spending: by name and over time, the limits, what came near them and who changed them.
+
+In: visits; forms that set a limit. Out: pages, with bars that are drawn here.
+"""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.amounts import money, seconds
+from bulkhead_services.gateway.console import pages
+from bulkhead_services.gateway.console.api import Json, Refused
+from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
+from bulkhead_services.gateway.http.operator_schemas import KINDS
+
+SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
+"""Times to look back, and into how many bars each is divided."""
+UNITS = {"cost_usd_micros": "US dollars", "tokens": "tokens", "model_calls": "model calls", "tool_calls": "tool calls"}
+COUNTED = ("tokens", "model_calls", "tool_calls")
+COLUMNS = ("cost_usd_micros", "tokens", "calls")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+REVISION = re.compile(r"[0-9]{1,15}")
+ROWS = 50
+MOST = 10**15
+CHART_WIDTH, CHART_HEIGHT = 600, 120
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One part of the time: its place in the chart, in pixels, its cost, and when it began."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    cost_usd_micros: int
+    from_unix_ms: int
+
+
+class Spend:
+    """The routes under /spend."""
+
+    def __init__(self, at: Desk) -> None:
+        self._desk = at
+
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        return [
+            self._desk.get("/spend", self.show),
+            self._desk.get("/spend.json", self.download),
+            self._desk.get("/spend.csv", self.download),
+            self._desk.post("/spend/limits", self.limit),
+        ]
+
+    async def show(self, visit: Visit) -> Response:
+        """GET /spend"""
+        by, since = visit.word("by") or "feature", visit.word("since") or "24h"
+        query: dict[str, str | int] = {"by": by, "since": since, "limit": ROWS, "slices": SPANS.get(since, 48)}
+        spent = await visit.get_or("/v1/spend", {"rows": []}, query)
+        limits = await visit.get("/v1/limits", history="true")
+        return visit.page(
+            "spend/spend.html",
+            spent=spent,
+            refused=spent.get("refused"),
+            bars=bars(spent.get("slices", []), spent.get("since_unix_ms", 0), spent.get("until_unix_ms", 0)),
+            dearest=max([_all(row) for row in spent["rows"]], default=0) or 1,
+            limits=limits,
+            units=UNITS,
+            amounts=_amounts,
+            by=by,
+            since=since,
+            kinds=KINDS,
+            spans=tuple(SPANS),
+        )
+
+    async def download(self, visit: Visit) -> Response:
+        """GET /spend.json and /spend.csv"""
+        query: dict[str, str | int] = {
+            "by": visit.word("by") or "feature",
+            "since": visit.word("since") or "24h",
+            "limit": ROWS,
+        }
+        found = await visit.api.ask("GET", visit.token, "/v1/spend", query=query)
+        rows, name = found.json()["rows"], visit.request.url.path.lstrip("/")
+        headers = pages.SAFE | pages.NOT_KEPT | {"Content-Disposition": f'attachment; filename="{name}"'}
+        if name.endswith(".csv"):
+            return Response(table(rows), 200, headers, "text/csv")
+        return Response(found.body, 200, headers, "application/json")
+
+    async def limit(self, visit: Visit) -> Response:
+        """POST /spend/limits"""
+        form = await visit.form()
+        limit = {unit: _amount(form[unit], unit) for unit in UNITS if form.get(unit)}
+        body: Json = {"target": form.get("target", ""), "limit": limit}
+        if REVISION.fullmatch(seen := form.get("revision", "")):
+            body["expect_revision"] = int(seen)
+        await visit.post("/v1/limits", body, form.get(KEY_FIELD, ""), "PUT")
+        return back(visit.request, "/spend")
+
+
+def bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list[Bar]:
+    """Costs of equal parts of a time as bars of one scale; one that cost anything is a pixel high at least."""
+    most, step = max(slices, default=0), CHART_WIDTH / max(1, len(slices))
+    found = []
+    for number, cost in enumerate(slices):
+        height = max(1.0, cost / most * CHART_HEIGHT) if cost else 0.0
+        at = since_unix_ms + (until_unix_ms - since_unix_ms) * number // len(slices)
+        x, y, width = round(number * step, 1), round(CHART_HEIGHT - height, 1), round(max(1.0, step - 2), 1)
+        found.append(Bar(x, y, width, round(height, 1), cost, at))
+    return found
+
+
+def table(rows: list[Json]) -> str:
+    """Rows for a spreadsheet. A name that it would take for a formula is made text: people choose names."""
+    to = io.StringIO()
+    writer = csv.writer(to)
+    writer.writerow(("name", *(f"{kind}_{unit}" for kind in ("spent", "held") for unit in COLUMNS)))
+    for row in rows:
+        name = f"'{row['name']}" if row["name"][:1] in FORMULAS else row["name"]
+        writer.writerow((name, *(row[kind][unit] for kind in ("spent", "held") for unit in COLUMNS)))
+    return to.getvalue()
+
+
+def _amounts(limit: Json) -> str:
+    """A limit in words."""
+    told = [money(limit["cost_usd_micros"])] if limit.get("cost_usd_micros") is not None else []
+    told += [f"{limit[unit]:,} {unit.replace('_', ' ')}" for unit in COUNTED if limit.get(unit) is not None]
+    told += [f"{seconds(limit['wall_ms'])} of calls"] if limit.get("wall_ms") is not None else []
+    return ", ".join(told) or "no limit"
+
+
+def _all(row: Json) -> int:
+    cost: int = row["spent"]["cost_usd_micros"] + row["held"]["cost_usd_micros"]
+    return cost
+
+
+def _amount(said: str, unit: str) -> int:
+    """A number of the form in the API's unit. Raises Refused."""
+    try:
+        number = float(said)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < MOST:
+        told: dict[str, Any] = {"title": "Not a number", "detail": f"{UNITS[unit]}: {said[:40]!r}"}
+        raise Refused(422, told | {"hint": "send a number from 0, or nothing for no limit"})
+    return round(number * 1_000_000) if unit == "cost_usd_micros" else round(number)
