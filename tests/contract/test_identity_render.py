@@ -75,8 +75,11 @@ def test_every_edge_of_the_catalog_is_one_export_to_its_sender(rules, accounts):
             continue
         line = f'{{ service: "mesh.{sender}.{receiver}.>", response_threshold: 15s, accounts: [{account_of(sender)}] }}'
         assert accounts.count(line) == 1
-    for sender, receiver in catalog.RPC_EDGES:
+    for sender, receiver in catalog.RPC_EDGES - {(catalog.OUTSIDE_WORKER, "doors")}:
         assert f'{{ service: {{ account: {account_of(receiver)}, subject: "rpc.{sender}.{receiver}.>" }} }}' in accounts
+    for name, worker in rules.workers.items():
+        subject = f"rpc.{name}.doors.*.{worker.tenant}.>"
+        assert f'{{ service: {{ account: SVC_DOORS, subject: "{subject}" }} }}' in accounts
     for name, publisher in rules.publishers.items():
         assert f'"mesh.{name}.gateway.*.{publisher.tenant}.>"' in accounts
 

@@ -98,7 +98,9 @@ async def test_the_account_border_alone_holds_without_permissions(tmp_path, toke
     """Permissions inside an account are no boundary: take them away, and nothing more may be reached."""
 
     def strip(accounts: str) -> str:
-        mesh, *rest = re.split(r"(?=^(?:  (?:SVC_|OPERATOR|PUB_|SUB_)\w*|authorization):? \{$)", accounts, flags=re.M)
+        mesh, *rest = re.split(
+            r"(?=^(?:  (?:SVC_|OPERATOR|PUB_|SUB_|WRK_)\w*|authorization):? \{$)", accounts, flags=re.M
+        )
         found = [re.sub(r"permissions: \{.*?\} \} \]", "} ]", one, count=1, flags=re.S) for one in rest]
         return mesh + "".join(found)
 
