@@ -70,6 +70,8 @@ def _decide(state: State, message: Message) -> Decision[State]:
         case ModelCallReplied() | ToolCallReplied() | RetrievalReplied() | DelegationReplied():
             row = state.owner_of(body.call_id)
             return Decision(state) if row is None else _replied(state, message, *row, body)
+        case CallDeferred() | CallResumed() if message.envelope.source == "doors":
+            return delegated.held(state, body)
         case CallDeferred():
             return pauses.deferred(state, message, body)
         case CallResumed():

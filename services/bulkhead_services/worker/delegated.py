@@ -8,6 +8,7 @@ import json
 
 from bulkhead.flow import Decision, Send, replace
 from bulkhead_contracts import bounds, envelope
+from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import AGENT_TOOL
 from bulkhead_contracts.result import ContentRef, Failure
@@ -97,6 +98,17 @@ def extended(state: State, body: StepExtended) -> Decision[State]:
     attempt = replace(attempt, outstanding={call_id: (again, "doors", "") for call_id, again in longer.items()})
     sends = tuple(Send("doors", again, grant=attempt.grant) for again in longer.values())
     return Decision(state.with_attempt(key, attempt), sends)
+
+
+def held(state: State, body: CallDeferred | CallResumed) -> Decision[State]:
+    """A call of the program is held back, or goes on: so does its step. Doors have it meanwhile, and are not asked
+    again."""
+    row = state.owner_of(body.call_id)
+    if row is None or not at_doors(row[1]):
+        return Decision(state)
+    key, attempt = row
+    why = {body.call_id: body} if isinstance(body, CallDeferred) else {}
+    return Decision(state.with_attempt(key, replace(attempt, held=why)))
 
 
 def cancelled(state: State, attempt: Attempt, body: StepCancelRequested) -> Decision[State]:

@@ -9,10 +9,15 @@ import openai
 import pytest
 
 from bulkhead.client import Mesh
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts import subjects
+from bulkhead_contracts.delegation import StepAnswer, StepAnswerRequested, StepBeatRequested, StepTakeRequested
+from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.step import DelegationReplied, DelegationRequested, StepTaken
+from bulkhead_contracts.types import Body
 from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.eventually import until
+from tests.integration.doors.test_whole_mesh import halt
 from tests.integration.doors.whole_mesh import KEY, TENANT, Whole, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -222,3 +227,46 @@ async def test_an_answer_that_cannot_be_read_is_refused_and_the_step_stays(tmp_p
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_answer")
         assert (await mine.beat(step))["go_on"]
         assert subjects.is_of_doors(step["task"]) is False
+
+
+async def test_a_halted_tasks_step_waits_and_goes_on_with_the_next_holder(tmp_path):
+    async with mesh(tmp_path, says("60.00"), hold_s=0.1, step_silent_s=0.5) as (here, mine):
+        task = await submit(here, "refunds")
+        step = await mine.take()
+        await halt(here, task)
+        with pytest.raises(openai.PermissionDeniedError):
+            await ask(mine.openai(step))
+        refused = await mine.answer(step, failed="no model answers")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "held_back")
+        await until(lambda: here.paused())
+        assert await here.paused() == [True]
+        assert await mine.take(wait_s=1) == {}, "nobody is handed what nobody may work on"
+        await halt(here, task, active=False)
+        again = await mine.take()
+        assert (again["id"], again["number"]) == (step["id"], 2)
+        assert await ask(mine.openai(again)) == "60.00"
+        assert (await mine.answer(again, text="60.00")).status_code == 200
+        await here.ended("succeeded")
+        assert await here.paused() == [True, False]
+
+
+async def test_over_the_bus_a_key_is_good_for_its_own_identity_alone(tmp_path):
+    async with mesh(tmp_path) as (here, mine):
+        await submit(here, "refunds")
+        step = await mine.take()
+        table = here.doors.rpc
+
+        async def asks(sender: str, body: Body, tenant: str = TENANT) -> Any:
+            head = Envelope(id="0" * 32, type=body.ce_type(), source=sender, time_unix_ms=1)
+            return await table[type(body)](Received(head, body, tenant, sender, sender, 0, 1))
+
+        for sender, tenant in (("wrk_other", TENANT), ("wrk_demo", "acme")):
+            beaten = await asks(sender, StepBeatRequested(key=step["key"]), tenant)
+            assert beaten.failure.code == "unauthorized"
+            taken = await asks(sender, StepTakeRequested(wait_ms=0), tenant)
+            assert (taken.step, taken.failure) == (None, None)
+        assert (await asks("wrk_demo", StepBeatRequested(key=step["key"]))).beaten.go_on
+        said = StepAnswerRequested(key=step["key"], answer=StepAnswer(text="60.00"))
+        assert (await asks("wrk_demo", said)).accepted.accepted
+        late = StepAnswerRequested(key=step["key"], answer=StepAnswer(text="61.00"))
+        assert (await asks("wrk_demo", late)).failure.code == "late"

@@ -18,8 +18,9 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
+from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
-from bulkhead_contracts.result import Completeness, Failure, Label, Omission
+from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.step import DelegationReplied, StepAnswered, StepBeat, StepCancelRequested, StepTaken
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors import refusals
@@ -97,6 +98,8 @@ class HandOvers:
     def _free(self, open_: Open) -> bool:
         if open_.feed.over or open_.feed.deadline_unix_ms <= self._context.clock():
             return False
+        if open_.feed.held is not None:
+            return False  # Whoever took it now could make no call.
         self.open.heard(open_)
         silent_ms = self._context.clock() - open_.heard_unix_ms
         return open_.feed.taken is None or silent_ms >= round(self._settings.step_silent_s * 1000)
@@ -186,6 +189,9 @@ class HandOvers:
         body = await self._read_answer(feed, key, answer)
         if feed.answered_by is not None and feed.answered_by == body:
             return AnswerAccepted(repeated=True)
+        if body.failure is not None and feed.held is not None and not feed.over:
+            what = f"the step is held back, which fails no attempt: {feed.held.reason}"
+            raise Refusal(409, "held_back", what, "take it again: it is handed out when that is lifted")
         if feed.over or feed.deadline_unix_ms <= self._context.clock() or not await self._settle(feed, body):
             why = self._lost(feed, key) or "the step is answered"
             raise Refusal(409, "late", f"the answer comes too late: {why}", "throw it away, and take another step")
@@ -213,6 +219,24 @@ class HandOvers:
             await self._cancelled(message, body)
         elif isinstance(body, StepAnswered):
             await self._answered(message, body)
+        elif (call_id := getattr(body, "call_id", "")) and not isinstance(body, StepTaken):
+            await self._of_call(message, call_id)
+
+    async def _of_call(self, message: Received, call_id: str) -> None:
+        """A word about a call: whether the step is held back by it may have changed, which the worker is told."""
+        for place in await self.open.of_task(message.tenant, message.task):
+            feed = self.open.feed(*place)
+            if not call_id.startswith(feed.prefix):
+                continue
+            await self._up_to(feed, message.sequence)
+            change = feed.change_at(message.sequence)
+            if change is None or feed.over or feed.request is None:
+                continue
+            told = {"call_id": feed.call_id, "step_id": feed.request.step.id}
+            body: Body = CallResumed(**told)
+            if (held := change[0]) is not None:
+                body = held.model_copy(update={**told, "paused": True, "usage": Usage()})
+            await self._context.publisher.send("worker", body, **message.caused, index="held", actor=feed.actor)
 
     async def _cancelled(self, message: Received, body: StepCancelRequested) -> None:
         for place in await self.open.of_task(message.tenant, message.task):

@@ -17,6 +17,7 @@ from bulkhead_contracts.step import (
     StepExtended,
     StepFinished,
     StepInput,
+    StepPaused,
     StepProposed,
 )
 from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallReplied, ToolCallRequested, ToolSpec
@@ -201,3 +202,19 @@ def test_a_cancel_of_a_step_reaches_the_call_of_its_remote_agent(play):
         "tool_executor",
         "step-token",
     )
+
+
+def test_a_program_whose_calls_are_held_back_has_a_step_that_waits(play):
+    asked = handed(play)
+    held = CallDeferred(call_id=asked.call_id, after_ms=500, paused=True, code="task_halted", reason="look first")
+    play.hears(held, sender="doors")
+    play.says(StepPaused)
+    assert (play.said(StepPaused).active, play.said(StepPaused).code) == (True, "task_halted")
+    play.hears(held, sender="doors")
+    play.says()
+    play.hears(CallResumed(call_id=asked.call_id), sender="doors")
+    assert play.said(StepPaused).active is False
+    play.hears(held, sender="doors")
+    replies(play, asked.call_id)
+    play.says(StepPaused, StepProposed)
+    play.replays()
