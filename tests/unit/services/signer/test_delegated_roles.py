@@ -11,7 +11,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, policies_from
 from tests.unit.services.signer.test_signer import DOCUMENT, NOW, request
 
-AGENT = ToolSpec(name="agent.partner", description="a remote agent", parameters_json="{}", effect="write")
+AGENT = ToolSpec(name="agent_partner", description="a remote agent", parameters_json="{}", effect="write")
 ROWS: dict[str, Any] = {
     "refunds": {"to": "worker", "identity": "wrk_acme", "deadline_s": 300},
     "partner": {"to": "agent", "agent": "partner"},
@@ -27,7 +27,7 @@ def policies(rows: dict[str, Any], *tools: str) -> Policies:
 
 
 def granted(*roles: str, **changes: Any) -> Granted:
-    found = decide(policies(ROWS, "agent.partner"), request(worker_roles=roles, **changes), "acme", "t1", NOW)
+    found = decide(policies(ROWS, "agent_partner"), request(worker_roles=roles, **changes), "acme", "t1", NOW)
     assert isinstance(found, Granted), found
     return found
 
@@ -40,9 +40,9 @@ def test_a_grant_names_who_carries_out_the_roles_of_its_plan() -> None:
 
 
 def test_a_remote_agents_tool_comes_with_its_role_and_not_without() -> None:
-    assert "agent.partner" in granted("partner").grant.tools
-    assert granted("partner", tools=("calculate",)).grant.tools == ("agent.partner", "calculate")
-    assert "agent.partner" not in granted("refunds").grant.tools
+    assert "agent_partner" in granted("partner").grant.tools
+    assert granted("partner", tools=("calculate",)).grant.tools == ("agent_partner", "calculate")
+    assert "agent_partner" not in granted("refunds").grant.tools
 
 
 def test_a_document_delegates_nothing() -> None:
