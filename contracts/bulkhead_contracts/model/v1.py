@@ -153,7 +153,8 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     provider says answered. chosen_as: which model of its route answered. waited_ms, waited_for: of duration_ms, what
     was spent waiting for providers: rate limits, pauses after failures, places; "" on older replies.
     cached: an earlier answer to the very same request, which cost nothing. calls: of an answer whose tool calls are
-    more or longer than `tool_calls` holds, all of them (`AdoptedToolCalls`).
+    more or longer than `tool_calls` holds, all of them (`AdoptedToolCalls`). thoughts: to an outside agent, a JSON list
+    of Anthropic's thinking blocks as the provider signed them; it wants them back with the results of the calls.
     """
 
     call_id: Token
@@ -184,6 +185,7 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     waited_for: Summary = ""
     cached: Annotated[bool, Field(exclude_if=_empty)] = False
     calls: Annotated[ContentRef | None, Field(exclude_if=_empty)] = None
+    thoughts: Annotated[ContentRef | None, Field(exclude_if=_empty)] = None
 
 
 class CallAbandoned(Contract):

@@ -17,7 +17,7 @@ from bulkhead_contracts.result import REFERENCES, Failure, digest_of
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.conversations.tool_calls import calls_of
+from bulkhead_services.doors.conversations.tool_calls import calls_of, thoughts_of
 from bulkhead_services.doors.feed import Feed, Outcome
 from bulkhead_services.doors.flight import Flight
 from bulkhead_services.doors.port import Answered, Refusal
@@ -168,6 +168,7 @@ class Journey:
             if reply.content is not None and digest_of(text) != reply.content.sha256:
                 text = await self._context.blobs.text(tenant, reply.content)
             calls = await calls_of(self._context.blobs, tenant, reply)
+            thoughts = await thoughts_of(self._context.blobs, tenant, reply)
         except (LookupError, BlobMissing, BlobCorrupt, ValueError) as error:
             what = f"the answer of call {call_id} cannot be read any more: {error}"
             raise Refusal(502, "content_missing", what, "send the request in another run") from error
@@ -180,4 +181,5 @@ class Journey:
             usage=reply.usage,
             created_unix_ms=word.time_unix_ms,
             degraded=reply.standing_reason if reply.standing == "degraded" else "",
+            thoughts=thoughts,
         )

@@ -65,7 +65,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A model's answer."""
+    """A model's answer. thoughts: Anthropic's thinking blocks."""
 
     call_id: str
     model: str
@@ -75,6 +75,7 @@ class Answered:
     usage: Usage
     created_unix_ms: int
     degraded: str = ""
+    thoughts: tuple[Mapping[str, str], ...] = ()
 
 
 class Refusal(Exception):

@@ -4,6 +4,7 @@ A tier names a route; a model of it answers (one that stands in is told as degra
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -259,6 +260,9 @@ class ModelGateway(Doer[ModelCallRequested]):
             if calls
             else await attributed(job, hands, self._verifier, self._attributor, texts, said.calls),
             calls=await hands.blobs.put(job.tenant, calls, "application/json", summary="") if calls else None,
+            thoughts=await hands.blobs.put(job.tenant, json.dumps(said.thoughts), "application/json", summary="")
+            if said.thoughts
+            else None,
             finish=said.finish,
             standing="degraded" if degraded else "ok",
             standing_reason=degraded[: bounds.MAX_SUMMARY_CHARS],

@@ -36,6 +36,7 @@ class Reply:
     at_once: bool = False
     gap_s: float = 0.0
     degraded: str = ""
+    thoughts: tuple[Mapping[str, str], ...] = ()
 
 
 def text(*pieces: str) -> Reply:
@@ -97,6 +98,7 @@ class ScriptedCall:
             usage=USAGE,
             created_unix_ms=1_790_000_000_000,
             degraded=self.reply.degraded,
+            thoughts=self.reply.thoughts,
         )
 
 

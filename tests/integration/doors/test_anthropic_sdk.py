@@ -89,6 +89,29 @@ async def test_thinking_is_asked_for_and_an_effort_too():
         assert one.options == {"thinking": thinking, "reasoning_effort": "low"} and not two.options
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_thoughts_beside_a_call_stand_first_and_come_back_as_they_were(streamed):
+    thinking = {"type": "enabled", "budget_tokens": 2000}
+    thoughts = (
+        {"type": "thinking", "thinking": "Rome, then.", "signature": "c2lnbmVk"},
+        {"type": "redacted_thinking", "data": "aGlkZGVu"},
+    )
+    asks = Reply(("Let me look.",), calls("weather", city="Rome").tool_calls, "tool_calls", thoughts=thoughts)
+    given = {**ASK, "tools": [TOOL], "thinking": thinking}
+    async with served(asks, text("sunny")) as door, client(door) as sdk:
+        if streamed:
+            async with sdk.messages.stream(**given) as stream:
+                first = await stream.get_final_message()
+        else:
+            first = await sdk.messages.create(**given)
+        assert [block.type for block in first.content] == ["thinking", "redacted_thinking", "text", "tool_use"]
+        assert first.content[2].text == "Let me look." and first.content[3].input == {"city": "Rome"}
+        result = {"type": "tool_result", "tool_use_id": first.content[3].id, "content": "22 C"}
+        history = [*ASK["messages"], {"role": "assistant", "content": first.content}]
+        await sdk.messages.create(**given | {"messages": [*history, {"role": "user", "content": [result]}]})
+        assert door.desk.asked[1].messages[1]["thinking_blocks"] == list(thoughts)
+
+
 async def test_text_and_a_tool_in_one_message():
     call = calls("weather", city="Rome").tool_calls
     async with served(Reply(("Let me look.",), call, "tool_calls")) as door, client(door) as sdk:

@@ -1,9 +1,10 @@
-"""The tool calls of an answer, also where they are a content of their own.
+"""The tool calls and thoughts of an answer, where they are contents of their own.
 
-In: a reply. Out: its calls; as messages have them.
+In: a reply. Out: its calls; as messages have them; its thoughts.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bulkhead.blobs import Blobs
@@ -15,6 +16,11 @@ async def calls_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> tuple[
     if reply.calls is None:
         return reply.tool_calls
     return AdoptedToolCalls.model_validate_json(await blobs.get(tenant, reply.calls)).calls
+
+
+async def thoughts_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> tuple[Mapping[str, str], ...]:
+    """The blocks of a reply's thoughts. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""
+    return tuple(json.loads(await blobs.text(tenant, reply.thoughts))) if reply.thoughts is not None else ()
 
 
 def in_chat_form(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:

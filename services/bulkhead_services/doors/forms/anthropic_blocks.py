@@ -6,8 +6,9 @@ from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit, unknown_kind
 from bulkhead_services.doors.forms.sse import to_json
 
+THOUGHTS = ("thinking", "redacted_thinking")
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_KINDS = {"user": ("text", "image", "tool_result"), "assistant": ("text", "tool_use")}
+_KINDS = {"user": ("text", "image", "tool_result"), "assistant": ("text", "tool_use", *THOUGHTS)}
 
 
 def messages_of(body: Fields) -> tuple[dict[str, Any], ...]:
@@ -65,6 +66,8 @@ def _assistant(row: Fields) -> list[dict[str, Any]]:
     message: dict[str, Any] = {"role": "assistant"}
     texts = [_text(block) for block in blocks if block.raw("type") == "text"]
     message["content"] = "".join(texts) or None
+    if thoughts := [_thought(block) for block in blocks if block.raw("type") in THOUGHTS]:
+        message["thinking_blocks"] = thoughts
     calls = []
     for block in blocks:
         if block.raw("type") == "tool_use":
@@ -79,6 +82,16 @@ def _assistant(row: Fields) -> list[dict[str, Any]]:
     elif message["content"] is None:
         message["content"] = ""
     return [message]
+
+
+def _thought(block: Fields) -> dict[str, str]:
+    """What the model thought, signed by its provider, as it was told."""
+    if block.raw("type") == "redacted_thinking":
+        return {"type": "redacted_thinking", "data": block.needed("data")}
+    said = block.text("thinking")
+    if said is None:
+        raise unfit(block.path("thinking"), "is missing")
+    return {"type": "thinking", "thinking": said, "signature": block.text("signature") or ""}
 
 
 def _user(row: Fields) -> list[dict[str, Any]]:

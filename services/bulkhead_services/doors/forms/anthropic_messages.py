@@ -4,6 +4,7 @@ In: the body of a request. Out: what is asked in the chat form; then the answer 
 without a counterpart in the chat form are refused by name; `cache_control` is a hint that changes no answer.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from bulkhead_contracts import bounds
@@ -39,11 +40,12 @@ class Message:
         body.raw("cache_control")
         body.refuse_rest(_NO_COUNTERPART)
         self.asked = Asked(model, messages, options, most, stream, True, session)
-        self._open = False
+        self._open, self._thinks = False, "thinking" in options
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A message."""
-        content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
+        content: list[dict[str, Any]] = [dict(block) for block in answer.thoughts]
+        content += [{"type": "text", "text": answer.text}] if answer.text else []
         content += [_tool_use(call, _input(call)) for call in answer.tool_calls]
         return {
             "id": f"msg_{answer.call_id}",
@@ -73,15 +75,24 @@ class Message:
         return sse.event({"type": "message_start", "message": message})
 
     def piece(self, text: str) -> bytes:
-        """A piece of the text block, which begins with its first one."""
+        """A piece of the text block, which begins with its first one. Thoughts stand before it, and come at the end."""
+        if self._thinks:
+            return b""
         begun = b"" if self._open else _block_begins(0, {"type": "text", "text": ""})
         self._open = True
         return begun + _delta(0, {"type": "text_delta", "text": text})
 
     def end(self, answer: Answered) -> bytes:
         """The text block ends, tool calls follow it, then the reason of the end and the usage."""
-        events = [_block_ends(0)] if self._open else []
-        for index, call in enumerate(answer.tool_calls, start=int(self._open)):
+        events, first = ([_block_ends(0)], 1) if self._open else ([], 0)
+        if self._thinks:
+            events = [_thought(index, block) for index, block in enumerate(answer.thoughts)]
+            first = len(events)
+            if answer.text:
+                events.append(_block_begins(first, {"type": "text", "text": ""}))
+                events += [_delta(first, {"type": "text_delta", "text": answer.text}), _block_ends(first)]
+                first += 1
+        for index, call in enumerate(answer.tool_calls, start=first):
             events.append(_block_begins(index, _tool_use(call, {})))
             events.append(_delta(index, {"type": "input_json_delta", "partial_json": call.arguments_json}))
             events.append(_block_ends(index))
@@ -106,7 +117,6 @@ def _options(body: Fields) -> dict[str, Any]:
     options |= _choice(body, {tool["function"]["name"] for tool in tools})
     thinking = body.object("thinking")
     if thinking is not None and thinking.needed("type") != "disabled":
-        # Of what the model thinks an answer shows nothing, and tells the tokens.
         thinking.integer("budget_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
         options["thinking"] = thinking.whole()
     if body.choice("service_tier", ("auto", "standard_only")) == "standard_only":
@@ -198,6 +208,16 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached_input_tokens,
         "output_tokens": usage.output_tokens,
     }
+
+
+def _thought(index: int, block: Mapping[str, str]) -> bytes:
+    """Events of one block of thoughts."""
+    if block.get("type") != "thinking":
+        return _block_begins(index, dict(block)) + _block_ends(index)
+    begun = _block_begins(index, {"type": "thinking", "thinking": "", "signature": ""})
+    said = _delta(index, {"type": "thinking_delta", "thinking": block.get("thinking", "")})
+    signed = _delta(index, {"type": "signature_delta", "signature": block.get("signature", "")})
+    return begun + said + signed + _block_ends(index)
 
 
 def _block_begins(index: int, block: dict[str, Any]) -> bytes:

@@ -157,7 +157,8 @@ class AnswerStream(Response):
     async def _send_all(self, pieces: Pieces, send: Send) -> None:
         while (found := await pieces.take()) is not None:
             begun = await self._begin(send)
-            events = b"".join(map(self._form.piece, filter(None, found))) if found else sse.HEARTBEAT
+            # Of pieces that a form holds back its reader is told that they come.
+            events = b"".join(map(self._form.piece, filter(None, found))) or sse.HEARTBEAT
             await self._send(send, begun + events)
         answer = await self._call.answer()
         begun = await self._begin(send)

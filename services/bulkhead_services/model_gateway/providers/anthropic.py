@@ -1,4 +1,5 @@
-"""Anthropic's messages. Thinking, and tools that the provider runs itself, are no part of an answer."""
+"""Anthropic's messages. Tools that the provider runs itself are no part of an answer; what it thinks is kept beside it,
+for an outside agent that hands it back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,9 @@ REFUSED = frozenset(
 """Keywords of a schema that the API answers with 400."""
 NAMED = ("properties", "$defs")
 """Keywords whose keys are names and no keywords."""
+THOUGHTS = ("thinking", "redacted_thinking")
+THOUGHT = ("type", "thinking", "signature", "data")
+"""Fields of their blocks."""
 _NAMES = {"stop": "stop_sequences"}
 _REASONS = {
     "end_turn": "stop",
@@ -112,12 +116,20 @@ def _blocks(message: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     if message["role"] == "tool":
         result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message["content"]}
         return "user", [result]
-    # The provider refuses empty text.
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": message["content"]}] if message.get("content") else []
+    blocks: list[dict[str, Any]] = [dict(block) for block in message.get("thinking_blocks", ())]
+    if message.get("content"):  # The provider refuses empty text.
+        blocks.append({"type": "text", "text": message["content"]})
     for call in message.get("tool_calls", ()):
         given = read_object(call["function"]["arguments"]) or {}
         blocks.append({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": given})
     return message["role"], blocks or [{"type": "text", "text": "(nothing)"}]
+
+
+def _thought(block: Mapping[str, Any]) -> dict[str, str]:
+    """A block of thoughts as it is handed back; {} of any other."""
+    if block.get("type") not in THOUGHTS:
+        return {}
+    return {name: plain(block[name]) for name in THOUGHT if isinstance(block.get(name), str)}
 
 
 class MessagesAssembly(Assembly):
@@ -140,6 +152,7 @@ class MessagesAssembly(Assembly):
                 if block.get("type") == "tool_use":
                     self._call(place, block.get("id"), plain(block.get("name")), None)
                     self._empty_calls[place] = True
+                self._think(place, _thought(block))
                 return self._add(plain(block.get("text"))) if block.get("type") == "text" else ""
             case "content_block_delta":
                 delta = mapping(found.get("delta"))
@@ -147,6 +160,7 @@ class MessagesAssembly(Assembly):
                 if delta.get("type") == "input_json_delta" and place in self._empty_calls and piece:
                     self._empty_calls[place] = False
                     self._call(place, None, "", piece)
+                self._think(place, {name: plain(delta[name]) for name in THOUGHT[1:] if delta.get(name)})
                 return self._add(plain(delta.get("text"))) if delta.get("type") == "text_delta" else ""
             case "content_block_stop":
                 if self._empty_calls.get(place):
@@ -167,6 +181,7 @@ class MessagesAssembly(Assembly):
         for index, block in enumerate(rows(found["content"])):
             if block.get("type") == "tool_use":
                 self._call(index, block.get("id"), plain(block.get("name")), mapping(block.get("input")))
+            self._think(index, _thought(block))
         return self._add("".join(plain(row.get("text")) for row in rows(found["content"]) if row.get("type") == "text"))
 
     def _common(self, message: dict[str, Any], *, whole: bool = True) -> None:

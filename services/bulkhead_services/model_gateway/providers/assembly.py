@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,8 @@ class Assembly(ABC):
         self._pieces: list[str] = []
         self._calls: dict[int, _Call] = {}
         self._dropped_calls: set[int] = set()
+        self._thoughts: dict[int, dict[str, str]] = {}
+        self._thought_bytes = 0
         self._finish = ""
         self._model = ""
         self._fingerprint = ""
@@ -143,6 +146,9 @@ class Assembly(ABC):
         omissions = [*self._text_omissions()]
         told = len(omissions)
         calls = self._tool_calls(omissions)
+        if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES:
+            detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes"
+            omissions.append(Omission(reason="truncated", what="the model's thoughts", detail=detail))
         cut = "; ".join(f"{one.what}: {one.detail}" for one in omissions[told:])
         if not calls and not self.text.strip() and self._finish not in _ENDS:
             return self._nothing()
@@ -161,6 +167,7 @@ class Assembly(ABC):
             tuple(omissions),
             self.cache_write_tokens,
             cut_calls=cut,
+            thoughts=tuple(block for _, block in sorted(self._thoughts.items()) if "type" in block),
         )
 
     def part(self, size_bytes: int) -> None:
@@ -226,6 +233,16 @@ class Assembly(ABC):
         self.text_bytes += len(raw)
         self._pieces.append(piece)
         return piece
+
+    def _think(self, index: int, block: Mapping[str, str]) -> None:
+        """A piece of a block of thoughts, which an outside agent hands back; the mesh's own calls keep none."""
+        if not (block and self._outgoing.adopted):
+            return
+        self._thought_bytes += sum(len(piece.encode("utf-8", "replace")) for piece in block.values())
+        if self._thought_bytes <= bounds.MAX_MODEL_ANSWER_BYTES:
+            known = self._thoughts.setdefault(index, {})
+            for name, piece in block.items():
+                known[name] = piece if name == "type" else known.get(name, "") + piece
 
     def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:
         """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""

@@ -33,7 +33,8 @@ class Unsupported(ValueError):
 
 def narrowed(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temperature: float) -> Chat:
     """The same chat. takes: parameters of the form; says: further options that it has. Raises Unsupported."""
-    parameters, payload = dict(chat.parameters), {"messages": _messages(chat.payload["messages"])}
+    thinks = "thinking" in says
+    parameters, payload = dict(chat.parameters), {"messages": _messages(chat.payload["messages"], thinks)}
     for name, value in chat.payload.items():
         if name == "messages" or value is None or name in ABOUT_THE_CALLER or value in USUAL.get(name, ()):
             continue
@@ -43,8 +44,6 @@ def narrowed(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temper
             payload |= {"tools": [_tool(one) for one in _list(value, name)]} if value else {}
         elif name == "response_format":
             payload |= _response_format(mapping(value))
-        elif name == "thinking" and name in says and chat.payload.get("tools"):
-            raise Unsupported("thinking beside tools: it wants its thoughts back with their results, and none are kept")
         elif name in says:
             payload[name] = value
         else:
@@ -63,8 +62,9 @@ def choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:
     return (choice, "") if isinstance(choice, str) else ("", "")
 
 
-def _messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One message of the system first, then the others with their text alone."""
+def _messages(messages: list[dict[str, Any]], thinks: bool) -> list[dict[str, Any]]:
+    """One message of the system first, then the others with their text, and with their thoughts where the form has
+    such."""
     system = "\n\n".join(_text(one) for one in messages if one["role"] in SYSTEM)
     found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in messages:
@@ -75,7 +75,9 @@ def _messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found.append({"role": role, "tool_call_id": plain(message.get("tool_call_id")), "content": text})
         elif role in ("user", "assistant"):
             calls = [_call(one) for one in message.get("tool_calls") or ()]
-            found.append({"role": role, "content": text} | ({"tool_calls": calls} if calls else {}))
+            thoughts = [_thought(one) for one in rows(message.get("thinking_blocks"))] if thinks else []
+            more = {"tool_calls": calls} if calls else {}
+            found.append({"role": role, "content": text} | more | ({"thinking_blocks": thoughts} if thoughts else {}))
         else:
             raise Unsupported(f"a message of the role {str(role)[:32]}")
     return found
@@ -87,6 +89,11 @@ def _text(message: Mapping[str, Any]) -> str:
         if part.get("type", "text") != "text":
             raise Unsupported(f"a part of a message of the type {str(part.get('type'))[:32]}")
     return plain(content) or plain(message.get("refusal"))
+
+
+def _thought(block: Mapping[str, Any]) -> dict[str, str]:
+    names = ("type", "thinking", "signature", "data")
+    return {name: block[name] for name in names if isinstance(block.get(name), str)}
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,12 @@ def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
     if embeds(chat.payload):
         return Outgoing(EMBEDDINGS_PATH, encode({"model": chat.model, **chat.payload}))
     payload: dict[str, Any] = {"model": chat.model, **chat.payload, "stream": True}
+    if any("thinking_blocks" in message for message in chat.payload["messages"]):
+        # Another vendor's thoughts, signed for that one.
+        payload["messages"] = [
+            {name: value for name, value in message.items() if name != "thinking_blocks"}
+            for message in chat.payload["messages"]
+        ]
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
     return Outgoing(PATH, encode({**payload, **chat.parameters}))

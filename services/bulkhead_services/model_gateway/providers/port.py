@@ -54,6 +54,8 @@ class Answer:
     """An earlier answer to the very same request, given again."""
     cut_calls: str = ""
     """What is missing of its calls of tools; "" when all are whole."""
+    thoughts: tuple[Mapping[str, str], ...] = ()
+    """Signed blocks of what an outside agent's model thought, as Anthropic has them."""
 
 
 @dataclass(frozen=True, slots=True)

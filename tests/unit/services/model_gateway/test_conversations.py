@@ -312,8 +312,7 @@ def test_thinking_is_said_where_there_is_a_word_for_it() -> None:
     thinking = {"type": "enabled", "budget_tokens": 2_000}
     sent = translated("anthropic", thinking=thinking, reasoning_effort="low")
     assert sent["thinking"] == thinking and sent["output_config"] == {"effort": "low"}
-    with pytest.raises(Unsupported, match="thinking beside tools"):
-        translated("anthropic", thinking=thinking, tools=[TOOL])
+    assert translated("anthropic", thinking=thinking, tools=[TOOL])["thinking"] == thinking
     for api in ("gemini", "openai-responses"):
         with pytest.raises(Unsupported, match="the parameter thinking"):
             translated(api, thinking=thinking)
@@ -402,3 +401,50 @@ async def test_a_provider_without_embeddings_refuses_them_by_name(provider):
         reply = await asked(d, request.model_copy(update={"conversation": talk}))
     assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
     assert "provider a (anthropic) does not take embeddings" in reply.failure.message and not provider.asked
+
+
+THOUGHTS = [
+    {"type": "thinking", "thinking": "It wants a look.", "signature": "c2lnbmVk"},
+    {"type": "redacted_thinking", "data": "aGlkZGVu"},
+]
+
+
+async def thinks(x: Exchange) -> None:
+    """Two blocks of thoughts, then a call."""
+    call = {"type": "tool_use", "id": "call_1", "name": "look"}
+    said = {"type": "thinking_delta", "thinking": "It wants a look."}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 5, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": said},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "c2lnbmVk"}},
+        {"type": "content_block_start", "index": 1, "content_block": THOUGHTS[1]},
+        {"type": "content_block_start", "index": 2, "content_block": call},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 20}},
+        {"type": "message_stop"},
+    ]
+    await x.begin()
+    for event in events:
+        await x.event(event)
+    await x.end()
+
+
+async def test_signed_thoughts_beside_a_call_are_kept_and_go_back_with_its_result(provider):
+    provider.will(thinks)
+    given = {"providers": {"a": {"api": "anthropic", "base_url": provider.url, "api_key": "k"}}}
+    options = {"thinking": {"type": "enabled", "budget_tokens": 2_000}, "tools": [TOOL]}
+    async with desk(provider, routes={"default": {"model": PRICED, "provider": "a"}}, **given) as d:
+        reply = await asked(d, await call(d, {"role": "user", "content": "hi"}, options=options))
+        assert reply.outcome == "answered" and json.loads(await d.text(reply.thoughts)) == THOUGHTS
+        again = (MESSAGES[1], {**MESSAGES[2], "thinking_blocks": THOUGHTS}, MESSAGES[3])
+        await asked(d, await call(d, *again, options=options, call_id="c2"))
+    _, assistant, _ = provider.asked[1].body["messages"]
+    assert [block["type"] for block in assistant["content"]] == ["thinking", "redacted_thinking", "tool_use"]
+    assert assistant["content"][:2] == THOUGHTS
+
+
+async def test_another_vendors_thoughts_are_not_sent_to_openai(provider):
+    provider.will(says("found"))
+    async with desk(provider) as d:
+        await asked(d, await call(d, MESSAGES[1], {**MESSAGES[2], "thinking_blocks": THOUGHTS}, MESSAGES[3]))
+    assert "thinking_blocks" not in provider.asked[0].body["messages"][1]
