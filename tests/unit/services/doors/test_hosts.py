@@ -42,6 +42,14 @@ def test_behind_a_proxy_whose_names_are_not_told_any_name_is_taken_and_else_the_
     assert hosts("0.0.0.0", "Mesh.example").check(request("MESH.example.:443"))
 
 
+def test_the_address_of_the_settings_is_taken_and_stands_for_whatever_was_called() -> None:
+    settings = Settings(nats_url="nats://127.0.0.1:1", http_host="0.0.0.0", public_url="https://mesh.example")
+    for called in ("mesh.example", "10.0.0.7:8090"):
+        assert Hosts(settings).check(request(called)) == "https://mesh.example"
+    with pytest.raises(Refusal):
+        Hosts(settings).check(request("evil.example"))
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://[", "http://localhost.evil.example"])
 def test_pages_of_others_are_turned_away(origin: str) -> None:
     for found in (hosts(), hosts("0.0.0.0"), hosts("0.0.0.0", "mesh.example")):
