@@ -1,34 +1,36 @@
-"""The whole suite, as CI runs it: the bench gate alone, then two lanes side by side.
+"""The whole suite, as CI runs it: the bench gate alone, then three lanes side by side.
 
-In: pytest arguments for both lanes (with a path among them, one plain run of that). Out: pytest's reports one after the
-other, and the worst exit code. Tests on real processes mostly wait; what only computes fills the pauses, with the lower
-priority.
+In: pytest arguments for all lanes (with a path among them, one plain run of that). Out: pytest's reports one after the
+other, and the worst exit code. Tests on real processes mostly wait: whole meshes are one lane, single services another.
+What only computes fills the pauses, with the lower priority.
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 HERE = Path(__file__).parent
 ALONE = {"bench"}
-REAL_PROCESSES = {"e2e", "faults", "integration"}
+WHOLE_MESHES = {"e2e", "faults"}
+SINGLE_SERVICES = {"integration"}
 NICENESS = 10
 ON_EVERY_CORE = ["-n", "logical", "--dist", "loadfile"]
 """For what only computes: nothing there is on a port or a file of another's."""
 FAILED, NOTHING_COLLECTED = 1, 5
 
 
-def folders() -> tuple[list[str], list[str], list[str]]:
-    """Every folder of tests in exactly one lane; one that nobody named only computes."""
+def folders() -> tuple[list[str], ...]:
+    """Every folder of tests in exactly one lane: alone, whole meshes, single services; others only compute."""
     found = {path.name for path in HERE.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
-    lanes = found & ALONE, found & REAL_PROCESSES, found - ALONE - REAL_PROCESSES
-    alone, real, computing = ([f"tests/{name}" for name in sorted(lane)] for lane in lanes)
-    return alone, real, computing
+    named = (found & ALONE, found & WHOLE_MESHES, found & SINGLE_SERVICES)
+    return tuple([f"tests/{name}" for name in sorted(lane)] for lane in (*named, found.difference(*named)))
 
 
 def command(paths: list[str], arguments: list[str]) -> list[str]:
@@ -46,19 +48,37 @@ class Lane:
         """Its exit code."""
         return subprocess.run(command(self.paths, self._arguments), check=False, env=self.environ).returncode
 
-    def beside(self, report: IO[str]) -> "subprocess.Popen[bytes]":
-        """Begin it with a lower priority."""
-        return subprocess.Popen(
+    def beside(self, report: IO[str], niceness: int) -> "Beside":
+        """Begin it. niceness: added to this process' own; the higher, the lower its priority."""
+        process = subprocess.Popen(
             command(self.paths, self._arguments),
             stdout=report,
             stderr=subprocess.STDOUT,
             env=self.environ,
-            preexec_fn=lambda: os.nice(NICENESS),
+            preexec_fn=lambda: os.nice(niceness),
         )
+        return Beside(self, process, report)
 
     def failed(self) -> list[str]:
         """The tests that failed; none when the run did not get to its end."""
         return self._notes.read_text().split("\n") if self._notes.exists() and self._notes.stat().st_size else []
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A lane that runs beside the one whose report is shown as it comes."""
+
+    lane: Lane
+    process: "subprocess.Popen[bytes]"
+    report: IO[str]
+
+    def wait(self) -> int:
+        """Its exit code, once its report is shown."""
+        print(f"waiting for the lane {' '.join(self.lane.paths)}", flush=True)
+        code = self.process.wait()
+        self.report.seek(0)
+        print(self.report.read(), flush=True)
+        return code
 
 
 def main() -> int:
@@ -76,31 +96,36 @@ def main() -> int:
     if any(Path(argument.partition("::")[0]).exists() for argument in arguments):
         return subprocess.run(command([], arguments), check=False).returncode
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bulkhead-tests-") as folder, tempfile.TemporaryFile("w+") as report:
-        alone, real, computing = (
-            Lane(paths, [*more, *arguments], Path(folder) / str(number))
-            for number, (paths, more) in enumerate(zip(folders(), ([], [], ON_EVERY_CORE), strict=True))
-        )
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-tests-"))
+        more: tuple[list[str], ...] = ([], [], [], ON_EVERY_CORE)
+        lanes = [
+            Lane(paths, [*extra, *arguments], Path(folder) / str(number))
+            for number, (paths, extra) in enumerate(zip(folders(), more, strict=True))
+        ]
+        alone, meshes, *others = lanes
         codes = [alone.run()]
-        beside = None if options.serial else computing.beside(report)
-        try:
-            codes.append(real.run())
-            if beside is None:
-                codes.append(computing.run())
-            else:
-                print(f"waiting for the other lane: {' '.join(computing.paths)}", flush=True)
-                codes.append(beside.wait())
-                report.seek(0)
-                print(report.read(), flush=True)
-        finally:
-            if beside is not None and beside.poll() is None:
-                beside.terminate()
+        if options.serial:
+            codes += [lane.run() for lane in (meshes, *others)]
+        else:
+            reports = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in others]
+            began = zip(others, reports, (0, NICENESS), strict=True)
+            beside = [lane.beside(report, niceness) for lane, report, niceness in began]
+            stack.callback(stop, beside)
+            codes += [meshes.run(), *(one.wait() for one in beside)]
         worst = verdict(codes)
-        failed = [test for lane in (alone, real, computing) for test in lane.failed()]
+        failed = [test for lane in lanes for test in lane.failed()]
         if worst == FAILED and 0 < len(failed) <= options.again:
             worst = once_more(failed, arguments)
     print(f"the whole suite took {time.monotonic() - started:.0f} s", file=sys.stderr)
     return worst
+
+
+def stop(beside: "list[Beside]") -> None:
+    """End what still runs, when the run is cut off."""
+    for one in beside:
+        if one.process.poll() is None:
+            one.process.terminate()
 
 
 def once_more(failed: list[str], arguments: list[str]) -> int:

@@ -7,9 +7,13 @@ connects to a closed port of the range may be given that very port to connect fr
 import errno
 import random
 import socket
+from collections import deque
 
 FIRST, LAST = 20_000, 32_000
 ATTEMPTS = 200
+REMEMBERED = 256
+_given = deque[int](maxlen=REMEMBERED)
+"""Whoever was given a port may not listen on it yet: the next one is given another."""
 
 
 class PortInUse(Exception):
@@ -20,7 +24,8 @@ def free_port(host: str = "127.0.0.1") -> int:
     """A port on which no process listens now. Raises PortInUse when none is found."""
     for _ in range(ATTEMPTS):
         port = random.randint(FIRST, LAST)  # noqa: S311 - a port is no secret
-        if _bindable(host, port):
+        if port not in _given and _bindable(host, port):
+            _given.append(port)
             return port
     raise PortInUse(f"no free port on {host} between {FIRST} and {LAST}; stop something that listens there")
 

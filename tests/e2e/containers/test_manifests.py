@@ -80,7 +80,8 @@ class Cluster:
         _, body = await get(f"{self.kubelet.url('nats', 'monitor')}/connz?auth=true&limit=1024", 5)
         found: dict[str, list[dict[str, Any]]] = {}
         for row in json.loads(body)["connections"]:
-            found.setdefault(row["account"], []).append(row)
+            if "account" in row:  # A connection that has not logged in yet belongs to none.
+                found.setdefault(row["account"], []).append(row)
         return found
 
     def fitted(self, folder: Path) -> dict[str, Fitted]:
