@@ -191,7 +191,7 @@ def trouble_of(error: Exception) -> Trouble:
         status = cause.response.status_code
         if status in (401, 403):
             return Trouble("remote_refused", f"it answered HTTP {status}: its headers are not taken", sent=False)
-        if 400 <= status < 500:
+        if 300 <= status < 500:
             return Trouble("remote_refused", f"it answered HTTP {status}", sent=False)
         return Trouble("connection_lost", f"it answered HTTP {status}", sent=True)
     if TOO_LONG in told:

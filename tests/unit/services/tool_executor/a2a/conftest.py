@@ -45,8 +45,10 @@ class Far:
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, **card: Any) -> "Far":
-        if self._app is None or card:
+    async def open(self, app: Any = None, **card: Any) -> "Far":
+        if app is not None:
+            self._app = app
+        elif self._app is None or card:
             self._app = a2a_agent.app(self.agent, a2a_agent.card(self.url, **(self.card | card)))
         config = uvicorn.Config(self._app, port=self.port, log_level="critical", timeout_graceful_shutdown=0)
         self._server = uvicorn.Server(config)

@@ -1,0 +1,78 @@
+"""An agent whose answers break the protocol: each ends the call by a name, and none is a bug of ours."""
+
+import json
+from collections.abc import Iterable
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from bulkhead.tools.api import Done, Failed
+from tests import a2a_agent
+from tests.unit.services.tool_executor.a2a.conftest import Far, House
+
+SSE = "text/event-stream"
+DEEP = '{"jsonrpc":"2.0","id":"1","result":' + '{"a":' * 5_000 + "1" + "}" * 5_000 + "}"
+
+
+def rpc(result: object) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": "1", "result": result})
+
+
+def told(*results: object) -> str:
+    return "".join(f"data: {rpc(one)}\n\n" for one in results)
+
+
+def status(state: str, **more: object) -> dict[str, object]:
+    return {"statusUpdate": {"taskId": "t", "contextId": "c", "status": {"state": f"TASK_STATE_{state}", **more}}}
+
+
+@pytest.mark.parametrize(
+    ("code", "media", "body", "failure"),
+    [
+        (200, "application/json", "no json", "malformed_output"),
+        (200, "application/json", "[]", "malformed_output"),
+        (200, "application/json", '{"jsonrpc":"2.0"}', "malformed_output"),
+        (200, "application/json", rpc([]), "malformed_output"),
+        (200, "application/json", rpc({"task": 7}), "malformed_output"),
+        (200, "application/json", DEEP, "malformed_output"),
+        (200, SSE, "", "malformed_output"),
+        (200, SSE, "data: {\n\n", "malformed_output"),
+        (200, SSE, told({"artifactUpdate": {"artifact": {"parts": [{"raw": "%%"}]}}}), "malformed_output"),
+        (200, SSE, told({"message": {"parts": []}}), "empty_answer"),
+        (200, SSE, told(status("COMPLETED")), "empty_answer"),
+        (200, SSE, told(status("FAILED", message={"parts": [{"url": "http://x"}]})), "remote_failed"),
+        (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":{"code":-32602}}', "remote_refused"),
+        (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"x"}}', "remote_error"),
+        (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":"x"}', "malformed_output"),
+        (302, "text/plain", "", "remote_refused"),
+        (401, "text/plain", "", "remote_refused"),
+        (500, "text/plain", "", "connection_lost"),
+    ],
+)
+async def test_what_breaks_the_protocol_has_a_name(
+    house: House, code: int, media: str, body: str, failure: str
+) -> None:
+    far = Far()
+    card = json.dumps(MessageToDict(a2a_agent.card(far.url)))
+
+    async def answer(request: Request) -> Response:
+        if request.method == "GET":
+            return Response(card, media_type="application/json")
+
+        def pieces() -> Iterable[bytes]:
+            yield body.encode()
+
+        return StreamingResponse(pieces(), code, {"location": "http://127.0.0.1:1/"}, media)
+
+    await far.open(Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])]))
+    try:
+        await house.pin(far)
+        said = await house.call(await house.desk(), "hello")
+        assert not isinstance(said, Done) and said.code == failure, said
+        assert isinstance(said, Failed) and (said.effect == "none") == (failure == "remote_refused")
+    finally:
+        await far.close()
