@@ -7,7 +7,7 @@ the one before it sent.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 import httpx
@@ -45,6 +45,8 @@ RESUMES = 5
 RESUME_S = 0.3
 CANCEL_TIMEOUT_S, CANCEL_TRIES = 5.0, 3
 RECORD_PATIENCE_S = 5.0
+NOT_SENT = ("unavailable", "remote_refused")
+"""Codes of calls whose message has certainly done nothing."""
 
 
 class Silent(Exception):
@@ -103,13 +105,14 @@ class Remote:
         if row is not None and (row.stopped == "cancelled" or (row.stopped and not reads)):
             what, hint = f"{name} was stopped: the task was cancelled or halted", "ask again if it is wanted after all"
             return Failed("cancelled", what, hint, effect="unknown" if row.number else "none")
-        if row is not None and not row.stopped and not reads:
+        if row is not None and row.number and not row.stopped and not reads:
             what = f"the message to {name} was sent, and its answer was lost with the name of its task"
             return Failed("connection_lost", what, "look at the agent whether it was done", effect="unknown")
         if (unfit := await self._looked()) is not None:
             return unfit
-        number = row.number + (1 if row.stopped else 0) if row is not None else 1
-        new = RemoteTask(agent=self.tool.agent, number=number)
+        before = row or RemoteTask(agent=self.tool.agent)
+        again = bool(before.number) and not before.stopped
+        new = RemoteTask(agent=self.tool.agent, number=before.number + (not again))
         try:
             sequence = await self._tasks.put(key, new, sequence)
         except WrongLastSequence:
@@ -118,7 +121,11 @@ class Remote:
         except BusError as error:
             return _no_record(name, error)
         message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=one) for one in texts])
-        return await self._follow(key, new, sequence, self._client.send_message(SendMessageRequest(message=message)))
+        said = await self._follow(key, new, sequence, self._client.send_message(SendMessageRequest(message=message)))
+        if isinstance(said, Failed) and said.code in NOT_SENT and not again:
+            with suppress(BusError):  # Left as it is, a write counts as sent.
+                await self._tasks.put(key, before, sequence)
+        return said
 
     async def _follow(
         self, key: str, row: RemoteTask, sequence: int, first: AsyncIterator[StreamResponse] | None

@@ -51,6 +51,21 @@ async def test_an_agent_that_restarts_in_mid_stream_is_asked_for_its_task_again(
     assert len(far.agent.begun) == 1
 
 
+async def test_a_write_that_could_not_be_sent_has_failed_and_is_sent_when_the_agent_is_back(
+    house: House, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FAILURES", 10)
+    await house.pin(far, effect="write")
+    desk = await house.desk()
+    assert (await desk.call("agent_echo", {"text": "hello"})).outcome == "succeeded"
+    await far.close()  # Its card was looked at a moment ago.
+    reply = await desk.call("agent_echo", {"text": "hello"}, call_id="c2")
+    assert reply.outcome == "failed" and reply.failure is not None and reply.failure.code == "unavailable"
+    await far.open()
+    assert (await desk.call("agent_echo", {"text": "hello"}, call_id="c2")).outcome == "succeeded"
+    assert len(far.agent.begun) == 2
+
+
 async def test_an_agent_that_stays_away_ends_a_write_as_uncertain(house: House, far: Far) -> None:
     await house.pin(far, effect="write")
     desk = await house.desk()
