@@ -15,15 +15,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_storage_filling(watched: Watched) -> None:
+    await watched.world.finish(await watched.submit("t1", "Say hello."))
     seed = watched.world.mesh.nkey_seed("provisioner")
     client = await nats.connect(watched.world.mesh.nats_url, nkeys_seed_str=seed, inbox_prefix=b"_INBOX_provisioner")
     try:
         stream = client.jetstream()
-        info = await stream.stream_info("DEAD_LETTERS")
+        info = await stream.stream_info("BLOBS")
         before = info.config.max_bytes
-        info.config.max_bytes = info.state.bytes + 10
+        info.config.max_bytes = round(info.state.bytes * 1.1)
         await stream.update_stream(info.config)
-        await watched.fires("BulkheadStorageFilling", bulkhead_stream="DEAD_LETTERS")
+        await watched.fires("BulkheadStorageFilling", bulkhead_stream="BLOBS")
         assert "full" in await watched.follow("BulkheadStorageFilling")
         info.config.max_bytes = before
         await stream.update_stream(info.config)
