@@ -219,6 +219,8 @@ ROWS: tuple[Row, ...] = (
     Row(budget.TopUpReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.SpendRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.SpendReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.CoordinationRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.CoordinationReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),
     Row(budget.LedgerCheckpointed, _from("budget", JOURNAL), "budget"),
     # Halts by people

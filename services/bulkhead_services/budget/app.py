@@ -5,6 +5,7 @@
     LimitsRequested, TopUpRequested (rpc)        limits
     SpendRequested, WritesRequested (rpc)        queries; so do CitedCallRequested and TaskMessagesRequested
     HaltRequested, ResetRequested (rpc)          queries
+    CoordinationRequested (rpc)                  the watch, what it holds in memory
     JOURNAL                                      the watch, see watch.watcher
 
 Beside these the keeper builds the ledger, and the checkpointer writes it down.
@@ -17,7 +18,14 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Counts, Look
-from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled, SpendRequested, TopUpRequested
+from bulkhead_contracts.budget import (
+    CoordinationRequested,
+    LimitsRequested,
+    ReserveRequested,
+    Settled,
+    SpendRequested,
+    TopUpRequested,
+)
 from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.journal import TaskMessagesRequested
 from bulkhead_contracts.task import TaskStopped
@@ -42,6 +50,7 @@ from bulkhead_services.budget.queries.task_messages import MessageBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import Settlement
+from bulkhead_services.budget.watch.coordination import Coordination
 from bulkhead_services.budget.watch.mesh_counts import MeshCounts
 from bulkhead_services.budget.watch.watcher import Watcher
 
@@ -104,6 +113,7 @@ class Budget(Edge):
             WritesRequested: writes.answer,
             CitedCallRequested: CallBook(writes).answer,
             TaskMessagesRequested: MessageBook(writes).answer,
+            CoordinationRequested: Coordination(self.watcher, clock, settings.thresholds.breakers).answer,
             HaltRequested: switches.answer,
             ResetRequested: switches.reset,
         }

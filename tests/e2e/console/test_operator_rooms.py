@@ -7,6 +7,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker
 from tests.e2e.console.browser import Looked, visitor
 from tests.e2e.console.conftest import ASKING
 from tests.e2e.fixtures.world import World, until
@@ -102,3 +104,42 @@ async def test_a_limit_is_set_where_the_spending_is_seen(world: World, olga: Loo
 
     await until(held, "the next task is at its feature's ceiling", timeout_s=60)
     await world.client(ASKING, "operator").task(late.id).cancel("seen")
+
+
+async def test_waits_a_halt_and_a_breaker_are_seen_live_and_ended_by_a_person(world: World, olga: Looked) -> None:
+    await olga.go("/coordination")
+    await olga.sees("No breaker has opened")
+    await olga.sees("live")
+    last = {"id": "s2", "title": "Tell", "instruction": "What is 2 + 3?", "inputs": ["s1"], "acceptance": "It is told."}
+    task = await world.submit(ASKING, "Count it.", plan={"steps": [STEP, last | {"tools": []}]}, check=False)
+    await olga.page.get_by_role("row", name=f"{task.id}/s2").wait_for(timeout=60_000)
+    await fits(olga)
+    await _open_breaker(world)
+    await olga.go("/coordination")
+    await olga.sees(SAID)
+    await does(olga, "Reset", "repaired")
+    await olga.sees(f"reset by {ASKING}/olga")
+    [breaker] = (await world.client(ASKING).get("/v1/breakers"))["breakers"]
+    assert (breaker["phase"], breaker["by"]) == ("closed", f"{ASKING}/olga")
+    await olga.page.locator("summary", has_text="Halt something").press("Enter")
+    await olga.page.get_by_label("What").select_option("agent")
+    await olga.page.get_by_label("Name").fill("worker.nobody")
+    await olga.page.get_by_label("Reason").last.fill(HOSTILE)
+    await olga.page.keyboard.press("Enter")
+    await olga.sees("agent worker.nobody")
+    await fits(olga)
+    await does(olga, "Resume", "over")
+    await olga.sees("Nothing is halted")
+    await world.client(ASKING).task(task.id).cancel("seen")
+    await world.finish(task)
+
+
+async def _open_breaker(world: World) -> None:
+    """As the watch writes one down, of a tool that no other test uses."""
+    entry = Breaker(
+        scope="tool", tenant=ASKING, name="date_add", called="date_add", phase="open", reason=HOSTILE, openings=1,
+        since_unix_ms=1, until_unix_ms=2**50, evidence=("m1", HOSTILE), actors=("ann",),
+    )  # fmt: skip
+    async with world.bus() as bus:
+        key = subjects.breaker_key(entry.scope, entry.tenant, entry.called)
+        await bus.publish(key, entry.model_dump_json().encode(), {"content-type": "application/json"}, "breaker-rooms")

@@ -1,6 +1,7 @@
 """Money: reserved before a call, settled after it, halted when the ceiling is reached."""
 
 from .alerts import *
+from .coordination import *
 from .ledger import *
 from .limits import *
 from .spending import *

@@ -33,6 +33,7 @@ from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
 from bulkhead_services.budget.watch.latency import LatencyTargets
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, Notices
 from bulkhead_services.budget.watch.poison_messages import Aside, identity
+from bulkhead_services.budget.watch.recent_trips import RecentTrips
 from bulkhead_services.budget.watch.standing import Standing
 
 MAX_DUE = 10_000
@@ -111,7 +112,8 @@ class Watching:
         self._latency = LatencyTargets(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Finding] = OrderedDict()
-        self.notices, self.standing = Notices(), Standing(QUIET * thresholds.stalls.after_ms)
+        self.notices, self.recent = Notices(), RecentTrips()
+        self.standing = Standing(QUIET * thresholds.stalls.after_ms)
         self.folded = 0
         self._reader = Journal()
         self._living: dict[str, list[int]] = {}
@@ -164,6 +166,7 @@ class Watching:
         if (missed := self._latency.take(kind, stored)) is not None:
             self._trips(missed)
         if kind == Tripped.TYPE:
+            self.recent.take(stored)
             self._is_told(stored.body)
             return
         if kind == WaitRefused.TYPE:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Api, Refused
 from bulkhead_services.gateway.console.approvals import Approvals
+from bulkhead_services.gateway.console.coordination import Coordination
 from bulkhead_services.gateway.console.desk import Desk
 from bulkhead_services.gateway.console.login import Login
 from bulkhead_services.gateway.console.overview import Overview
@@ -21,7 +22,7 @@ from bulkhead_services.gateway.console.task_acts import TaskActs
 from bulkhead_services.gateway.console.tasks import Tasks
 from bulkhead_services.gateway.http.auth import Authenticator
 
-ROOMS = (Overview, Tasks, Task, TaskActs, Approvals, Spend)
+ROOMS = (Overview, Tasks, Task, TaskActs, Approvals, Spend, Coordination)
 
 
 class Console:

@@ -35,6 +35,7 @@ SAFE = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+LAST_UNIX_MS = 253_402_300_799_000
 NOT_KEPT = {"Cache-Control": "no-store"}
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "bulkhead_theme"
@@ -46,11 +47,16 @@ def _text(value: object) -> object:
 
 
 def _moment(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "–"
+    return _time(unix_ms).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "–"
 
 
 def _iso(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat()
+    return _time(unix_ms).isoformat()
+
+
+def _time(unix_ms: int) -> datetime:
+    """A time that somebody told: one after the last year that there is here stands at its end."""
+    return datetime.fromtimestamp(min(unix_ms, LAST_UNIX_MS) / 1000, UTC)
 
 
 def _environment() -> Environment:

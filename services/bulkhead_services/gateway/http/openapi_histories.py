@@ -1,5 +1,6 @@
 """The paths of the OpenAPI document that tell what a task did and why: story, timeline, calls, export."""
 
+from bulkhead_services.gateway.http import operator_schemas as operators
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.openapi_parts import TEXT, Json, answer_of, operation, path, query, ref
 
@@ -35,6 +36,18 @@ CHANGES: Json = {
             (401, 403, 429, 503),
             description="Server-sent events `changed`, ten a second at most, the first at once and without a task; "
             "`data` is a ChangesDocument. Nothing is sent again: a client that was away reads anew what it shows.",
+        )
+    }
+}
+
+COORDINATION: Json = {
+    "/v1/coordination": {
+        "get": operation(
+            "showCoordination",
+            "Show who waits for whom, loops, chatter and broken circles, and windows of breakers; for operators and "
+            "auditors",
+            {"200": answer_of(operators.CoordinationPage, "As it stands now")},
+            _READ,
         )
     }
 }

@@ -8,13 +8,16 @@ from bulkhead.tenant_quotas import PolicyDocument
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,
+    BreakerWindow,
     Limit,
     LimitChange,
     LimitTarget,
+    OpenWait,
     SpendBy,
     SpendRow,
     Spent,
     TargetLimit,
+    TaskTrip,
     TopUp,
 )
 from bulkhead_contracts.control import Breaker, BreakerScope, Halt, HaltScope
@@ -64,6 +67,16 @@ class BreakerPage(Contract):
     """Breakers that have opened, the open ones first."""
 
     breakers: Annotated[tuple[Breaker, ...], Field(max_length=MAX_LISTED)]
+
+
+class CoordinationPage(Contract):
+    """How the tenant's tasks hang together: open waits, those who are stuck first; findings of the detectors, the
+    newest first, as far as they are remembered; what breakers have counted within their window."""
+
+    waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)]
+    more_waits: Count
+    trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)]
+    windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)]
 
 
 class LimitInput(Limit):

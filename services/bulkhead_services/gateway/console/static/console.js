@@ -82,4 +82,10 @@
     event.detail.shouldSwap = true;
     event.detail.isError = false;
   });
+
+  // News do not take away a form that somebody fills in, nor what somebody has opened to read.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { requestConfig, target } = event.detail;
+    if (requestConfig.triggeringEvent?.type.startsWith("sse:") && target.querySelector("details[open]")) event.preventDefault();
+  });
 })();

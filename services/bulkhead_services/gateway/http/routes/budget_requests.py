@@ -13,7 +13,7 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import LimitsReplied, SpendReplied, TopUpReplied
+from bulkhead_contracts.budget import CoordinationReplied, LimitsReplied, SpendReplied, TopUpReplied
 from bulkhead_contracts.control import HaltReplied, ResetReplied
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
@@ -23,6 +23,8 @@ from bulkhead_services.gateway.http.request_values import M, idempotency_key, pa
 from bulkhead_services.gateway.problems import Problem, unavailable
 
 OPERATORS = frozenset({"operator"})
+MAY_SEE_ALL = frozenset({"operator", "auditor"})
+"""Who sees what all people of the tenant spend and do."""
 MAX_BODY_BYTES = 16 * 1024
 STATUS = {
     **dict.fromkeys(("forbidden", "not_yours", "tripped_it"), 403),
@@ -31,7 +33,7 @@ STATUS = {
 }
 """HTTP status by the code of budget's failure; any other code is a 503."""
 
-R = TypeVar("R", HaltReplied, ResetReplied, LimitsReplied, SpendReplied, TopUpReplied)
+R = TypeVar("R", CoordinationReplied, HaltReplied, ResetReplied, LimitsReplied, SpendReplied, TopUpReplied)
 
 
 class Words(NamedTuple):

@@ -10,25 +10,28 @@ from starlette.routing import Route
 
 from bulkhead.runtime.halts import operator
 from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import CoordinationReplied, CoordinationRequested
 from bulkhead_contracts.control import HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_services.gateway.http.operator_schemas import (
     MAX_LISTED,
     BreakerPage,
+    CoordinationPage,
     HaltPage,
     HaltSubmission,
     ResetSubmission,
 )
 from bulkhead_services.gateway.http.request_values import answered
-from bulkhead_services.gateway.http.routes.budget_requests import BudgetRequests, Words
+from bulkhead_services.gateway.http.routes.budget_requests import MAY_SEE_ALL, BudgetRequests, Words
 from bulkhead_services.gateway.read_model import task_view
 
 _TITLE = "The state was not changed"
 _HALTS = Words("sets halts", "it counts once; /v1/halts says how it stands", _TITLE)
+_WATCH = Words("watches the tasks", "it is told anew", "Coordination cannot be shown")
 _BREAKERS = Words("keeps the breakers", "it counts once; /v1/breakers says how it stands", _TITLE)
 
 
 class Switches(BudgetRequests):
-    """The routes under /v1/halts, /v1/resumes, /v1/breakers and /v1/resets."""
+    """The routes under /v1/halts, /v1/resumes, /v1/breakers, /v1/resets and /v1/coordination."""
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -38,6 +41,7 @@ class Switches(BudgetRequests):
             Route("/v1/resumes", self.resume, methods=["POST"]),
             Route("/v1/breakers", self.breakers, methods=["GET"]),
             Route("/v1/resets", self.reset, methods=["POST"]),
+            Route("/v1/coordination", self.coordination, methods=["GET"]),
         ]
 
     async def halts(self, request: Request) -> Response:
@@ -51,6 +55,13 @@ class Switches(BudgetRequests):
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read breakers", "submitter")
         breakers = await operator.breakers(self._context.bus, claim.tenant)
         return answered(BreakerPage(breakers=tuple(breakers[:MAX_LISTED])))
+
+    async def coordination(self, request: Request) -> Response:
+        """GET /v1/coordination"""
+        claim = await self._auth.allowed(request, MAY_SEE_ALL, "see how tasks hang together", "operator")
+        ask, index = CoordinationRequested(requester=claim), f"coordination/{claim.person}/{self._context.clock()}"
+        reply = await self._ask(CoordinationReplied, claim, ask, _WATCH, task=operator.HALTS, index=index)
+        return answered(CoordinationPage(**{name: getattr(reply, name) for name in CoordinationPage.model_fields}))
 
     async def halt(self, request: Request) -> Response:
         """POST /v1/halts"""

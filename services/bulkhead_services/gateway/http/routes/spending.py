@@ -35,7 +35,7 @@ from bulkhead_services.gateway.http.operator_schemas import (
 )
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of
-from bulkhead_services.gateway.http.routes.budget_requests import BudgetRequests, Words
+from bulkhead_services.gateway.http.routes.budget_requests import MAY_SEE_ALL, BudgetRequests, Words
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.problems import already_ended, invalid_query
 from bulkhead_services.gateway.read_model import task_view
@@ -45,7 +45,6 @@ BOOK = "limits"
 """The task token in the subject of a request that concerns no task."""
 AFTERWARDS_MS = 3_600_000
 """A top-up is kept this long after the deadline: clocks differ, and the end comes a moment late."""
-MAY_SEE_SPENDING = frozenset({"operator", "auditor"})
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 _LIMITS = Words("keeps limits and accounts", "a change is made once", "The limit was not changed")
 _SPENDING = _LIMITS._replace(title="Spending cannot be shown")
@@ -88,7 +87,7 @@ class Spending(BudgetRequests):
 
     async def spent(self, request: Request) -> Response:
         """GET /v1/spend"""
-        claim = await self._auth.allowed(request, MAY_SEE_SPENDING, "see what is spent", "operator")
+        claim = await self._auth.allowed(request, MAY_SEE_ALL, "see what is spent", "operator")
         wanted, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
         by = next((kind for kind in KINDS if kind == wanted), None)
         if by is None:

@@ -79,6 +79,11 @@ async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(t
         await until(lambda: gateway.http.streams().wanted == 0 and not gateway.changes.watching, "the stream is closed")
 
 
+def test_a_time_beyond_all_years_is_told_as_the_last_one():
+    assert pages._moment(2**53) == "9999-12-31 23:59:59" and pages._moment(0) == "–"
+    assert pages._iso(2**53).startswith("9999-12-31T23:59:59")
+
+
 async def test_an_unknown_path_is_the_apis(client):
     assert (await client.get("/nowhere")).json()["code"] == "no_such_path"
 

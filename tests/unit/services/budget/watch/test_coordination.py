@@ -1,0 +1,113 @@
+"""How a tenant's tasks hang together, told to who may see it: waits, findings, windows of breakers."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead.health.breakers.registry import Circuits
+from bulkhead.health.events import Served
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import CoordinationRequested, Tripped
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.budget.watch.coordination import Coordination, breaker_windows, open_waits
+from bulkhead_services.budget.watch.recent_trips import RecentTrips
+from tests.unit.services.budget.watch.test_deadlocks import CRM, ERP, NOW, Inboxes, asks, crossed, has, wants
+
+BREAKERS = DEFAULT.breakers
+
+
+def trip(number: int, task: str = "t1", tenant: str = "demo") -> Stored:
+    body = Tripped(trip=f"x{number}", detector="loop.repeat", level="stop", what="w", tripped_unix_ms=number)
+    return Stored(f"mesh.budget.journal.1.{tenant}.{task}", {}, body.encode(), number, NOW)
+
+
+def ask(role: str = "operator", tenant: str = "demo") -> Received:
+    body = CoordinationRequested(requester=RequesterClaim(tenant=tenant, person="ann", role=role, via="api_key"))
+    return Received(None, body, "demo", "x", "gateway", 1, NOW, receiver="budget")  # type: ignore[arg-type]
+
+
+def test_a_circle_is_told_with_who_holds_what_and_others_wait_beside_it():
+    mesh = Inboxes()
+    crossed(mesh)
+    asks(mesh, "a", "b", "c", mode="any")
+    has(mesh, "t9", "r:1", "z1")
+    mesh.read_all()
+    rows, more = open_waits(mesh.watching.watch.graph, "demo")
+    told = {(one.kind, one.waiter, one.targets, one.stuck) for one in rows}
+    assert told == {
+        ("held", CRM, ("t1/s",), True),
+        ("held", ERP, ("t2/s",), True),
+        ("want", "t1/s", (ERP,), True),
+        ("want", "t2/s", (CRM,), True),
+        ("ask", "t1/a", ("t1/b", "t1/c"), False),
+        ("held", "r:1", ("t9/s",), False),
+    }
+    assert more == 0 and [one.stuck for one in rows] == [True] * 4 + [False] * 2
+    assert {one.until_unix_ms for one in rows if one.kind == "held"} == {NOW + 60_000}
+    assert open_waits(mesh.watching.watch.graph, "dem") == ((), 0), "another tenant's"
+
+
+def test_many_waits_are_cut_and_counted():
+    mesh = Inboxes()
+    for number in range(bounds.MAX_WAITS_LISTED + 5):
+        wants(mesh, f"t{number}", CRM, "a")
+    mesh.read_all()
+    rows, more = open_waits(mesh.watching.watch.graph, "demo")
+    assert (len(rows), more) == (bounds.MAX_WAITS_LISTED, 5)
+
+
+def test_the_last_findings_of_a_tenant_are_told_once_the_newest_first():
+    recent = RecentTrips()
+    for number in (1, 2, 2, 3):
+        recent.take(trip(number))
+    recent.take(trip(9, tenant="other"))
+    recent.take(Stored("mesh.budget.journal.1.demo.t1", {}, b"{", 9, NOW))
+    assert [one.trip.trip for one in recent.of("demo")] == ["x3", "x2", "x1"]
+    for number in range(10, 10 + bounds.MAX_TRIPS_LISTED):
+        recent.take(trip(number))
+    assert len(recent.of("demo")) == bounds.MAX_TRIPS_LISTED and recent.of("demo")[-1].trip.trip == "x10"
+
+
+def test_a_fold_remembers_findings_that_it_reads():
+    mesh = Inboxes()
+    one = trip(1)
+    head = Envelope(id="x", type=Tripped.ce_type(), source="budget", time_unix_ms=NOW)
+    source = {"Nats-Stream-Source": "INBOX_JOURNAL 1"}
+    mesh.watching.take(Stored(one.subject, head.headers() | source, one.body, 1, NOW))
+    assert [one.task for one in mesh.watching.recent.of("demo")] == ["t1"]
+
+
+def test_windows_count_what_a_breaker_looks_at_and_no_older_call():
+    circuits = Circuits(BREAKERS)
+    for number, (at, failed) in enumerate(((NOW, True), (NOW + 1, False), (NOW + 2, True))):
+        circuits.take(
+            Served(
+                id=str(number),
+                lineage="demo/t1",
+                agent="a",
+                tenant="demo",
+                kind="tool",
+                name="search",
+                failed=failed,
+                latency_ms=1,
+                time_unix_ms=at,
+            )
+        )
+    [tool] = [one for one in breaker_windows(circuits, "demo", NOW + 10, BREAKERS) if one.scope == "tool"]
+    assert (tool.name, tool.phase, tool.calls, tool.failed) == ("search", "closed", 3, 2)
+    assert breaker_windows(circuits, "demo", NOW + 2 * BREAKERS.window_ms, BREAKERS) == ()
+    assert breaker_windows(circuits, "other", NOW + 10, BREAKERS) == ()
+
+
+@pytest.mark.parametrize(
+    ("message", "code"), [(ask("submitter"), "forbidden"), (ask(tenant="other"), "forbidden"), (ask(), "unavailable")]
+)
+async def test_who_may_not_see_it_or_asks_too_early_hears_why(message, code):
+    early = SimpleNamespace(caught_up=False)
+    for watcher in (None, early):
+        reply = await Coordination(watcher, lambda: NOW, BREAKERS).answer(message)  # type: ignore[arg-type]
+        assert reply.failure is not None and reply.failure.code == code and reply.failure.hint
