@@ -134,6 +134,15 @@ async def test_waits_a_halt_and_a_breaker_are_seen_live_and_ended_by_a_person(wo
     await world.finish(task)
 
 
+async def test_models_are_shown_with_their_health_and_their_cost(world: World, olga: Looked) -> None:
+    task = await world.submit(ASKING, "What is 17 * 23?")
+    await world.finish(task)
+    await olga.go("/models")
+    await olga.page.get_by_role("row", name="offline-rules-1").get_by_text("no trouble").wait_for()
+    await olga.sees("No agent has come by the doors yet")
+    await fits(olga)
+
+
 async def _open_breaker(world: World) -> None:
     """As the watch writes one down, of a tool that no other test uses."""
     entry = Breaker(

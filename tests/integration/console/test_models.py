@@ -1,0 +1,28 @@
+"""The room of models and doors: what is known of a model by several roads stands in one row."""
+
+from pathlib import Path
+
+from bulkhead_services.gateway.console.models import known
+from tests.integration.console.browsing import browsing
+from tests.replay.stage import APPROVER, OPERATOR, plan, stage
+from tests.unit.services.model_gateway.scripted_provider import says
+
+
+async def test_models_that_were_called_are_listed_with_their_cost(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, browsing(on, OPERATOR) as client, browsing(on, APPROVER) as bob:
+        on.model.will(plan({"id": "a"}), a=[says("Here is a.")])
+        await on.run()
+        page = (await client.get("/models")).text
+        assert "offline-rules-1" in page and "no trouble" in page and "No agent has come by the doors yet" in page
+        seen = await bob.get("/models")
+        assert seen.status_code == 200 and "may not see" in seen.text and "offline-rules-1" not in seen.text
+
+
+def test_a_model_that_is_held_back_stands_first_with_all_that_is_known() -> None:
+    window = {"scope": "model", "name": "b", "phase": "open", "calls": 9, "failed": 8, "slow": 0}
+    opened = {"scope": "model", "name": "b", "called": "", "phase": "open", "reason": "8 of 9 failed"}
+    rows = known(
+        "model", [window, window | {"scope": "tool"}], [opened], [{"name": n, "spent": {}} for n in ("a", "b", "")]
+    )
+    assert [one["name"] for one in rows] == ["b", "a"]
+    assert rows[0] == {"name": "b", "phase": "open", "reason": "8 of 9 failed", "window": window, "spent": {}}
