@@ -84,4 +84,8 @@ def handed_out(steps: Mapping[Handed, Entry], judged: Mapping[Handed, Entry]) ->
         what, todo = f"{who} step {step}, attempt {attempt}", "`bulkhead doctor` shows whether that service runs"
         if isinstance(entry.body, StepAssigned) and entry.body.step.adopted:
             what, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT
+        elif isinstance(entry.body, StepAssigned) and entry.body.delegated is not None and key not in judged:
+            who = entry.body.delegated.name
+            what = f"{who} has not answered step {step}, attempt {attempt}, which is delegated to it"
+            todo = f"see whether {who} runs, and look at its log; `bulkhead timeline TASK` shows when it took the step"
         yield Waiting(step, what, todo, judged.get(key, entry))

@@ -20,6 +20,7 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract
 from bulkhead_contracts.wording import words
 from bulkhead_services.doors.http.answers import unless_gone
+from bulkhead_services.doors.http.caller import check_once
 from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.port import Refusal
@@ -55,8 +56,7 @@ class StepsHttp:
 
     async def take(self, request: Request) -> Response:
         """GET /v1/steps?role=&holder=&wait_s=: a step, or 204."""
-        self._hosts.check(request)
-        self._hosts.check_origin(request)
+        self._check(request)
         tenant, name = self._identities.worker(request.headers)
         role, holder = _text(request, "role", 32), _text(request, "holder", bounds.MAX_NAME_CHARS)
         release = self._places.take(claim_of(tenant, name))
@@ -84,9 +84,13 @@ class StepsHttp:
                 raise Refusal(400, "bad_answer", what, hint) from error
             return _json(await self._steps.answer(key, said))
 
-    def _key(self, request: Request) -> StepKey:
+    def _check(self, request: Request) -> None:
+        check_once(request.headers.keys())
         self._hosts.check(request)
         self._hosts.check_origin(request)
+
+    def _key(self, request: Request) -> StepKey:
+        self._check(request)
         key = self._steps.keys.read(credential_of(request.headers))
         if key is None or key.call_id != request.path_params["id"]:
             hint = "send the `key` that came with the step as a bearer"

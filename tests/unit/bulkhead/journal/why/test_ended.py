@@ -7,7 +7,7 @@ from bulkhead.journal.why.reasons import explain
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
+from bulkhead_contracts.plan import Delegation, Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omission, Result
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskPaused
@@ -176,6 +176,17 @@ def held_call(name: str):
     )
     put_off = CallDeferred(call_id=name, after_ms=500, reason=AT_CEILING, paused=True, code="budget_exceeded")
     return ("doors", "model_gateway", asked), ("model_gateway", "doors", put_off)
+
+
+def test_a_delegated_step_waits_for_who_has_it_and_for_no_worker() -> None:
+    step = PlanStep(id="a", title="x", instruction="x", acceptance="x", role="refunds")
+    objective = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+    to = Delegation(role="refunds", to="worker", name="wrk_demo")
+    assigned = StepAssigned(
+        step=step, attempt=1, plan_version=1, objective=objective, deadline_unix_ms=10**12, delegated=to
+    )
+    [reason] = reasons(said(("planner", "worker", assigned)))
+    assert reason.what.startswith("wrk_demo has not answered step a") and "wrk_demo runs" in reason.todo
 
 
 def test_an_adopted_run_without_a_call_waits_for_its_agent_and_for_no_worker() -> None:
