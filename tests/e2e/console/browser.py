@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
-TIMEOUT_MS = 15_000
+TIMEOUT_MS = 30_000
 PHONE = {"width": 390, "height": 800}
 
 

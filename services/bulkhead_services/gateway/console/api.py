@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from bulkhead.runtime.background import cancel
 
@@ -74,9 +74,6 @@ class Api:
         """Any answer, whole."""
         status, headers, chunks = 500, dict[str, str](), list[bytes]()
 
-        async def receive() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
         async def send(message: Message) -> None:
             nonlocal status, headers
             if message["type"] == "http.response.start":
@@ -85,23 +82,15 @@ class Api:
             elif message["type"] == "http.response.body":
                 chunks.append(message.get("body", b""))
 
-        await self._app(_scope(method, token, path, query, body, key), receive, send)
+        await self._app(_scope(method, token, path, query, body, key), _sent(body), send)
         return Answer(status, headers, b"".join(chunks))
 
     async def events(self, token: str, path: str) -> AsyncIterator[tuple[str, Json]]:
         """Name and data of each event of a stream; an end without a word when the task has ended. Raises Refused."""
         chunks: asyncio.Queue[Message | None] = asyncio.Queue(HELD_CHUNKS)
-        asked = False
-
-        async def receive() -> Message:
-            nonlocal asked
-            if asked:
-                await asyncio.Event().wait()  # Nobody hangs up: the task that waits here is cancelled.
-            asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
 
         async def answer() -> None:
-            await self._app(_scope("GET", token, path, None, b"", ""), receive, chunks.put)
+            await self._app(_scope("GET", token, path, None, b"", ""), _sent(b""), chunks.put)
             await chunks.put(None)
 
         task = asyncio.create_task(answer())
@@ -110,6 +99,20 @@ class Api:
                 yield event
         finally:
             await cancel(task)
+
+
+def _sent(body: bytes) -> Receive:
+    """A request's body; then nothing more: nobody hangs up, and who waits for that is cancelled at the answer's end."""
+    asked = False
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked:
+            await asyncio.Event().wait()
+        asked = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def _scope(method: str, token: str, path: str, query: Query | None, body: bytes, key: str) -> Scope:
