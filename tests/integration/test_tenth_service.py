@@ -54,7 +54,7 @@ print("echo:", scenario(1).replicas["echo"], "replicas")
 sys.argv = ["simulation", "--seeds", "1-1", "--jobs", "1"]
 sys.exit(main())
 """
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 @pytest.fixture(scope="module")

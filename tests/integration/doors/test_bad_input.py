@@ -176,7 +176,7 @@ async def test_a_header_that_is_there_twice_is_refused(name):
 
 async def test_paths_methods_and_encodings():
     async with served() as door, http(door) as client:
-        for path, kind in (("/openai/v1/embeddings", "invalid_request_error"), ("/anthropic/v1/x", "not_found_error")):
+        for path, kind in (("/openai/v1/images", "invalid_request_error"), ("/anthropic/v1/x", "not_found_error")):
             answer = await client.post(path, json=ASK)
             assert answer.status_code == 404 and answer.json()["error"]["type"] == kind
         assert (await client.get(CHAT)).status_code == 405

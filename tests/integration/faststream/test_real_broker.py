@@ -71,22 +71,22 @@ async def test_a_subscriber_that_sets_itself_back_gets_its_events_again_and_doub
         if seen == ["t1", "t2", "t1"]:
             raise ValueError("the CRM is away")
 
-    async def ends_with(*tasks: str) -> bool:
-        return tuple(seen[-len(tasks) :]) == tasks
+    async def came(*tasks: str) -> bool:
+        return sorted(seen) == sorted(tasks)
 
     async with events.broker, broker.client("gateway") as gateway, broker.client("sub_demo") as client:
         await events.broker.start()
         # The first one is told twice.
         for event in (ended("t1"), ended("t1"), ended("t2")):
             await tell(gateway, event)
-        await until(lambda: ends_with("t1", "t2"), "both have come")
+        await until(lambda: came("t1", "t2"), "both have come")
         await client.ask(f"JSMESH.API.CONSUMER.RESET.{subjects.EVENTS_STREAM}.sub_demo", b'{"seq": 1}')
-        await until(
-            lambda: ends_with("t1", "t2", "t1", "t2", "t1"), "both come again, and once more the one that failed"
-        )
+        # The one that failed comes again before or after the other: a redelivery has no place in the order.
+        await until(lambda: came("t1", "t2", "t1", "t2", "t1"), "both come again, and once more the one that failed")
         await tell(gateway, ended("t3"))
-        await until(lambda: ends_with("t3"), "what comes after them")
-    assert seen == ["t1", "t2", "t1", "t1", "t2", "t3"]
+        await until(lambda: came("t1", "t2", "t1", "t2", "t1", "t3"), "what comes after them")
+    assert seen[:3] == ["t1", "t2", "t1"]
+    assert seen[-1] == "t3"
 
 
 async def test_a_program_ends_with_an_error_when_a_broker_that_is_back_does_not_know_it(broker: Broker) -> None:
