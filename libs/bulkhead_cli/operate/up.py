@@ -95,7 +95,7 @@ async def keep_running(
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
         out.print(f"look and steer in a browser at [bold]{mesh.url}/[/bold]")
         out.print(f"  sign in with a key of {data / 'credentials.json'}", style="dim", markup=False)
-        _tell_of_doors(mesh.doors_url, data)
+        _tell_of_doors(mesh.doors_url, mesh.nats_url, data)
         following = asyncio.create_task(screen.follow(mesh))
         try:
             await stop.wait()
@@ -106,7 +106,7 @@ async def keep_running(
     out.print("ended")
 
 
-def _tell_of_doors(url: str, data: Path) -> None:
+def _tell_of_doors(url: str, nats_url: str, data: Path) -> None:
     """The address of each door, with a line to try it."""
     out.print(f"agents and tools of yours come in at [bold]{url}[/bold]")
     out.print(f"  KEY is `submitter` of {data / 'credentials.json'}", style="dim", markup=False)
@@ -115,7 +115,10 @@ def _tell_of_doors(url: str, data: Path) -> None:
         f"ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=KEY python agent.py",
         f"MCP clients: {url}/mcp, with the header Authorization: Bearer KEY",
         f"A2A clients: {url}; curl {url}/.well-known/agent-card.json",
-        "bulkhead doors    (who calls models, and what it spends)",
+        f"workers of your own: {url}/v1/steps (docs/how-to/workers-of-your-own.md)",
+        f"services of your own on the bus: {nats_url}, with a key in {data / 'identity'}: sub_demo.nkey hears events, "
+        "pub_demo.nkey submits (docs/how-to/services-on-the-bus.md)",
+        "bulkhead doors    (runs of agents outside, and what they spend)",
     ):
         out.print(f"  {line}", style="dim", markup=False)
 

@@ -292,6 +292,7 @@ def _no_route(request: Request, error: HTTPException) -> Refusal:
     what = f"there is no {request.method} {request.url.path[: bounds.MAX_SUMMARY_CHARS]} here"
     hint = (
         "OpenAI's API is at /openai/v1 (chat/completions, responses, embeddings, models), Anthropic's at /anthropic "
-        "(v1/messages, v1/messages/count_tokens, v1/models)"
+        "(v1/messages, v1/messages/count_tokens, v1/models), MCP at /mcp, A2A at /a2a with its card at "
+        "/.well-known/agent-card.json, delegated steps at /v1/steps"
     )
     return Refusal(error.status_code, code, what, hint)

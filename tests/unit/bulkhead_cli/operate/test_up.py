@@ -70,13 +70,15 @@ def test_tools_of_a_pack_that_no_tenant_may_use_are_named(
 
 
 def test_every_door_is_told_with_a_line_to_try_it(capsys):
-    _tell_of_doors("http://127.0.0.1:8090", Path("data"))
-    said = capsys.readouterr().out
+    _tell_of_doors("http://127.0.0.1:8090", "nats://127.0.0.1:4222", Path("data"))
+    said = capsys.readouterr().out.replace("\n", " ")
     for part in (
         "/openai/v1 OPENAI_API_KEY=KEY",
         "/anthropic ANTHROPIC_API_KEY=KEY",
         "/mcp,",
         "/.well-known/agent-card",
+        "/v1/steps",
     ):
         assert f"http://127.0.0.1:8090{part}" in said
     assert "data/credentials.json" in said and "bulkhead doors" in said
+    assert "nats://127.0.0.1:4222" in said and "sub_demo.nkey" in said
