@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 import httpx
 from a2a.client import A2AClientTimeoutError
 from a2a.types import Artifact, Part, StreamResponse, Task, TaskState, TaskStatus
-from a2a.utils.errors import A2AError, InternalError, TaskNotFoundError
+from a2a.utils.errors import (
+    A2AError,
+    ContentTypeNotSupportedError,
+    ExtensionSupportRequiredError,
+    InternalError,
+    InvalidAgentResponseError,
+    InvalidParamsError,
+    InvalidRequestError,
+    JSONParseError,
+    MethodNotFoundError,
+    TaskNotFoundError,
+    VersionNotSupportedError,
+)
 from google.protobuf import json_format
 from google.protobuf.json_format import MessageToDict
 
@@ -22,9 +34,20 @@ from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.a2a.http import TOO_LONG
 
 TOLD_CHARS = 600
-_UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_UNREACHED = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
+    *(httpx.UnsupportedProtocol, httpx.InvalidURL),
+)
+_NOT_BEGUN = (
+    *(InvalidParamsError, InvalidRequestError, JSONParseError, MethodNotFoundError),
+    *(ContentTypeNotSupportedError, ExtensionSupportRequiredError, VersionNotSupportedError),
+)
+"""Errors about the message itself, found before any work. All others may come after it."""
+_OWN = (InternalError, InvalidAgentResponseError)
+"""The agent's own errors, which may be over in a moment."""
+_NOT_BEGUN_STATUS, _LATER_STATUS = (401, 403, 404), (408, 425, 429)
 ERRORS = (
-    *(A2AError, httpx.HTTPError, httpx.StreamError, json_format.Error),
+    *(A2AError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, json_format.Error),
     # What the SDK lets through of a remote that breaks the protocol.
     *(ValueError, RuntimeError, KeyError, TypeError, AttributeError),
 )
@@ -56,14 +79,15 @@ NOTHING_DONE = (TaskState.TASK_STATE_REJECTED,)
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why there is no answer. sent: the message may have reached the agent; lost: it does not know its task any more;
-    broken: what it says breaks the protocol or a bound."""
+    """Why there is no answer. sent: the message may have done something; lost: the agent does not know its task any
+    more; broken: what it says breaks the protocol or a bound; answered: it said no, and would say so again."""
 
     code: str
     reason: str
     sent: bool
     lost: bool = False
     broken: bool = False
+    answered: bool = False
 
 
 @dataclass(slots=True)
@@ -182,26 +206,32 @@ def _named(part: Part) -> str:
 
 
 def trouble_of(error: Exception) -> Trouble:
-    """The trouble behind an exception of the SDK."""
+    """The trouble behind an exception of the SDK. Only what is known to come before any work is not `sent`."""
     cause = error.__cause__ if isinstance(error, A2AError) and error.__cause__ is not None else error
     told = clean(str(cause) or type(cause).__name__, TOLD_CHARS)
     if isinstance(cause, _UNREACHED):
         return Trouble("unavailable", told, sent=False)
-    if isinstance(cause, httpx.HTTPStatusError):
-        status = cause.response.status_code
-        if status in (401, 403):
-            return Trouble("remote_refused", f"it answered HTTP {status}: its headers are not taken", sent=False)
-        if 300 <= status < 500:
-            return Trouble("remote_refused", f"it answered HTTP {status}", sent=False)
-        return Trouble("connection_lost", f"it answered HTTP {status}", sent=True)
     if TOO_LONG in told:
         return Trouble("output_too_large", told, sent=True, broken=True)
-    if isinstance(cause, httpx.HTTPError) or isinstance(error, A2AClientTimeoutError):
-        return Trouble("connection_lost", f"{type(cause).__name__}: {told}", sent=True)
     if isinstance(error, TaskNotFoundError):
         return Trouble("remote_lost_task", f"it does not know the task any more: {told}", sent=True, lost=True)
-    if isinstance(error, InternalError):
-        return Trouble("remote_error", told, sent=True)
+    status = cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else 0
+    if status < 500 and isinstance(error, _NOT_BEGUN):
+        return Trouble("remote_refused", f"{type(error).__name__}: {told}", sent=False, answered=True)
+    if status:
+        return _by_status(status)
+    if isinstance(cause, httpx.HTTPError) or isinstance(error, A2AClientTimeoutError):
+        return Trouble("connection_lost", f"{type(cause).__name__}: {told}", sent=True)
     if isinstance(error, A2AError) and type(error).__module__ == "a2a.utils.errors":
-        return Trouble("remote_refused", f"{type(error).__name__}: {told}", sent=False)
+        answered = not isinstance(error, _OWN)
+        return Trouble("remote_error", f"{type(error).__name__}: {told}", sent=True, answered=answered)
     return Trouble("malformed_output", f"it answered what the protocol does not allow: {told}", sent=True, broken=True)
+
+
+def _by_status(status: int) -> Trouble:
+    if status in _NOT_BEGUN_STATUS:
+        why = ": its headers are not taken" if status != 404 else ""
+        return Trouble("remote_refused", f"it answered HTTP {status}{why}", sent=False, answered=True)
+    if status >= 500:
+        return Trouble("connection_lost", f"it answered HTTP {status}", sent=True)
+    return Trouble("remote_error", f"it answered HTTP {status}", sent=True, answered=status not in _LATER_STATUS)

@@ -46,7 +46,7 @@ RESUME_S = 0.3
 CANCEL_TIMEOUT_S, CANCEL_TRIES = 5.0, 3
 RECORD_PATIENCE_S = 5.0
 NOT_SENT = ("unavailable", "remote_refused")
-"""Codes of calls whose message has certainly done nothing."""
+"""Codes of calls whose message has done nothing, where their effect says so, too."""
 
 
 class Silent(Exception):
@@ -122,7 +122,7 @@ class Remote:
             return _no_record(name, error)
         message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=one) for one in texts])
         said = await self._follow(key, new, sequence, self._client.send_message(SendMessageRequest(message=message)))
-        if isinstance(said, Failed) and said.code in NOT_SENT and not again:
+        if isinstance(said, Failed) and said.code in NOT_SENT and said.effect == "none" and not again:
             with suppress(BusError):  # Left as it is, a write counts as sent.
                 await self._tasks.put(key, before, sequence)
         return said
@@ -148,7 +148,7 @@ class Remote:
             except ERRORS as error:
                 trouble = trouble_of(error)
             vain, before = (0 if heard.events > before + 1 else vain + 1), heard.events
-            if (failed := self._given_up(trouble, row, vain)) is not None:
+            if (failed := self._given_up(trouble, heard, row, vain)) is not None:
                 return failed
             await asyncio.sleep(POLL_S if trouble is None else RESUME_S * 2**vain)
             events = self._again(row.task)
@@ -166,24 +166,25 @@ class Remote:
         what = f"{name} said nothing for {silence_s:g} s and was given up"
         return Failed("remote_silent", what, "try again later, or go another way", effect="unknown")
 
-    def _given_up(self, trouble: Trouble | None, row: RemoteTask, vain: int) -> Failed | None:
+    def _given_up(self, trouble: Trouble | None, heard: Heard, row: RemoteTask, vain: int) -> Failed | None:
         """The end of a call that is not to be followed further; None where it is."""
         name, hint = self.tool.row.spec.name, "try again later; its operator sees more with `bulkhead doctor`"
         if trouble is None:
             if row.task:
                 return None  # Its stream ended, or it has none: it is asked for.
             trouble = Trouble("malformed_output", "it answered with neither a task nor a message", True, broken=True)
-        if not trouble.sent and not row.task:
+        if not trouble.sent and not row.task and not heard.events:
             if trouble.code == "unavailable":
                 self._fails(trouble.reason)
             return Failed(trouble.code, f"{name} was not begun: {trouble.reason}", hint, trouble.code == "unavailable")
         if row.task and vain < RESUMES and not trouble.lost and not trouble.broken:
             log.info("agent_asked_again", agent=self.tool.agent, task=row.task, why=trouble.reason)
             return None
-        self._fails(trouble.reason)
+        if not trouble.answered:
+            self._fails(trouble.reason)
         code = "connection_lost" if not trouble.sent else trouble.code
         # A read whose message brought nothing is sent again, under the same id.
-        again = not row.task and self.tool.row.spec.effect == "read"
+        again = not row.task and self.tool.row.spec.effect == "read" and not trouble.answered
         return Failed(code, f"{name} was lost: {trouble.reason}", hint, transient=again, effect="unknown")
 
     async def _named(self, key: str, row: RemoteTask, sequence: int, task: str) -> tuple[RemoteTask, int]:
@@ -268,7 +269,7 @@ class Remote:
                 return
             except (TimeoutError, *ERRORS) as error:
                 trouble = trouble_of(error) if not isinstance(error, TimeoutError) else None
-                if trouble is not None and (trouble.lost or trouble.code == "remote_refused"):
+                if trouble is not None and (trouble.lost or trouble.answered):
                     return  # It has ended, or is not known: there is nothing to cancel.
                 why = trouble.reason if trouble is not None else "it did not answer"
             await asyncio.sleep(RESUME_S * 2**attempt)

@@ -48,7 +48,7 @@ def status(state: str, **more: object) -> dict[str, object]:
         (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":{"code":-32602}}', "remote_refused"),
         (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"x"}}', "remote_error"),
         (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":"x"}', "malformed_output"),
-        (302, "text/plain", "", "remote_refused"),
+        (302, "text/plain", "", "remote_error"),
         (401, "text/plain", "", "remote_refused"),
         (500, "text/plain", "", "connection_lost"),
     ],
@@ -57,11 +57,24 @@ async def test_what_breaks_the_protocol_has_a_name(
     house: House, code: int, media: str, body: str, failure: str
 ) -> None:
     far = Far()
-    card = json.dumps(MessageToDict(a2a_agent.card(far.url)))
+    await answering(far, code, media, body)
+    try:
+        await house.pin(far)
+        said = await house.call(await house.desk(), "hello")
+        assert not isinstance(said, Done) and said.code == failure, said
+        assert isinstance(said, Failed) and (said.effect == "none") == (failure == "remote_refused")
+    finally:
+        await far.close()
+
+
+async def answering(far: Far, code: int, media: str, body: str) -> list[str]:
+    """A server that answers each message so. Returns the messages, as they come."""
+    card, posted = json.dumps(MessageToDict(a2a_agent.card(far.url))), list[str]()
 
     async def answer(request: Request) -> Response:
         if request.method == "GET":
             return Response(card, media_type="application/json")
+        posted.append((await request.body()).decode())
 
         def pieces() -> Iterable[bytes]:
             yield body.encode()
@@ -69,10 +82,49 @@ async def test_what_breaks_the_protocol_has_a_name(
         return StreamingResponse(pieces(), code, {"location": "http://127.0.0.1:1/"}, media)
 
     await far.open(Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])]))
+    return posted
+
+
+def error(code: int) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": "1", "error": {"code": code, "message": "no"}})
+
+
+@pytest.mark.parametrize(
+    ("code", "media", "body", "begun"),
+    [
+        (200, "application/json", error(-32602), False),  # InvalidParams
+        (200, "application/json", error(-32601), False),  # MethodNotFound
+        (200, "application/json", error(-32009), False),  # VersionNotSupported
+        (401, "text/plain", "", False),
+        (404, "text/plain", "", False),
+        (200, "application/json", error(-32006), True),  # InvalidAgentResponse
+        (200, "application/json", error(-32004), True),  # UnsupportedOperation
+        (
+            200,
+            SSE,
+            told({"statusUpdate": {"status": {"state": "TASK_STATE_WORKING"}}}) + f"data: {error(-32602)}\n\n",
+            True,
+        ),
+        (303, "text/plain", "", True),
+        (408, "text/plain", "", True),
+        (409, "text/plain", "", True),
+        (425, "text/plain", "", True),
+        (429, "text/plain", "", True),
+    ],
+)
+async def test_a_write_that_may_have_been_done_is_uncertain_charged_and_never_sent_again(
+    house: House, code: int, media: str, body: str, begun: bool
+) -> None:
+    far = Far()
+    posted = await answering(far, code, media, body)
     try:
-        await house.pin(far)
-        said = await house.call(await house.desk(), "hello")
-        assert not isinstance(said, Done) and said.code == failure, said
-        assert isinstance(said, Failed) and (said.effect == "none") == (failure == "remote_refused")
+        await house.pin(far, effect="write", price_usd_micros=50_000)
+        desk = await house.desk()
+        reply = await desk.call("agent_echo", {"text": "pay 40 EUR"})
+        assert reply.outcome == ("uncertain" if begun else "failed"), reply.failure
+        assert reply.usage.cost_usd_micros == (50_000 if begun else 0)
+        assert len(posted) == 1
+        await desk.call("agent_echo", {"text": "pay 40 EUR"})
+        assert len(posted) == (1 if begun else 2)
     finally:
         await far.close()
