@@ -52,7 +52,7 @@ class Agent(AgentExecutor):
             await event_queue.enqueue_event(said)
             return
         if word == "mute":
-            await asyncio.Event().wait()
+            await self.go.wait()
         state = TaskStatus(state=TaskState.TASK_STATE_SUBMITTED)
         await event_queue.enqueue_event(Task(id=context.task_id, context_id=context.context_id, status=state))
         updater = TaskUpdater(event_queue, context.task_id, context.context_id)

@@ -27,7 +27,7 @@ from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.boundary.gate import Gate, Passed
-from bulkhead_services.tool_executor.registry import Cut, Registry, Tool, TooLate
+from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, Cut, Registry, Tool, TooLate
 from bulkhead_services.tool_executor.replies import Attempts, succeeded, unsuccessful
 
 SERVICE = "tool_executor"
@@ -35,6 +35,8 @@ PATIENCE_S = 10.0
 """How long a call waits for a place here; then it goes back to the inbox for a moment: another replica may have places
 by now, and calls behind a queue that fills every slot get their turn in it."""
 AGAIN_S = 0.5
+ELSEWHERE_S = 5.0
+"""How long a call that another replica may be at goes back to the inbox: that one's outcome is its outcome."""
 LATE_MS = 10_000
 """How long after the time of its attempts a call may still be at work: to start a process, to back off."""
 
@@ -319,6 +321,12 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 partial(_too_late, job, hands),
                 job.authority.task.actor,
             )
+            if tool.stop is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
+                # Near its deadline it is told what is known: the next delivery could only refuse it.
+                if job.request.deadline_unix_ms - hands.now_unix_ms() > ELSEWHERE_S * 1000 + LATE_MS:
+                    held.settle(Usage())
+                    raise HandBack(ELSEWHERE_S, outcome.message)
+                outcome = replace(outcome, transient=False)
             held.settle(Usage(tool_calls=1, cost_usd_micros=_price(tool, outcome)))
             cost = tried.cost_usd_micros + _price(tool, outcome)
             metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _named(outcome)})

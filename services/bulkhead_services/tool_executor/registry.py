@@ -30,6 +30,8 @@ TooLate = Callable[[], Failed | None]
 Stop = Callable[[str, bool], None]
 """Key of the call; whether it is stopped for good, and not by a halt that may be lifted."""
 MAX_ARGUMENT_ERRORS = 5
+BEGUN_ELSEWHERE = "begun_elsewhere"
+"""Code of a call that another replica may be at just now: of a tool that can stop, it goes back to the inbox."""
 RUN_PYTHON, RUN_WASM = "run_python", "run_wasm"
 """Tools of this house that run code which a model wrote."""
 

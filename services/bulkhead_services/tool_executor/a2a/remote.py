@@ -8,6 +8,7 @@ the one before it sent.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx
@@ -33,6 +34,7 @@ from bulkhead_services.tool_executor.a2a.answers import ASKS, ENDED, ERRORS, Hea
 from bulkhead_services.tool_executor.a2a.cards import Unread, client_of, read_card
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
 from bulkhead_services.tool_executor.mcp.breaker import Breaker
+from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE
 
 log = Log("agents")
 
@@ -106,8 +108,7 @@ class Remote:
             what, hint = f"{name} was stopped: the task was cancelled or halted", "ask again if it is wanted after all"
             return Failed("cancelled", what, hint, effect="unknown" if row.number else "none")
         if row is not None and row.number and not row.stopped and not reads:
-            what = f"the message to {name} was sent, and its answer was lost with the name of its task"
-            return Failed("connection_lost", what, "look at the agent whether it was done", effect="unknown")
+            return await self._unnamed(key)
         if (unfit := await self._looked()) is not None:
             return unfit
         before = row or RemoteTask(agent=self.tool.agent)
@@ -116,8 +117,7 @@ class Remote:
         try:
             sequence = await self._tasks.put(key, new, sequence)
         except WrongLastSequence:
-            what = f"another replica sent the message to {name} first"
-            return Failed("begun_elsewhere", what, "wait for its answer", transient=True)
+            return _elsewhere(name)
         except BusError as error:
             return _no_record(name, error)
         message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=one) for one in texts])
@@ -126,6 +126,19 @@ class Remote:
             with suppress(BusError):  # Left as it is, a write counts as sent.
                 await self._tasks.put(key, before, sequence)
         return said
+
+    async def _unnamed(self, key: str) -> Failed:
+        """The outcome of a write whose message was sent and whose task has no name: not known while whoever sent it may
+        still hear of it."""
+        name = self.tool.row.spec.name
+        try:
+            age_ms = await self._tasks.age_ms(key)
+        except BusError as error:
+            return replace(_no_record(name, error), effect="unknown")
+        if age_ms < self.tool.declared.silence_ms + RECORD_PATIENCE_S * 1000:
+            return _elsewhere(name)
+        what = f"the message to {name} was sent, and its answer was lost with the name of its task"
+        return Failed("connection_lost", what, "look at the agent whether it was done", effect="unknown")
 
     async def _follow(
         self, key: str, row: RemoteTask, sequence: int, first: AsyncIterator[StreamResponse] | None
@@ -281,6 +294,11 @@ def quarantined(tool: AgentTool) -> Failed:
     what = f"{tool.row.spec.name} is quarantined: its card says something else than when it was pinned"
     hint = f"an operator must look at it and approve it: bulkhead agents add {tool.declared.card} --name {tool.agent}"
     return Failed("quarantined", what, hint)
+
+
+def _elsewhere(name: str) -> Failed:
+    what = f"another replica sent the message to {name} and may be listening to its answer"
+    return Failed(BEGUN_ELSEWHERE, what, "wait for its answer", transient=True, effect="unknown")
 
 
 def _no_record(name: str, error: BusError) -> Failed:

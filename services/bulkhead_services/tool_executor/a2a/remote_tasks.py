@@ -43,6 +43,11 @@ class RemoteTasks:
         stored = await self._context.bus.last(self._stream, self._subject(key))
         return (None, 0) if stored is None else (RemoteTask.model_validate_json(stored.body), stored.sequence)
 
+    async def age_ms(self, key: str) -> int:
+        """How long a call's record has stood as it is."""
+        stored = await self._context.bus.last(self._stream, self._subject(key))
+        return 0 if stored is None else self._context.clock() - stored.time_unix_ms
+
     async def put(self, key: str, row: RemoteTask, sequence: int, patience_s: float = 0.0) -> int:
         """Write it in place of what stands at this sequence. Raises WrongLastSequence where another was first."""
         subject, body = self._subject(key), row.model_dump_json().encode()

@@ -6,9 +6,11 @@ import pytest
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.runtime.errors import HandBack
 from bulkhead.tools.api import Done, Failed
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import Halt
+from bulkhead_services.tool_executor.a2a import remote
 from tests.eventually import until
 from tests.unit.services.tool_executor.a2a.conftest import Far, House
 
@@ -188,21 +190,44 @@ async def test_a_replica_that_takes_a_call_over_follows_the_task_that_was_begun(
     assert len(far.agent.begun) == 1 and not far.agent.cancelled
 
 
-async def test_a_message_whose_task_has_no_name_yet_is_uncertain_of_a_write_and_repeated_of_a_read(
-    house: House, far: Far
+async def test_a_message_whose_task_has_no_name_is_uncertain_of_a_write_and_repeated_of_a_read(
+    house: House, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await house.pin(far, effect="write")
+    monkeypatch.setattr(remote, "RECORD_PATIENCE_S", 0.2)
+    await house.pin(far, effect="write", silence_ms=300)
     desk = await house.desk()
     lost = asyncio.create_task(house.call(desk, "mute"))
     await until(lambda: len(far.agent.begun) == 1, "it was sent")
     lost.cancel()
     await asyncio.wait({lost})
-    said = await house.call(desk, "mute")
-    assert isinstance(said, Failed) and (said.code, said.effect) == ("connection_lost", "unknown")
+
+    async def given_up() -> bool:
+        said = await house.call(desk, "mute")
+        assert isinstance(said, Failed) and said.effect == "unknown"
+        return said.code == "connection_lost"
+
+    await until(given_up, "nobody can be listening any more")
     assert len(far.agent.begun) == 1
     await house.pin(far, effect="read")
     assert await house.call(await house.desk(), "hello") == Done("you said: hello , indeed")
     assert len(far.agent.begun) == 2 and len(set(far.agent.begun)) == 1  # The same message.
+
+
+async def test_a_write_that_is_delivered_again_while_its_sender_listens_goes_back_until_that_has_its_answer(
+    house: House, far: Far
+) -> None:
+    await house.pin(far, effect="write", price_usd_micros=50_000)
+    first, second = await house.desk(), await house.desk()
+    sent = asyncio.create_task(first.call("agent_echo", {"text": "mute until then"}, deadline_ms=60_000))
+    await until(lambda: len(far.agent.begun) == 1, "it was sent")
+    with pytest.raises(HandBack):
+        await second.call("agent_echo", {"text": "mute until then"}, deadline_ms=60_000)
+    [given_back] = second.reservations
+    assert given_back.settled is not None and given_back.settled.usage.cost_usd_micros == 0
+    near = await second.call("agent_echo", {"text": "mute until then"}, deadline_ms=10_000)
+    assert near.outcome == "uncertain" and near.failure is not None and near.failure.code == "begun_elsewhere"
+    far.agent.go.set()
+    assert (await sent).outcome == "succeeded" and len(far.agent.begun) == 1
 
 
 async def test_two_replicas_at_once_send_one_message(house: House, far: Far) -> None:
