@@ -25,6 +25,7 @@ from bulkhead_contracts.types import Sha256, Token
 MAX_FILE_BYTES = 512 * 1024
 MAX_PINS_BYTES = 16 * 1024 * 1024
 PINS_SUFFIX = ".pins.json"
+_HEADER_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")
 SERVER_NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 
 
@@ -42,6 +43,19 @@ class Reference(Strict):
     """A value that stands in a file, read when it is needed: each request for a header, each start for a variable."""
 
     file: Path
+
+    def header(self) -> str:
+        """The value as a header carries it. Raises ValueError, which says why and never quotes the value: the HTTP
+        library would, to a model and the logs."""
+        try:
+            value = self.file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            value = ""
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError("holds no header value: one line of printable ASCII is due")
+        return value
 
 
 class Terms(Strict):

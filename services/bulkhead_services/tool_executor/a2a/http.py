@@ -49,9 +49,9 @@ class _Wire(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(f"{host} resolves to {inside}, which is not public; `private: true` allows it")
         try:
             for name, reference in self._declared.headers.items():
-                request.headers[name] = reference.file.read_text().strip()
-        except (OSError, ValueError) as error:
-            raise httpx.ConnectError(f"the file of the header {name} cannot be read: {error}") from error
+                request.headers[name] = reference.header()
+        except ValueError as error:
+            raise httpx.ConnectError(f"the file of the header {name} {error}") from error
         request.extensions = {**request.extensions, "sni_hostname": host}
         response = await self._at(request, addresses[:MAX_ADDRESSES])
         assert isinstance(response.stream, httpx.AsyncByteStream)

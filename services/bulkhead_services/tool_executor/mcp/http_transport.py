@@ -38,9 +38,9 @@ class _Wire(httpx2.AsyncBaseTransport):
         asks = request.method == "POST"
         try:
             for name, reference in self._headers.items():
-                request.headers[name] = reference.file.read_text().strip()
-        except (OSError, ValueError) as error:
-            return _said(request, NOT_SENT, f"the file of a header cannot be read: {error}")
+                request.headers[name] = reference.header()
+        except ValueError as error:
+            return _said(request, NOT_SENT, f"the file of the header {name} {error}")
         try:
             response = await self._inner.handle_async_request(request)
         except _UNREACHED as error:

@@ -130,6 +130,21 @@ async def test_its_headers_are_read_at_each_request(tmp_path: Path) -> None:
         await http.get("http://agent.example/")
 
 
+@pytest.mark.parametrize(
+    "value", [b"Bearer hush\nhush", b"Bearer hush\x00", b"Bearer hush\xff", "Bearer hush\u00e4".encode(), b""]
+)
+async def test_a_header_that_none_can_carry_is_told_without_its_value(house: House, far: Far, value: bytes) -> None:
+    token = house.file.parent / "token"
+    token.write_text("Bearer hush")
+    await house.pin(far, headers={"authorization": {"file": str(token)}})
+    desk = await house.desk()
+    token.write_bytes(value)
+    said = await house.call(desk, "hello")
+    assert isinstance(said, Failed) and said.code == "unavailable"
+    assert "header authorization holds no header value" in said.message
+    assert not any(word in f"{said}{desk.doer.degraded()}" for word in ("hush", "0xff", "xe4"))
+
+
 def agent(answer: Any, addresses: tuple[str, ...] = ("127.0.0.1",), **row: Any) -> httpx.AsyncClient:
     """Its client, over a network of our own."""
 
