@@ -203,6 +203,8 @@ MAX_AGENT_TEXT_CHARS = 15_000  # that one call sends; a call's arguments hold no
 MAX_AGENT_INPUT_CHARS = 400_000  # that one message tells, with results of earlier steps
 MAX_AGENT_EVENTS = 10_000  # of one call that are read
 MAX_AGENT_ARTIFACTS = 64  # of one call that are kept
+MAX_AGENT_PARTS = 20_000  # of one artifact or message that are read
+MAX_AGENT_TASK_ID_CHARS = 256  # of the id that an agent gives its task
 
 # Doors: requests of outside agents
 MAX_ASKED_BYTES = 16 * 1024 * 1024  # body of one request; images stand in it

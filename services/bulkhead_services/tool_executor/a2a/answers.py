@@ -4,13 +4,11 @@ Enters: events of the SDK, or the error in their place. Leaves: Done, Failed, or
 stranger's text; files by link are named and not fetched.
 """
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import httpx
 from a2a.client import A2AClientTimeoutError
-from a2a.types import Artifact, Part, StreamResponse, Task, TaskState, TaskStatus
+from a2a.types import Artifact, StreamResponse, Task, TaskState, TaskStatus
 from a2a.utils.errors import (
     A2AError,
     ContentTypeNotSupportedError,
@@ -25,13 +23,13 @@ from a2a.utils.errors import (
     VersionNotSupportedError,
 )
 from google.protobuf import json_format
-from google.protobuf.json_format import MessageToDict
 
 from bulkhead.tools.agents_file import AgentTool
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_pins import clean
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.a2a.http import TOO_LONG
+from bulkhead_services.tool_executor.a2a.parts import Words
 
 TOLD_CHARS = 600
 _UNREACHED = (
@@ -97,25 +95,24 @@ class Heard:
     task: str = ""
     state: TaskState = TaskState.TASK_STATE_UNSPECIFIED
     said: str = ""
-    message: list[Part] | None = None
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    message: Words | None = None
+    artifacts: dict[str, Words] = field(default_factory=dict)
     events: int = 0
     left_out: int = 0
-    cut: bool = False
 
     def take(self, event: StreamResponse) -> None:
-        """One event."""
+        """One event. Raises ValueError where the id of its task is none."""
         self.events += 1
         match event.WhichOneof("payload"):
             case "task":
                 self._task(event.task)
             case "message":
-                self.message = list(event.message.parts)
+                self.message = Words.of(event.message.parts)
             case "status_update":
-                self.task = self.task or event.status_update.task_id
+                self.task = self.task or _task_id(event.status_update.task_id)
                 self._status(event.status_update.status)
             case "artifact_update":
-                self.task = self.task or event.artifact_update.task_id
+                self.task = self.task or _task_id(event.artifact_update.task_id)
                 self._artifact(event.artifact_update.artifact, event.artifact_update.append)
 
     def over(self) -> bool:
@@ -134,23 +131,18 @@ class Heard:
         if self.message is None and self.state != TaskState.TASK_STATE_COMPLETED:
             what = f"{name} sent more than {bounds.MAX_AGENT_EVENTS} events, and was given up"
             return Failed("output_too_large", what, "ask for less", effect="unknown")
-        texts, omitted = list[str](), list[str]()
-        kept = list(self.artifacts.values())
-        for artifact in kept:
-            found = _read(artifact.parts, omitted)
-            titled = clean(artifact.name, bounds.MAX_NAME_CHARS) if len(kept) > 1 else ""
-            texts.append(f"## {titled}\n{found}" if titled and found else found)
-        if not kept:
-            texts.append(_read(self.message, omitted) if self.message is not None else self.said)
+        kept = list(self.artifacts.values()) or ([self.message] if self.message is not None else [])
+        texts = [_titled(words) if len(kept) > 1 else words.text() for words in kept] or [self.said]
+        omitted = [what for words in kept for what in words.omitted]
         if self.left_out:
             omitted.append(f"{self.left_out} artifacts beyond the first {bounds.MAX_AGENT_ARTIFACTS}")
         text = "\n\n".join(filter(None, texts))
         if not text and not omitted:
             return Failed("empty_answer", f"{name} ended its task and said nothing", "go another way", effect="unknown")
-        return Done(text, self.cut, omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
+        return Done(text, any(words.cut for words in kept), omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
 
     def _task(self, task: Task) -> None:
-        self.task = task.id
+        self.task = _task_id(task.id)
         self._status(task.status)
         self.artifacts, self.left_out = {}, 0  # A whole task has all of them.
         for artifact in task.artifacts:
@@ -158,51 +150,28 @@ class Heard:
 
     def _status(self, status: TaskStatus) -> None:
         self.state = status.state
-        self.said = _read(status.message.parts, []) if status.HasField("message") else ""
+        self.said = Words.of(status.message.parts).text() if status.HasField("message") else ""
 
     def _artifact(self, artifact: Artifact, append: bool) -> None:
         known = self.artifacts.get(artifact.artifact_id)
         if known is not None and append:
-            self._append(known, artifact)
+            known.take(artifact.parts)
         elif known is None and len(self.artifacts) >= bounds.MAX_AGENT_ARTIFACTS:
             self.left_out += 1
         else:
-            kept = self.artifacts[artifact.artifact_id] = Artifact()
-            kept.CopyFrom(artifact)
-
-    def _append(self, known: Artifact, more: Artifact) -> None:
-        """More of an artifact."""
-        if sum(len(part.text) for part in known.parts) > bounds.MAX_TOOL_OUTPUT_BYTES:
-            self.cut = True  # No more than that is kept of any answer.
-            return
-        known.parts.extend(more.parts)
+            self.artifacts[artifact.artifact_id] = Words.of(artifact.parts, artifact.name)
 
 
-def _read(parts: Iterable[Part], omitted: list[str]) -> str:
-    """What parts say, one under another. Adjoining texts are one, as agents stream it and a whole task tells it."""
-    found, before = list[str](), ""
-    for part in parts:
-        kind, after_text, before = part.WhichOneof("content"), before == "text", part.WhichOneof("content") or ""
-        match kind:
-            case "text" if after_text:
-                found[-1] += part.text
-            case "text":
-                found.append(part.text)
-            case "data":
-                found.append(json.dumps(MessageToDict(part.data), ensure_ascii=False))
-            case "raw":
-                media = part.media_type.partition(";")[0].strip().lower()
-                if media.startswith("text/") or media == "application/json":
-                    found.append(part.raw.decode("utf-8", "replace"))
-                else:
-                    omitted.append(f"a file {_named(part)}, {len(part.raw)} bytes")
-            case "url":
-                omitted.append(f"a link to the file {_named(part)}: {clean(part.url, bounds.MAX_PHRASE_CHARS)}")
-    return "\n".join(filter(None, found)).strip()
+def _titled(words: Words) -> str:
+    text, title = words.text(), clean(words.name, bounds.MAX_NAME_CHARS)
+    return f"## {title}\n{text}" if title and text else text
 
 
-def _named(part: Part) -> str:
-    return f"{clean(part.filename, 64) or 'without a name'} ({clean(part.media_type, 64) or 'unknown'})"
+def _task_id(given: str) -> str:
+    """It goes on record, into logs and URLs: one that is none breaks the protocol."""
+    if len(given) > bounds.MAX_AGENT_TASK_ID_CHARS or not given.isprintable():
+        raise ValueError(f"its task's id is no text of at most {bounds.MAX_AGENT_TASK_ID_CHARS} characters")
+    return given
 
 
 def trouble_of(error: Exception) -> Trouble:

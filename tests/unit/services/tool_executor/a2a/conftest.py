@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import uvicorn
 import yaml
+from google.protobuf.json_format import MessageToDict
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.runtime.background import Background
 from bulkhead.tcp_ports import free_port
 from bulkhead.tools import agent_cards
-from bulkhead.tools.agents_file import RemoteAgent
+from bulkhead.tools.agents_file import AgentsFile, AgentTool, RemoteAgent
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead_services.tool_executor.a2a import remote, tools
@@ -124,3 +125,11 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield found
     for desk in found.desks:
         await desk.doer.stop()
+
+
+@pytest.fixture
+def agent_tool() -> AgentTool:
+    """A pinned agent that nobody calls."""
+    declared = RemoteAgent(card="https://agent.example")
+    pinned = agent_cards.pin("echo", MessageToDict(a2a_agent.card("https://agent.example")))
+    return AgentsFile({"echo": declared}, {"echo": pinned}).tools()["agent_echo"]

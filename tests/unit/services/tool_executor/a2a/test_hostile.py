@@ -48,6 +48,8 @@ def status(state: str, **more: object) -> dict[str, object]:
         (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":{"code":-32602}}', "remote_refused"),
         (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":{"code":-32603,"message":"x"}}', "remote_error"),
         (200, "application/json", '{"jsonrpc":"2.0","id":"1","error":"x"}', "malformed_output"),
+        (200, SSE, told({"task": {"id": "t" * 257, "status": {"state": "TASK_STATE_WORKING"}}}), "malformed_output"),
+        (200, SSE, told({"task": {"id": "t\n", "status": {"state": "TASK_STATE_WORKING"}}}), "malformed_output"),
         (302, "text/plain", "", "remote_error"),
         (401, "text/plain", "", "remote_refused"),
         (500, "text/plain", "", "connection_lost"),
