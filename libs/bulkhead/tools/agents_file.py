@@ -27,6 +27,10 @@ from bulkhead_contracts.types import Sha256, Token, UsdMicros
 MAX_FILE_BYTES = 256 * 1024
 MAX_PINS_BYTES = 2 * bounds.MAX_AGENTS * bounds.MAX_CARD_BYTES
 AGENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+OF_STEPS = frozenset({"inputs"})
+"""Arguments that name stored results: of the mesh's own call of a delegated step alone. A model's call that carries
+them is refused, for it could name any content of its tenant. Declared all the same, as policies and taint know only
+what is declared."""
 PARAMETERS: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -40,7 +44,7 @@ PARAMETERS: Mapping[str, Any] = {
             "type": "array",
             "maxItems": bounds.MAX_STEP_INPUTS,
             "items": {"type": "object"},
-            "description": "Results of earlier steps, which the mesh itself names.",
+            "description": "Results of earlier steps, which the mesh alone names: leave it out.",
         },
         "notes": {"type": "array", "maxItems": 16, "items": {"type": "string"}},
     },

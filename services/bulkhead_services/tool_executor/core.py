@@ -231,6 +231,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
         arguments = tool.read_arguments(job.request.arguments_json)
         if isinstance(arguments, Failure):
             raise Refused(arguments)
+        if (theirs := sorted(tool.of_steps & arguments.keys())) and not _of_delegated_step(job):
+            what = f"{theirs[0]}: the mesh alone names results of earlier steps, for a step of a delegated role"
+            raise Refused(Failure.of("bad_arguments", what, f"write what {tool.spec.name} is to know as text"))
         if (low := self._bench.too_low(tool)) is not None:
             raise Refused(Failure.of(low.code, low.message, low.hint))
         return tool, arguments
@@ -357,6 +360,14 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, until_unix_ms: int | Non
         return Failure.of("wrong_step", what, "send the grant that came with the step's assignment")
     stop = hands.may(job, tool=request.tool, deadline_unix_ms=until_unix_ms)
     return stop.failure() if stop is not None else None
+
+
+def _of_delegated_step(job: Job[ToolCallRequested]) -> bool:
+    """Whether this is the one call of a step that no model carries out: its role is the grants' word. Programs outside
+    choose theirs, and come by doors."""
+    task, step, tool = job.authority.task, job.authority.step, job.request.tool
+    roles = {row.role for row in task.delegated if row.tool == tool}
+    return job.sender == "worker" and step is not None and step.role in roles
 
 
 def _busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:

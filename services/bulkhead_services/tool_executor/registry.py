@@ -47,6 +47,8 @@ class Tool:
     """Whether a call was made, where the tool can tell (decorator.check_of)."""
     stop: Stop | None = None
     """Called with a call's key when nobody waits for it any more, where the tool can stop what it began elsewhere."""
+    of_steps: frozenset[str] = frozenset()
+    """Arguments that only the call of a delegated step may carry."""
 
     @property
     def plain(self) -> bool:

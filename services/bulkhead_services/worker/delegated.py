@@ -17,6 +17,9 @@ from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallRequested
 from bulkhead_services.worker import calls, peer_tools, turns
 from bulkhead_services.worker.state import Attempt, Key, State
 
+MAX_LACKS = 8
+"""Parts that are missing from a result, by name; how many others there are is said."""
+
 
 def begin(state: State, key: Key, attempt: Attempt) -> Decision[State]:
     """Make the one call."""
@@ -72,7 +75,15 @@ def _arguments(assigned: StepAssigned) -> str:
 
 
 def _input(given: StepInput) -> dict[str, object]:
+    """One result, with what it says of itself: the agent builds on it as a model would."""
     found: dict[str, object] = {"step": given.step_id, "title": given.title}
+    result = given.result
+    if result.standing != "ok":
+        found["standing"] = f"{result.standing}: {result.standing_reason}"[: bounds.MAX_SUMMARY_CHARS].rstrip(": ")
+    if not result.completeness.complete:
+        lacks = [omission.what for omission in result.completeness.omissions]
+        more = [f"{len(lacks) - MAX_LACKS} more parts"] if len(lacks) > MAX_LACKS else []
+        found["lacks"] = [*lacks[:MAX_LACKS], *more] or ["a part that has no name"]
     if given.result.content is None:
         return found | {"text": given.result.summary}
     return found | {"content": given.result.content.model_dump(exclude={"summary"})}

@@ -6,7 +6,10 @@ cannot be used changes nothing, and is told.
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 from pydantic import ValidationError
@@ -20,7 +23,7 @@ from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.agent_cards import Unfit
-from bulkhead.tools.agents_file import PARAMETERS, AgentsFile, AgentsFileError, read
+from bulkhead.tools.agents_file import OF_STEPS, PARAMETERS, AgentsFile, AgentsFileError, read
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead_contracts import bounds
@@ -121,7 +124,9 @@ class RemoteAgents(Component):
         # Calls under way keep the agent that they have; its connections end with them.
         self._remotes = remotes
         for name, remote in remotes.items():
-            self._registry.tools[name] = Tool(remote.tool.row, self._run_of(name), _SCHEMA, stop=self._stop_of(name))
+            self._registry.tools[name] = Tool(
+                remote.tool.row, self._run_of(name), _SCHEMA, stop=self._stop_of(name), of_steps=OF_STEPS
+            )
         for name in sorted(set(files.agents) - set(files.pins)):
             card = files.agents[name].card
             log.warning("agent_not_pinned", agent=name, todo=f"bulkhead agents add {card} --name {name}")
@@ -136,11 +141,12 @@ class RemoteAgents(Component):
                 hint = f"an operator may add the tenant to {remote.tool.agent} in the file of agents"
                 return Failed("not_granted", f"tenant {tenant} may not use the agent {remote.tool.agent}", hint)
             try:
-                texts = await told(arguments, tenant, self._context.blobs)
+                texts, cut = await told(arguments, tenant, self._context.blobs)
             except (BlobMissing, BlobCorrupt, ValidationError, BusError) as error:
                 what = f"an input of {name} cannot be read: {str(error)[:300]}"
                 return Failed("unreadable_input", what, "make the step anew", transient=isinstance(error, BusError))
-            return await remote.call(texts, call.key)
+            said = await remote.call(texts, call.key)
+            return replace(said, omitted=(*cut, *said.omitted)) if isinstance(said, Done) and cut else said
 
         return run
 
@@ -189,19 +195,34 @@ class RemoteAgents(Component):
                 return
 
 
-async def told(arguments: Arguments, tenant: str, blobs: Blobs) -> list[str]:
-    """What the agent is told: the text, then each note and each input. Raises BlobMissing, BlobCorrupt, BusError,
-    ValidationError."""
-    texts, room = [arguments["text"], *arguments.get("notes", ())], bounds.MAX_AGENT_INPUT_CHARS
+async def told(arguments: Arguments, tenant: str, blobs: Blobs) -> tuple[list[str], tuple[str, ...]]:
+    """What the agent is told: the text, then each note and each input with what it lacks; and what of them did not fit,
+    which the agent is told, too. Raises BlobMissing, BlobCorrupt, BusError, ValidationError."""
+    named = [("the text", "", arguments["text"]), *(("a note", "", note) for note in arguments.get("notes", ()))]
     for given in arguments.get("inputs", ()):
         content = str(given.get("text", ""))
         if "content" in given:
             content = await blobs.text(tenant, ContentRef.model_validate(given["content"]))
         title = str(given.get("title") or given.get("step", ""))
-        texts.append(f"Result of the step {title}:\n{content}")
-    for at, text in enumerate(texts):
-        texts[at], room = text[:room], room - len(text[:room])
-    return [text for text in texts if text]
+        named.append((f"the result of the step {title}", f"Result of the step {title}{_short_of(given)}:\n", content))
+    texts, cut, room = list[str](), list[str](), bounds.MAX_AGENT_INPUT_CHARS
+    for name, head, text in named:
+        kept = text[:room]
+        room -= len(kept)
+        if len(kept) < len(text):
+            cut.append(f"{name} beyond {len(kept)} of its {len(text)} characters, which the agent was not told")
+            kept += f"\n[left out here: {len(text) - len(kept)} of {len(text)} characters]"
+        texts.append(head + kept)
+    return [text for text in texts if text], tuple(cut)
+
+
+def _short_of(given: Mapping[str, Any]) -> str:
+    """What a result says of itself that it is not."""
+    standing, lacks = str(given.get("standing", "")), [str(one) for one in given.get("lacks", ())]
+    said = [standing] if standing else []
+    if lacks:
+        said.append(f"incomplete, without {', '.join(lacks)}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.plan import Delegation
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.tool_executor.boundary.gate import Gate
@@ -110,6 +111,9 @@ class Desk:
         attempt: int = 1,
         deadline_ms: int = 20_000,
         deliveries: int = 1,
+        role: str = "",
+        delegated: tuple[Delegation, ...] = (),
+        sender: str = "worker",
     ) -> Job:
         tools = (tool,) if granted is None else granted
         request = ToolCallRequested(
@@ -125,14 +129,22 @@ class Desk:
             tenant=tenant,
             task=task,
             tools=tools if task_tools is None else task_tools,
+            delegated=delegated,
             expires_unix_ms=NOW + 10**6,
         )
         narrow = step and StepGrant(
-            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6
+            tenant=tenant,
+            task=task,
+            step_id=step,
+            attempt=1,
+            plan_version=1,
+            tools=tools,
+            expires_unix_ms=NOW + 10**6,
+            role=role,
         )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
         authority = Authority(grant, narrow or None, "token")
-        return Job.of(Received(head, request, tenant, task, "worker", 1, NOW, deliveries), request, authority, NOW)
+        return Job.of(Received(head, request, tenant, task, sender, 1, NOW, deliveries), request, authority, NOW)
 
     def text(self, reply: ToolCallReplied) -> str:
         assert reply.content is not None, reply.failure

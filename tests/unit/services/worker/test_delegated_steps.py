@@ -167,6 +167,16 @@ def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
     play.replays()
 
 
+def test_a_remote_agent_is_told_what_its_inputs_lack(play):
+    lacks = Completeness.missing(*(Omission(reason="truncated", what=f"page {n}") for n in range(1, 11)))
+    degraded = Result(standing="degraded", standing_reason="an old price list", completeness=lacks)
+    asked = called(play, inputs=(StepInput(step_id="s0", result=degraded), StepInput(step_id="s9", result=Result())))
+    first, second = json.loads(asked.arguments_json)["inputs"]
+    assert first["standing"] == "degraded: an old price list"
+    assert first["lacks"] == [*(f"page {n}" for n in range(1, 9)), "2 more parts"]
+    assert not {"standing", "lacks"} & second.keys()
+
+
 def test_a_silent_or_broken_agent_ends_the_attempt_by_name(play):
     asked = called(play)
     away = Failure.of("agent_unreachable", "partner does not answer", "ask who runs it")

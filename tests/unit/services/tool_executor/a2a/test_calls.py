@@ -1,6 +1,7 @@
 """A call of a remote agent: what it answers, how it fails, how it is stopped, and that it is never sent twice."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,13 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.tools.api import Done, Failed
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import Halt
+from bulkhead_contracts.plan import Delegation
 from bulkhead_services.tool_executor.a2a import remote
 from tests.eventually import until
 from tests.unit.services.tool_executor.a2a.conftest import Far, House
+
+COURIER = Delegation(role="courier", to="agent", name="echo")
+OF_A_STEP: dict[str, Any] = {"role": "courier", "delegated": (COURIER,)}
 
 
 @pytest.mark.parametrize(
@@ -162,11 +167,50 @@ async def test_inputs_of_earlier_steps_are_told_in_full(house: House, far: Far) 
     desk = await house.desk()
     claim = await Blobs(MemoryBus(house.broker, "model_gateway"), "model_gateway").put("acme", "The claim is 40 EUR.")
     given = [{"step": "s0", "title": "Claim", "content": claim.model_dump(exclude={"summary"})}]
-    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given, "notes": ["be brief"]})
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given, "notes": ["be brief"]}, **OF_A_STEP)
     assert desk.text(reply) == "you said: hello\nbe brief\nResult of the step Claim:\nThe claim is 40 EUR., indeed"
     given[0]["content"] = claim.model_copy(update={"sha256": "0" * 64}).model_dump(exclude={"summary"})
-    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, call_id="c2")
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, call_id="c2", **OF_A_STEP)
     assert reply.failure is not None and reply.failure.code == "unreadable_input" and len(far.agent.begun) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"role": "worker"},
+        {"delegated": ()},
+        {"sender": "doors"},
+        {"delegated": (COURIER.model_copy(update={"to": "worker"}),)},
+    ],
+    ids=["a model's step", "no delegation", "a program outside", "another's delegation"],
+)
+async def test_a_models_call_cannot_name_stored_content(house: House, far: Far, change: dict[str, Any]) -> None:
+    await house.pin(far)
+    desk = await house.desk()
+    secret = await Blobs(MemoryBus(house.broker, "model_gateway"), "model_gateway").put(
+        "acme", "Another task's answer."
+    )
+    given = [{"step": "s0", "content": secret.model_dump(exclude={"summary"})}]
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, **(OF_A_STEP | change))
+    assert reply.failure is not None and reply.failure.code == "bad_arguments" and not far.agent.begun
+
+
+async def test_inputs_that_do_not_fit_are_cut_aloud(house: House, far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_AGENT_INPUT_CHARS", 20)
+    await house.pin(far)
+    desk = await house.desk()
+    short = {"standing": "degraded: an old list", "lacks": ["page 2", "page 3"]}
+    given = [{"step": "s0", "text": "x" * 30, **short}, {"step": "s1", "title": "Claim", "text": "40 EUR"}]
+    reply = await desk.call("agent_echo", {"text": "hello", "inputs": given}, **OF_A_STEP)
+    head = "Result of the step s0 (degraded: an old list; incomplete, without page 2, page 3):"
+    cut = f"{head}\n{'x' * 15}\n[left out here: 15 of 30 characters]"
+    none = "Result of the step Claim:\n\n[left out here: 6 of 6 characters]"
+    assert desk.text(reply) == f"you said: hello\n{cut}\n{none}, indeed"
+    assert not reply.completeness.complete
+    assert [one.detail.split(",")[0] for one in reply.completeness.omissions] == [
+        "left out: the result of the step s0 beyond 15 of its 30 characters",
+        "left out: the result of the step Claim beyond 0 of its 6 characters",
+    ]
 
 
 async def named(house: House, key: str) -> bool:
