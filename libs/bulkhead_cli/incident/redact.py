@@ -1,11 +1,14 @@
 """What of a mesh may leave it in an incident file: words, numbers and times. Pure.
 
 In: rows as other commands print them. Out: the fields that are named here, and of each text only what is one word:
-objectives, arguments, answers, reasons and errors of tools are content, and content stays where it is.
+objectives, arguments, answers, reasons and errors of tools are content, and content stays where it is. A person whose
+spending is counted becomes a digest under a key of this process: the same in one file, and nothing to anybody else.
 """
 
+import hashlib
 import json
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +18,9 @@ MAX_TEXT_CHARS = 400
 TEXT = "[text]"
 _WORD = re.compile(r"[\w.:/@+,#>*-]{0,160}", re.ASCII)
 _CODE = re.compile(r"[a-z][a-z0-9_.]{1,63}(?=:|$)")
+_PERSON = re.compile(r"\b(user(?:/|:[^:\s]*:))(\S+?)(?=(?::\d{4}-\d\d-\d\d)?(?:[,;]?\s|$))")
+"""In a limit's target, user/NAME, and an account, user:TENANT:NAME:DAY."""
+_KEY = secrets.token_bytes(16)
 _QUOTED = re.compile(r"'[^']{3,}'|\"[^\"]{3,}\"")
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -62,7 +68,7 @@ def kept(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Numbers and words as they are."""
     if isinstance(value, str):
-        return without_keys(value) if _WORD.fullmatch(value) else TEXT
+        return _nobody(without_keys(value)) if _WORD.fullmatch(value) else TEXT
     if isinstance(value, Mapping):
         return {str(plain(str(key))): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -72,7 +78,16 @@ def plain(value: Any) -> Any:
 
 def own_words(text: str) -> str:
     """A text that the mesh itself words, without keys, without what it quotes, and not longer than MAX_TEXT_CHARS."""
-    return _QUOTED.sub(TEXT, without_keys(" ".join(text.split())))[:MAX_TEXT_CHARS]
+    return _nobody(_QUOTED.sub(TEXT, without_keys(" ".join(text.split()))))[:MAX_TEXT_CHARS]
+
+
+def _nobody(text: str) -> str:
+    """The text with a digest in place of each person."""
+    return _PERSON.sub(lambda found: f"{found[1]}person-{_digest(found[2])}", text)
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=4, key=_KEY).hexdigest()
 
 
 def health(said: str) -> dict[str, Any]:

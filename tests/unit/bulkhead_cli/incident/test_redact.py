@@ -38,6 +38,19 @@ def test_a_story_leaves_without_its_texts() -> None:
     assert found["reasons"] == [{"kind": "ended", "evidence": ["m1"]}]
 
 
+@pytest.mark.parametrize("name", ["bob", "bob@example.org", "oidc:bob", "corp/bob", "bob:7", "7,bob"])
+def test_a_limit_and_an_alert_of_a_person_leave_without_the_name(name: str) -> None:
+    limit = redact.kept("limit", {"target": f"user/{name}", "limit": 5})
+    alert = redact.kept("alert", {"scope": f"user:t1:{name}:2026-11-24", "kind": "limit"})
+    said = redact.own_words(f"the limit of user/{name}, of user:t1:{name}:2026-11-24 too")
+    assert "bob" not in f"{limit}{alert}{said}"
+    person = limit["target"].removeprefix("user/")
+    assert alert["scope"] == f"user:t1:{person}:2026-11-24"
+    assert said == f"the limit of user/{person}, of user:t1:{person}:2026-11-24 too"
+    assert redact.kept("limit", {"target": "user/ann"}) != {"target": f"user/{person}"}
+    assert redact.plain(["user", "agent/worker.user", "policy/day"]) == ["user", "agent/worker.user", "policy/day"]
+
+
 def test_words_of_the_mesh_itself_lose_keys_and_what_they_quote() -> None:
     assert redact.own_words(f"redis://user:pass@host says \"{SECRET}\"\n to '{SECRET}'") == (
         "redis://[redacted]host says [text] to [text]"
