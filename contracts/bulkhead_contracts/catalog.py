@@ -221,6 +221,12 @@ ROWS: tuple[Row, ...] = (
     Row(budget.SpendReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.CoordinationRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.CoordinationReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLettersRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLettersReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLetterRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLetterReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DismissalRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DismissalReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),
     Row(budget.LedgerCheckpointed, _from("budget", JOURNAL), "budget"),
     # Halts by people

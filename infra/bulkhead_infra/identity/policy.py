@@ -76,7 +76,7 @@ class Place(StrEnum):
     GATEWAY = "gateway"
 
 
-OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO, Use.DEAD_LETTERS_READ})
+OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO})
 """No process that runs all day may read or say everything."""
 
 

@@ -124,7 +124,7 @@ def _filters(task: Task) -> dict[str, tuple[str, ...]]:
     for one in catalog.DOERS:
         found[subjects.records_stream(one)] = (f"record.{one}.{tenant}.{name}.>",)
     found[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
-    found[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}",)
+    found[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}", f"dead.*.{part}.{tenant}.{name}.>")
     found[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}",)
     if name.startswith(subjects.PUBLISHER):
         # A task that a publisher began bears its name: nobody else's stream holds the request.

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from bulkhead import amounts
-from bulkhead_cli.dead_letters import dead_letters as letters
-from bulkhead_cli.dead_letters.dead_letters import Letter, Mark
+from bulkhead.runtime import dead_letters as letters
+from bulkhead.runtime.dead_letters import Letter, Mark
 from bulkhead_cli.invocation import Group
 from bulkhead_cli.options import Broker, reason_of
 from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json

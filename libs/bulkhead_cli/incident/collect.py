@@ -23,8 +23,8 @@ from bulkhead.journal.reader import read_journal
 from bulkhead.journal.story.fold import tell
 from bulkhead.journal.story.model import as_json
 from bulkhead.runtime.context import unix_ms
+from bulkhead.runtime.dead_letters import read_letters
 from bulkhead.runtime.halts import operator
-from bulkhead_cli.dead_letters.dead_letters import read_letters
 from bulkhead_cli.incident import redact
 from bulkhead_cli.operate import doctor
 from bulkhead_cli.output import Stop

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from bulkhead.bus.port import Bus, BusError
-from bulkhead_cli.dead_letters.dead_letters import read_letters
+from bulkhead.runtime.dead_letters import read_letters
 from bulkhead_cli.operate import doctor_checks, doctor_providers, services
 from bulkhead_cli.operate.finding import Finding
 from bulkhead_cli.output import Stop

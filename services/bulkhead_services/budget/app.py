@@ -6,6 +6,8 @@
     SpendRequested, WritesRequested (rpc)        queries; so do CitedCallRequested and TaskMessagesRequested
     HaltRequested, ResetRequested (rpc)          queries
     CoordinationRequested (rpc)                  the watch, what it holds in memory
+    DeadLettersRequested, DeadLetterRequested,
+    DismissalRequested (rpc)                     queries
     JOURNAL                                      the watch, see watch.watcher
 
 Beside these the keeper builds the ledger, and the checkpointer writes it down.
@@ -20,6 +22,9 @@ from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Counts, Look
 from bulkhead_contracts.budget import (
     CoordinationRequested,
+    DeadLetterRequested,
+    DeadLettersRequested,
+    DismissalRequested,
     LimitsRequested,
     ReserveRequested,
     Settled,
@@ -44,6 +49,7 @@ from bulkhead_services.budget.limits.ceiling_pause import Parking
 from bulkhead_services.budget.limits.task_halts import TaskHalts
 from bulkhead_services.budget.limits.tenant_limits import LimitBook
 from bulkhead_services.budget.queries.cited_calls import CallBook
+from bulkhead_services.budget.queries.dead_letters import LetterBook
 from bulkhead_services.budget.queries.halts import Switches
 from bulkhead_services.budget.queries.spending import SpendBook
 from bulkhead_services.budget.queries.task_messages import MessageBook
@@ -104,7 +110,7 @@ class Budget(Edge):
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = _watcher(context, settings, store, halts, self.keeper)
         self._counts = MeshCounts(bus)
-        switches, writes = Switches(context), WriteBook(bus)
+        switches, writes, letters = Switches(context), WriteBook(bus), LetterBook(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
             LimitsRequested: self.limits.answer,
@@ -114,6 +120,9 @@ class Budget(Edge):
             CitedCallRequested: CallBook(writes).answer,
             TaskMessagesRequested: MessageBook(writes).answer,
             CoordinationRequested: Coordination(self.watcher, clock, settings.thresholds.breakers).answer,
+            DeadLettersRequested: letters.list,
+            DeadLetterRequested: letters.show,
+            DismissalRequested: letters.dismiss,
             HaltRequested: switches.answer,
             ResetRequested: switches.reset,
         }

@@ -2,6 +2,7 @@
 
 from .alerts import *
 from .coordination import *
+from .dead_letters import *
 from .ledger import *
 from .limits import *
 from .spending import *

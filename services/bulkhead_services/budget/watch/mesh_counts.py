@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from bulkhead.bus.port import Bus, BusError
+from bulkhead.runtime.dead_letters import MARKED, is_mark
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, Look
@@ -18,8 +19,6 @@ from bulkhead_contracts import bounds, catalog, subjects
 log = Log("budget.counts")
 
 EVERY_S = 10.0
-MARKER = "operator"
-"""Beside a dead letter stands what a person did about it, under this name."""
 
 
 class MeshCounts:
@@ -89,8 +88,8 @@ def open_letters(by_subject: Mapping[str, int]) -> dict[str, int]:
     letters: dict[str, dict[str, int]] = {}
     for subject, count in by_subject.items():
         _, service, task = subject.split(".", 2)
-        if service == MARKER:
-            marks[task] += count
+        if is_mark(subject):
+            marks[task.removesuffix(f".{MARKED}")] += count
         else:
             letters.setdefault(service, {})[task] = count
     found = dict.fromkeys(letters, 0)

@@ -1,8 +1,21 @@
-"""The paths of the OpenAPI document that tell what a task did and why: story, timeline, calls, export."""
+"""The paths of the OpenAPI document that tell what a task did and why, what holds tasks up, and dead letters."""
 
+from bulkhead_contracts.budget import DeadLetter
 from bulkhead_services.gateway.http import operator_schemas as operators
 from bulkhead_services.gateway.http import schemas
-from bulkhead_services.gateway.http.openapi_parts import TEXT, Json, answer_of, operation, path, query, ref
+from bulkhead_services.gateway.http.openapi_parts import (
+    CHANGE,
+    KEY_SCHEMA,
+    TEXT,
+    Json,
+    answer_of,
+    body_of,
+    header,
+    operation,
+    path,
+    query,
+    ref,
+)
 
 _READ = (401, 403, 503)
 _TASK = path("task_id", "The task's id")
@@ -50,6 +63,43 @@ COORDINATION: Json = {
             _READ,
         )
     }
+}
+
+DEAD_LETTERS: Json = {
+    "/v1/dead-letters": {
+        "get": operation(
+            "listDeadLetters",
+            "List the tenant's messages that a service could not handle, the oldest first; for operators and auditors",
+            {"200": answer_of(operators.DeadLetterPage, "A page")},
+            (*_READ, 422),
+            query("all", "Those too that were sent again or dismissed", {"type": "boolean", "default": False}),
+            _SIZE,
+            query("cursor", "`next` of the previous page", {"type": "string"}),
+            description="A page is chosen from 2,000 letters at most: it may be short, and `next` leads on. Reasons "
+            "may quote what a message holds: operators alone are told them, and each look is logged.",
+        )
+    },
+    "/v1/dead-letters/{letter_id}": {
+        "get": operation(
+            "showDeadLetter",
+            "Show one of them, for operators with headers and body as text",
+            {"200": answer_of(operators.DeadLetterDocument, "The letter")},
+            (*_READ, 404, 409, 422),
+            path("letter_id", "The letter's id, or its first characters, four at least"),
+            description="Grants, vouchers and whatever looks like a key are left out; each look at content is logged.",
+        )
+    },
+    "/v1/dead-letters/{letter_id}/dismiss": {
+        "post": operation(
+            "dismissDeadLetter",
+            "Say that a dead letter needs no action; its message stays stored",
+            {"200": answer_of(DeadLetter, "The letter, with what was done about it")},
+            (*CHANGE, 404),
+            path("letter_id", "The letter's id, or its first characters, four at least"),
+            header("Idempotency-Key", "A repeat under it counts once", schema=KEY_SCHEMA),
+            body=body_of(operators.DismissalSubmission),
+        )
+    },
 }
 
 HISTORIES: Json = {

@@ -9,6 +9,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,
     BreakerWindow,
+    DeadLetter,
     Limit,
     LimitChange,
     LimitTarget,
@@ -55,6 +56,35 @@ class ResetSubmission(Contract):
     scope: BreakerScope
     name: Name
     reason: ReasonInput
+
+
+class DismissalSubmission(Contract):
+    """Body of POST /v1/dead-letters/{letter_id}/dismiss."""
+
+    model_config = STRICT
+
+    reason: Annotated[ReasonInput, Field(max_length=1_000)]
+
+
+class DeadLetterPage(Contract):
+    """Dead letters of the tenant, the oldest first. content: whether this caller may read what they hold, and so their
+    reasons. next: the cursor of the following page."""
+
+    letters: Annotated[tuple[DeadLetter, ...], Field(max_length=bounds.MAX_LETTERS_LISTED)]
+    content: bool
+    next: str | None
+
+
+class DeadLetterDocument(Contract):
+    """A dead letter; headers and body of its message as text, for who may read content. left_out_chars,
+    left_out_headers: how much of them is not here."""
+
+    letter: DeadLetter
+    content: bool
+    headers: dict[str, str]
+    body: str
+    left_out_chars: Count
+    left_out_headers: Count
 
 
 class HaltPage(Contract):

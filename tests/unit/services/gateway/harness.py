@@ -6,10 +6,11 @@ The bus here keeps streams by subject and satisfies the part of the port that a 
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
@@ -23,6 +24,9 @@ from bulkhead.runtime.halts.operator import Wish, change_of, judge, judge_reset
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
+    DeadLetterRequested,
+    DeadLettersRequested,
+    DismissalRequested,
     LimitsReplied,
     LimitsRequested,
     SpendReplied,
@@ -49,6 +53,7 @@ from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.store import Revision
 from bulkhead_services.budget.limits import changes, tenant_limits
 from bulkhead_services.budget.queries import spending, task_messages
+from bulkhead_services.budget.queries.dead_letters import LetterBook
 from bulkhead_services.gateway.app import Gateway
 from bulkhead_services.gateway.settings import Settings
 
@@ -131,9 +136,17 @@ class InProcessBus:
         self.journal_reads: list[int] = []
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
+        book = LetterBook(SimpleNamespace(bus=self, message_key=b"b" * 32))  # type: ignore[arg-type]
+        self._letters: dict[str, tuple[type[Body], Callable[[Received], Awaitable[Body]]]] = {
+            DeadLettersRequested.ce_type(): (DeadLettersRequested, book.list),
+            DeadLetterRequested.ce_type(): (DeadLetterRequested, book.show),
+            DismissalRequested.ce_type(): (DismissalRequested, book.dismiss),
+        }
 
     def _stream(self, subject: str) -> str:
         parts = subject.split(".")
+        if parts[0] == "dead":
+            return subjects.DEAD_LETTERS_STREAM
         return subjects.BLOBS_STREAM if parts[0] == "blob" else subjects.inbox_stream(parts[2])
 
     async def publish(
@@ -250,6 +263,13 @@ class InProcessBus:
         found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
         return task_messages.told(found[:64], claims=ask.claims)
 
+    async def _of_letters(self, subject: str, body: bytes, headers: dict[str, str]) -> Body:
+        """Budget's own answer, over the letters that are stored here."""
+        kind, answer = self._letters[headers["ce-type"]]
+        head, at = Envelope(id=headers["ce-id"], type=headers["ce-type"], source="gateway", time_unix_ms=1), subject
+        asked = kind.model_validate_json(body)
+        return await answer(Received(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1))
+
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> Live:
@@ -276,6 +296,9 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == WritesRequested.ce_type():
                 found = self._doubtful(subject.rpartition(".")[2])
                 return Live("reply", {"ce-type": found.ce_type()}, found.encode())
+            if (headers or {}).get("ce-type") in self._letters:
+                letters = await self._of_letters(subject, body, dict(headers or {}))
+                return Live("reply", {"ce-type": letters.ce_type()}, letters.encode())
             said = self._switched(HaltRequested.model_validate_json(body), dict(headers or {}).get("ce-id", ""))
             return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):

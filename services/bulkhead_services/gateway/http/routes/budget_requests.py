@@ -13,7 +13,15 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import CoordinationReplied, LimitsReplied, SpendReplied, TopUpReplied
+from bulkhead_contracts.budget import (
+    CoordinationReplied,
+    DeadLetterReplied,
+    DeadLettersReplied,
+    DismissalReplied,
+    LimitsReplied,
+    SpendReplied,
+    TopUpReplied,
+)
 from bulkhead_contracts.control import HaltReplied, ResetReplied
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
@@ -28,12 +36,25 @@ MAY_SEE_ALL = frozenset({"operator", "auditor"})
 MAX_BODY_BYTES = 16 * 1024
 STATUS = {
     **dict.fromkeys(("forbidden", "not_yours", "tripped_it"), 403),
+    "no_such_letter": 404,
+    **dict.fromkeys(("dismissed", "several_letters"), 409),
     **dict.fromkeys(("not_open", "ended", "at_its_ceiling", "not_halted", "busy", "changed_meanwhile"), 409),
     **dict.fromkeys(("too_many_limits", "too_much", "idempotency_reused", "adds_nothing"), 422),
 }
 """HTTP status by the code of budget's failure; any other code is a 503."""
 
-R = TypeVar("R", CoordinationReplied, HaltReplied, ResetReplied, LimitsReplied, SpendReplied, TopUpReplied)
+R = TypeVar(
+    "R",
+    CoordinationReplied,
+    DeadLetterReplied,
+    DeadLettersReplied,
+    DismissalReplied,
+    HaltReplied,
+    ResetReplied,
+    LimitsReplied,
+    SpendReplied,
+    TopUpReplied,
+)
 
 
 class Words(NamedTuple):

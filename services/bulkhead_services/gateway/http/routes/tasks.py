@@ -29,6 +29,7 @@ from bulkhead_services.gateway.http.request_values import answered, existing_tas
 from bulkhead_services.gateway.http.routes import uncertain_writes
 from bulkhead_services.gateway.http.routes.approvals import Approvals
 from bulkhead_services.gateway.http.routes.citations import Citations
+from bulkhead_services.gateway.http.routes.dead_letters import DeadLetters
 from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
 from bulkhead_services.gateway.http.routes.histories import Histories
@@ -76,6 +77,7 @@ class Http:
         self.task_list = TaskList(settings, auth, feeds, listing, changes, self._caps)
         self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
+        self.dead_letters = DeadLetters(context, auth, self._bodies)
         self.spending = Spending(context, auth, self._bodies, door, feeds)
         self.approvals = Approvals(context, auth, self._bodies, approvals, decisions)
         self.citations = Citations(context, auth, feeds)
@@ -102,6 +104,7 @@ class Http:
             Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
             *self.approvals.routes(),
             *self.switches.routes(),
+            *self.dead_letters.routes(),
             *self.spending.routes(),
             Route("/openapi.json", self.document, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),

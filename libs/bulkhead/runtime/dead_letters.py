@@ -1,0 +1,222 @@
+"""Dead letters: what a service could not handle, with the reason and the original, and what a person did about it.
+
+In: the DEAD_LETTERS stream, which the operator's identity and budget may read. Out: letters. A redrive stores the
+original once more under its original subject, which only the operator's identity may do. Nothing is taken away: that a
+letter was sent again, or dismissed, by whom and why, stands beside it in the same stream, and goes when the task is
+purged.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from bulkhead.bus.port import Bus, PubAck, Stored
+from bulkhead_contracts import subjects
+
+BATCH = 256
+MAX_LETTERS = 10_000
+MAX_REASON_CHARS = 1_000
+ORIGINAL = "bulkhead-original-"
+MARK, DEAD_ID = "bulkhead-dead-mark", "bulkhead-dead-id"
+OPERATOR, BUDGET = "operator", "budget"
+"""Who publishes marks, as the broker guarantees: a person at the machine of the mesh; budget, for a person of a tenant.
+Budget buries letters too, so its marks have a last token of their own."""
+MARKED = "mark"
+NOWHERE = subjects.Address("", "", "", 0, "", "")
+What = Literal["redriven", "dismissed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An action of a person on a letter."""
+
+    what: What
+    by: str
+    reason: str
+    at_unix_ms: int = 0
+    change: str = ""
+    """The request by which it was made; "" at the machine of the mesh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter. headers: those of the original message. marks: the oldest first; it is open without one."""
+
+    id: str
+    code: str
+    reason: str
+    service: str
+    subject: str
+    sequence: int
+    buried_unix_ms: int
+    headers: dict[str, str]
+    body: bytes
+    place: str = ""
+    """Its own subject."""
+    number: int = 0
+    """Its own sequence, among dead letters."""
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def standing(self) -> str:
+        """open, redriven, dismissed."""
+        return self.marks[-1].what if self.marks else "open"
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        marks = [
+            {"what": one.what, "by": one.by, "reason": one.reason, "at_unix_ms": one.at_unix_ms} for one in self.marks
+        ]
+        return {
+            "id": self.id,
+            "code": self.code,
+            "reason": self.reason,
+            "service": self.service,
+            "subject": self.subject,
+            "sequence": self.sequence,
+            "buried_unix_ms": self.buried_unix_ms,
+            "standing": self.standing,
+            "marks": marks,
+            "headers": self.headers,
+            "body": self.body.decode("utf-8", "replace"),
+        }
+
+
+def letter(stored: Stored) -> Letter:
+    """A stored dead letter."""
+    lower = _lower(stored)
+    originals = {key.removeprefix(ORIGINAL): value for key, value in lower.items() if key.startswith(ORIGINAL)}
+    number = lower.get("bulkhead-dead-sequence", "0")
+    return Letter(
+        id=lower.get(DEAD_ID, str(stored.sequence)),
+        code=lower.get("bulkhead-dead-code", ""),
+        reason=lower.get("bulkhead-dead-reason", ""),
+        service=lower.get("bulkhead-dead-service", ""),
+        subject=lower.get("bulkhead-dead-subject", ""),
+        sequence=int(number) if number.isdigit() else 0,
+        buried_unix_ms=stored.time_unix_ms,
+        headers=originals,
+        body=stored.body,
+        place=stored.subject,
+        number=stored.sequence,
+    )
+
+
+async def read_letters(bus: Bus) -> list[Letter]:
+    """All of them, the oldest first, with what was done about them. Raises BusError."""
+    found: list[Letter] = []
+    marks = Marks()
+    async for stored in _each(bus, "dead.>", 0, BATCH):
+        if is_mark(stored.subject):
+            marks.take(stored)
+        else:
+            found.append(letter(stored))
+            if len(found) >= MAX_LETTERS:
+                break
+    return [marks.on(one) for one in found]
+
+
+async def read_marks(bus: Bus, tenant: str) -> "Marks":
+    """What was done about a tenant's letters. Raises BusError."""
+    found = Marks()
+    for subject in (f"dead.{OPERATOR}.*.{tenant}.*", f"dead.{BUDGET}.*.{tenant}.*.{MARKED}"):
+        async for stored in _each(bus, subject, 0, BATCH):
+            found.take(stored)
+    return found
+
+
+async def tenants_letters(bus: Bus, tenant: str, after: int, batch: int) -> AsyncIterator[Letter]:
+    """Those behind a place whose messages were addressed to an inbox for this tenant, the oldest first. A letter whose
+    original subject cannot be read is nobody's. batch: so many are held at a time. Raises BusError."""
+    async for stored in _each(bus, f"dead.*.*.{tenant}.*", after, batch):
+        if not is_mark(stored.subject):
+            found = letter(stored)
+            if address_of(found.subject).tenant == tenant:
+                yield found
+
+
+def address_of(original: str) -> subjects.Address:
+    """Where the message of a letter was addressed to; an address of nobody where its subject does not say."""
+    try:
+        found = subjects.parse(original)
+    except subjects.SubjectError:
+        return NOWHERE
+    return found if found.plane == "mesh" else NOWHERE
+
+
+def is_mark(subject: str) -> bool:
+    """Whether what lies there is a mark, and not a letter."""
+    parts = subject.split(".")
+    return parts[1] == OPERATOR or (parts[1] == BUDGET and len(parts) == 6 and parts[5] == MARKED)
+
+
+class Marks:
+    """What was done about letters, by letter."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], list[Mark]] = {}
+
+    def take(self, stored: Stored) -> None:
+        """A stored mark; it counts for a letter of its own task."""
+        key = (_lower(stored).get(DEAD_ID, ""), *_task_at(stored.subject))
+        self._found.setdefault(key, []).extend(_mark(stored))
+
+    def on(self, one: Letter) -> Letter:
+        """The letter with its marks, the oldest first."""
+        found = self._found.get((one.id, *_task_at(one.place)), ())
+        return replace(one, marks=tuple(sorted(found, key=lambda mark: mark.at_unix_ms)))
+
+
+async def redrive(bus: Bus, one: Letter, by: str) -> PubAck:
+    """Store the original again, then say so beside the letter. Raises BusError.
+
+    Its message id is new each time: the broker still knows the old one.
+    """
+    ack = await bus.publish(one.subject, one.body, one.headers, f"redrive-{one.id}-{len(one.marks)}")
+    await mark(bus, one, Mark("redriven", by, f"number {ack.sequence} of {ack.stream}"))
+    return ack
+
+
+async def mark(bus: Bus, one: Letter, done: Mark) -> None:
+    """Say beside a letter what was done about it, as the operator. Raises BusError."""
+    await bus.publish(mark_place(OPERATOR, one), *mark_content(one, done), f"mark-{one.id}-{len(one.marks)}")
+
+
+def mark_place(author: str, one: Letter) -> str:
+    """The subject of a mark on this letter."""
+    return ".".join(("dead", author, *_task_at(one.place), *((MARKED,) if author != OPERATOR else ())))
+
+
+def mark_content(one: Letter, done: Mark) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a mark."""
+    told = {"what": done.what, "by": done.by, "reason": done.reason[:MAX_REASON_CHARS]}
+    told |= {"change": done.change} if done.change else {}
+    return json.dumps(told).encode(), {MARK: done.what, DEAD_ID: one.id}
+
+
+def _mark(stored: Stored) -> list[Mark]:
+    """[] for what is none."""
+    try:
+        row = json.loads(stored.body)
+        known = row["what"] in get_args(What)
+        change = str(row.get("change", ""))
+        return [Mark(row["what"], str(row["by"]), str(row["reason"]), stored.time_unix_ms, change)] if known else []
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _lower(stored: Stored) -> dict[str, str]:
+    return {key.lower(): value for key, value in stored.headers.items()}
+
+
+def _task_at(subject: str) -> tuple[str, ...]:
+    """Partition, tenant and task of a letter's or a mark's own subject."""
+    return tuple(subject.split(".")[2:5])
+
+
+async def _each(bus: Bus, subject: str, after: int, batch: int) -> AsyncIterator[Stored]:
+    while page := await bus.read(subjects.DEAD_LETTERS_STREAM, subject, after=after, limit=batch):
+        for stored in page:
+            yield stored
+        after = page[-1].sequence
