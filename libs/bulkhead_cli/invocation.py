@@ -24,7 +24,8 @@ from bulkhead_cli.output import EXIT_CODES, Exit, Speech, Stop, run, say, wants_
 UsageError: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer is built on; typer exports only this subclass."""
 
-AT_THE_BROKER = ("doctor", "dead-letters")
+AT_THE_BROKER = (("doctor",), ("dead-letters", "redrive"))
+"""Words of commands that no gateway answers."""
 ELSEWHERE = (
     "run it there, with --data DIR; over HTTP `show` prints the state of a task, `why` its story, `watch` its events"
 )
@@ -52,11 +53,12 @@ class Commands(TyperGroup):
         if unreadable:
             say(Stop(Exit.USAGE, f"argument {unreadable} is not UTF-8 text", "convert it, for example with iconv"))
             sys.exit(int(Exit.USAGE))
-        if words and words[0] in AT_THE_BROKER and any(word.startswith(("--url", "--api-key")) for word in words):
+        named = next((one for one in AT_THE_BROKER if words[:1] == [one[0]] and {*one} <= {*words}), None)
+        if named and any(word.startswith(("--url", "--api-key")) for word in words):
             say(
                 Stop(
                     Exit.USAGE,
-                    f"{words[0]} takes no --url and no --api-key: it reads the broker itself, under the "
+                    f"{' '.join(named)} takes no --url and no --api-key: it reads the broker itself, under the "
                     "operator's key, which only the mesh's machine has",
                     ELSEWHERE,
                 )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -239,6 +240,17 @@ class Mesh:
         }
         return await self._transport.send(
             "PUT", "/v1/limits", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
+        )
+
+    async def dismiss_letter(self, letter: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
+        """Say that a dead letter needs no action. letter: its id, or its first characters. Raises Refused
+        (`dismissed`, `no_such_letter`), Unreachable."""
+        path = (
+            f"/v1/dead-letters/{quote(request_checks.text('letter', letter, bounds.MAX_NAME_CHARS), safe='')}/dismiss"
+        )
+        body = {"reason": request_checks.text("reason", reason, 1_000)}
+        return await self._transport.send(
+            "POST", path, request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
         )
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:

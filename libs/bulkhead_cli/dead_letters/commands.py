@@ -1,6 +1,7 @@
 """`bulkhead dead-letters`: list, show, send again, dismiss. `main` hangs it into `bulkhead`.
 
-In: the data directory, under the operator's key. Out: text or JSON on standard output, and an exit code.
+In: the data directory, under the operator's key; or a gateway, as a person of a tenant, which sends nothing again. Out:
+text or JSON on standard output, and an exit code.
 """
 
 from pathlib import Path
@@ -12,8 +13,9 @@ from rich.markup import escape
 from bulkhead import amounts
 from bulkhead.runtime import dead_letters as letters
 from bulkhead.runtime.dead_letters import Letter, Mark
+from bulkhead_cli.dead_letters import remote
 from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Broker, reason_of
+from bulkhead_cli.options import Broker, Either, reason_of
 from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json
 from bulkhead_cli.target import operator_bus, person
 from bulkhead_contracts import catalog
@@ -29,24 +31,28 @@ letters_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog
 
 
 @letters_app.callback()
-async def dead_letters(at: Broker, everything: All = False) -> None:
+async def dead_letters(at: Either, everything: All = False) -> None:
     """List, send again or dismiss messages that a service could not handle.
 
-    Without a subcommand, the open letters are listed. Uses the operator's key in DIR.
+    Without a subcommand, the open letters are listed. Uses the operator's key in DIR. With --url and --api-key a
+    gateway is asked for the letters of the key's tenant; messages are sent again in DIR alone.
     """
     await _list(at, everything)
 
 
 @letters_app.command("list")
-async def list_letters(at: Broker, everything: All = False) -> None:
+async def list_letters(at: Either, everything: All = False) -> None:
     """List open dead letters, oldest first."""
     await _list(at, everything)
 
 
 @letters_app.command("show")
-async def show_letter(letter: LetterId, at: Broker) -> None:
+async def show_letter(letter: LetterId, at: Either) -> None:
     """Show a dead letter: its reason, the actions taken on it, and the original message with its headers."""
-    values: dict[str, Any] = _pick(await _all(at.data), letter).as_json()
+    target = at.remote()
+    values: dict[str, Any] = (
+        await remote.read_letter(target, letter) if target else _pick(await _all(at.data), letter).as_json()
+    )
     if at.as_json:
         print_json(values)
         return
@@ -98,23 +104,28 @@ async def redrive_letter(letter: LetterId, at: Broker, again: Again = False) -> 
 async def dismiss_letter(
     letter: LetterId,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the letter.")],
-    at: Broker,
+    at: Either,
 ) -> None:
     """Dismiss a letter that needs no action.
 
     The letter is no longer open, but remains stored.
     """
-    why = reason_of(reason, letters.MAX_REASON_CHARS)
-    async with operator_bus(at.data) as bus:
+    why, target = reason_of(reason, letters.MAX_REASON_CHARS), at.remote()
+    done = await remote.dismiss(target, letter, why) if target else await _dismiss(at.data, letter, why)
+    if at.as_json:
+        print_json(done)
+    else:
+        out.print(f"dismissed by {done['dismissed_by']}: {done['id'][:ID_CHARS]} ({done['reason']})", markup=False)
+
+
+async def _dismiss(data: Path, letter: str, why: str) -> dict[str, str]:
+    async with operator_bus(data) as bus:
         found = _pick(await letters.read_letters(bus), letter)
         if found.standing == "dismissed":
             raise _done(found)
         mark = Mark("dismissed", person(), why)
         await letters.mark(bus, found, mark)
-    if at.as_json:
-        print_json({"id": found.id, "dismissed_by": mark.by, "reason": mark.reason})
-    else:
-        out.print(f"dismissed by {mark.by}: {found.id[:ID_CHARS]} ({mark.reason})", markup=False)
+    return {"id": found.id, "dismissed_by": mark.by, "reason": mark.reason}
 
 
 async def _all(data: Path) -> list[Letter]:
@@ -136,17 +147,22 @@ def _pick(found: list[Letter], letter: str) -> Letter:
     return matching[-1]
 
 
-async def _list(at: Broker, everything: bool) -> None:
-    found = [one for one in await _all(at.data) if everything or not one.marks]
+async def _list(at: Either, everything: bool) -> None:
+    target = at.remote()
+    if target is not None:
+        rows = await remote.read_letters(target, everything=everything)
+    else:
+        rows = [one.as_json() for one in await _all(at.data) if everything or not one.marks]
     if at.as_json:
-        print_json([one.as_json() for one in found])
+        print_json(rows)
         return
-    if not found:
+    if not rows:
         out.print("no dead letters")
-    for one in found:
-        standing = f"  [dim]{one.standing}[/dim]" if one.marks else ""
+    for row in rows:
+        standing = f"  [dim]{row['standing']}[/dim]" if row["marks"] else ""
         out.print(
-            f"[bold]{one.id[:ID_CHARS]}[/bold]  {amounts.clock(one.buried_unix_ms)}  "
-            f"{escape(one.service)}  [red]{escape(one.code)}[/red]  {escape(one.subject)}{standing}"
+            f"[bold]{escape(row['id'][:ID_CHARS])}[/bold]  {amounts.clock(row['buried_unix_ms'])}  "
+            f"{escape(row['service'])}  [red]{escape(row['code'])}[/red]  {escape(row['subject'])}{standing}"
         )
-        out.print(f"  {one.reason}", markup=False, style="dim")
+        if row["reason"]:
+            out.print(f"  {row['reason']}", markup=False, style="dim")

@@ -11,6 +11,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker
 from tests.e2e.console.browser import Looked, visitor
 from tests.e2e.console.conftest import ASKING
+from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -141,6 +142,37 @@ async def test_models_are_shown_with_their_health_and_their_cost(world: World, o
     await olga.page.get_by_role("row", name="offline-rules-1").get_by_text("no trouble").wait_for()
     await olga.sees("No agent has come by the doors yet")
     await fits(olga)
+
+
+async def test_a_dead_letter_is_read_as_text_and_dismissed_with_a_reason(world: World, browser: Browser) -> None:
+    task, body = "pub_demo-room", f'{{"objective": 7, "said": "{HOSTILE}"}}'.encode()
+    key = world.mesh.add_api_key("demo", "olga", "operator")
+    async with visitor(browser, world.mesh.url, key, viewport=NARROW) as looked:
+        await looked.go("/dead-letters")
+        await looked.sees("No dead letter is open")
+        await raw(world, task, headers(task), body)
+
+        async def listed() -> Any:
+            return (await world.client("demo").get("/v1/dead-letters"))["letters"]
+
+        [row] = await until(listed, "it lies with the dead letters", timeout_s=60)
+        await looked.go("/dead-letters")
+        await fits(looked)
+        await looked.page.get_by_role("link", name="mesh.task.requested.v2").click()
+        await looked.sees(SAID)
+        await looked.sees("malformed body")
+        await looked.sees(f"bulkhead dead-letters redrive {row['id'][:12]}")
+        await fits(looked)
+        await does(looked, "Dismiss", HOSTILE)
+        await looked.sees("dismissed by demo/olga")
+        await looked.sees(SAID)
+        assert await looked.page.locator("summary", has_text="Dismiss").count() == 0
+        await looked.go("/dead-letters")
+        await looked.sees("No dead letter is open")
+    assert [one["standing"] for one in await world.letters() if one["id"] == row["id"]] == []
+    async with visitor(browser, world.mesh.url, world.mesh.add_api_key(ASKING, "olga", "operator")) as other:
+        await other.go(f"/dead-letters/{row['id']}")
+        await other.sees("no dead letter of this tenant begins with")
 
 
 async def _open_breaker(world: World) -> None:

@@ -146,11 +146,11 @@ def test_an_option_that_is_not_there_is_wrong_usage(command: str, tmp_path: Path
     assert code == 2 and json.loads(said)["error"]["what"], said
 
 
-@pytest.mark.parametrize("command", ["doctor", "dead-letters", "replay"])
+@pytest.mark.parametrize("command", ["doctor", "dead-letters redrive", "replay"])
 def test_what_reads_the_broker_says_so_to_whom_names_a_gateway(command: str, tmp_path: Path) -> None:
     """And does not read the record of another mesh, which lies in the folder."""
     for option in ("--url=http://127.0.0.1:9", "--api-key=x"):
-        code, said = ends([command, *WORDS.get(command, []), option, "--json"], tmp_path)
+        code, said = ends([*command.split(), *WORDS.get(command, []), option, "--json"], tmp_path)
         error = json.loads(said)["error"]
         assert code == 2 and "broker" in error["what"] and "--data" in error["hint"], said
 

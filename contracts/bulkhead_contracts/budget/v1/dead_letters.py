@@ -22,8 +22,9 @@ class LetterMark(Contract):
 class DeadLetter(Contract):
     """One dead letter, without its content. It is open without a mark.
 
-    service: whose inbox it lay in, under the number `sequence`. sender, type: of the message, the type as its author
-    says. reason: why it was not handled; "" for who may not read content, which it may quote. marks: the oldest first.
+    service: whose inbox it lay in, under `subject` and the number `sequence`. sender, type: of the message, the type as
+    its author says. reason: why it was not handled; "" for who may not read content, which it may quote. marks: the
+    oldest first.
     """
 
     id: Token
@@ -33,6 +34,7 @@ class DeadLetter(Contract):
     sender: Summary
     type: Summary
     task: Token
+    subject: Annotated[str, Field(max_length=bounds.MAX_SUBJECT_CHARS)]
     sequence: Count
     buried_unix_ms: UnixMs
     body_bytes: Count

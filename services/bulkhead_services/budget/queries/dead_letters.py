@@ -65,6 +65,7 @@ def row_of(one: Letter, *, content: bool) -> DeadLetter:
         sender=address.sender,
         type=one.headers.get("ce-type", "")[: bounds.MAX_SUMMARY_CHARS],
         task=address.task,
+        subject=one.subject,
         sequence=one.sequence,
         buried_unix_ms=one.buried_unix_ms,
         body_bytes=len(one.body),

@@ -16,6 +16,7 @@ from bulkhead_services.gateway.console.coordination import Coordination
 from bulkhead_services.gateway.console.desk import Desk
 from bulkhead_services.gateway.console.login import Login
 from bulkhead_services.gateway.console.models import Models
+from bulkhead_services.gateway.console.operate.dead_letters import DeadLetters
 from bulkhead_services.gateway.console.overview import Overview
 from bulkhead_services.gateway.console.spend import Spend
 from bulkhead_services.gateway.console.task import Task
@@ -23,7 +24,7 @@ from bulkhead_services.gateway.console.task_acts import TaskActs
 from bulkhead_services.gateway.console.tasks import Tasks
 from bulkhead_services.gateway.http.auth import Authenticator
 
-ROOMS = (Overview, Tasks, Task, TaskActs, Approvals, Spend, Coordination, Models)
+ROOMS = (Overview, Tasks, Task, TaskActs, Approvals, Spend, Coordination, DeadLetters, Models)
 
 
 class Console:
