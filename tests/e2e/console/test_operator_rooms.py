@@ -153,7 +153,7 @@ async def test_a_dead_letter_is_read_as_text_and_dismissed_with_a_reason(world: 
         await raw(world, task, headers(task), body)
 
         async def listed() -> Any:
-            return (await world.client("demo").get("/v1/dead-letters"))["letters"]
+            return (await world.client("demo", "operator").get("/v1/dead-letters"))["letters"]
 
         [row] = await until(listed, "it lies with the dead letters", timeout_s=60)
         await looked.go("/dead-letters")

@@ -15,6 +15,7 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Schedule
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.dead_letters import MARKED
 from bulkhead.runtime.decider import fold
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.process.service import Service
@@ -72,6 +73,7 @@ def places(task: str, tenant: str) -> list[tuple[str, str]]:
     ]
     found += [(one, subjects.record(one, tenant, task, "key")) for one in catalog.DOERS]
     found += [(one, subjects.dead(one, tenant, task)) for one in (*catalog.DECIDERS, *catalog.DOERS)]
+    found.append(("budget", f"{subjects.dead('budget', tenant, task)}.{MARKED}"))
     return [*found, ("budget", subjects.control_key("task", tenant, task))]
 
 
