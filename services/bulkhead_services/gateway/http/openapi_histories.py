@@ -53,7 +53,7 @@ CHANGES: Json = {
     }
 }
 
-COORDINATION: Json = {
+_COORDINATION: Json = {
     "/v1/coordination": {
         "get": operation(
             "showCoordination",
@@ -65,7 +65,7 @@ COORDINATION: Json = {
     }
 }
 
-DEAD_LETTERS: Json = {
+_DEAD_LETTERS: Json = {
     "/v1/dead-letters": {
         "get": operation(
             "listDeadLetters",
@@ -101,6 +101,8 @@ DEAD_LETTERS: Json = {
         )
     },
 }
+
+TROUBLES = _COORDINATION | _DEAD_LETTERS
 
 HISTORIES: Json = {
     "/v1/tasks/{task_id}/why": {

@@ -7,7 +7,7 @@ of the mesh (ADR 0043): a letter's page has the command.
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.api import Json, Query
 from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
 from bulkhead_services.gateway.http.routes.budget_requests import OPERATORS
 
@@ -31,7 +31,7 @@ class DeadLetters:
     async def list(self, visit: Visit) -> Response:
         """GET /dead-letters"""
         everything, cursor = visit.word("all") == "true", visit.word("cursor")
-        query = {"all": str(everything).lower(), "limit": 50, "cursor": cursor}
+        query: Query = {"all": str(everything).lower(), "limit": 50, "cursor": cursor}
         found = await visit.get_or("/v1/dead-letters", NOTHING, query)
         refused = found.get("refused")
         return visit.page("dead_letters/list.html", found=found, refused=refused, everything=everything, cursor=cursor)
