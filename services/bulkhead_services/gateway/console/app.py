@@ -19,12 +19,13 @@ from bulkhead_services.gateway.console.models import Models
 from bulkhead_services.gateway.console.operate.dead_letters import DeadLetters
 from bulkhead_services.gateway.console.overview import Overview
 from bulkhead_services.gateway.console.spend import Spend
-from bulkhead_services.gateway.console.task import Task
-from bulkhead_services.gateway.console.task_acts import TaskActs
+from bulkhead_services.gateway.console.task.acts import TaskActs
+from bulkhead_services.gateway.console.task.comparison import Comparison
+from bulkhead_services.gateway.console.task.page import Task
 from bulkhead_services.gateway.console.tasks import Tasks
 from bulkhead_services.gateway.http.auth import Authenticator
 
-ROOMS = (Overview, Tasks, Task, TaskActs, Approvals, Spend, Coordination, DeadLetters, Models)
+ROOMS = (Overview, Tasks, Task, TaskActs, Comparison, Approvals, Spend, Coordination, DeadLetters, Models)
 
 
 class Console:

@@ -102,6 +102,7 @@ FILTERS = (
     query("feature", "Only tasks of this feature", _WORD),
     query("standing", "Only results of these", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Standing))}})
     | _COMMAS,
+    query("fork_of", "Only forks of this task", _WORD),
 )
 """Of a list of tasks. A page reads 500 tasks at most: it may be short, and `next` leads on."""
 EVENT_NAMES = (

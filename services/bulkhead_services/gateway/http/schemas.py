@@ -150,7 +150,7 @@ class StepDocument(Contract):
 class TaskSummary(Contract):
     """One row of GET /v1/tasks. standing, complete: as in TaskDocument. estimated_usd_micros: the part of the cost that
     no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look. pause_code:
-    why one that is `paused` waits."""
+    why one that is `paused` waits. fork_of: the task that it forks."""
 
     task_id: str
     kind: TaskKind = "planned"
@@ -167,11 +167,12 @@ class TaskSummary(Contract):
     conversation: Tag = ""
     feature: Tag = ""
     pause_code: str = ""
+    fork_of: Tag = ""
 
 
 class TaskPage(Contract):
     """Tasks, the newest first; `next` leads to the next page and is null on the last one. total: of all that are
-    listed, whatever their text, status, person, feature and standing."""
+    listed, whatever the filters."""
 
     tasks: tuple[TaskSummary, ...]
     next: str | None = None
@@ -233,6 +234,7 @@ class TaskDocument(Contract):
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
     kind: `adopted` is the run of an outside agent. tools, check, feature, workflow, route, constraints: as submitted.
+    fork_of: the task that it forks.
     """
 
     task_id: str
@@ -271,6 +273,7 @@ class TaskDocument(Contract):
     workflow: Tag = ""
     route: Tag = ""
     constraints: Constraints = ()
+    fork_of: Tag = ""
     events_url: str
 
 

@@ -52,6 +52,7 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
         conversation=view.request.conversation if view.request else "",
         feature=view.request.feature if view.request else "",
         pause_code=view.pause.code if view.pause else "",
+        fork_of=_fork_of(view),
     )
 
 
@@ -106,6 +107,7 @@ async def document(
         tools_left_out=view.left_out,
         uncertain_writes=doubtful.writes if doubtful is not None else None,
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
+        fork_of=_fork_of(view),
         events_url=f"/v1/tasks/{feed.task}/events",
         **_submitted(view),
     )
@@ -115,6 +117,10 @@ def _submitted(view: View) -> dict[str, Any]:
     """What the request said beside its objective and its limits."""
     names = ("tools", "check", "feature", "workflow", "route", "constraints")
     return {name: getattr(view.request, name) for name in names} if view.request is not None else {}
+
+
+def _fork_of(view: View) -> str:
+    return view.request.fork.task if view.request is not None and view.request.fork is not None else ""
 
 
 def _pause(view: View) -> PauseDocument | None:

@@ -40,6 +40,7 @@ GAP_S, MAX_GAP_S = 0.1, 1.0
 LOOK_S = 0.07
 """Per watcher of this replica, the gap of a stream that never rests: a look takes some 7 ms of the processor, so all
 together take a tenth of a core."""
+FILTERS = ("text", "status", "person", "feature", "standing", "fork_of")
 KNOWN = {"status": get_args(task_view.Status), "standing": get_args(Standing)}
 
 
@@ -156,9 +157,8 @@ def _event(news: News, retry: int | None = None) -> ServerSentEvent:
 
 
 def _filter_of(request: Request) -> Callable[[TaskSummary, str], bool] | None:
-    """Whether a task fits the query's text, status, person, feature and standing; None for a query without. Raises
-    Problem 422."""
-    asked = {name: request.query_params.get(name, "") for name in ("text", "status", "person", "feature", "standing")}
+    """Whether a task fits the query's filters; None for a query without. Raises Problem 422."""
+    asked = {name: request.query_params.get(name, "") for name in FILTERS}
     for name, value in asked.items():
         if len(value) > bounds.MAX_NAME_CHARS:
             raise invalid_query(name, value[:40], f"send at most {bounds.MAX_NAME_CHARS} characters")
