@@ -31,7 +31,7 @@ NOTE = "<!-- rendered by `make render`: change {source} -->"
 SHARED_BY = 3
 """An option with the same help in so many commands is told once, at the head of the page."""
 HEAD = """
-`replay`, `doctor`, `backup` and `dead-letters` read the broker itself. They run on the mesh's machine and take
+`replay --all`, `doctor`, `backup` and `dead-letters` read the broker itself. They run on the mesh's machine and take
 `--data`, never `--url`. [Exit codes](exit-codes.md) are the same for all commands.
 
 ## Options of many commands

@@ -75,7 +75,8 @@ def replay(
     """Replay a task's decisions and compare them with the record, or fork the task.
 
     A replay runs every decider of the task again on the recorded messages and compares each decision byte for byte.
-    No provider is called and no message is sent. A FILE needs no mesh. The exit code is 1 at a divergence, and the
+    No provider is called and no message is sent. A FILE needs no mesh. With --url and --api-key a gateway exports the
+    task, and the decisions are made here. The exit code is 1 at a divergence, and the
     first one is shown; --all goes on to the last task and prints a summary.
 
     --from-step forks a task that has ended: a new task under a new grant, submitted through the gateway (--url,
@@ -104,11 +105,12 @@ def replay(
             "--edit, --dry-run, --watch and --require-complete belong to --from-step",
             "name the step from which on the task is to run again",
         )
-    if any(str(context.get_parameter_source(name)).endswith("COMMANDLINE") for name in ("url", "api_key")):
+    by_url = any(str(context.get_parameter_source(name)).endswith("COMMANDLINE") for name in ("url", "api_key"))
+    if by_url and (every or _is_file(task)):
         raise Stop(
             Exit.USAGE,
-            "--url and --api-key belong to --from-step: the record is read from the broker, on the mesh's machine",
-            "name its folder with --data; a file of `export` needs neither",
+            "--url and --api-key belong to a task's id",
+            "--all reads the broker, on the mesh's machine (--data); a file of `export` needs neither",
         )
     if tenant and (every or _is_file(task)):
         raise Stop(Exit.USAGE, "--tenant belongs to a task's id", "leave it out")
@@ -116,6 +118,10 @@ def replay(
         return replaying.show_all(at.data, as_json=at.as_json)
     if _is_file(task):
         return replaying.show_file(Path(task), as_json=at.as_json)
+    if target := at.remote():
+        if tenant:
+            raise Stop(Exit.USAGE, "--tenant belongs to a mesh of this machine", "a gateway knows the key's tenant")
+        return replaying.show_remote_task(target, _token(task), as_json=at.as_json)
     return replaying.show_task(at.data, _token(task), tenant, as_json=at.as_json)
 
 

@@ -28,13 +28,17 @@ async def show_export(data: Path, task: str, path: Path | None, tenant: str = ""
 
 async def show_remote_export(target: Target, task: str, path: Path | None, *, as_json: bool) -> None:
     """The same from a gateway. What it sent is read whole before a file is written."""
+    _write(await remote_history(target, task), task, path, as_json=as_json)
+
+
+async def remote_history(target: Target, task: str) -> History:
+    """A task's history as a gateway exports it. Raises Stop."""
     async with target.mesh() as mesh:
         raw = await mesh.task(task).export()
     try:
-        history = parse(io.BytesIO(raw), "what the gateway sent")
+        return parse(io.BytesIO(raw), "what the gateway sent")
     except HistoryError as error:
         raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
-    _write(history, task, path, as_json=as_json)
 
 
 def _write(history: History, task: str, path: Path | None, *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """`bulkhead replay`: every decider of a task folded again from its record, compared with what was said.
 
-In: the journal of a running mesh, or a file of `bulkhead export`. Out: a report and an exit code. No provider is called
-and nothing is published; a file needs no mesh at all.
+In: the journal of a running mesh, a gateway's export of a task, or a file of `bulkhead export`. Out: a report and an
+exit code. No provider is called and nothing is published; a file needs no mesh at all.
 """
 
 import importlib
@@ -21,7 +21,8 @@ from bulkhead.runtime.decider.history import History, HistoryError, NoHistory
 from bulkhead.runtime.decider.history_file import load
 from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, Report, replay
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
-from bulkhead_cli.target import operator_bus
+from bulkhead_cli.replay.export import remote_history
+from bulkhead_cli.target import Target, operator_bus
 from bulkhead_contracts import catalog
 from bulkhead_contracts.result import ContentRef
 
@@ -105,7 +106,15 @@ async def show_task(data: Path, task: str, tenant: str = "", *, as_json: bool) -
 
 async def show_file(path: Path, *, as_json: bool) -> Exit:
     """Replay an exported task and say what came out. Raises Stop."""
-    history = open_history(path)
+    return await _show_history(open_history(path), as_json=as_json)
+
+
+async def show_remote_task(target: Target, task: str, *, as_json: bool) -> Exit:
+    """The same of a task that a gateway exports: the decisions are made here. Raises Stop."""
+    return await _show_history(await remote_history(target, task), as_json=as_json)
+
+
+async def _show_history(history: History, *, as_json: bool) -> Exit:
     try:
         report = await replay_history(history)
     except CannotReplay as error:

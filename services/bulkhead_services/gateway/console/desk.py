@@ -7,6 +7,7 @@ changes something must come from a page of the console itself: a session's cooki
 import asyncio
 import contextlib
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +134,11 @@ def token_of(request: Request) -> str:
 def is_secure(request: Request) -> bool:
     """Whether the browser came by TLS: to us, or to the proxy before us. A forged header harms its own sender alone."""
     return request.url.scheme == "https" or request.headers.get("x-forwarded-proto", "") == "https"
+
+
+def address(request: Request) -> str:
+    """The gateway's address as this browser has it, for a command line."""
+    return shlex.quote(f"{'https' if is_secure(request) else 'http'}://{request.url.netloc}")
 
 
 def own_form(request: Request) -> None:

@@ -43,7 +43,11 @@ class Task:
         """GET /tasks/{task_id}"""
         task = await visit.get(_api(visit))
         return visit.page(
-            "tasks/task.html", task=task, ended=task["status"] in ENDED, answer=cited(task["answer"] or "")
+            "tasks/task.html",
+            task=task,
+            ended=task["status"] in ENDED,
+            answer=cited(task["answer"] or ""),
+            address=desk.address(visit.request),
         )
 
     async def live(self, visit: Visit) -> Response:
