@@ -3,12 +3,10 @@
 In: visits, and forms with the digest of the call that the person saw. Out: pages.
 """
 
-import json
-from typing import Any
-
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
 from bulkhead_services.gateway.http.approval_schemas import STATES
@@ -62,7 +60,7 @@ class Approvals:
             "approvals/approval.html",
             approval=found,
             asked=asked,
-            arguments=_spread(asked["arguments_json"]),
+            arguments=pages.spread(asked["arguments_json"]),
             task=task,
             step=step,
             call=call,
@@ -90,12 +88,3 @@ def _doing(steps: list[Json], asked: Json) -> tuple[Json | None, Json | None]:
     step = next((one for one in reversed(steps) if one["step_id"] == asked["step_id"]), None)
     calls: list[Json] = step["calls"] if step else []
     return step, next((one for one in calls if one["call_id"] == asked["call_id"]), None)
-
-
-def _spread(canonical: str) -> str:
-    """The same arguments over lines, for eyes; as they stand where they are no JSON."""
-    try:
-        found: Any = json.loads(canonical)
-    except (ValueError, RecursionError):
-        return canonical
-    return json.dumps(found, indent=2, ensure_ascii=False)

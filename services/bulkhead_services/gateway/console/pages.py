@@ -5,6 +5,7 @@ run nothing but the console's own files.
 """
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,15 @@ def _environment() -> Environment:
 
 
 ENVIRONMENT = _environment()
+
+
+def spread(text: str) -> str:
+    """JSON over lines, for eyes; as it stands where it is none."""
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(found, indent=2, ensure_ascii=False)
 
 
 def theme_of(request: Request) -> str:

@@ -1,8 +1,8 @@
 """The paths of the OpenAPI document that tell what a task did and why, what holds tasks up, and dead letters."""
 
 from bulkhead_contracts.budget import DeadLetter
+from bulkhead_services.gateway.http import history_schemas, schemas
 from bulkhead_services.gateway.http import operator_schemas as operators
-from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.openapi_parts import (
     CHANGE,
     KEY_SCHEMA,
@@ -109,7 +109,7 @@ HISTORIES: Json = {
         "get": operation(
             "explainTask",
             "Tell what a task did and why: plan, calls, sources, costs, refusals, and the cause of a failure",
-            {"200": answer_of(schemas.StoryDocument, "The story")},
+            {"200": answer_of(history_schemas.StoryDocument, "The story")},
             (*_READ, 404, 422, 429),
             _TASK,
             query("all", "Every call, message and sentence, uncut", {"type": "boolean", "default": False}),
@@ -120,7 +120,7 @@ HISTORIES: Json = {
         "get": operation(
             "showTimeline",
             "List a task's messages and calls in order: arguments, results, attempts, waits, writes",
-            {"200": answer_of(schemas.TimelinePage, "A page")},
+            {"200": answer_of(history_schemas.TimelinePage, "A page")},
             (*_READ, 404, 422, 429),
             _TASK,
             _SIZE,
@@ -128,11 +128,22 @@ HISTORIES: Json = {
             description=_CONTENT,
         )
     },
+    "/v1/tasks/{task_id}/messages/{message_id}": {
+        "get": operation(
+            "showMessage",
+            "Show one message of a task as it stands in the journal: its headers and its body",
+            {"200": answer_of(history_schemas.MessageDocument, "The message")},
+            (*_READ, 404, 429),
+            _TASK,
+            path("message_id", "The message's id, as the timeline and the evidence of findings have it"),
+            description=f"{_CONTENT} Grants and approvals in it have no signature and vouchers are left out.",
+        )
+    },
     "/v1/tasks/{task_id}/calls/{call_id}": {
         "get": operation(
             "showCall",
             "Show one call of a task: what it was given, its answer, sources, versions, attempts, waits and cost",
-            {"200": answer_of(schemas.CallDocument, "The call")},
+            {"200": answer_of(history_schemas.CallDocument, "The call")},
             (*_READ, 404, 429),
             _TASK,
             path("call_id", "The call's id, as story and timeline have it"),

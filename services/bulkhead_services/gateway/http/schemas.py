@@ -7,9 +7,6 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from bulkhead.journal.lines import Row
-from bulkhead.journal.story.detail import CallDetail
-from bulkhead.journal.story.model import Story
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Charge
 from bulkhead_contracts.output import Delivery
@@ -316,38 +313,6 @@ class CitationDocument(CitationRow):
     superseded_by: Sha256 | None = None
     call: CitedCall | None = None
     note: str = ""
-
-
-class StoryDocument(Contract):
-    """What a task did and why. text: for people, one screen, or all of it. content: whether the caller may read texts;
-    without, story and text have names, outcomes, sources and costs. cut: the task has more messages than were read."""
-
-    task_id: str
-    status: str
-    content: bool
-    cut: bool
-    text: str
-    story: Story
-
-
-class TimelinePage(Contract):
-    """Messages of a task in order, as rows and as text for people. next: send it as `after`; null on the last page."""
-
-    task_id: str
-    content: bool
-    cut: bool
-    text: str
-    rows: tuple[Row, ...]
-    next: int | None = None
-
-
-class CallDocument(Contract):
-    """One call of a task: what was put into it, what came of it, its attempts and versions. text: for people."""
-
-    task_id: str
-    content: bool
-    text: str
-    call: CallDetail
 
 
 class DocumentReceipt(Contract):

@@ -34,6 +34,7 @@ class Task:
             get("/tasks/{task_id}/live", self.live),
             get("/tasks/{task_id}/story", self.story),
             get("/tasks/{task_id}/messages", self.messages),
+            get("/tasks/{task_id}/messages/{message_id}", self.message),
             get("/tasks/{task_id}/export", self.export),
             get("/tasks/{task_id}/calls/{call_id}", self.call),
             get("/tasks/{task_id}/citations/{marker}", self.citation),
@@ -85,6 +86,12 @@ class Task:
         after = visit.word("after") or "0"
         page = await visit.get(_api(visit) + "/timeline", limit=ROWS, after=after)
         return visit.page("tasks/messages.html", timeline=page)
+
+    async def message(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/messages/{message_id}"""
+        found = await visit.get(f"{_api(visit)}/messages/{visit.request.path_params['message_id']}")
+        rows = [(one, pages.spread(one["body"])) for one in found["messages"]]
+        return visit.page("tasks/message.html", told=found, rows=rows)
 
     async def call(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/calls/{call_id}"""

@@ -38,9 +38,16 @@ from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequeste
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.history_schemas import (
+    MAX_OF_ONE_ID,
+    CallDocument,
+    MessageDocument,
+    RawMessage,
+    StoryDocument,
+    TimelinePage,
+)
 from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of, token
 from bulkhead_services.gateway.http.routes.held_answer import HeldAnswer
-from bulkhead_services.gateway.http.schemas import CallDocument, StoryDocument, TimelinePage
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
@@ -54,6 +61,8 @@ EXPORTS_AT_ONCE = 4
 MAX_WAITING = 8
 """Requests of one tenant that may wait for it."""
 RETRY_AFTER_S = 2
+SAY_WHAT_IT_IS = frozenset({"ce-id", "ce-type", "ce-time", "ce-causeid", "ce-specversion"})
+"""Headers without words of anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class Histories:
             Route("/v1/tasks/{task_id}/why", self.why, methods=["GET"]),
             Route("/v1/tasks/{task_id}/timeline", self.timeline, methods=["GET"]),
             Route("/v1/tasks/{task_id}/calls/{call_id}", self.call, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/messages/{message_id}", self.message, methods=["GET"]),
             Route("/v1/tasks/{task_id}/export", self.export, methods=["GET"]),
         ]
 
@@ -153,6 +163,21 @@ class Histories:
             raise not_found("call", name, f"GET /v1/tasks/{feed.task}/timeline lists the calls of the task")
         found = found if history.content else detail.bare(found)
         return answered(CallDocument(task_id=feed.task, content=history.content, text=detail.text(found), call=found))
+
+    async def message(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/messages/{message_id}"""
+        claim, feed = await self._asked(request)
+        name = token(request, "message_id", "message")
+        async with self._place(claim):
+            history = await self._history(feed, claim, f"message {name}")
+        found = [one for one in history.told.messages if one.headers.get("ce-id") == name]
+        if not found:
+            raise not_found("message", name, f"GET /v1/tasks/{feed.task}/timeline lists the messages of the task")
+        rows = tuple(_raw(one, content=history.content) for one in found[:MAX_OF_ONE_ID])
+        more = len(found) - len(rows)
+        return answered(
+            MessageDocument(task_id=feed.task, message_id=name, content=history.content, messages=rows, more=more)
+        )
 
     async def _asked(self, request: Request) -> tuple[RequesterClaim, Feed]:
         claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
@@ -272,6 +297,19 @@ class Histories:
                 continue
             room -= max(len(text), ref.size_bytes)
         return texts
+
+
+def _raw(message: ToldMessage, *, content: bool) -> RawMessage:
+    """A message for who may read it; content: whether its body too, and headers that are their author's to fill."""
+    headers = {name: value for name, value in message.headers.items() if content or name in SAY_WHAT_IT_IS}
+    return RawMessage(
+        type=message.headers.get("ce-type", ""),
+        cause=message.headers.get("ce-causeid", ""),
+        headers=headers,
+        body=message.body if content else "",
+        left_out_bytes=message.left_out_bytes if content else len(message.body.encode()) or message.left_out_bytes,
+        **message.model_dump(include={"sequence", "inbox_sequence", "stored_unix_ms", "sender", "receiver"}),
+    )
 
 
 def _on_record(claim: RequesterClaim, feed: Feed, what: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -307,3 +308,39 @@ async def test_an_export_is_for_who_may_read_texts_and_bounded(mesh, http, monke
     monkeypatch.setattr(bounds, "MAX_STORY_BYTES", 1_000)
     answer = await http.get(url, headers=AUTH)
     assert answer.status_code == 413 and "bulkhead export" in answer.json()["hint"]
+
+
+async def test_a_raw_message_is_opened_by_its_id_on_record_and_gives_nobody_any_authority(mesh, http, caplog):
+    task = await submitted(mesh, http, SUBMITTER)
+    rows = (await http.get(f"/v1/tasks/{task}/timeline?limit=100", headers=AUTH)).json()["rows"]
+    asked = next(row for row in rows if row["call"] and row["call"]["name"] == "date_difference")
+    caplog.set_level(logging.INFO, "bulkhead")
+    path = f"/v1/tasks/{task}/messages/{asked['id']}"
+    told = (await http.get(path, headers=AUTH)).json()
+    (raw,) = told["messages"]
+    assert (raw["sender"], raw["receiver"], raw["headers"]["ce-id"]) == ("worker", "tool_executor", asked["id"])
+    assert "2025-10-04" in json.loads(raw["body"])["arguments_json"] and raw["cause"] == asked["cause"]
+    assert raw["headers"]["bulkhead-grant"].endswith("."), "its claims, without a signature"
+    (record,) = [one for one in caplog.records if one.getMessage() == "content_read"]
+    assert asked["id"] in str(record.__dict__)
+    bare = await http.get(path, headers=key(AUDITOR))
+    (left,) = bare.json()["messages"]
+    assert not bare.json()["content"] and left["body"] == "" and left["left_out_bytes"] == len(raw["body"].encode())
+    assert set(left["headers"]) <= {"ce-id", "ce-type", "ce-time", "ce-causeid", "ce-specversion"}
+    assert "2025-10-04" not in bare.text and len([one for one in caplog.records if "content" in one.getMessage()]) == 1
+    for wrong in (f"/v1/tasks/{task}/messages/no-such", f"/v1/tasks/{task}/messages/a.b"):
+        assert (await http.get(wrong, headers=AUTH)).status_code == 404
+    assert (await http.get(path, headers=key(FOREIGN))).status_code == 404
+
+
+async def test_vouchers_are_in_no_raw_message_and_an_id_that_was_taken_twice_shows_both(mesh, http):
+    task = await submitted(mesh, http, SUBMITTER)
+    journal = mesh.bus.journal["acme", task]
+    opening = next(one for one in journal if one.ce_type.startswith("mesh.task.requested"))
+    body = json.dumps(json.loads(opening.body) | {"voucher": "secret-voucher"}).encode()
+    place = journal.index(opening)
+    journal[place] = replace(opening, body=body)
+    journal.append(replace(opening, body=b"\xff\xfe", sequence=len(journal) + 1))
+    told = (await http.get(f"/v1/tasks/{task}/messages/{opening.ce_id}", headers=AUTH)).json()
+    assert [one["left_out_bytes"] for one in told["messages"]] == [0, 2] and told["more"] == 0
+    assert json.loads(told["messages"][0]["body"])["objective"] and "secret-voucher" not in json.dumps(told)
