@@ -1,5 +1,6 @@
 """Alerts on the wire: accounts near their limits, notices for webhooks, findings of the watcher."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -55,6 +56,8 @@ class Tripped(Body, type="mesh.budget.tripped"):
     """Fact: a finding of a detector of coordination health; `evidence` are the ids of the messages that show it.
 
     trip derives from the evidence: whoever finds the same again names it the same. halted: the task was stopped for it.
+    Of a deadlock, cycle: one round of its parties, each waiting for the next and the last for the first; victim: whose
+    wait was refused. tasks: of each evidence the task in whose messages it stands, "" where that is none.
     """
 
     trip: Token
@@ -66,3 +69,6 @@ class Tripped(Body, type="mesh.budget.tripped"):
     evidence: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE)] = ()
     halted: bool = False
     tripped_unix_ms: UnixMs
+    cycle: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_AGENTS, exclude_if=operator.not_)] = ()
+    victim: Annotated[Summary, Field(exclude_if=operator.not_)] = ""
+    tasks: Annotated[tuple[Tag, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE, exclude_if=operator.not_)] = ()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.findings import Finding
@@ -34,6 +35,26 @@ def told(trip: Finding) -> Finding:
     victim = shown(str(trip.facts["victim"]))
     what = f"{words(cycle)}: nobody of them can go on. The wait of {victim} was refused, which has spent least"
     return replace(trip, what=what, hint=FOR_PEOPLE, agents=tuple(shown(one) for one in trip.agents))
+
+
+def circle(trip: Finding) -> dict[str, Any]:
+    """What a fact says of a deadlock beside its words: its parties, who gave way, and where its evidence stands."""
+    if trip.detector != "deadlock":
+        return {}
+    cycle, waits = _texts(trip.facts["cycle"]), _texts(trip.facts["waits"])
+    return {
+        "cycle": tuple(shown(one)[: bounds.MAX_SUMMARY_CHARS] for one in cycle[: bounds.MAX_TRIP_AGENTS]),
+        "victim": shown(str(trip.facts["victim"]))[: bounds.MAX_SUMMARY_CHARS] if trip.facts["refuse"] else "",
+        # Of a longer chain the evidence is cut in its middle.
+        "tasks": tuple(map(_said_in, waits)) if len(waits) == len(trip.evidence) else (),
+    }
+
+
+def _said_in(wait: str) -> str:
+    """The task in whose messages a wait was opened. One for a resource is asked of the resource, in its own book."""
+    kind, _, rest = wait.partition("/")
+    task = rest.split("/")[1] if rest.count("/") >= 2 and kind != "want" else ""
+    return task if _TOKEN.fullmatch(task) else ""
 
 
 def refusal(trip: Finding) -> tuple[str, str, WaitRefused] | None:

@@ -330,6 +330,7 @@ class Watcher:
             evidence=tuple(one[:200] for one in trip.evidence),
             halted=halts,
             tripped_unix_ms=trip.time_unix_ms,
+            **deadlock_refusal.circle(trip),
         )
         await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
         self.fold.told(trip.id)

@@ -11,10 +11,14 @@ from starlette.routing import Route
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
-from bulkhead_services.gateway.console.drawing import Graph, Step, layered
+from bulkhead_services.gateway.console.drawing import Graph, Ring, Step, layered, ring
 
 DRAWN = 60
 """Waits that are drawn; all that are told stand in the table."""
+RING = 12
+"""Parties of a circle that are drawn."""
+OF_MANY = ("breaker", "model")
+"""Detectors whose evidence is of any tasks."""
 PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
 NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": []}
 
@@ -39,6 +43,7 @@ class Coordination:
             told=told,
             refused=told.get("refused"),
             graph=waiting(told["waits"][:DRAWN]),
+            trips=[(one["trip"], one["task"], broken(one["trip"]), evidence(one)) for one in told["trips"]],
             leases=[one for one in told["waits"] if one["kind"] == "held"],
             breakers=[(one, windows.pop((one["scope"], one["called"] or one["name"]), None)) for one in breakers],
             counting=[one for one in windows.values() if one["failed"] or one["slow"]],
@@ -69,6 +74,50 @@ def waiting(waits: list[Json]) -> Graph:
             for name, inputs in behind.items()
         ]
     )
+
+
+def of_task(waits: list[Json], task: str) -> list[Json]:
+    """The waits of a task's steps, those for them, and whatever they wait for in turn."""
+
+    def its(party: str) -> bool:
+        return party.startswith(f"{task}/")
+
+    found = [one for one in waits if its(one["waiter"]) or any(map(its, one["targets"]))]
+    known, front = {id(one) for one in found}, {target for one in found for target in one["targets"]}
+    while front:
+        more = [one for one in waits if one["waiter"] in front and id(one) not in known]
+        known |= {id(one) for one in more}
+        found += more
+        front = {target for one in more for target in one["targets"]}
+    return found
+
+
+def broken(trip: Json) -> Ring | None:
+    """The circle of a deadlock that was broken, the one that gave way marked; None for other findings, and for a circle
+    that is too large to be drawn: its words tell it."""
+    cycle = trip.get("cycle", [])
+    if not 2 <= len(cycle) <= RING:
+        return None
+    victim = trip.get("victim", "")
+    steps = [Step(name, name, status="gave way" if name == victim else "") for name in cycle]
+    return ring(steps, ["waits for" if _is_step(name) else "is held by" for name in cycle])
+
+
+def _is_step(party: str) -> bool:
+    """Resources have a colon in front, and may have a slash behind it."""
+    task, slash, _ = party.partition("/")
+    return bool(slash) and ":" not in task
+
+
+def evidence(one: Json) -> list[tuple[str, str]]:
+    """Ids of messages, each with the task in whose messages it stands; "" where that is not known."""
+    trip = one["trip"]
+    ids = trip["evidence"]
+    if trip["detector"] == "deadlock":
+        tasks = trip.get("tasks", [])
+        return list(zip(ids, tasks if len(tasks) == len(ids) else [""] * len(ids), strict=True))
+    elsewhere = trip["detector"].partition(".")[0] in OF_MANY
+    return [(name, "" if elsewhere else one["task"]) for name in ids]
 
 
 def _phase(inputs: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Geometry of what the console draws: a plan as a layered graph, calls as bars over time. Pure.
+"""Geometry of what the console draws: a plan as a layered graph, a circle of waits as a ring, calls as bars. Pure.
 
 In: steps with their inputs, calls with their times. Out: numbers and names for SVG templates; lengths in pixels.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 NODE_WIDTH, NODE_HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 46, 56, 18, 6
+RING_GAP_X, RING_GAP_Y = 84, 40
 BAR_WIDTH, ROW_HEIGHT, MIN_BAR = 600, 22, 2
 
 
@@ -74,6 +75,57 @@ def _edge(start: Node, end: Node) -> str:
     x, y, to_x, to_y = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
     bend = max(GAP_X // 2, (to_x - x) // 2)
     return f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """From a party to the one that it waits for, with a word beside it."""
+
+    path: str
+    x: int
+    y: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A circle of parties."""
+
+    nodes: tuple[Node, ...]
+    arrows: tuple[Arrow, ...]
+    width: int
+    height: int
+
+
+def ring(parties: Sequence[Step], said: Sequence[str]) -> Ring:
+    """The parties around two rows, each with an arrow to the next, and the last with one to the first. said: a word for
+    each arrow."""
+    upper = (len(parties) + 1) // 2
+    across, down = NODE_WIDTH + RING_GAP_X, NODE_HEIGHT + RING_GAP_Y
+    places = [(at, 0) for at in range(upper)] + [(upper - 1 - at, 1) for at in range(len(parties) - upper)]
+    nodes = tuple(
+        Node(step, MARGIN + column * across, MARGIN + row * down)
+        for step, (column, row) in zip(parties, places, strict=True)
+    )
+    pairs = zip(nodes, (*nodes[1:], nodes[0]), said, strict=True)
+    width, height = MARGIN * 2 + upper * across - RING_GAP_X, MARGIN * 2 + down + NODE_HEIGHT
+    return Ring(nodes, tuple(_arrow(start, end, word) for start, end, word in pairs), width, height)
+
+
+def _arrow(start: Node, end: Node, said: str) -> Arrow:
+    """Along a row from side to side; between the rows down on the right and up on the left, where two parties meet."""
+    if start.y == end.y:
+        right = end.x > start.x
+        x, to_x = (start.x + NODE_WIDTH, end.x) if right else (start.x, end.x + NODE_WIDTH)
+        y, tip = start.y + NODE_HEIGHT // 2, -6 if right else 6
+        head = f"M{to_x + tip} {y - 4}L{to_x} {y}L{to_x + tip} {y + 4}"
+        return Arrow(f"M{x} {y}L{to_x} {y}{head}", (x + to_x) // 2, y - 8, said)
+    below = end.y > start.y
+    y, to_y = (start.y + NODE_HEIGHT, end.y) if below else (start.y, end.y + NODE_HEIGHT)
+    aside = NODE_WIDTH * 2 // 3 if below else NODE_WIDTH // 3
+    x, to_x, tip = start.x + aside, end.x + aside, -6 if below else 6
+    head = f"M{to_x - 4} {to_y + tip}L{to_x} {to_y}L{to_x + 4} {to_y + tip}"
+    return Arrow(f"M{x} {y}L{to_x} {to_y}{head}", (x + to_x) // 2, (y + to_y) // 2 + 4, said)
 
 
 @dataclass(frozen=True, slots=True)

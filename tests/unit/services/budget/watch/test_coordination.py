@@ -1,5 +1,6 @@
 """How a tenant's tasks hang together, told to who may see it: waits, findings, windows of breakers."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import CoordinationRequested, Tripped
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.coordination import Coordination, breaker_windows, open_waits
 from bulkhead_services.budget.watch.recent_trips import RecentTrips
 from tests.unit.services.budget.watch.test_deadlocks import CRM, ERP, NOW, Inboxes, asks, crossed, has, wants
@@ -111,3 +113,22 @@ async def test_who_may_not_see_it_or_asks_too_early_hears_why(message, code):
     for watcher in (None, early):
         reply = await Coordination(watcher, lambda: NOW, BREAKERS).answer(message)  # type: ignore[arg-type]
         assert reply.failure is not None and reply.failure.code == code and reply.failure.hint
+
+
+def test_a_broken_deadlock_tells_its_round_its_victim_and_where_its_evidence_stands():
+    mesh = Inboxes()
+    crossed(mesh)
+    [found] = mesh.read_all()
+    told = deadlock_refusal.circle(found)
+    at = told["cycle"].index("t1/s")
+    assert told["cycle"][at:] + told["cycle"][:at] == ("t1/s", ERP, "t2/s", CRM)
+    assert told["victim"] in ("t1/s", "t2/s") and told["victim"].startswith(found.lineage.removeprefix("demo/"))
+    said = {one.headers["ce-id"]: one for inbox in mesh.said.values() for one in inbox}
+    assert len(told["tasks"]) == len(found.evidence) == 4
+    for name, task in zip(found.evidence, told["tasks"], strict=True):
+        of = said[name].subject.rpartition(".")[2]
+        assert task == (of if of in ("t1", "t2") else ""), "a resource's book is no task that anybody may open"
+    assert set(told["tasks"]) == {"", "t1", "t2"}
+    fact = Tripped(trip="x", detector="deadlock", level="stop", what="w", tripped_unix_ms=1, **told)
+    assert Tripped.model_validate_json(fact.encode()) == fact
+    assert "cycle" not in json.loads(trip(1).body), "other findings are written as they were"
