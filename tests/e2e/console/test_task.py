@@ -130,8 +130,11 @@ async def test_who_may_not_sees_no_button_and_another_tenant_no_task(world: Worl
             await looked.go(f"/tasks/{task.id}")
             await looked.page.locator("#graph .node.running").wait_for()
             assert not await looked.page.locator("summary", has_text="Halt").count()
+            assert not await looked.page.locator("summary", has_text="Cancel").count()
             # Who forges the form hears the API's refusal.
-            await act(looked, "Cancel", "Cancel the task", "may not", reason="me")
+            forged = {"headers": {"Origin": world.mesh.url}, "form": {"reason": "me"}}
+            answer = await looked.page.request.post(f"{world.mesh.url}/tasks/{task.id}/cancel", **forged)
+            assert answer.status == 403 and "may not" in await answer.text()
         async with visitor(browser, world.mesh.url, key(world, tenant="t7")) as other:
             for path in ("", "/story", "/messages", "/fork", "/export", "/calls/c", "/citations/0123456789ab"):
                 await other.go(f"/tasks/{task.id}{path}")

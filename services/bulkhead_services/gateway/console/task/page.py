@@ -10,12 +10,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console import desk, pages
+from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.coordination import DRAWN, NOTHING, of_task, waiting
 from bulkhead_services.gateway.console.desk import Desk, Visit
 from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, Step, bars, layered
 from bulkhead_services.gateway.console.watching import element_of, followed
+from bulkhead_services.gateway.read_model.task_view import MAY_SUBMIT
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 ENDED = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
+FORKED = ENDED - {"rejected"}
+"""A task that was turned away has nothing to fork."""
 ROWS = 100
 MAX_BARS = 200
 
@@ -33,6 +38,7 @@ class Task:
             get("/tasks/{task_id}", self.show),
             get("/tasks/{task_id}/live", self.live),
             get("/tasks/{task_id}/story", self.story),
+            get("/tasks/{task_id}/waits", self.waits),
             get("/tasks/{task_id}/messages", self.messages),
             get("/tasks/{task_id}/messages/{message_id}", self.message),
             get("/tasks/{task_id}/export", self.export),
@@ -49,7 +55,17 @@ class Task:
             ended=task["status"] in ENDED,
             answer=cited(task["answer"] or ""),
             address=desk.address(visit.request),
+            approval=await self._approval(visit, task),
         )
+
+    @staticmethod
+    async def _approval(visit: Visit, task: Json) -> str:
+        """Where the decision is taken that the task waits for; "" when it waits for none."""
+        if not task["pause"] or not (task["pause"]["code"] == "approval" or task["pause"]["until_unix_ms"]):
+            return ""
+        query = {"state": "waiting", "task": task["task_id"]}
+        rows = (await visit.get_or("/v1/approvals", {"approvals": []}, query))["approvals"]
+        return f"/approvals/{rows[0]['approval_id']}" if len(rows) == 1 else f"/approvals?task={task['task_id']}"
 
     async def live(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/live"""
@@ -59,7 +75,8 @@ class Task:
         """GET /tasks/{task_id}/story"""
         told = await visit.get(_api(visit) + "/why")
         story = told["story"]
-        calls = [call for one in (story["planning"], *(step["calls"] for step in story["steps"])) for call in one]
+        made = (story["planning"], *(step["calls"] for step in story["steps"]))
+        calls = sorted((call for one in made for call in one), key=lambda call: call["asked_unix_ms"])
         last = max((call["asked_unix_ms"] + (call["took_ms"] or 0) for call in calls), default=0)
         took = max(story["took_ms"], last - story["began_unix_ms"])
         shown = bars(calls[:MAX_BARS], story["began_unix_ms"], took)
@@ -72,6 +89,7 @@ class Task:
             "tasks/story.html",
             told=told,
             story=story,
+            forks=story["status"] in FORKED and not story["adopted"] and visit.claim.role in MAY_SUBMIT,
             calls=calls,
             bars=shown,
             bar_width=BAR_WIDTH,
@@ -79,6 +97,20 @@ class Task:
             took_ms=took,
             graph=layered(steps),
             element_of=element_of,
+        )
+
+    async def waits(self, visit: Visit) -> Response:
+        """GET /tasks/{task_id}/waits"""
+        task = await visit.get(_api(visit))
+        told = await visit.get_or("/v1/coordination", NOTHING)
+        waits = of_task(told["waits"], task["task_id"])
+        return visit.page(
+            "coordination/of_task.html",
+            task_id=task["task_id"],
+            refused=told.get("refused"),
+            waits=waits,
+            more=told["more_waits"],
+            graph=waiting(waits[:DRAWN]),
         )
 
     async def messages(self, visit: Visit) -> Response:
