@@ -143,6 +143,7 @@ MAX_CHANGES_LISTED = 50  # of a tenant's limits
 MAX_SPEND_ROWS = 100  # by name, in one answer
 MAX_WAITS_LISTED, MAX_WAIT_TARGETS_LISTED = 200, 16  # of one tenant, in one answer
 MAX_TRIPS_LISTED, MAX_WINDOWS_LISTED = 100, 100
+MAX_SERVICES_LISTED, MAX_EDGES_LISTED = 32, 256  # of the whole mesh
 MAX_SPEND_SLICES = 96  # of the time that is asked about
 MAX_SPEND_S = 31 * 24 * 3600
 MAX_SPEND_MESSAGES = 100_000  # that one answer is made of

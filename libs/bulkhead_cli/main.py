@@ -64,6 +64,7 @@ PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
         inspect_commands.cite,
         limits_commands.spend,
         inspect_commands.report,
+        inspect_commands.mesh,
     ),
     "Limits and halts": (limits_commands.topup, halts_commands.halt, halts_commands.resume, halts_commands.halts),
     "Replay and analyse": (replay_commands.replay, replay_commands.export, replay_commands.analyze),

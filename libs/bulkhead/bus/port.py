@@ -115,10 +115,16 @@ class StreamCounts:
 
 @dataclass(frozen=True, slots=True)
 class DurableCounts:
-    """Messages of a durable. pending: never handed out; in_work: handed out and not ended."""
+    """Messages of a durable. pending: never handed out; in_work: handed out and not ended.
+
+    asking: requests for messages that stand; a consumer that has room and was handed nothing lately has one. quiet_ms:
+    since a message was last handed out or ended; of a durable that never had one, since the beginning of time.
+    """
 
     pending: int
     in_work: int
+    asking: int
+    quiet_ms: int
 
 
 class Delivery(Protocol):

@@ -178,7 +178,11 @@ def durable_counts(body: bytes, durable: str) -> DurableCounts | None:
         answer = json.loads(body)
         if int((answer.get("error") or {}).get("err_code", 0)) == NO_DURABLE:
             return None
-        return DurableCounts(int(answer["num_pending"]), int(answer["num_ack_pending"]))
+        asked = time_of(answer["ts"])
+        active = (answer.get(part, {}).get("last_active") for part in ("delivered", "ack_floor"))
+        last = max((time_of(one) for one in active if one), default=0)
+        waits = int(answer["num_pending"]), int(answer["num_ack_pending"])
+        return DurableCounts(*waits, int(answer.get("num_waiting", 0)), max(0, asked - last))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BusError(f"{durable} does not tell what waits for it ({error!r}); run the provisioner") from error
 

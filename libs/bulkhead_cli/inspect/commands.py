@@ -1,4 +1,4 @@
-"""`bulkhead timeline`, `why`, `cite`, `report` and `doctor`: the arguments of each. `main` adds them to `bulkhead`."""
+"""`bulkhead timeline`, `why`, `cite`, `report`, `mesh` and `doctor`: the arguments of each. `main` adds them."""
 
 import re
 from typing import Annotated
@@ -81,6 +81,18 @@ def report(at: Broker, since: Since = "24h", tenant: ReportTenant = "", target: 
     from bulkhead_cli.inspect.report import show_report
 
     return show_report(at.data, since_s(since), tenant, targets_ms(target or []), as_json=at.as_json)
+
+
+def mesh(at: Gateway) -> Work:
+    """Show replicas, waiting messages, failures and dead letters of each service, and the messages between services.
+
+    Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
+    unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key of
+    an operator or auditor of any tenant.
+    """
+    from bulkhead_cli.inspect.mesh import show_mesh
+
+    return show_mesh(at.target(), as_json=at.as_json)
 
 
 def targets_ms(given: list[str]) -> dict[str, int]:

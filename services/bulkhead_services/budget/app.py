@@ -5,7 +5,7 @@
     LimitsRequested, TopUpRequested (rpc)        limits
     SpendRequested, WritesRequested (rpc)        queries; so do CitedCallRequested and TaskMessagesRequested
     HaltRequested, ResetRequested (rpc)          queries
-    CoordinationRequested (rpc)                  the watch, what it holds in memory
+    CoordinationRequested, MeshRequested (rpc)   the watch, what it holds in memory
     DeadLettersRequested, DeadLetterRequested,
     DismissalRequested (rpc)                     queries
     JOURNAL                                      the watch, see watch.watcher
@@ -26,6 +26,7 @@ from bulkhead_contracts.budget import (
     DeadLettersRequested,
     DismissalRequested,
     LimitsRequested,
+    MeshRequested,
     ReserveRequested,
     Settled,
     SpendRequested,
@@ -58,6 +59,7 @@ from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import Settlement
 from bulkhead_services.budget.watch.coordination import Coordination
 from bulkhead_services.budget.watch.mesh_counts import MeshCounts
+from bulkhead_services.budget.watch.mesh_load import MeshLoad
 from bulkhead_services.budget.watch.watcher import Watcher
 
 SERVICE = "budget"
@@ -109,7 +111,7 @@ class Budget(Edge):
         )
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = _watcher(context, settings, store, halts, self.keeper)
-        self._counts = MeshCounts(bus)
+        self._counts = MeshCounts(bus, settings.watch_counts_s)
         switches, writes, letters = Switches(context), WriteBook(bus), LetterBook(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
@@ -123,6 +125,7 @@ class Budget(Edge):
             DeadLettersRequested: letters.list,
             DeadLetterRequested: letters.show,
             DismissalRequested: letters.dismiss,
+            MeshRequested: MeshLoad(self.watcher, self._counts, clock).answer,
             HaltRequested: switches.answer,
             ResetRequested: switches.reset,
         }

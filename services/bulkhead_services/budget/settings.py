@@ -22,7 +22,8 @@ class Settings(ServiceSettings):
     restart of several replicas free of pauses). tail_grace_s: a rebuild looks again so soon when the
     follower that answers it lags. watch: read the journal and tell of loops, chatter and stalls; auto: where there is a
     Redis, which several replicas need to agree who tells. watch_halts: stop a task that loops or only chatters; false
-    tells of it and stops nothing. settled_keep_minutes: so long a reservation is remembered after it was settled.
+    tells of it and stops nothing. watch_counts_s: so often the broker is asked what waits for each service, and
+    who asks for it. settled_keep_minutes: so long a reservation is remembered after it was settled.
     checkpoint_s: so often one replica looks whether a checkpoint of the ledger is due: after so many messages
     (checkpoint_messages), or an hour. ceiling: what becomes of a task at its ceiling: it waits where it stands, until
     somebody raises the ceiling or its deadline is there; or it ends. mesh_day_*: what all tenants together may spend
@@ -45,6 +46,7 @@ class Settings(ServiceSettings):
     watch: Literal["auto", "on", "off"] = "auto"
     watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)
     watch_halts: bool = True
+    watch_counts_s: float = Field(default=10.0, ge=0.5, le=60)
     breaker_open_s: float = Field(default=30.0, ge=0.1, le=600)
     breaker_window_s: float = Field(default=60.0, ge=1, le=3_600)
     breaker_slow_s: float = Field(default=60.0, ge=0.1, le=3_600)

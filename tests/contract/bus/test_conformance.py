@@ -226,21 +226,45 @@ async def test_a_stream_tells_how_far_it_has_come(world: World) -> None:
 async def test_a_stream_tells_how_much_it_holds_and_what_waits_for_a_durable(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    assert await bus.durable_counts(INBOX, "worker-0") == DurableCounts(0, 0)
+    assert await _shows(bus, pending=0, in_work=0)
     await put(bus, "a", "b", "c")
     held = await bus.stream_counts(INBOX, "mesh.*.worker.>")
     assert (held.last_sequence, dict(held.by_subject)) == (3, {SUBJECT: 3}) and held.bytes > 0
     assert (await bus.stream_counts(INBOX)).by_subject == {}, "who asks about no subjects is not told of any"
-    assert await bus.durable_counts(INBOX, "worker-0") == DurableCounts(3, 0)
+    assert await _shows(bus, pending=3, in_work=0)
     [handed, *_] = await take(await bus.consumer(INBOX, "worker-0"), 2)
-    assert await bus.durable_counts(INBOX, "worker-0") == DurableCounts(1, 2)
+    assert await _shows(bus, pending=1, in_work=2)
     await handed.ack()
-    await eventually(lambda: _counts(bus, DurableCounts(1, 1)))
+    await eventually(lambda: _shows(bus, pending=1, in_work=1))
     assert await bus.durable_counts(INBOX, "worker-1") is None
 
 
-async def _counts(bus: Bus, wanted: DurableCounts) -> bool:
-    return await bus.durable_counts(INBOX, "worker-0") == wanted
+async def test_a_durable_tells_how_many_ask_for_its_messages_and_how_long_it_has_been_quiet(world: World) -> None:
+    bus, other = await world.bus(), await world.bus()
+    await world.durable("worker-0")
+    counts = await _durable(bus)
+    assert counts.asking == 0 and counts.quiet_ms > DEADLINE_S * 1000, "nobody ever asked, nothing was ever handed out"
+    one, two = await bus.consumer(INBOX, "worker-0"), await other.consumer(INBOX, "worker-0")
+    asking = [asyncio.create_task(consumer.fetch(4, 2 * DEADLINE_S)) for consumer in (one, two)]
+    await eventually(lambda: _shows(bus, asking=2))
+    await two.close()
+    await eventually(lambda: _shows(bus, asking=1), "who has gone asks no more")
+    await asyncio.gather(asking.pop(), return_exceptions=True)
+    await put(bus, "a")
+    [handed] = await asking.pop()
+    assert (await _durable(bus)).quiet_ms < DEADLINE_S * 1000
+    await handed.ack()
+
+
+async def _durable(bus: Bus) -> DurableCounts:
+    found = await bus.durable_counts(INBOX, "worker-0")
+    assert found is not None
+    return found
+
+
+async def _shows(bus: Bus, **wanted: int) -> bool:
+    found = await _durable(bus)
+    return all(getattr(found, name) == count for name, count in wanted.items())
 
 
 async def test_read_and_consumer_show_the_same_message(world: World) -> None:

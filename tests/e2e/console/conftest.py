@@ -24,7 +24,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """A mesh whose gateway these tests may kill, and in one of whose tenants writes wait for a person."""
     folder = tmp_path_factory.mktemp("console")
-    found = World(folder)
+    found = World(folder, extra_env={"budget": {"BULKHEAD_WATCH_COUNTS_S": "1"}})
     rule = '@id("all") @effect("ask") forbid (principal, action in Action::"writes", resource);'
     (folder / "policy" / f"{ASKING}.cedar").write_text(rule)
     async with found:

@@ -179,6 +179,37 @@ async def test_a_dead_letter_is_read_as_text_and_dismissed_with_a_reason(world: 
         await other.sees("no dead letter of this tenant begins with")
 
 
+async def test_the_mesh_is_seen_with_its_rates_and_a_service_that_is_gone(world: World, olga: Looked) -> None:
+    await olga.page.set_viewport_size({"width": 1_200, "height": 900})
+    await world.finish(await world.submit(ASKING, "What is 17 * 23?"))
+    await olga.go("/")
+    row = olga.page.locator("#mesh tr").filter(has=olga.page.get_by_role("rowheader", name="worker", exact=True))
+    await row.get_by_text("checker").wait_for()
+    await row.get_by_text("1 or more replicas").or_(row.get_by_text("1 replica", exact=True)).wait_for()
+    await olga.page.locator("#mesh svg .rate").first.wait_for()
+    assert not await olga.axe()
+    await olga.page.set_viewport_size(NARROW)
+    await fits(olga)
+    await world.mesh.kill("worker", hold=True)
+    late = await world.submit(ASKING, "What is 17 * 23?")
+
+    async def gone() -> Any:
+        loads = (await world.client(ASKING, "operator").get("/v1/mesh"))["services"]
+        return [one for one in loads if one["service"] == "worker" and "no_replica" in one["troubles"]]
+
+    [load] = await until(gone, "the worker's lag is counted")
+    assert load["replicas"] == 0 and load["pending"] > 0
+    await olga.go("/")
+    await olga.sees("of worker asks for work")
+    await row.get_by_text("no replica").wait_for()
+    assert not await olga.axe()
+    await world.mesh.restart("worker")
+    await world.finish(late)
+    key = world.mesh.add_api_key(ASKING, "olga-at-a-terminal", "auditor")
+    code, said, _ = await world.command("mesh", "--url", world.mesh.url, "--api-key", key)
+    assert code == 0 and "planner -> worker" in said
+
+
 async def _open_breaker(world: World) -> None:
     """As the watch writes one down, of a tool that no other test uses."""
     entry = Breaker(

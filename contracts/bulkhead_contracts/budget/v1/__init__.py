@@ -5,4 +5,5 @@ from .coordination import *
 from .dead_letters import *
 from .ledger import *
 from .limits import *
+from .mesh import *
 from .spending import *

@@ -125,7 +125,10 @@ class MemoryBroker:
     def durable_counts(self, stream: str, name: str) -> DurableCounts | None:
         """What waits for a durable; None when there is none of this name."""
         found = self._durables.get((stream, name))
-        return found.counts() if found is not None else None
+        if found is None:
+            return None
+        asking = sum(one.room > 0 for one in self._pullers.get((stream, name), ()))
+        return found.counts(asking, self.clock.now_ms())
 
     def durable(self, stream: str, name: str) -> Durable:
         """A durable by name. Raises BusUnavailable."""
@@ -247,6 +250,7 @@ class MemoryBroker:
     def _hand_out(self, durable: Durable, puller: Puller, stored: Stored) -> None:
         sequence = stored.sequence
         durable.consumer_sequence += 1
+        durable.active_unix_ms = self.clock.now_ms()
         attempts = durable.attempts[sequence] = durable.attempts.get(sequence, 0) + 1
         number = durable.consumer_sequence
         self.wait_for_ack(durable, sequence, durable.config.ack_wait_ms)

@@ -147,6 +147,7 @@ class MemoryDelivery:
 
     def _done(self) -> None:
         if self._durable.done(self.stored.sequence):
+            self._durable.active_unix_ms = self._broker.clock.now_ms()
             self._broker.pump(self._durable)
 
     def _wait(self, wait_ms: int) -> None:

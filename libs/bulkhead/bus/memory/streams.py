@@ -229,6 +229,8 @@ class Durable:
     pending: dict[int, Callable[[], None]] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     again: deque[int] = field(default_factory=deque)
+    active_unix_ms: int = 0
+    """When a message was last handed out or ended."""
 
     def next(self) -> Stored | None:
         """What to hand out next: first what comes back, then what is new. None when there is nothing to hand out."""
@@ -246,13 +248,13 @@ class Durable:
                 return stored
         return None
 
-    def counts(self) -> DurableCounts:
-        """What waits and what is in work."""
+    def counts(self, asking: int, now_unix_ms: int) -> DurableCounts:
+        """What waits and what is in work. asking: consumers that have room."""
         ahead = (self.stream.get(sequence) for sequence in self.stream.after(self.cursor))
         wanted = (one for one in ahead if one is not None)
         patterns = self.config.patterns
         pending = sum(not patterns or _any_matches(patterns, stored.subject) for stored in wanted)
-        return DurableCounts(pending, len(self.pending))
+        return DurableCounts(pending, len(self.pending), asking, now_unix_ms - self.active_unix_ms)
 
     def done(self, sequence: int) -> bool:
         """Acked or given up; False when it was not outstanding."""

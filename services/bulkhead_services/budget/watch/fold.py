@@ -35,6 +35,7 @@ from bulkhead_services.budget.watch.notices import MAY_SWITCH, Notices
 from bulkhead_services.budget.watch.poison_messages import Aside, identity
 from bulkhead_services.budget.watch.recent_trips import RecentTrips
 from bulkhead_services.budget.watch.standing import Standing
+from bulkhead_services.budget.watch.traffic import Traffic
 
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
@@ -114,6 +115,7 @@ class Watching:
         self.due: OrderedDict[str, Finding] = OrderedDict()
         self.notices, self.recent = Notices(), RecentTrips()
         self.standing = Standing(QUIET * thresholds.stalls.after_ms)
+        self.traffic = Traffic()
         self.folded = 0
         self._reader = Journal()
         self._living: dict[str, list[int]] = {}
@@ -161,6 +163,7 @@ class Watching:
         kind = _kind(stored.headers)
         if not speaks(stored.subject, kind):
             return  # Its receiver rejects it; most are of types that nobody here asks about.
+        self.traffic.take(kind, stored)
         self.standing.take(kind, stored)
         self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
         if (missed := self._latency.take(kind, stored)) is not None:

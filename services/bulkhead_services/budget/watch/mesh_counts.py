@@ -1,15 +1,16 @@
-"""What the mesh as a whole holds, for metrics: messages that wait for services, streams that fill, dead letters.
+"""What the mesh as a whole holds: messages that wait for services and who asks for them, streams, dead letters.
 
-In: the broker's counts, asked at intervals. Out: gauges. Every replica of budget tells the same, so that a service
-that is down is seen to fall behind; queries take the largest.
+In: the broker's counts, asked at intervals. Out: gauges for metrics; the work of each inbox. Every replica of budget
+tells the same, so that a service that is down is seen to fall behind; queries take the largest.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from bulkhead.bus.port import Bus, BusError
+from bulkhead.bus.port import Bus, BusError, DurableCounts
 from bulkhead.runtime.dead_letters import MARKED, is_mark
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
@@ -18,15 +19,36 @@ from bulkhead_contracts import bounds, catalog, subjects
 
 log = Log("budget.counts")
 
-EVERY_S = 10.0
+AGAIN_S = 0.3
+"""A count of replicas that changed is told when a second look finds the same: a request ends every few seconds, and the
+next one takes its place a moment later."""
+QUIET_MS = 8_000
+"""A replica has several requests standing while it works; one for each durable when that has been quiet for longer than
+any request lasts (MAX_PULL_S of the pull consumer)."""
+
+
+class Inbox(NamedTuple):
+    """Messages of a service that wait and that are in work; replicas and listens: see the contract's ServiceLoad."""
+
+    pending: int
+    in_work: int
+    replicas: int | None
+    listens: bool | None
 
 
 class MeshCounts:
     """The last counts; none before the first answer, nor while the broker is away."""
 
-    def __init__(self, bus: Bus, every_s: float = EVERY_S) -> None:
-        self._bus, self._every_s = bus, every_s
+    def __init__(self, bus: Bus, every_s: float, again_s: float = AGAIN_S) -> None:
+        self._bus, self._every_s, self._again_s = bus, every_s, again_s
         self._found: dict[str, Counts] = {}
+        self.inboxes: dict[str, Inbox] = {}
+
+    @property
+    def letters(self) -> dict[str, int] | None:
+        """Open dead letters per service; None before they are counted."""
+        found = self._found.get(names.DEAD_LETTERS)
+        return {str(key[0][1]): int(count) for key, count in found.items()} if found is not None else None
 
     def gauges(self) -> dict[str, Look]:
         """By the names of the metrics."""
@@ -42,7 +64,7 @@ class MeshCounts:
             try:
                 self._found = {**await self._streams(), **await self._inboxes()}
             except BusError as error:
-                self._found = {}
+                self._found, self.inboxes = {}, {}
                 log.warning("not_counted", reason=str(error))
             await asyncio.sleep(self._every_s)
 
@@ -65,17 +87,47 @@ class MeshCounts:
         }
 
     async def _inboxes(self) -> dict[str, Counts]:
-        pending: dict[str, int] = {}
-        in_work: dict[str, int] = {}
-        for service in catalog.INBOXES:
-            for shard in range(bounds.PARTITIONS):
-                durable = subjects.durable(service, shard)
-                counts = await self._bus.durable_counts(subjects.inbox_stream(service), durable)
-                if counts is None:
-                    break
-                pending[service] = pending.get(service, 0) + counts.pending
-                in_work[service] = in_work.get(service, 0) + counts.in_work
+        shards = {service: await self._shards(service) for service in catalog.INBOXES}
+        found = {service: inbox_of(counts) for service, counts in shards.items() if counts}
+        changed = [name for name, one in found.items() if _asked(one) != _asked(self.inboxes.get(name))]
+        if changed:
+            await asyncio.sleep(self._again_s)
+        for name in changed:
+            again = inbox_of(await self._shards(name))
+            listens = again.listens if again.listens == found[name].listens else None
+            found[name] = again._replace(
+                replicas=again.replicas if again.replicas == found[name].replicas else None, listens=listens
+            )
+        self.inboxes = found
+        pending, in_work = (
+            {name: getattr(one, part) for name, one in found.items()} for part in ("pending", "in_work")
+        )
         return {names.INBOX_PENDING: _by(names.INBOX, pending), names.INBOX_IN_WORK: _by(names.INBOX, in_work)}
+
+    async def _shards(self, service: str) -> list[DurableCounts]:
+        found: list[DurableCounts] = []
+        for shard in range(bounds.PARTITIONS):
+            counts = await self._bus.durable_counts(subjects.inbox_stream(service), subjects.durable(service, shard))
+            if counts is None:
+                break
+            found.append(counts)
+        return found
+
+
+def inbox_of(shards: Sequence[DurableCounts]) -> Inbox:
+    """The work of one inbox, from the counts of its durables; every replica asks all of them for messages. Pure.
+
+    Where nobody asks, but messages are in work, the replicas have no room or are gone: the broker does not tell.
+    """
+    pending, in_work = sum(one.pending for one in shards), sum(one.in_work for one in shards)
+    if not any(one.asking for one in shards):
+        return Inbox(pending, in_work, *((0, False) if not in_work else (None, None)))
+    quiet = [one.asking for one in shards if not one.in_work and one.quiet_ms > QUIET_MS]
+    return Inbox(pending, in_work, max(quiet, default=0) or None, True)
+
+
+def _asked(inbox: Inbox | None) -> tuple[int | None, bool | None] | None:
+    return (inbox.replicas, inbox.listens) if inbox is not None else None
 
 
 def open_letters(by_subject: Mapping[str, int]) -> dict[str, int]:

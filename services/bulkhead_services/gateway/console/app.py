@@ -15,6 +15,7 @@ from bulkhead_services.gateway.console.approvals import Approvals
 from bulkhead_services.gateway.console.coordination import Coordination
 from bulkhead_services.gateway.console.desk import Desk
 from bulkhead_services.gateway.console.login import Login
+from bulkhead_services.gateway.console.mesh.room import MeshPart
 from bulkhead_services.gateway.console.models import Models
 from bulkhead_services.gateway.console.operate.dead_letters import DeadLetters
 from bulkhead_services.gateway.console.overview import Overview
@@ -25,7 +26,7 @@ from bulkhead_services.gateway.console.task.page import Task
 from bulkhead_services.gateway.console.tasks import Tasks
 from bulkhead_services.gateway.http.auth import Authenticator
 
-ROOMS = (Overview, Tasks, Task, TaskActs, Comparison, Approvals, Spend, Coordination, DeadLetters, Models)
+ROOMS = (Overview, MeshPart, Tasks, Task, TaskActs, Comparison, Approvals, Spend, Coordination, DeadLetters, Models)
 
 
 class Console:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.desk import Desk, Visit
+from bulkhead_services.gateway.console.mesh import room as mesh
 
 SHOWN = 20
 DAY_S, HOUR_S = 24 * 3600, 3600
@@ -48,6 +49,7 @@ class Overview:
             tasks=tasks,
             newest=ended["tasks"],
             refused=[part["refused"] for part in parts if "refused" in part],
+            troubled=await mesh.needs(visit),
             sees_spending=visit.claim.role in SEES_SPENDING,
         )
 

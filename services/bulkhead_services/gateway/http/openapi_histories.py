@@ -62,7 +62,18 @@ _COORDINATION: Json = {
             {"200": answer_of(operators.CoordinationPage, "As it stands now")},
             _READ,
         )
-    }
+    },
+    "/v1/mesh": {
+        "get": operation(
+            "showMesh",
+            "Show replicas, lag, failures and dead letters of services and the messages between them; for operators "
+            "and auditors",
+            {"200": answer_of(operators.MeshPage, "As it stands now")},
+            _READ,
+            description="Of the whole mesh: an operator of any tenant sees its load, and no tenant, task or person. "
+            "`replicas` is null while the broker cannot tell how many there are.",
+        )
+    },
 }
 
 _DEAD_LETTERS: Json = {

@@ -13,7 +13,9 @@ from bulkhead_contracts.budget import (
     Limit,
     LimitChange,
     LimitTarget,
+    MessageEdge,
     OpenWait,
+    ServiceLoad,
     SpendBy,
     SpendRow,
     Spent,
@@ -107,6 +109,15 @@ class CoordinationPage(Contract):
     more_waits: Count
     trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)]
     windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)]
+
+
+class MeshPage(Contract):
+    """Load of the whole mesh, of all tenants together: services with replicas, lag, failures and dead letters; messages
+    stored in the last window_ms from one service to another."""
+
+    services: Annotated[tuple[ServiceLoad, ...], Field(max_length=bounds.MAX_SERVICES_LISTED)]
+    edges: Annotated[tuple[MessageEdge, ...], Field(max_length=bounds.MAX_EDGES_LISTED)]
+    window_ms: Count
 
 
 class LimitInput(Limit):

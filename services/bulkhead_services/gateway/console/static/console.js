@@ -86,6 +86,7 @@
   // News do not take away a form that somebody fills in, nor what somebody has opened to read.
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { requestConfig, target } = event.detail;
+    if (document.hidden) event.preventDefault(); // Nobody looks: a page that is seen again hears that it is to read anew.
     if (requestConfig.triggeringEvent?.type.startsWith("sse:") && target.querySelector("details[open]")) event.preventDefault();
   });
 })();

@@ -19,6 +19,7 @@ from bulkhead_contracts.budget import (
     DeadLettersReplied,
     DismissalReplied,
     LimitsReplied,
+    MeshReplied,
     SpendReplied,
     TopUpReplied,
 )
@@ -49,6 +50,7 @@ R = TypeVar(
     DeadLetterReplied,
     DeadLettersReplied,
     DismissalReplied,
+    MeshReplied,
     HaltReplied,
     ResetReplied,
     LimitsReplied,

@@ -1,7 +1,8 @@
 """Halts and breakers over HTTP: everybody of a tenant reads them, its operators set and lift them.
 
-In: requests of people and programs. Out: the state, or problem details. All of it belongs to the caller's tenant: the
-operator of the mesh halts what all tenants share, from the command line. Budget sets a halt; the gateway cannot.
+In: requests of people and programs. Out: the state, or problem details. All of it belongs to the caller's tenant, but
+the load of the mesh, which names nobody: the operator of the mesh halts what all tenants share, from the command line.
+Budget sets a halt; the gateway cannot.
 """
 
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.routing import Route
 
 from bulkhead.runtime.halts import operator
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import CoordinationReplied, CoordinationRequested
+from bulkhead_contracts.budget import CoordinationReplied, CoordinationRequested, MeshReplied, MeshRequested
 from bulkhead_contracts.control import HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_services.gateway.http.operator_schemas import (
     MAX_LISTED,
@@ -18,6 +19,7 @@ from bulkhead_services.gateway.http.operator_schemas import (
     CoordinationPage,
     HaltPage,
     HaltSubmission,
+    MeshPage,
     ResetSubmission,
 )
 from bulkhead_services.gateway.http.request_values import answered
@@ -27,11 +29,12 @@ from bulkhead_services.gateway.read_model import task_view
 _TITLE = "The state was not changed"
 _HALTS = Words("sets halts", "it counts once; /v1/halts says how it stands", _TITLE)
 _WATCH = Words("watches the tasks", "it is told anew", "Coordination cannot be shown")
+_LOAD = Words("watches the mesh", "it is told anew", "The mesh cannot be shown")
 _BREAKERS = Words("keeps the breakers", "it counts once; /v1/breakers says how it stands", _TITLE)
 
 
 class Switches(BudgetRequests):
-    """The routes under /v1/halts, /v1/resumes, /v1/breakers, /v1/resets and /v1/coordination."""
+    """The routes under /v1/halts, /v1/resumes, /v1/breakers, /v1/resets, /v1/coordination and /v1/mesh."""
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -42,6 +45,7 @@ class Switches(BudgetRequests):
             Route("/v1/breakers", self.breakers, methods=["GET"]),
             Route("/v1/resets", self.reset, methods=["POST"]),
             Route("/v1/coordination", self.coordination, methods=["GET"]),
+            Route("/v1/mesh", self.mesh, methods=["GET"]),
         ]
 
     async def halts(self, request: Request) -> Response:
@@ -62,6 +66,13 @@ class Switches(BudgetRequests):
         ask, index = CoordinationRequested(requester=claim), f"coordination/{claim.person}/{self._context.clock()}"
         reply = await self._ask(CoordinationReplied, claim, ask, _WATCH, task=operator.HALTS, index=index)
         return answered(CoordinationPage(**{name: getattr(reply, name) for name in CoordinationPage.model_fields}))
+
+    async def mesh(self, request: Request) -> Response:
+        """GET /v1/mesh"""
+        claim = await self._auth.allowed(request, MAY_SEE_ALL, "see the load of the mesh", "operator")
+        ask, index = MeshRequested(requester=claim), f"mesh/{claim.person}/{self._context.clock()}"
+        reply = await self._ask(MeshReplied, claim, ask, _LOAD, task=operator.HALTS, index=index)
+        return answered(MeshPage(**{name: getattr(reply, name) for name in MeshPage.model_fields}))
 
     async def halt(self, request: Request) -> Response:
         """POST /v1/halts"""

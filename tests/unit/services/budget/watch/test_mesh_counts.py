@@ -30,3 +30,31 @@ async def test_every_shard_counts_and_an_absent_broker_leaves_nothing_told() -> 
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_replicas_come_and_go_and_a_count_that_no_second_look_finds_is_not_told() -> None:
+    broker = MemoryBroker.mesh(shards=2)
+    bus, counts = MemoryBus(broker, "budget"), MeshCounts(MemoryBus(broker, "budget"), every_s=0.01, again_s=0.01)
+    inbox = subjects.inbox_stream("worker")
+    replicas = [MemoryBus(broker, "worker") for _ in range(2)]
+    consumers = [await one.consumer(inbox, subjects.durable("worker", shard)) for one in replicas for shard in range(2)]
+    work = [asyncio.create_task(counts.run()), *(asyncio.create_task(one.fetch(8, 3_600)) for one in consumers)]
+    try:
+        await until(lambda: _replicas(counts) == (2, True))
+        assert counts.inboxes["rag"].replicas == 0 and counts.inboxes["rag"].listens is False
+        replicas[0].kill()
+        await until(lambda: _replicas(counts) == (1, True))
+        replicas[1].kill()
+        await until(lambda: _replicas(counts) == (0, False))
+        await bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), b"{}", {"ce-id": "1"}, "1")
+        await until(lambda: counts.inboxes["worker"].pending == 1, "it lags")
+        assert counts.letters == {}
+    finally:
+        for one in work:
+            one.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+
+
+def _replicas(counts: MeshCounts) -> tuple[int | None, bool | None] | None:
+    found = counts.inboxes.get("worker")
+    return (found.replicas, found.listens) if found is not None else None

@@ -13,7 +13,7 @@ from bulkhead_cli.output import Stop
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_services.gateway.http.operator_schemas import TopUpSubmission
-from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR
+from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, SUBMITTER
 
 TOOL = {"scope": "tool", "name": "http_get", "reason": "the site is under attack"}
 
@@ -56,6 +56,12 @@ async def test_who_is_no_operator_may_look_and_not_touch(http) -> None:
     assert (await http.get("/v1/halts", headers=auditor)).json() == {"halts": []}
     assert (await http.get("/v1/breakers", headers=auditor)).json() == {"breakers": []}
     assert (await http.get("/v1/halts", headers={"Authorization": ""})).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/mesh", "/v1/coordination"])
+async def test_a_submitter_sees_neither_the_load_nor_what_hangs_together(http, path) -> None:
+    refused = await http.get(path, headers={"Authorization": f"Bearer {SUBMITTER}"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize(

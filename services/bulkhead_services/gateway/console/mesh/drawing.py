@@ -1,0 +1,157 @@
+"""Geometry of the mesh: each service at its place, an edge between two that spoke lately. Pure.
+
+In: the API's answer. Out: numbers and words for the template; lengths in pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN = 176, 66, 270, 50, 8
+PLACES = {
+    "gateway": (0, 2),
+    "doors": (0, 4),
+    "signer": (0, 6),
+    "planner": (1, 1),
+    "checker": (1, 4),
+    "worker": (2, 0),
+    "budget": (2, 6),
+    "tool_executor": (3, 0),
+    "rag": (3, 2),
+    "model_gateway": (3, 4),
+}
+"""Column and half row of each service: work flows to the right, out into the world."""
+MS_PER_MINUTE = 60_000
+TROUBLES = {"no_replica": "no replica", "full": "no room", "dead_letters": "dead letters", "failures": "failures"}
+"""Words for what the API names, the worst first."""
+SEVERE = frozenset({"no_replica"})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A service at its place. status: its colour, as a plan's steps have them; word: the same for who sees none."""
+
+    load: Json
+    x: int
+    y: int
+    status: str
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A line between two, and the rates both ways in messages a minute. x, y: of its label."""
+
+    path: str
+    said: str
+    label: str
+    x: int
+    y: int
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Services and edges; a service without a place is in the table alone."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    width: int
+    height: int
+
+
+def picture(told: Json) -> Picture:
+    """The mesh as it is told."""
+    loads = {one["service"]: one for one in told["services"]}
+    nodes = {name: _node(load) for name, load in loads.items() if name in PLACES}
+    rates: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
+    for one in told["edges"]:
+        sender, receiver = one["sender"], one["receiver"]
+        if sender in nodes and receiver in nodes and sender != receiver:
+            first, second = sorted((sender, receiver), key=lambda name: PLACES[name])
+            rates.setdefault((first, second), {})[sender, receiver] = per_minute(one["messages"], told["window_ms"])
+    edges = tuple(_edge(nodes[first], nodes[second], found) for (first, second), found in sorted(rates.items()))
+    width = max((node.x for node in nodes.values()), default=0) + NODE_WIDTH + MARGIN
+    height = max((node.y for node in nodes.values()), default=0) + NODE_HEIGHT + MARGIN
+    return Picture(tuple(nodes.values()), edges, width, height)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A service in the table. word: its trouble, `ok`, or `unknown` where nobody knows whether it is there. sends: its
+    rates by receiver."""
+
+    load: Json
+    word: str
+    colour: str
+    replicas: str
+    sends: tuple[tuple[str, int], ...]
+
+
+def rows(told: Json) -> tuple[Row, ...]:
+    """Services as the table has them."""
+    sends: dict[str, list[tuple[str, int]]] = {}
+    for one in told["edges"]:
+        rate = per_minute(one["messages"], told["window_ms"])
+        sends.setdefault(one["sender"], []).append((one["receiver"], rate))
+    return tuple(
+        Row(
+            load,
+            trouble(load) or ("unknown" if load["listens"] is None else "ok"),
+            "failed" if SEVERE & set(load["troubles"]) else "degraded",
+            replicas(load),
+            tuple(sends.get(load["service"], ())),
+        )
+        for load in told["services"]
+    )
+
+
+def per_minute(messages: int, window_ms: int) -> int:
+    """A rate; what happened at all is at least one."""
+    return max(min(messages, 1), round(messages * MS_PER_MINUTE / window_ms)) if window_ms else 0
+
+
+def trouble(load: Json) -> str:
+    """The worst trouble of a service in words; "" without any."""
+    return next((word for name, word in TROUBLES.items() if name in load["troubles"]), "")
+
+
+def needs_person(told: Json) -> list[Json]:
+    """Services that a person should look at: work waits that nobody takes, or messages that nobody could handle."""
+    return [one for one in told["services"] if {"no_replica", "dead_letters"} & set(one["troubles"])]
+
+
+def replicas(load: Json) -> str:
+    """How many there are, as far as it is known."""
+    count, listens = load["replicas"], load["listens"]
+    if count is not None:
+        return f"{count} replica{'' if count == 1 else 's'}"
+    return "1 or more replicas" if listens else "replicas unknown"
+
+
+def _node(load: Json) -> Node:
+    column, row = PLACES[load["service"]]
+    word = trouble(load)
+    status = (
+        "failed" if SEVERE & set(load["troubles"]) else "stopped" if word else "running" if load["received"] else ""
+    )
+    return Node(load, MARGIN + column * COLUMN, MARGIN + row * ROW, status, word)
+
+
+def _edge(start: Node, end: Node, rates: dict[tuple[str, str], int]) -> Edge:
+    one, two = start.load["service"], end.load["service"]
+    there, back = rates.get((one, two), 0), rates.get((two, one), 0)
+    said = " and ".join(f"{sender} to {to}: {rate} a minute" for (sender, to), rate in sorted(rates.items()))
+    failed = "no_replica" in [*start.load["troubles"], *end.load["troubles"]]
+    if start.x == end.x:
+        x, y, to_y = start.x + NODE_WIDTH // 2, start.y + NODE_HEIGHT, end.y
+        label = "  ".join([f"↓ {there}"] * bool(there) + [f"↑ {back}"] * bool(back))
+        return Edge(f"M{x} {y}L{x} {to_y}", said, label, x, (y + to_y) // 2, failed)
+    x, y, to_x, to_y = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
+    bend = (COLUMN - NODE_WIDTH) // 2
+    # An edge that passes other services has its label in the gap before them.
+    middle = x + bend, y + (to_y - y) // 2 if to_x - x < COLUMN else y + (to_y - y) // 6
+    label = "  ".join([f"→ {there}"] * bool(there) + [f"← {back}"] * bool(back))
+    curve = f"M{x} {y}C{(x + to_x) // 2} {y} {(x + to_x) // 2} {to_y} {to_x} {to_y}"
+    return Edge(curve, said, label, *middle, failed)
