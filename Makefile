@@ -9,7 +9,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up test compose-test quick render docs simulate planted security promote-dry-run bench live lock clean
+.PHONY: help setup demo compose-demo up test compose-test quick render docs screenshots simulate planted security promote-dry-run bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -53,6 +53,9 @@ quick: setup ## The inner loop: style, types, import rules, generated files; uni
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
 	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py promote_dry_run.py redis_by_name.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
+
+screenshots: setup ## Take the pictures of the console in docs/images anew, of a mesh that runs (needs Chromium)
+	@$(BIN)/python -m tests.e2e.console.screenshots
 
 simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [TASKS=N] [MINUTES=M], SEED=n TRACE=1)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \

@@ -1,9 +1,13 @@
 """Chromium for tests of the console: sign in, look at pages, and tell what a page should never do.
 
 In: the address of a gateway and a key. Out: pages; `Looked.troubles` has dialogs, script errors and what the
-Content-Security-Policy refused.
+Content-Security-Policy refused; a picture of each page that was tried for its accessibility, and of the last one before
+a failure, in the folder `pictures`.
 """
 
+import contextlib
+import itertools
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Error, Page, async_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 TIMEOUT_MS = 30_000
 PHONE = {"width": 390, "height": 800}
+PICTURES = "BULKHEAD_SCREENSHOTS"
+"""A folder that keeps them beyond the run; without it they lie in pytest's."""
+NUMBERS = itertools.count(1)
 
 
 @asynccontextmanager
@@ -36,6 +43,7 @@ class Looked:
 
     page: Page
     url: str
+    pictures: Path | None = None
     troubles: list[str] = field(default_factory=list)
 
     async def go(self, path: str) -> None:
@@ -48,11 +56,27 @@ class Looked:
 
     async def axe(self) -> list[str]:
         """What axe finds that is serious or critical."""
+        await self.keep()
         found: dict[str, Any] = await self.page.evaluate(
             f"async () => {{ {AXE.read_text()}; return await axe.run(); }}"
         )
         bad = [row for row in found["violations"] if row["impact"] in ("serious", "critical")]
         return [f"{row['id']}: {node['html'][:200]}" for row in bad for node in row["nodes"]]
+
+    async def keep(self, why: str = "") -> None:
+        """Leave a picture of the whole page, named by its path."""
+        if self.pictures is not None:
+            path = re.sub(r"[^a-z]+|t[a-z2-7]{25}", "-", self.page.url.removeprefix(self.url).partition("?")[0]).strip(
+                "-"
+            )
+            name = "-".join(filter(None, (f"{next(NUMBERS):03}", path or "overview", why)))
+            await self.page.screenshot(path=self.pictures / f"{name}.png", full_page=True)
+
+
+class Pictures:
+    """Where visitors of this run leave pictures; None for nowhere."""
+
+    folder: Path | None = None
 
 
 @asynccontextmanager
@@ -61,7 +85,7 @@ async def visitor(browser: Browser, url: str, key: str = "", **context: Any) -> 
     opened = await browser.new_context(**context)
     opened.set_default_timeout(TIMEOUT_MS)
     page = await opened.new_page()
-    looked = Looked(page, url)
+    looked = Looked(page, url, Pictures.folder)
 
     async def dialog(found: Any) -> None:
         looked.troubles.append(f"dialog: {found.message}")
@@ -78,6 +102,10 @@ async def visitor(browser: Browser, url: str, key: str = "", **context: Any) -> 
             await page.get_by_role("button", name="Sign out").wait_for()
         yield looked
         assert not looked.troubles
+    except BaseException:
+        with contextlib.suppress(Error):  # The browser may be gone, and the failure counts.
+            await looked.keep("failed")
+        raise
     finally:
         await opened.close()
 

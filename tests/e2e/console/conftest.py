@@ -1,19 +1,31 @@
 """One mesh and one browser for all tests of the console."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from tests.e2e.console.browser import CHROMIUM, chromium
+from tests.e2e.console.browser import CHROMIUM, PICTURES, Pictures, chromium
 from tests.e2e.fixtures.world import World
 
 ASKING = "t20"
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of this run's pictures of pages."""
+    found = Path(os.environ.get(PICTURES) or tmp_path_factory.mktemp("screenshots", numbered=False))
+    found.mkdir(parents=True, exist_ok=True)
+    Pictures.folder = found
+    yield found
+    Pictures.folder = None
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
+async def browser(pictures: Path) -> AsyncIterator[Browser]:
     if not CHROMIUM:
         pytest.skip("Chromium is not installed")
     async with chromium() as found:

@@ -9,7 +9,8 @@ import contextlib
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -24,6 +25,7 @@ from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Api, Json, Query, Refused
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.read_model.shared_reads import SharedReads
 
 COOKIE, SECURE_COOKIE = "bulkhead_session", "__Host-bulkhead_session"
 MAX_FORM_BYTES = 128 * 1024
@@ -40,12 +42,14 @@ KEY_FIELD = "key"
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request of a signed-in person. ask: the API in that person's name."""
+    """One request of a signed-in person. ask: the API in that person's name. shared: its page goes to others of the
+    same tenant and role too, so it names nobody and has no form."""
 
     request: Request
     claim: RequesterClaim
     token: str
     api: Api
+    shared: bool = False
 
     async def get(self, path: str, **query: str | int) -> Json:
         """The API's answer. Raises Refused."""
@@ -69,7 +73,8 @@ class Visit:
             template,
             status,
             claim=self.claim,
-            key=secrets.token_hex(16),
+            key="" if self.shared else secrets.token_hex(16),
+            bare=self.shared,
             url=_url(self.request),
             **values,
         )
@@ -91,10 +96,26 @@ class Desk:
 
     def __init__(self, api: Api, auth: Authenticator) -> None:
         self._api, self._auth = api, auth
+        self._shared = SharedReads[Response]()
 
-    def get(self, path: str, endpoint: Endpoint) -> Route:
-        """A page."""
-        return Route(path, self._guarded(endpoint), methods=["GET"])
+    def get(self, path: str, endpoint: Endpoint, *, shared: bool = False) -> Route:
+        """A page. shared: its inside, which browsers read again at every change, says the same to all of one tenant and
+        role and has no form: it is read once for all who ask at about the same moment."""
+        return Route(path, self._guarded(self._once(endpoint) if shared else endpoint), methods=["GET"])
+
+    def _once(self, endpoint: Endpoint) -> Endpoint:
+        async def read(visit: Visit) -> Response:
+            if not visit.request.headers.get("hx-request"):
+                return await endpoint(visit)
+            key = (visit.claim.tenant, visit.claim.role, _url(visit.request))
+            try:
+                return await self._shared.get(key, partial(endpoint, replace(visit, shared=True)))
+            except Refused as error:
+                if error.status != 401:
+                    raise
+            return await endpoint(visit)  # Another's session has ended, perhaps not this one.
+
+        return read
 
     def post(self, path: str, endpoint: Endpoint) -> Route:
         """An act: a form of one of our pages."""

@@ -27,7 +27,7 @@ class Overview:
 
     def routes(self) -> list[Route]:
         """Where they are."""
-        return [self._desk.get("/", self.show), self._desk.get("/overview/spending", self.spending)]
+        return [self._desk.get("/", self.show, shared=True), self._desk.get("/overview/spending", self.spending)]
 
     async def show(self, visit: Visit) -> Response:
         """GET /"""

@@ -100,7 +100,8 @@ def render(template: str, /, **values: Any) -> str:
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """A template as an answer. `path` and `theme` are there for every template."""
+    """A template as an answer. `path` and `theme` are there for every template; `bare`: without the header."""
+    values.setdefault("bare", False)
     said = render(template, path=request.url.path, theme=theme_of(request), **values)
     return HTMLResponse(said, status, SAFE | NOT_KEPT)
 

@@ -26,7 +26,7 @@ class Tasks:
 
     def routes(self) -> list[Route]:
         """Where they are."""
-        return [self._desk.get("/live", desk.changes), self._desk.get("/tasks", self.list)]
+        return [self._desk.get("/live", desk.changes), self._desk.get("/tasks", self.list, shared=True)]
 
     async def list(self, visit: Visit) -> Response:
         """GET /tasks"""

@@ -104,7 +104,8 @@ FILTERS = (
     | _COMMAS,
     query("fork_of", "Only forks of this task", _WORD),
 )
-"""Of a list of tasks. A page reads 500 tasks at most: it may be short, and `next` leads on."""
+"""Of a list of tasks. A page reads 500 tasks at most: it may be short, and `next` leads on. What has not ended is found
+at once."""
 EVENT_NAMES = (
     "task.queued task.released task.accepted plan.rejected plan.adopted step.started step.ended task.paused "
     "task.resumed task.ended task.rejected budget.alerted text"

@@ -12,7 +12,7 @@ from bulkhead.validation_errors import meant
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.backpressure import Backlog
 from bulkhead_services.gateway.admission.rate_limits import Spikes
-from bulkhead_services.gateway.admission.run_queue import queued
+from bulkhead_services.gateway.admission.run_queue import Book, queued
 from bulkhead_services.gateway.admission.run_slots import Admission
 from bulkhead_services.gateway.http.schemas import QueueDocument
 from bulkhead_services.gateway.problems import Problem, too_many
@@ -82,16 +82,20 @@ class Door:
             if not lies:
                 self._backlog.taken_up(tenant, task)
 
+    async def places(self) -> Book | None:
+        """Which tasks run and wait now; None while that cannot be told. Raises BusError."""
+        try:
+            return await self._admission.fresh()
+        except HandBack:
+            return None
+
     async def place(self, feed: Feed) -> QueueDocument | None:
         """The queue before a task; None when it does not wait. Raises BusError."""
         if feed.view.status != "queued":
             return None
-        try:
-            book = await self._admission.fresh()
-        except HandBack:
-            return None
-        waiting = book.waiting.get((feed.tenant, feed.task))
-        if waiting is None:
+        book = await self.places()
+        waiting = book.waiting.get((feed.tenant, feed.task)) if book is not None else None
+        if book is None or waiting is None:
             return None  # Released just now.
         now = queued(book, self._admission.quotas, waiting)
         return QueueDocument(

@@ -6,6 +6,7 @@ is left to the caller, who reads each task anyway.
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class _Index:
         self.after: dict[str, int] = {}
         self.first: dict[str, tuple[int, str]] = {}
         """Sequence and sender of each task's request."""
+        self.newest: list[tuple[int, str]] | None = None
+        """The tasks in order; None after a change."""
         self.lock = asyncio.Lock()
 
 
@@ -52,15 +55,25 @@ class Listing:
         if index is None:
             index = self._tenants[tenant] = _Index()
         async with index.lock:
-            for sender in ("gateway", subjects.DOORS, *publishers):
-                await self._read_on(index, sender, tenant)
-                await self._forget_purged(index, sender, tenant)
-            newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
-            for _, task in newest[self._bound :]:
-                del index.first[task]
-        listed = [row for row in newest[: self._bound] if opened_by in ("", index.first[row[1]][1])]
-        found = [row for row in listed if not before or row[0] < before]
-        return Page(found[:size], len(found) > size, len(listed))
+            senders = ("gateway", subjects.DOORS, *publishers)
+            await asyncio.gather(*(self._catch_up(index, sender, tenant) for sender in senders))
+            if index.newest is None:
+                index.newest = self._ordered(index)
+            listed = index.newest
+            if opened_by:
+                listed = [row for row in listed if index.first[row[1]][1] == opened_by]
+        start = bisect_right(listed, -before, key=lambda row: -row[0]) if before else 0
+        return Page(listed[start : start + size], len(listed) > start + size, len(listed))
+
+    def _ordered(self, index: _Index) -> list[tuple[int, str]]:
+        newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
+        for _, task in newest[self._bound :]:
+            del index.first[task]
+        return newest[: self._bound]
+
+    async def _catch_up(self, index: _Index, sender: str, tenant: str) -> None:
+        await self._read_on(index, sender, tenant)
+        await self._forget_purged(index, sender, tenant)
 
     async def _read_on(self, index: _Index, sender: str, tenant: str) -> None:
         subject = f"mesh.{sender}.gateway.*.{tenant}.*"
@@ -71,7 +84,7 @@ class Listing:
                     known = index.first.get(task)
                     # The first request is the one. The broker takes a second of the gateway's when the first is gone.
                     if known is None or stored.sequence < known[0] or known[1] == sender == "gateway":
-                        index.first[task] = (stored.sequence, sender)
+                        index.first[task], index.newest = (stored.sequence, sender), None
             index.after[sender] = batch[-1].sequence
             if len(batch) < READ_BATCH:
                 return
@@ -81,6 +94,7 @@ class Listing:
             gone = [task for task, known in index.first.items() if known[0] < left.sequence and known[1] == sender]
             for task in gone:
                 del index.first[task]
+                index.newest = None
 
 
 def _readable(subject: str) -> bool:

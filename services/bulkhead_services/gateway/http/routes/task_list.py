@@ -1,11 +1,12 @@
 """The list of a tenant's tasks, and the stream that says which of them have changed.
 
 In: requests of people and programs. Out: a page of tasks that fit the query; ids of tasks as something of them is
-stored. A query reads MAX_LOOKED tasks at most: a page may be short, or empty, and `next` leads on.
+stored. A query reads MAX_LOOKED tasks at most: a page may be short, or empty, and `next` leads on. What goes on is
+found whatever is newer: the places to run say which tasks have not ended.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, get_args
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Standing
+from bulkhead_services.gateway.admission.run_queue import Book
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.request_limits import StreamCaps
@@ -30,23 +32,39 @@ from bulkhead_services.gateway.read_model.task_index import Listing
 from bulkhead_services.gateway.settings import Settings
 
 MAX_LOOKED = 500
-MAX_PASSED = 2_000
-"""Rows of the index at a time, where a query passes over many."""
+MAX_PASSED = 1_000
+"""Rows that a query passes over before others have their turn."""
 MAX_ENDED = 10_000
 """Tasks that have ended, as they were last read: one that did not fit a query then does not fit it now."""
 RETRY_MS = 1_000
 GAP_S, MAX_GAP_S = 0.1, 1.0
 """Between two events: a stream that never rests says so less often, and its watchers look less often."""
-LOOK_S = 0.07
-"""Per watcher of this replica, the gap of a stream that never rests: a look takes some 7 ms of the processor, so all
-together take a tenth of a core."""
+LOOK_S = 0.03
+"""Per watcher of this replica, the least gap: a look takes up to 3 ms of the processor, so all together take a tenth of
+a core."""
 FILTERS = ("text", "status", "person", "feature", "standing", "fork_of")
+GOES_ON = frozenset(get_args(task_view.Status)) - task_view.ENDED
 KNOWN = {"status": get_args(task_view.Status), "standing": get_args(Standing)}
 
 
 class _Seen(NamedTuple):
     row: TaskSummary
-    objective: str
+    said: str
+    """Objective and id, for a search."""
+
+
+class _Query(NamedTuple):
+    """words: all of them are said. exact: values that are allowed. goes_on: nothing that has ended fits."""
+
+    words: tuple[str, ...]
+    exact: dict[str, set[str]]
+    goes_on: bool
+
+    def fits(self, seen: _Seen) -> bool:
+        for name, values in self.exact.items():
+            if getattr(seen.row, name) not in values:
+                return False
+        return all(word in seen.said for word in self.words)
 
 
 class EventStream(EventSourceResponse):
@@ -78,9 +96,10 @@ class TaskList:
         listing: Listing,
         changes: Changes,
         caps: StreamCaps,
+        places: Callable[[], Awaitable[Book | None]],
     ) -> None:
         self._settings, self._auth, self._feeds, self._listing = settings, auth, feeds, listing
-        self._changes, self._caps = changes, caps
+        self._changes, self._caps, self._places = changes, caps, places
         self._ended = BoundedDict[tuple[str, str, int], _Seen](MAX_ENDED)
 
     def routes(self) -> list[Route]:
@@ -96,33 +115,46 @@ class TaskList:
         size = size_of(request)
         before = cursor_of(request.query_params.get("cursor", ""))
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
-        opened_by, fits = opener_of(request), _filter_of(request)
+        query, most, opener = _query_of(request), self._settings.listed_tasks, opener_of(request)
+        page = await self._listing.page(claim.tenant, senders, before, most, opener)
+        places = await self._places() if query.goes_on else None
+        # The index forgets the oldest, which may go on for all that.
+        rows = page.rows if places is None or opener else _with_older(page.rows, places, claim.tenant, before)
+        tasks, more = await self._fitting(claim.tenant, rows, size, query, places)
+        return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(more) if more else None, total=page.total))
+
+    async def _fitting(
+        self, tenant: str, rows: list[tuple[int, str]], size: int, query: _Query, places: Book | None
+    ) -> tuple[list[TaskSummary], int]:
+        """The first tasks that fit, and the sequence below which others may; 0 where there are none."""
         tasks: list[TaskSummary] = []
-        more, looked, total = True, 0, 0
-        while more and len(tasks) < size and looked < MAX_LOOKED:
-            at_once = MAX_PASSED if fits else size - len(tasks)
-            page = await self._listing.page(claim.tenant, senders, before, at_once, opened_by)
-            more, total = page.more, page.total
-            for sequence, task in page.rows:
-                if len(tasks) == size or looked == MAX_LOOKED:
-                    more = True
-                    break
-                before = sequence
-                known = self._ended.use((claim.tenant, task, sequence))
-                if known is not None and fits is not None and not fits(known.row, known.objective):
-                    continue
-                looked += 1
-                found = await self._seen(claim.tenant, task, sequence)
-                if found is not None and (fits is None or fits(found.row, found.objective)):
-                    tasks.append(found.row)
-        return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(before) if more else None, total=total))
+        looked = before = 0
+        for number, (sequence, task) in enumerate(rows, 1):
+            if number % MAX_PASSED == 0:
+                await asyncio.sleep(0)
+            known = self._ended.get((tenant, task, sequence))
+            if known is not None and (query.goes_on or not query.fits(known)):
+                continue
+            stands = places.standing((tenant, task), sequence) if places is not None else "unknown"
+            if stands == "over":
+                continue
+            if len(tasks) == size or (looked == MAX_LOOKED and places is None):
+                return tasks, before
+            if looked == MAX_LOOKED and stands == "unknown":
+                continue  # Older than all that this replica knows of places, or refused one: it has ended.
+            before, looked = sequence, looked + (stands == "unknown")
+            seen = await self._seen(tenant, task, sequence)
+            if seen is not None and query.fits(seen):
+                tasks.append(seen.row)
+        return tasks, 0
 
     async def _seen(self, tenant: str, task: str, sequence: int) -> _Seen | None:
         """A task as it is now; None where nothing is left of it, or a follower lags. Raises BusError."""
         feed = await self._feeds.fresh(tenant, task)
         if feed.view.request is None:
             return None
-        found = _Seen(task_document.summary(feed, self._settings.publishers), feed.view.request.objective)
+        said = f"{feed.view.request.objective} {task}".casefold()
+        found = _Seen(task_document.summary(feed, self._settings.publishers), said)
         if feed.ended:
             self._ended[tenant, task, sequence] = found
         return found
@@ -146,7 +178,8 @@ class TaskList:
                     return
                 rested = loop.time() - idle_since > MAX_GAP_S
                 yield _event(news)
-                gap_s = GAP_S if rested else min(max(MAX_GAP_S, LOOK_S * self._changes.watching), gap_s * 1.5)
+                least_s = max(GAP_S, LOOK_S * self._changes.watching)
+                gap_s = least_s if rested else max(least_s, min(MAX_GAP_S, gap_s * 1.5))
                 await asyncio.sleep(gap_s)
 
 
@@ -156,8 +189,16 @@ def _event(news: News, retry: int | None = None) -> ServerSentEvent:
     return ServerSentEvent(data, event="changed", retry=retry, sep="\n")
 
 
-def _filter_of(request: Request) -> Callable[[TaskSummary, str], bool] | None:
-    """Whether a task fits the query's filters; None for a query without. Raises Problem 422."""
+def _with_older(rows: list[tuple[int, str]], places: Book, tenant: str, before: int) -> list[tuple[int, str]]:
+    """The rows, and behind them the tenant's tasks that run or wait and are older than all of them."""
+    stands = [(place.request, task) for (of, task), place in places.running.items() if of == tenant]
+    stands += [(place.request, task) for (of, task), place in places.waiting.items() if of == tenant]
+    least = rows[-1][0] if rows else before
+    return rows + sorted((row for row in stands if not least or row[0] < least), reverse=True)
+
+
+def _query_of(request: Request) -> _Query:
+    """The query's filters. Raises Problem 422."""
     asked = {name: request.query_params.get(name, "") for name in FILTERS}
     for name, value in asked.items():
         if len(value) > bounds.MAX_NAME_CHARS:
@@ -165,15 +206,6 @@ def _filter_of(request: Request) -> Callable[[TaskSummary, str], bool] | None:
         unknown = set(value.split(",")) - set(KNOWN.get(name, ())) if value and name in KNOWN else ()
         if unknown:
             raise invalid_query(name, value, f"send one or several of {', '.join(KNOWN[name])}, with commas between")
-    words = asked.pop("text").casefold().split()
+    words = tuple(asked.pop("text").casefold().split())
     exact = {name: set(value.split(",")) if name in KNOWN else {value} for name, value in asked.items() if value}
-    if not words and not exact:
-        return None
-
-    def fits(row: TaskSummary, objective: str) -> bool:
-        if any(getattr(row, name) not in values for name, values in exact.items()):
-            return False
-        said = f"{objective} {row.task_id}".casefold() if words else ""
-        return all(word in said for word in words)
-
-    return fits
+    return _Query(words, exact, bool(exact.get("status")) and exact["status"] <= GOES_ON)

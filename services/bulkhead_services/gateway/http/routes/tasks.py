@@ -74,7 +74,7 @@ class Http:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._door = intake, feeds, door
         self._caps, self._bodies = StreamCaps(settings), Bodies(settings, door.spikes, context.clock)
-        self.task_list = TaskList(settings, auth, feeds, listing, changes, self._caps)
+        self.task_list = TaskList(settings, auth, feeds, listing, changes, self._caps, door.places)
         self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
         self.dead_letters = DeadLetters(context, auth, self._bodies)
