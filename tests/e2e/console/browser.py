@@ -101,7 +101,7 @@ async def visitor(browser: Browser, url: str, key: str = "", **context: Any) -> 
             await page.get_by_role("button", name="Sign in").click()
             await page.get_by_role("button", name="Sign out").wait_for()
         yield looked
-        assert not looked.troubles
+        assert not looked.troubles, looked.troubles
     except BaseException:
         with contextlib.suppress(Error):  # The browser may be gone, and the failure counts.
             await looked.keep("failed")

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from bulkhead_services.gateway.console.api import Api, Json, Query
 from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
 from tests.replay.stage import APPROVER
@@ -24,6 +27,19 @@ async def test_a_person_sees_the_exact_call_with_its_sources_and_grants_it(tmp_p
             "writes-ask",
         ):
             assert shown in page, shown
+        assert f'hx-get="/approvals/{row["approval_id"]}/state"' in page
+        asked: list[str] = []
+        get = Api.get
+
+        async def noted(api: Api, token: str, path: str, query: Query | None = None) -> Json:
+            asked.append(path)
+            return await get(api, token, path, query)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Api, "get", noted)
+            state = (await client.get(f"/approvals/{row['approval_id']}/state")).text
+        assert 'id="how"' in state and "high risk" in state
+        assert asked == [f"/v1/approvals/{row['approval_id']}"], "an open page folds no story at each change"
         given = form(page, 'value="granted"') | {"reason": "seen on the invoice"}
         done = await client.post(f"/approvals/{row['approval_id']}", data=given)
         assert done.status_code == 200 and "by bob (approver)" in done.text and "seen on the invoice" in done.text
@@ -57,5 +73,5 @@ async def test_who_may_not_decide_reads_and_another_tenant_sees_nothing(tmp_path
             refused = await ann.post(path, data={"decision": "granted", "arguments_sha256": "0" * 64})
             assert refused.status_code == 403
         async with browsing(on, "bk_eve_of_acme") as eve:
-            assert (await eve.get(path)).status_code == 404
+            assert (await eve.get(path)).status_code == (await eve.get(f"{path}/state")).status_code == 404
             assert "Nothing waits" in (await eve.get("/approvals")).text

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 
 from bulkhead.runtime.background import cancel
 
+OPENED = "opened"
+"""The first event of a stream, made here: the API has let it in, though nothing may happen for long."""
 HELD_CHUNKS = 32
 """Of a stream whose reader is slower than its source; then the source waits."""
 Query = Mapping[str, str | int]
@@ -86,7 +88,8 @@ class Api:
         return Answer(status, headers, b"".join(chunks))
 
     async def events(self, token: str, path: str) -> AsyncIterator[tuple[str, Json]]:
-        """Name and data of each event of a stream; an end without a word when the task has ended. Raises Refused."""
+        """Name and data of each event of a stream, OPENED before all; an end without a word when the task has ended.
+        Raises Refused."""
         chunks: asyncio.Queue[Message | None] = asyncio.Queue(HELD_CHUNKS)
 
         async def answer() -> None:
@@ -144,6 +147,8 @@ async def _events(
     while (message := await _next(chunks, source)) is not None:
         if message["type"] == "http.response.start":
             status = message["status"]
+            if status < 400:
+                yield OPENED, {}
         elif status >= 400:
             said += message.get("body", b"")
         else:
@@ -174,5 +179,6 @@ async def _next(chunks: "asyncio.Queue[Message | None]", source: "asyncio.Task[N
 
 
 def _parsed(block: str) -> tuple[str, Json] | None:
-    fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and not line.startswith(":"))
+    # Lines end with a line feed alone: to splitlines() a text's U+0085, U+2028 and U+2029 would end one too.
+    fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and not line.startswith(":"))
     return (fields.get("event", "message"), json.loads(fields["data"])) if "data" in fields else None

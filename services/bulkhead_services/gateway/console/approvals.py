@@ -33,6 +33,7 @@ class Approvals:
         return [
             self._desk.get("/approvals", self.list),
             self._desk.get("/approvals/{approval_id}", self.show),
+            self._desk.get("/approvals/{approval_id}/state", self.state),
             self._desk.post("/approvals/{approval_id}", self.decide),
         ]
 
@@ -68,6 +69,11 @@ class Approvals:
             may=visit.claim.role in MAY_APPROVE,
             own=asked["four_eyes"] and visit.claim.person == asked["asked_for"],
         )
+
+    async def state(self, visit: Visit) -> Response:
+        """GET /approvals/{approval_id}/state: what an open page reads again at each change, the approval alone"""
+        found = await visit.get(_path(visit))
+        return visit.page("approvals/state_page.html", approval=found, asked=found["request"])
 
     async def decide(self, visit: Visit) -> Response:
         """POST /approvals/{approval_id}"""

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from bulkhead.runtime.background import cancel
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.console import pages
-from bulkhead_services.gateway.console.api import Api, Json, Query, Refused
+from bulkhead_services.gateway.console.api import OPENED, Api, Json, Query, Refused
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.problems import Problem
 from bulkhead_services.gateway.read_model.shared_reads import SharedReads
@@ -32,7 +32,8 @@ MAX_FORM_BYTES = 128 * 1024
 MAX_FIELDS = 100
 FORM_TIMEOUT_S = 10.0
 PING_S = 15
-TOTALS_GAP_S = 10.0
+GAPS_S = {"health": 3.0, "totals": 10.0}
+"""Between two such events of GET /live: what they ask to be read costs more than a list. The last news is told too."""
 MAX_STREAM_S = 600.0
 """After this a stream ends with its next event, and its page comes again: only then is its session looked at anew."""
 RETRY_MS, REFUSED_RETRY_MS = 1_000, 15_000
@@ -198,7 +199,8 @@ def back(request: Request, path: str) -> Response:
 
 
 def live(events: AsyncIterator[tuple[str, str]]) -> Response:
-    """An event stream: names, and pieces of HTML. It ends when the API's does; the browser comes again by itself."""
+    """An event stream: names, and pieces of HTML; at its end `refused` or `login`, where the API says no. It ends when
+    the API's does; the browser comes again by itself."""
 
     async def sent() -> AsyncIterator[ServerSentEvent]:
         loop = asyncio.get_running_loop()
@@ -212,35 +214,46 @@ def live(events: AsyncIterator[tuple[str, str]]) -> Response:
                         return
             except Refused as error:
                 told = pages.render("refused.html", error=error)
-                yield ServerSentEvent(told, event="refused", retry=REFUSED_RETRY_MS, sep="\n")
+                name = "login" if error.status == 401 else "refused"
+                yield ServerSentEvent(told, event=name, retry=REFUSED_RETRY_MS, sep="\n")
 
+    return _stream(sent())
+
+
+def _stream(sent: AsyncIterator[ServerSentEvent]) -> Response:
     headers = pages.SAFE | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     alive = ServerSentEvent(comment="alive", sep="\n")
-    return EventSourceResponse(sent(), ping=PING_S, sep="\n", headers=headers, ping_message_factory=lambda: alive)
+    return EventSourceResponse(sent, ping=PING_S, sep="\n", headers=headers, ping_message_factory=lambda: alive)
 
 
 async def changes(visit: Visit) -> Response:
-    """GET /live: says `changed` whenever a page should look again, and names the tasks; `totals` less often, for what
-    costs more to read."""
+    """GET /live: says `live` once the API has let it in, `changed` whenever a page should look again, and names the
+    tasks; `health` and `totals` less often, for what costs more to read."""
     return live(_changes(visit.api.events(visit.token, "/v1/changes")))
 
 
 async def _changes(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
     loop = asyncio.get_running_loop()
-    coming, owed, due = asyncio.ensure_future(anext(events)), False, 0.0
+    coming, owed, due = asyncio.ensure_future(anext(events)), set[str](), dict.fromkeys(GAPS_S, 0.0)
     try:
         while True:
-            await asyncio.wait({coming}, timeout=max(0.0, due - loop.time()) if owed else None)
+            wait_s = max(0.0, min(due[name] for name in owed) - loop.time()) if owed else None
+            await asyncio.wait({coming}, timeout=wait_s)
             if coming.done():
                 try:
                     name, data = coming.result()
                 except StopAsyncIteration:
                     return
+                coming = asyncio.ensure_future(anext(events))
+                if name == OPENED:
+                    yield "live", "*"
+                    continue
                 yield name, " ".join(data["tasks"]) or "*"
-                coming, owed = asyncio.ensure_future(anext(events)), True
-            if owed and loop.time() >= due:
-                yield "totals", "*"
-                owed, due = False, loop.time() + TOTALS_GAP_S
+                owed |= GAPS_S.keys()
+            for name in [name for name in owed if loop.time() >= due[name]]:
+                yield name, "*"
+                owed.remove(name)
+                due[name] = loop.time() + GAPS_S[name]
     finally:
         await cancel(coming)
 
@@ -251,12 +264,16 @@ def inner(path: str) -> str:
 
 
 def _to_login(request: Request) -> Response:
-    # A stream cannot be sent elsewhere: its page is, with its next request.
+    # A stream cannot be sent elsewhere: its page goes there when it hears this.
     if "text/event-stream" in request.headers.get("accept", ""):
-        return Response(None, 204, pages.SAFE | pages.NOT_KEPT)
+        return _stream(_ended())
     shown = request.headers.get("hx-current-url", "")
     path = urlsplit(shown).path if shown else _url(request) if request.method == "GET" else "/"
     return back(request, "/login" + (f"?next={quote(inner(path))}" if inner(path) != "/" else ""))
+
+
+async def _ended() -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent("*", event="login", retry=REFUSED_RETRY_MS, sep="\n")
 
 
 def _url(request: Request) -> str:

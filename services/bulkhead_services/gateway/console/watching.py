@@ -1,7 +1,8 @@
 """A task as it runs: events of its stream become a growing plan, a commentary, and the text as it is written.
 
 In: events of the API's stream, from its beginning. Out: names and pieces of HTML for the page. A page that comes back
-gets all of it again, after `begin`, which empties what it shows: nothing is there twice, whatever was lost.
+gets all of it again, after `begin`, which empties what it shows: nothing is there twice, whatever was lost. Where many
+events come together, as they do at the beginning, the page looks again once, after the last of them.
 """
 
 import asyncio
@@ -11,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bulkhead.runtime.background import cancel
-from bulkhead_services.gateway.console.api import Json
+from bulkhead_services.gateway.console.api import OPENED, Json
 from bulkhead_services.gateway.console.drawing import Step, layered
 from bulkhead_services.gateway.console.pages import render
 
-STORY_GAP_S = 1.5
-"""Between two looks at the whole story while the task runs: it is read from the journal."""
+GAPS_S = {"graph": 0.2, "now": 0.2, "story": 1.5}
+"""Between two looks at how the task stands, and at its story, which is read from the journal."""
 HELD_EVENTS = 64
 LAST = ("task.ended", "task.rejected")
 SAID = {
@@ -123,27 +124,31 @@ async def followed(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tup
 
     reading = asyncio.create_task(read())
     reading.add_done_callback(lambda _: None if held.full() else held.put_nowait(None))
-    yield "begin", render("tasks/begin.html")
-    changed, told_at, owed, ended = False, -STORY_GAP_S, False, False
+    owed, ended = set[str](), False
+    due = {"graph": 0.0, "now": loop.time() + GAPS_S["now"], "story": loop.time() + GAPS_S["now"]}
     try:
         while True:
-            if held.empty() and changed:
-                yield "graph", watched.graph()
-                yield "now", "*"
-                changed, owed = False, True
-            if owed and (ended or loop.time() - told_at >= STORY_GAP_S) and held.empty():
-                yield "story", "*"
-                owed, told_at = False, loop.time()
+            if held.empty():
+                for name in [name for name in GAPS_S if name in owed and (ended or loop.time() >= due[name])]:
+                    yield name, watched.graph() if name == "graph" else "*"
+                    owed.remove(name)
+                    due[name] = loop.time() + GAPS_S[name]
             if reading.done() and held.empty():
                 break
+            wait_s = max(0.0, min(due[name] for name in owed) - loop.time()) if owed and held.empty() else None
             try:
-                event = await asyncio.wait_for(held.get(), STORY_GAP_S)
+                event = await asyncio.wait_for(held.get(), wait_s)
             except TimeoutError:
                 continue
             if event is None:
                 continue
             name, data = event
-            changed, ended = changed or name != "text", ended or name in LAST
+            if name == OPENED:
+                yield "live", "*"
+                yield "begin", render("tasks/begin.html")
+                continue
+            owed |= GAPS_S.keys() if name != "text" else set()
+            ended = ended or name in LAST
             for piece in watched.pieces(name, data):
                 yield piece
         reading.result()

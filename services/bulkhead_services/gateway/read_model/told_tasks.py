@@ -19,14 +19,30 @@ MAX_TASKS = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A story as JSON, as it was at that time. ended: the task's, so that time adds nothing to it."""
+
+    body: bytes
+    at_unix_ms: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ToldTask:
-    """One task. more: there are messages beyond the bounds. rows: its timeline, with texts (True) and without them."""
+    """One task. more: there are messages beyond the bounds. rows: its timeline, with texts (True) and without them.
+    stories: its story as it is sent, by whether it has texts and whether it is whole."""
 
     messages: tuple[ToldMessage, ...]
     more: bool
     entries: list[Entry]
     since_unix_ms: int
     rows: dict[bool, tuple[Row, ...]] = field(default_factory=dict)
+    stories: dict[tuple[bool, bool], Told] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Of its messages and its stories."""
+        return bytes_of(self.messages) + sum(len(one.body) for one in self.stories.values())
 
 
 def bytes_of(messages: Sequence[ToldMessage]) -> int:
@@ -55,6 +71,6 @@ class ToldTasks:
         self._kept.move_to_end((tenant, task))
         room = bounds.MAX_STORY_BYTES
         for number, key in enumerate(reversed(list(self._kept))):
-            room -= bytes_of(self._kept[key].messages)
+            room -= self._kept[key].bytes
             if number >= MAX_TASKS or (room < 0 and number):
                 del self._kept[key]

@@ -1,11 +1,31 @@
-// What the pages need beside htmx: streams that sleep while nobody looks, and a word on whether the page is live.
+// Streams that sleep while nobody looks, and live regions that lose no news; the rest is htmx.
+//
+// A live region is an element with `hx-get` and `hx-trigger="sse:NAME"`. It stays in the page: its answer replaces what it
+// holds (`hx-select="#id > *" hx-swap="innerHTML"`), so that htmx can queue news that come during a request. `data-here`:
+// it shows the page's own address, which its filter changes.
 "use strict";
 
 (() => {
   const MAX_WAIT_MS = 30000;
+  const FIRST_RETRY_MS = 1000;
   const say = (text) => {
     const place = document.getElementById("connection");
     if (place && place.textContent !== text) place.textContent = text;
+  };
+
+  // What is not as it should be, by its cause: shown in one place, said once by a screen reader.
+  const notices = new Map();
+  const notice = (cause, text) => {
+    if (text) notices.set(cause, text);
+    else notices.delete(cause);
+    const place = document.getElementById("notice");
+    const said = [...new Set(notices.values())].join(" ");
+    if (place && place.textContent !== said) place.textContent = said;
+  };
+  const toLogin = () => location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+  const problemOf = (html) => {
+    const told = new DOMParser().parseFromString(html, "text/html").querySelector(".problem");
+    return told ? told.textContent.replace(/\s+/g, " ").trim() : "";
   };
 
   // An EventSource as the htmx extension uses it. It closes while its page is hidden, opens again when it is seen, and
@@ -28,14 +48,20 @@
       if (this.ended || this.source || document.hidden) return;
       clearTimeout(this.timer);
       const source = (this.source = new EventSource(this.url));
-      for (const [name, listener] of this.heard) source.addEventListener(name, listener);
-      source.onopen = (event) => {
+      source.addEventListener("live", () => {
         this.waitMs = 500;
         say("live");
-        if (this.onopen) this.onopen(event);
-      };
+        notice(this, "");
+      });
+      source.addEventListener("refused", (event) => {
+        say("not live");
+        notice(this, `This page is not live. ${problemOf(event.data)}`);
+      });
+      source.addEventListener("login", toLogin);
+      for (const [name, listener] of this.heard) source.addEventListener(name, listener);
+      source.onopen = (event) => this.onopen && this.onopen(event);
       source.onerror = () => {
-        say("reconnecting");
+        if (!notices.has(this)) say("reconnecting");
         if (source.readyState !== EventSource.CLOSED || this.source !== source) return;
         this.source = null;
         this.timer = setTimeout(() => this.open(), this.waitMs);
@@ -51,6 +77,7 @@
       this.ended = true;
       this.shut();
       say("");
+      notice(this, "");
       document.removeEventListener("visibilitychange", this.seen);
     }
     addEventListener(name, listener) {
@@ -83,10 +110,93 @@
     event.detail.isError = false;
   });
 
-  // News do not take away a form that somebody fills in, nor what somebody has opened to read.
+  const isNews = (config) => Boolean(config.triggeringEvent?.type.startsWith("sse:"));
+  const waiting = new Map(); // Live regions that owe a look, with the event that told them.
+  const filtering = new Set(); // Regions whose filter has sent its request: the answer tells what they show.
+  const loading = new Set();
+  const failures = new Map();
+
+  const look = (region) => {
+    const type = waiting.get(region);
+    waiting.delete(region);
+    if (type && document.contains(region)) htmx.trigger(region, type);
+  };
+  const lookAll = () => [...waiting.keys()].forEach(look);
+
+  // News do not take away a form that somebody fills in, nor what somebody has opened to read: they wait until it is shut.
   document.addEventListener("htmx:beforeRequest", (event) => {
-    const { requestConfig, target } = event.detail;
-    if (document.hidden) event.preventDefault(); // Nobody looks: a page that is seen again hears that it is to read anew.
-    if (requestConfig.triggeringEvent?.type.startsWith("sse:") && target.querySelector("details[open]")) event.preventDefault();
+    const { elt, requestConfig, target } = event.detail;
+    if (document.hidden && !requestConfig.triggeringEvent) return event.preventDefault(); // A look by the clock.
+    if (isNews(requestConfig)) {
+      const open = elt.querySelector("details[open]");
+      notice(`news of ${elt.id}`, open ? "There is news: it is shown when the open part is closed." : "");
+      if (open || document.hidden || filtering.has(elt)) {
+        waiting.set(elt, requestConfig.triggeringEvent.type);
+        event.preventDefault();
+      } else loading.add(elt);
+    } else if (target.matches("[data-here]")) {
+      filtering.add(target);
+      // An answer to the old filter must not replace that to the new one.
+      if (loading.has(target)) {
+        waiting.set(target, "sse:changed");
+        htmx.trigger(target, "htmx:abort");
+      }
+    }
   });
+  document.addEventListener("toggle", (event) => event.target.open || lookAll(), true);
+  document.addEventListener("visibilitychange", () => document.hidden || lookAll());
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (event.detail.elt.matches("[data-here]")) event.detail.path = location.pathname + location.search;
+  });
+
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const { elt, requestConfig, successful, target } = event.detail;
+    if (isNews(requestConfig)) loading.delete(elt);
+    else if (filtering.delete(target)) look(target);
+    if (!successful || requestConfig.verb !== "get") return;
+    elt.classList.remove("stale");
+    failures.delete(elt);
+    notice(isNews(requestConfig) ? elt : "", "");
+  });
+
+  // A look that failed is made again; until then the region says that it is old.
+  const failed = (event) => {
+    const { elt, requestConfig, xhr } = event.detail;
+    if (requestConfig.verb !== "get") return;
+    const why = (xhr.status && problemOf(xhr.responseText)) || "The mesh does not answer.";
+    if (!isNews(requestConfig)) return notice("", why);
+    elt.classList.add("stale");
+    notice(elt, `A part of this page is old: ${why}`);
+    if (xhr.status && xhr.status < 500 && xhr.status !== 429) return;
+    const count = failures.get(elt) || 0;
+    failures.set(elt, count + 1);
+    waiting.set(elt, requestConfig.triggeringEvent.type);
+    setTimeout(() => document.hidden || look(elt), Math.min(FIRST_RETRY_MS * 2 ** count, MAX_WAIT_MS));
+  };
+  for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) document.addEventListener(name, failed);
+
+  // The keyboard's focus stays on the link or button that was replaced by its like.
+  const FOCUSABLE = "a, button, input, select, summary, textarea, [tabindex]";
+  const markOf = (one) => {
+    const own = one.id || one.getAttribute("href") || one.getAttribute("name") || one.textContent.replace(/\d+/g, "").trim();
+    return [one.tagName, own, one.parentElement.closest("[aria-label]")?.getAttribute("aria-label")].join("\n");
+  };
+  const alike = (region, mark) => [...region.querySelectorAll(FOCUSABLE)].filter((one) => markOf(one) === mark);
+  let focused = null;
+  const keepFocus = (region) => {
+    const one = document.activeElement;
+    if (!one || one === region || !region.contains(one)) return;
+    const mark = markOf(one);
+    focused = { region, mark, one, place: alike(region, mark).indexOf(one) };
+  };
+  const giveFocus = (region) => {
+    if (!focused || focused.region !== region) return;
+    const { mark, one, place } = focused;
+    focused = null;
+    if (!document.contains(one)) alike(region, mark)[place]?.focus({ preventScroll: true });
+  };
+  document.addEventListener("htmx:beforeSwap", (event) => keepFocus(event.detail.target));
+  document.addEventListener("htmx:afterSwap", (event) => giveFocus(event.detail.target));
+  document.addEventListener("htmx:sseBeforeMessage", (event) => keepFocus(event.target));
+  document.addEventListener("htmx:sseMessage", (event) => giveFocus(event.target));
 })();

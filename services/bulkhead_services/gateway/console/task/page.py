@@ -3,6 +3,7 @@
 In: visits. Out: pages, fragments and a stream.
 """
 
+import asyncio
 import re
 from collections.abc import Sequence
 
@@ -22,7 +23,9 @@ ENDED = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 FORKED = ENDED - {"rejected"}
 """A task that was turned away has nothing to fork."""
 ROWS = 100
-MAX_BARS = 200
+MAX_BARS, MAX_CALLS, MAX_STEP_CALLS = 200, 400, 100
+LONG_BYTES = 64 * 1024
+"""A longer story is made a page in a thread."""
 
 
 class Task:
@@ -73,31 +76,10 @@ class Task:
 
     async def story(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/story"""
-        told = await visit.get(_api(visit) + "/why")
-        story = told["story"]
-        made = (story["planning"], *(step["calls"] for step in story["steps"]))
-        calls = sorted((call for one in made for call in one), key=lambda call: call["asked_unix_ms"])
-        last = max((call["asked_unix_ms"] + (call["took_ms"] or 0) for call in calls), default=0)
-        took = max(story["took_ms"], last - story["began_unix_ms"])
-        shown = bars(calls[:MAX_BARS], story["began_unix_ms"], took)
-        steps = [
-            Step(row["step_id"], row["title"], tuple(row["inputs"]), row["outcome"], row["attempts"])
-            for row in story["steps"]
-            if row["plan_version"] == story["plans"][-1]["version"]
-        ]
-        return visit.page(
-            "tasks/story.html",
-            told=told,
-            story=story,
-            forks=story["status"] in FORKED and not story["adopted"] and visit.claim.role in MAY_SUBMIT,
-            calls=calls,
-            bars=shown,
-            bar_width=BAR_WIDTH,
-            row_height=ROW_HEIGHT,
-            took_ms=took,
-            graph=layered(steps),
-            element_of=element_of,
-        )
+        answer = await visit.api.ask("GET", visit.token, _api(visit) + "/why")
+        if len(answer.body) < LONG_BYTES:
+            return _story(visit, answer.json())
+        return await asyncio.to_thread(lambda: _story(visit, answer.json()))  # Streams go on meanwhile.
 
     async def waits(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/waits"""
@@ -142,6 +124,42 @@ class Task:
             answer.json()
         name = {"Content-Disposition": answer.headers["content-disposition"]}
         return Response(answer.body, 200, pages.SAFE | pages.NOT_KEPT | name, answer.headers["content-type"])
+
+
+def _story(visit: Visit, told: Json) -> Response:
+    story = told["story"]
+    made = (story["planning"], *(step["calls"] for step in story["steps"]))
+    calls = sorted((call for one in made for call in one), key=lambda call: call["asked_unix_ms"])
+    last = max((call["asked_unix_ms"] + (call["took_ms"] or 0) for call in calls), default=0)
+    took = max(story["took_ms"], last - story["began_unix_ms"])
+    rows = [
+        Step(row["step_id"], row["title"], tuple(row["inputs"]), row["outcome"], row["attempts"])
+        for row in story["steps"]
+        if row["plan_version"] == story["plans"][-1]["version"]
+    ]
+    return visit.page(
+        "tasks/story.html",
+        told=told,
+        story=story,
+        forks=story["status"] in FORKED and not story["adopted"] and visit.claim.role in MAY_SUBMIT,
+        calls=calls,
+        listed=listed(story["steps"]),
+        bars=bars(calls[:MAX_BARS], story["began_unix_ms"], took),
+        bar_width=BAR_WIDTH,
+        row_height=ROW_HEIGHT,
+        took_ms=took,
+        graph=layered(rows),
+        element_of=element_of,
+    )
+
+
+def listed(steps: Sequence[Json]) -> list[list[Json]]:
+    """Calls of each step, the first of each and MAX_CALLS of all of them."""
+    room, found = MAX_CALLS, list[list[Json]]()
+    for step in steps:
+        found.append(step["calls"][: min(room, MAX_STEP_CALLS)])
+        room -= len(found[-1])
+    return found
 
 
 def _api(visit: Visit) -> str:

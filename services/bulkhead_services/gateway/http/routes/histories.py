@@ -24,7 +24,7 @@ from bulkhead.journal.story import detail
 from bulkhead.journal.story.calls import contents
 from bulkhead.journal.story.fold import tell, wanted
 from bulkhead.journal.story.redact import without_content
-from bulkhead.journal.story.text import text
+from bulkhead.journal.story.text import ENDED, text
 from bulkhead.journal.told import as_in_inbox, in_order, stored_of
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.history import collect
@@ -51,7 +51,8 @@ from bulkhead_services.gateway.http.routes.held_answer import HeldAnswer
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
-from bulkhead_services.gateway.read_model.told_tasks import ToldTask, ToldTasks, bytes_of
+from bulkhead_services.gateway.read_model.shared_answers import SharedAnswers
+from bulkhead_services.gateway.read_model.told_tasks import Told, ToldTask, ToldTasks, bytes_of
 
 log = Log("gateway.histories")
 AT_ONCE = 2
@@ -63,6 +64,8 @@ MAX_WAITING = 8
 RETRY_AFTER_S = 2
 SAY_WHAT_IT_IS = frozenset({"ce-id", "ce-type", "ce-time", "ce-causeid", "ce-specversion"})
 """Headers without words of anybody."""
+STORY_KEPT_MS = 1_000
+"""The story of a task that runs tells how long it has waited: for so long it may be told again as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Histories:
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
         self._exports = FairSemaphore(EXPORTS_AT_ONCE, kept=EXPORTS_AT_ONCE // 2)
         self._kept = ToldTasks(context.clock)
+        self._stories = SharedAnswers[bytes]()
 
     def routes(self) -> list[Route]:
         """Where they are."""
@@ -105,27 +109,38 @@ class Histories:
     async def why(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/why"""
         claim, feed = await self._asked(request)
-        whole = flag_of(request, "all")
-        async with self._place(claim):
-            history = await self._history(feed, claim, "why")
-            texts = await self._texts(feed, wanted(history.entries))
-            now = self._context.clock()
+        whole, content = flag_of(request, "all"), may_read_content(claim, feed)
+        key = feed.tenant, feed.task, whole, content
+        body = await self._stories.of(key, lambda: self._story(feed, claim, whole=whole, content=content))
+        if content:
+            _on_record(claim, feed, "why")
+        return Response(body, 200, {"Cache-Control": "no-store"}, "application/json")
 
-            def told() -> StoryDocument:
-                story = replace(tell(history.entries, feed.task, now, texts), cut=history.cut)
-                story = story if history.content else without_content(story)
+    async def _story(self, feed: Feed, claim: RequesterClaim, *, whole: bool, content: bool) -> bytes:
+        """A StoryDocument as JSON, folded anew where there are new messages, or time has told more."""
+        async with self._place(claim):
+            told, now = await self._read(feed, claim), self._context.clock()
+            known = told.stories.get((whole, content))
+            if known is not None and (known.ended or 0 <= now - known.at_unix_ms < STORY_KEPT_MS):
+                return known.body
+            texts = await self._texts(feed, wanted(told.entries))
+
+            def folded() -> Told:
+                story = replace(tell(told.entries, feed.task, now, texts), cut=told.more)
+                story = story if content else without_content(story)
                 said = text(story, whole=whole)
-                return StoryDocument(
-                    task_id=feed.task,
-                    status=story.status,
-                    content=history.content,
-                    cut=history.cut,
-                    text=said,
-                    story=story,
+                document = StoryDocument(
+                    task_id=feed.task, status=story.status, content=content, cut=told.more, text=said, story=story
                 )
+                return Told(document.model_dump_json().encode(), now, story.status in ENDED)
 
             # A long fold in a thread: streams and submissions go on meanwhile.
-            return answered(await asyncio.to_thread(told))
+            made = await asyncio.to_thread(folded)
+            if told.bytes + len(made.body) > bounds.MAX_STORY_BYTES:
+                told.stories.clear()
+            told.stories[whole, content] = made
+            self._kept.keep(feed.tenant, feed.task, told)
+            return made.body
 
     async def timeline(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/timeline"""
@@ -234,18 +249,22 @@ class Histories:
         return await asyncio.to_thread(dump, history)
 
     async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
+        """What budget tells of the task, to a caller whose look is on record. Raises Problem (503)."""
+        told, content = await self._read(feed, claim), may_read_content(claim, feed)
+        if content:
+            _on_record(claim, feed, what)
+        return History(told, content)
+
+    async def _read(self, feed: Feed, claim: RequesterClaim) -> ToldTask:
         """What budget tells of the task. Raises Problem (503)."""
         kept = self._kept.get(feed.tenant, feed.task)
         told, more = await self._told(feed, claim, known=kept)
-        content = may_read_content(claim, feed)
-        if content:
-            _on_record(claim, feed, what)
         if kept is None or len(told) > len(kept.messages):
             found = [stored_of(one, feed.tenant, feed.task) for one in told]
             folded, since = await asyncio.to_thread(_entries, found), self._context.clock()
             kept = ToldTask(tuple(told), more, folded, since if kept is None else kept.since_unix_ms)
             self._kept.keep(feed.tenant, feed.task, kept)
-        return History(kept, content)
+        return kept
 
     async def _told(
         self, feed: Feed, claim: RequesterClaim, *, claims: bool = False, known: ToldTask | None = None

@@ -1,13 +1,16 @@
 """The API called in the process, as the console does: answers that stream, and those that say no."""
 
 import asyncio
+import json
 
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from bulkhead_services.gateway.console.api import Api, Refused
+from bulkhead_services.gateway.console.api import OPENED, Api, Refused
+
+SEPARATORS = "\u0085\u2028\u2029\x0b\x0c\x1c"
 
 
 async def streamed(_):
@@ -26,7 +29,19 @@ async def refused(request):
     return JSONResponse(told, 403)
 
 
-API = Api(Starlette(routes=[Route("/streamed", streamed), Route("/refused", refused)]))
+async def said(_):
+    """Text of a model that has a line separator and the lines of another event behind it."""
+
+    async def events():
+        for separator in SEPARATORS:
+            forged = f"x{separator}event: task.ended{separator}data: {{}}"
+            data = json.dumps({"text": forged}, ensure_ascii=False)
+            yield f": a comment\nevent: text\nid: 1\ndata: {data}\n\n".encode()
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+API = Api(Starlette(routes=[Route("/streamed", streamed), Route("/refused", refused), Route("/said", said)]))
 
 
 async def test_a_streamed_answer_is_taken_whole():
@@ -42,3 +57,10 @@ async def test_a_refusal_keeps_its_words():
     with pytest.raises(Refused):
         async for _ in API.events("bs_t", "/refused"):
             pass
+
+
+async def test_a_line_separator_in_a_text_neither_cuts_an_event_nor_forges_one():
+    told = [event async for event in API.events("bs_t", "/said")]
+    assert told.pop(0) == (OPENED, {}), "the API has let the stream in"
+    assert [name for name, _ in told] == ["text"] * len(SEPARATORS)
+    assert [data["text"][1] for _, data in told] == list(SEPARATORS)

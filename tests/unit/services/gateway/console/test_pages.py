@@ -1,12 +1,13 @@
 """Pages of the console: what a browser may run, and that everything from outside is text."""
 
+import asyncio
 import re
 
 import httpx
 import pytest
 
 from bulkhead_contracts.task import TaskEnded, TaskRequested
-from bulkhead_services.gateway.console import pages
+from bulkhead_services.gateway.console import desk, pages, task
 from tests.unit.services.gateway.harness import FOREIGN, OPERATOR, make_mesh, running, until
 
 HERE = "http://gateway"
@@ -65,16 +66,20 @@ async def test_the_list_fits_the_query_and_the_tenant(mesh, client):
     assert "There is no task yet" in (await client.get("/tasks")).text
 
 
-async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(tmp_path):
+async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(desk, "GAPS_S", {"totals": 0.5})
     mesh = make_mesh(tmp_path)
     async with running(mesh) as gateway, httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
         await client.post("/login", data={"api_key": OPERATOR}, headers={"Origin": str(client.base_url).rstrip("/")})
         async with client.stream("GET", "/live", headers={"Accept": "text/event-stream"}) as stream:
             told = (line async for line in stream.aiter_lines() if line.startswith("event: ") or "pub_shop" in line)
-            assert [await anext(told), await anext(told)] == ["event: changed", "event: totals"]
+            assert [await anext(told) for _ in range(3)] == ["event: live", "event: changed", "event: totals"]
             await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t1", tenant="other")
             await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t2")
             assert [await anext(told), await anext(told)] == ["event: changed", "data: pub_shop-t2"]
+            async with asyncio.timeout(20):
+                while await anext(told) != "event: totals":  # The last news is told, if late.
+                    pass
             assert gateway.http.streams().wanted == 1
         await until(lambda: gateway.http.streams().wanted == 0 and not gateway.changes.watching, "the stream is closed")
 
@@ -93,3 +98,15 @@ def test_no_template_lets_markup_or_scripts_through(path):
     text = path.read_text()
     assert not re.search(r"\|\s*safe|autoescape|Markup|\bstyle=|\son\w+=|hx-on|javascript:|hx-vals='js|<style", text)
     assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
+
+
+async def test_a_stream_without_a_session_sends_its_page_to_the_login(client):
+    client.cookies.clear()
+    told = await client.get("/live", headers={"Accept": "text/event-stream"})
+    assert told.status_code == 200 and "event: login" in told.text and "event: live" not in told.text
+
+
+def test_calls_of_a_long_story_are_listed_within_bounds():
+    steps = [{"calls": list(range(size))} for size in (3, 5_000, 90, 99, 98, 97, 5)]
+    shown = [len(calls) for calls in task.listed(steps)]
+    assert shown == [3, task.MAX_STEP_CALLS, 90, 99, 98, 10, 0] and sum(shown) == task.MAX_CALLS

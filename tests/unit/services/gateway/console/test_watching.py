@@ -1,10 +1,12 @@
 """A task's page as it is told by events, and the geometry of its plan and its calls."""
 
+import asyncio
+
 import pytest
 
-from bulkhead_services.gateway.console.api import Refused
+from bulkhead_services.gateway.console.api import OPENED, Refused
 from bulkhead_services.gateway.console.drawing import BAR_WIDTH, Step, bars, layered
-from bulkhead_services.gateway.console.watching import element_of, followed
+from bulkhead_services.gateway.console.watching import GAPS_S, element_of, followed
 
 HOSTILE = "<script>alert(1)</script>\u202e"
 AT = {"time_unix_ms": 1}
@@ -16,7 +18,7 @@ PLAN = {
 
 async def told(*events):
     async def source():
-        for event in events:
+        for event in ((OPENED, {}), *events):
             yield event
 
     return [piece async for piece in followed(source())]
@@ -32,7 +34,10 @@ async def test_events_become_a_plan_a_commentary_and_an_end():
         ("step.started", AT | {"step_id": "s1", "title": HOSTILE, "attempt": 1}),
         ("task.ended", AT | {"status": "failed", "failure": {"message": HOSTILE}}),
     )
-    assert pieces[0][0] == "begin" and [name for name, _ in pieces[-2:]] == ["ended", "done"]
+    assert [name for name, _ in pieces[:2]] == ["live", "begin"] and [name for name, _ in pieces[-2:]] == [
+        "ended",
+        "done",
+    ]
     shown = "".join(said for _, said in pieces)
     assert "<script>" not in shown and "\u202e" not in shown and "&lt;script&gt;alert(1)" in shown
     graph = next(said for name, said in reversed(pieces) if name == "graph")
@@ -48,6 +53,27 @@ async def test_text_grows_and_is_replaced_by_what_was_sent_anew():
     assert f'id="{place}"' in pieces[0] and "on\ne</pre>" in pieces[0]
     assert f'hx-swap-oob="beforeend:#{place}"' in pieces[1] and "two&lt;b&gt;</span>" in pieces[1]
     assert 'hx-swap-oob="innerHTML"' in pieces[2] and "onthree</pre>" in pieces[2]
+
+
+async def test_what_comes_together_is_looked_at_once_after_the_last_of_it():
+    """A replay of the past, then a fact, and three more right behind it."""
+
+    async def source():
+        yield OPENED, {}
+        for attempt in range(1, 30):
+            yield "step.started", AT | {"step_id": "s1", "title": "", "attempt": attempt}
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(2 * GAPS_S["now"])
+        for attempt in range(30, 34):
+            yield "step.started", AT | {"step_id": "s1", "title": "", "attempt": attempt}
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(2 * GAPS_S["now"])
+
+    told, looks = 0, []
+    async for name, _ in followed(source()):
+        told += name == "said"
+        looks += [told] if name == "now" else []
+    assert looks == [29, 30, 33], "after how many facts"
 
 
 async def test_a_stream_that_is_cut_does_not_say_that_the_task_has_ended():

@@ -135,6 +135,26 @@ async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monke
     assert not [one for one in SECRETS if one in bare.text], "texts are kept for those who may read them"
 
 
+async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_record(mesh, http, monkeypatch, caplog):
+    folded = []
+    monkeypatch.setattr(histories, "tell", lambda *told, fold=histories.tell: folded.append(1) or fold(*told))
+    task = await submitted(mesh, http, SUBMITTER)
+    whole = mesh.bus.journal["acme", task]
+    mesh.bus.journal["acme", task] = whole[:-20]
+    caplog.set_level(logging.INFO, "bulkhead")
+    url = f"/v1/tasks/{task}/why"
+    found = await asyncio.gather(*(http.get(url, headers=AUTH) for _ in range(100)))
+    assert {one.status_code for one in found} == {200} and len(folded) <= 2
+    assert sum(one.getMessage() == "content_read" for one in caplog.records) == 100
+    bare = await http.get(url, headers=key(AUDITOR))
+    assert not bare.json()["content"] and not [one for one in SECRETS if one in bare.text]
+    mesh.bus.journal["acme", task] = whole
+    folded.clear()
+    for _ in range(3):
+        assert (await http.get(url, headers=AUTH)).json()["status"] == "succeeded"
+    assert len(folded) == 1, "what came meanwhile is told, and once told it is kept"
+
+
 def test_what_is_kept_of_tasks_is_bounded_in_bytes_number_and_time(monkeypatch):
     monkeypatch.setattr(bounds, "MAX_STORY_BYTES", 1_000)
     now = 0
@@ -150,8 +170,13 @@ def test_what_is_kept_of_tasks_is_bounded_in_bytes_number_and_time(monkeypatch):
     assert there == list(range(20 - told_tasks.MAX_TASKS, 20))
     kept.keep("acme", "large", told(5_000))
     assert kept.get("acme", "large") is not None and kept.get("acme", "t19") is None
+    kept.keep("acme", "small", told(10))
+    story = told(10)
+    story.stories[True, True] = told_tasks.Told(b"x" * 1_000, now, True)
+    kept.keep("acme", "told", story)
+    assert kept.get("acme", "told") is not None and kept.get("acme", "small") is None, "stories count"
     now = told_tasks.KEPT_MS
-    assert kept.get("acme", "large") is None
+    assert kept.get("acme", "told") is None
 
 
 @pytest.mark.parametrize("what", ["why", "timeline"])

@@ -1,0 +1,5 @@
+"""One browser for the tests that need one."""
+
+from tests.e2e.console.conftest import browser
+
+__all__ = ["browser"]
