@@ -51,13 +51,16 @@ from tests.unit.services.model_gateway.scripted_provider import Exchange, Script
 
 TENANT, OTHER = "demo", "acme"
 OPERATOR, APPROVER = "bk_olga_of_demo", "bk_bob_of_demo"
+AUDITOR, OTHER_OPERATOR = "bk_aud_of_demo", "bk_otto_of_acme"
 KEYS = {
     "bk_ann_of_demo": (TENANT, "ann"),
     "bk_eve_of_acme": (OTHER, "eve"),
     OPERATOR: (TENANT, "olga"),
     APPROVER: (TENANT, "bob"),
+    AUDITOR: (TENANT, "aud"),
+    OTHER_OPERATOR: (OTHER, "otto"),
 }
-ROLES = {OPERATOR: "operator", APPROVER: "approver"}
+ROLES = {OPERATOR: "operator", APPROVER: "approver", AUDITOR: "auditor", OTHER_OPERATOR: "operator"}
 TOOLS = (
     "search_documents",
     "calculate",

@@ -85,20 +85,24 @@ async def run(demo: Demo, data: Path, provider: Mapping[str, str] | None = None,
         await read.show_timeline(data, document["task_id"], as_json=False)
         right = verdict(demo, document) and ended is Exit.OK
         if keep:
-            await _kept(mesh, data, document["task_id"])
+            tell_of_console(mesh.url, data, document["task_id"])
+            await _ctrl_c()
     out.print(f"everything is stopped; {time.monotonic() - began:.1f} s in all", style="dim")
     return 0 if right else 1
 
 
-async def _kept(mesh: LocalMesh, data: Path, task: str) -> None:
-    """Say where to look, and wait for Ctrl-C."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    out.print(f"\nlook at it in a browser: [bold]{mesh.url}/tasks/{task}[/bold]")
+def tell_of_console(url: str, data: Path, task: str) -> None:
+    """The console's address, and where a key for it lies."""
+    out.print(f"\nlook at it in a browser: [bold]{url}/tasks/{task}[/bold]")
     out.print(
         f"  sign in with a key of {data / 'credentials.json'}    (Ctrl-C ends the mesh)", style="dim", markup=False
     )
+
+
+async def _ctrl_c() -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
 
 

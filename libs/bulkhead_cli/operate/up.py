@@ -93,8 +93,7 @@ async def keep_running(
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
-        out.print(f"look and steer in a browser at [bold]{mesh.url}/[/bold]")
-        out.print(f"  sign in with a key of {data / 'credentials.json'}", style="dim", markup=False)
+        _tell_of_console(mesh.url, data)
         _tell_of_doors(mesh.doors_url, mesh.nats_url, data)
         following = asyncio.create_task(screen.follow(mesh))
         try:
@@ -104,6 +103,12 @@ async def keep_running(
             await asyncio.gather(following, return_exceptions=True)
         out.print(DRAINING.format(DRAIN_TIMEOUT_S), style="bold", highlight=False)
     out.print("ended")
+
+
+def _tell_of_console(url: str, data: Path) -> None:
+    """The console's address, and where a key for it lies."""
+    out.print(f"look and steer in a browser at [bold]{url}/[/bold]")
+    out.print(f"  sign in with a key of {data / 'credentials.json'}", style="dim", markup=False)
 
 
 def _tell_of_doors(url: str, nats_url: str, data: Path) -> None:

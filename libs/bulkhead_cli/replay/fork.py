@@ -133,6 +133,7 @@ def plan_fork(task: str, past: Past, from_step: str, edit: Edit) -> Fork:
         "feature": request.feature,
         "workflow": request.workflow,
         "route": request.route,
+        "delivery": request.delivery or "",
         "replan": request.replan,
         "constraints": request.constraints,
         "plan": {"steps": [one.model_dump(mode="json") for one in steps]},

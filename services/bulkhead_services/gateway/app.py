@@ -91,7 +91,7 @@ class Gateway(Edge):
             self._decisions,
             self.changes,
         )
-        self.app = Console(self.http.app(), self._auth, settings.session_s).app()
+        self.app = Console(self.http.app(), self._auth, settings.session_s, settings.runbooks).app()
         self._server = HttpServer(self.app, settings, "the gateway")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []

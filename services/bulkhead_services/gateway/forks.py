@@ -11,6 +11,7 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, digest_of, merge_labels
 from bulkhead_contracts.step import StepInput
@@ -88,12 +89,13 @@ class Past:
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What the new task begins with. origin: the first task of the line of forks. used: as Past.used, of the line.
-    drafted: as Past.drafted."""
+    drafted: as Past.drafted. delivery: what the earlier task's request asked for."""
 
     origin: str
     given: tuple[StepInput, ...]
     used: dict[str, str]
     drafted: frozenset[str] = frozenset()
+    delivery: Delivery | None = None
 
 
 async def taken(context: Context, tenant: str, task: str, request: TaskRequested) -> Taken | Refusal:
@@ -117,7 +119,10 @@ async def taken(context: Context, tenant: str, task: str, request: TaskRequested
         )
         given.append(StepInput(step_id=name, title=f"taken over from task {fork.task}", result=labelled))
     line = await _line(context, tenant, fork.task, past)
-    return line if isinstance(line, Refusal) else Taken(line[0], tuple(given), line[1], past.drafted())
+    if isinstance(line, Refusal):
+        return line
+    delivery = past.request.delivery if past.request is not None else None
+    return Taken(line[0], tuple(given), line[1], past.drafted(), delivery)
 
 
 def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) -> Refusal | None:

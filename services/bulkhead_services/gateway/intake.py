@@ -229,7 +229,8 @@ class Intake:
         if taken and (refusal := forks.repeats(taken, request, reply.tools)) is not None:
             await self._reject(message, refusal)
             return
-        output = stricter(reply.output or DRAFT, request.delivery)
+        # A fork is delivered no looser than the task that it forks.
+        output = stricter(stricter(reply.output or DRAFT, request.delivery), taken.delivery if taken else None)
         if (refused := rules.refused(request, reply.input, output)) is not None:
             await self._reject(message, task_view.Refusal(*refused))
             return

@@ -35,7 +35,8 @@ class Settings(CallerSettings):
     subscribers: JSON {"sub_<name>": {"tenant", "events"}}: of other tenants and events nothing is told outside.
     webhook_events: by tenant, events that tool_executor posts to its webhook, as '{"acme": ["task.ended"]}'; it needs
     the same.
-    session_s: for which a person stays signed in at the console.
+    session_s: for which a person stays signed in at the console. runbooks: address of their page, to which the console
+    links (https://wiki.example/bulkhead); without one it names the section of docs/how-to/runbooks.md.
     head_timeout_s: until a request's headers are complete. body_timeout_s: the same for its body, plus the time of its
     bytes at body_min_bytes_per_s. write_timeout_s: for which a client may read nothing of its answer. max_streams* and
     max_body_bytes_held* (of bodies that are being read or handled): per replica.
@@ -52,6 +53,7 @@ class Settings(CallerSettings):
     publishers_file: Path | None = None
     webhook_events: WebhookEvents = {}
     session_s: int = Field(default=8 * 3600, ge=60, le=7 * 24 * 3600)
+    runbooks: str = Field(default="", pattern=r"^(https?://[^\s\"'<>#{}]+)?$", max_length=500)
     heartbeat_s: float = Field(default=15.0, gt=0)
     reread_s: float = Field(default=2.0, gt=0)
     ingest_wait_s: float = Field(default=10.0, ge=0)

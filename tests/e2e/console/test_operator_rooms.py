@@ -87,9 +87,9 @@ async def test_a_call_is_denied_with_a_reason_that_the_agent_hears(world: World,
 
 
 async def test_a_limit_is_set_where_the_spending_is_seen(world: World, olga: Looked) -> None:
+    await olga.go("/spend?by=feature&since=1h")
     task = await world.submit(ASKING, "What is 17 * 23?", feature="rooms")
     await world.finish(task)
-    await olga.go("/spend?by=feature&since=1h")
     await olga.page.get_by_role("cell", name="rooms").wait_for()
     await fits(olga)
     await olga.page.locator("summary", has_text="Set a limit").press("Enter")
@@ -135,7 +135,12 @@ async def test_waits_a_halt_and_a_breaker_are_seen_live_and_ended_by_a_person(wo
     await fits(olga)
     await does(olga, "Resume", "over")
     await olga.sees("Nothing is halted")
+    [row] = (await world.client(ASKING, "approver").approvals("waiting", task.id))["approvals"]
+    await olga.go(f"/approvals/{row['approval_id']}")
+    await olga.page.locator("summary", has_text="Deny").wait_for()
     await world.client(ASKING).task(task.id).cancel("seen")
+    await olga.sees("abandoned")
+    assert not await olga.page.locator("summary", has_text="Deny").count(), "nothing is left to decide"
     await world.finish(task)
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead_services.gateway.console.coordination import broken, evidence, of_task, waiting
+from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, Step, layered
 from bulkhead_services.gateway.console.pages import render
 from tests.integration.console.browsing import browsing, form
-from tests.replay.stage import APPROVER, OPERATOR, stage
+from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, stage
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -19,6 +20,9 @@ async def test_an_operator_halts_and_resumes_with_a_reason(tmp_path: Path) -> No
         done = await client.post("/coordination/halt", data=given)
         assert done.status_code == 200 and "tool calculate" in done.text and "&lt;script&gt;" in done.text
         assert HOSTILE not in done.text and "by demo/olga" in done.text
+        async with browsing(on, OTHER_OPERATOR) as other:
+            seen = (await other.get("/coordination")).text
+            assert "Nothing is halted" in seen and "calculate" not in seen
         again = form(done.text, 'action="/coordination/resume"') | {"reason": "repaired"}
         assert "Nothing is halted" in (await client.post("/coordination/resume", data=again)).text
         refused = await client.post("/coordination/reset", data={"scope": "tool", "name": "x", "reason": "y"})
@@ -48,6 +52,7 @@ def test_waits_are_drawn_behind_whom_they_wait_for_and_a_circle_ends() -> None:
     told = {node.step.id: node.step.status for node in graph.nodes}
     assert told == {"t1/s": "failed", "crm": "failed", "t2/s": "failed", "t3/s": "waiting", "t4/s": "running"}
     assert len(graph.edges) == 4
+    assert graph.width == layered([Step("a", "a")]).width + 2 * (NODE_WIDTH + GAP_X), "three parties take three columns"
 
 
 def held(resource: str, holder: str) -> dict[str, Any]:
@@ -88,3 +93,12 @@ def test_a_broken_circle_is_drawn_with_its_victim_named_and_its_evidence_linked(
     for many in (1, 13):
         assert broken(trip | {"cycle": ["x"] * many}) is None
     assert len({arrow.path for arrow in broken(trip | {"cycle": ["t1/s", "t2/s"]}).arrows}) == 2  # type: ignore[union-attr]
+
+
+def test_many_parties_of_a_circle_stand_one_behind_the_other() -> None:
+    names = [f"t{number}/s" for number in range(40)]
+    row = {"kind": "ask", "mode": "all", "until_unix_ms": 0, "stuck": True}
+    waits = [row | {"waiter": name, "targets": [names[number - 1]]} for number, name in enumerate(names)]
+    graph = waiting(waits)
+    assert sorted(node.x for node in graph.nodes) == [MARGIN + column * (NODE_WIDTH + GAP_X) for column in range(40)]
+    assert len(graph.edges) == 40

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bulkhead_services.gateway.console.models import known
 from tests.integration.console.browsing import browsing
-from tests.replay.stage import APPROVER, OPERATOR, plan, stage
+from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
 
 
@@ -14,6 +14,8 @@ async def test_models_that_were_called_are_listed_with_their_cost(tmp_path: Path
         await on.run()
         page = (await client.get("/models")).text
         assert "offline-rules-1" in page and "no trouble" in page and "No agent has come by the doors yet" in page
+        async with browsing(on, OTHER_OPERATOR) as other:
+            assert "No model was called" in (await other.get("/models")).text
         seen = await bob.get("/models")
         assert seen.status_code == 200 and "may not see" in seen.text and "offline-rules-1" not in seen.text
 

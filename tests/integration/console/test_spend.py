@@ -3,10 +3,11 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from bulkhead_services.gateway.console.spend import CHART_HEIGHT, bars, table
 from tests.integration.console.browsing import browsing, form
-from tests.replay.stage import OPERATOR, plan, stage
+from tests.replay.stage import OPERATOR, OTHER_OPERATOR, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
 
 HOSTILE = "<script>alert(1)</script>"
@@ -18,19 +19,33 @@ async def test_an_operator_sees_what_is_spent_and_sets_a_limit_that_holds_under_
         assert (await on.run(feature="search"))["status"] == "succeeded"
         page = (await client.get("/spend?by=feature&since=1h")).text
         assert '<td class="main">search</td>' in page and 'class="chart"' in page and "<title>" in page
-        assert "Nobody has in the last 31 days" in page
+        assert "No limit was changed in the last 31 days" in page
         [row] = (await client.get("/spend.json?by=user")).json()["rows"]
-        [named] = csv.DictReader(io.StringIO((await client.get("/spend.csv?by=user")).text))
+        [named, total] = csv.DictReader(io.StringIO((await client.get("/spend.csv?by=user")).text))
+        assert total["row"] == "total" and total["spent_calls"] == named["spent_calls"]
         assert named["name"] == row["name"] == "ann" and int(named["spent_calls"]) == row["spent"]["calls"] > 0
-        given = form(page, 'name="target"') | {"target": "feature/search", "cost_usd_micros": "0.5", "tokens": "9000"}
+        given = form(page, 'name="tokens"') | {"target": "feature/search", "cost_usd_micros": "0.5", "tokens": "9000"}
         done = await client.post("/spend/limits", data=given)
         assert done.status_code == 200 and "$0.50, 9,000 tokens" in done.text and "<td>olga</td>" in done.text
         late = await client.post("/spend/limits", data=given | {"key": "other", "tokens": "1"})
         assert late.status_code == 409 and "revision" in late.text, "made of what somebody else has changed since"
         wrong = await client.post("/spend/limits", data=given | {"tokens": HOSTILE})
         assert wrong.status_code == 422 and "<script>alert" not in wrong.text
-        removed = form(done.text, 'name="target"') | {"target": "feature/search"}
-        assert "<td>no limit</td>" in (await client.post("/spend/limits", data=removed)).text
+        again = form(done.text, 'name="tokens"') | {
+            "target": "feature/search",
+            "wall_ms": "90",
+            "cost_usd_micros": "none",
+        }
+        kept = await client.post("/spend/limits", data=again)
+        assert '<td class="main">feature/search</td><td>9,000 tokens, 1 min 30 s of calls</td>' in kept.text
+        empty = await client.post("/spend/limits", data=form(kept.text, 'name="tokens"') | {"target": "feature/search"})
+        assert empty.status_code == 422 and "no ceiling was named" in empty.text
+        removed = form(kept.text, 'value="yes"') | {"target": "feature/search"}
+        gone = (await client.post("/spend/limits", data=removed)).text
+        assert "<td>no limit</td>" in gone and '<tr><td class="main">feature/search' not in gone
+        async with browsing(on, OTHER_OPERATOR) as other:
+            page = (await other.get("/spend?by=feature&since=1h")).text
+            assert "No call was admitted in that time" in page and ">search<" not in page and "olga" not in page
 
 
 async def test_who_may_not_see_spending_sees_limits_and_changes_none(tmp_path: Path) -> None:
@@ -53,5 +68,20 @@ def test_bars_have_one_scale_and_what_cost_little_is_seen() -> None:
 
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
     amounts = {"cost_usd_micros": 1, "tokens": 2, "calls": 3}
-    [_, row] = csv.reader(io.StringIO(table([{"name": "=cmd|' /C calc'!A0", "spent": amounts, "held": amounts}])))
-    assert row[0] == "'=cmd|' /C calc'!A0" and row[1:] == ["1", "2", "3"] * 2
+    sums = {"spent": amounts, "held": amounts}
+    spent = {"rows": [{"name": "=cmd|' /C calc'!A0"} | sums], "rest": sums, "rest_rows": 0, "total": sums}
+    [_, row, _] = csv.reader(io.StringIO(table(spent)))
+    assert row == ["name", "'=cmd|' /C calc'!A0", *["1", "2", "3"] * 2]
+
+
+def test_a_spreadsheet_has_the_sum_of_names_that_are_not_listed_and_of_all() -> None:
+    def sums(cost: int) -> dict[str, Any]:
+        return {kind: {"cost_usd_micros": cost, "tokens": 0, "calls": 0} for kind in ("spent", "held")}
+
+    spent = {"rows": [{"name": "a"} | sums(7)], "rest": sums(5), "rest_rows": 3, "total": sums(12)}
+    rows = list(csv.DictReader(io.StringIO(table(spent))))
+    assert [(one["row"], one["name"], one["spent_cost_usd_micros"]) for one in rows] == [
+        ("name", "a", "7"),
+        ("rest", "3 others", "5"),
+        ("total", "", "12"),
+    ]

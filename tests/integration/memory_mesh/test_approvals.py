@@ -1,6 +1,7 @@
 """A call that policy asks about waits for a person, over restarts: the whole mesh, the model scripted."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -226,3 +227,19 @@ async def forge(on: Stage, task: Task, approval_id: str, digest: str) -> None:
     for number, token in enumerate((gateway.signer.approval(word), foreign, other)):
         body = ApprovalDecided(approval_id=approval_id, token=token)
         await gateway.publisher.send("tool_executor", body, tenant=TENANT, task=task.id, index=f"forged/{number}")
+
+
+async def test_every_look_at_the_arguments_of_a_call_is_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bulkhead")
+    async with writing(tmp_path) as (_, ann, bob, task):
+        name = (await waiting(bob))["approval_id"]
+        caplog.clear()
+        await ann.approvals("denied")
+        await bob.approvals()
+        await ann.get(f"/v1/approvals/{name}")
+    looks = [str(one.__dict__) for one in caplog.records if one.getMessage() == "content_read"]
+    assert len(looks) == 2, "none at an empty list"
+    assert "'bob'" in looks[0] and "arguments of 1 approval" in looks[0]
+    assert "'ann'" in looks[1] and name in looks[1] and task.id in looks[1]

@@ -56,9 +56,7 @@ def refused(request: TaskRequested, policy: InputPolicy | None, output: OutputPo
         what = f"answers of this tenant are delivered `{output.delivery}`, and a task without a check cannot be"
         return "check_needed", what, "submit it with its check"
     if output.delivery != "draft" and request.fork is not None:
-        what = (
-            f"answers of this tenant are delivered `{output.delivery}`; results of another task were not checked for it"
-        )
+        what = f"the answer would be delivered `{output.delivery}`; results of another task were not checked for it"
         return "fork_not_checked", what, "submit the objective anew"
     if policy is None:
         return None

@@ -32,9 +32,9 @@ ROOMS = (Overview, MeshPart, Tasks, Task, TaskActs, Comparison, Approvals, Spend
 class Console:
     """The rooms; a new one is a module with `routes`, a folder of templates, and a line here and in `base.html`."""
 
-    def __init__(self, api: ASGIApp, auth: Authenticator, session_s: int) -> None:
+    def __init__(self, api: ASGIApp, auth: Authenticator, session_s: int, runbooks: str = "") -> None:
         self._api = api
-        at = Desk(Api(api), auth)
+        at = Desk(Api(api), auth, runbooks)
         routes = [*Login(auth, session_s).routes(), *(route for room in ROOMS for route in room(at).routes())]
         self._first = frozenset(_first(route.path) for route in routes)
         self._rooms = Starlette(routes=routes, exception_handlers={HTTPException: _failed, Refused: _failed})

@@ -19,7 +19,7 @@ TRUST = {
     "tool": "a tool's answer: whoever filled it may be anybody",
     "model": "a model's words: nobody vouches for them",
 }
-"""Who is behind a value, from the most trusted to the least."""
+"""The author of a value, from the most trusted to the least."""
 
 
 class Approvals:
@@ -66,14 +66,14 @@ class Approvals:
             step=step,
             call=call,
             trust=TRUST,
-            may=visit.claim.role in MAY_APPROVE,
-            own=asked["four_eyes"] and visit.claim.person == asked["asked_for"],
+            **_acts(visit, asked),
         )
 
     async def state(self, visit: Visit) -> Response:
         """GET /approvals/{approval_id}/state: what an open page reads again at each change, the approval alone"""
         found = await visit.get(_path(visit))
-        return visit.page("approvals/state_page.html", approval=found, asked=found["request"])
+        asked = found["request"]
+        return visit.page("approvals/state_page.html", approval=found, asked=asked, **_acts(visit, asked))
 
     async def decide(self, visit: Visit) -> Response:
         """POST /approvals/{approval_id}"""
@@ -83,6 +83,15 @@ class Approvals:
             body["reason"] = form["reason"]
         await visit.post(_path(visit), body, form.get(KEY_FIELD, ""))
         return back(visit.request, f"/approvals/{visit.request.path_params['approval_id']}")
+
+
+def _acts(visit: Visit, asked: Json) -> Json:
+    """What the page offers: a decision, to those who may decide. here: the approval's own page."""
+    return {
+        "here": f"/approvals/{visit.request.path_params['approval_id']}",
+        "may": visit.claim.role in MAY_APPROVE,
+        "own": asked["four_eyes"] and visit.claim.person == asked["asked_for"],
+    }
 
 
 def _path(visit: Visit) -> str:

@@ -1,4 +1,4 @@
-"""What every room of the console stands on: who is signed in, the API in that person's name, forms, errors, live news.
+"""The ground of every room: the person who is signed in, the API in that person's name, forms, errors, live news.
 
 In: requests of browsers. Out: a Visit for each request of a signed-in person; else the way to the login. A request that
 changes something must come from a page of the console itself: a session's cookie is sent by any page's form.
@@ -43,14 +43,15 @@ KEY_FIELD = "key"
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request of a signed-in person. ask: the API in that person's name. shared: its page goes to others of the
-    same tenant and role too, so it names nobody and has no form."""
+    """One request of a signed-in person. api: in that person's name. shared: its page goes to others of the same tenant
+    and role too, so it names nobody and has no form. runbooks: address of their page, "" for none."""
 
     request: Request
     claim: RequesterClaim
     token: str
     api: Api
     shared: bool = False
+    runbooks: str = ""
 
     async def get(self, path: str, **query: str | int) -> Json:
         """The API's answer. Raises Refused."""
@@ -77,6 +78,7 @@ class Visit:
             key="" if self.shared else secrets.token_hex(16),
             bare=self.shared,
             url=_url(self.request),
+            runbooks=self.runbooks,
             **values,
         )
 
@@ -95,8 +97,8 @@ Endpoint = Callable[[Visit], Awaitable[Response]]
 class Desk:
     """Makes routes of rooms."""
 
-    def __init__(self, api: Api, auth: Authenticator) -> None:
-        self._api, self._auth = api, auth
+    def __init__(self, api: Api, auth: Authenticator, runbooks: str = "") -> None:
+        self._api, self._auth, self._runbooks = api, auth, runbooks
         self._shared = SharedReads[Response]()
 
     def get(self, path: str, endpoint: Endpoint, *, shared: bool = False) -> Route:
@@ -136,7 +138,7 @@ class Desk:
                 claim = None
             if claim is None:
                 return _to_login(request)
-            visit = Visit(request, claim, token, self._api)
+            visit = Visit(request, claim, token, self._api, runbooks=self._runbooks)
             try:
                 return await endpoint(visit)
             except Refused as error:
@@ -150,7 +152,8 @@ class Desk:
 
 def token_of(request: Request) -> str:
     """The session's token, from its cookie; "" without one."""
-    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE, "")
+    # By TLS the guarded name alone: the plain one can be set by any host of the same domain.
+    return request.cookies.get(SECURE_COOKIE if is_secure(request) else COOKIE, "")
 
 
 def is_secure(request: Request) -> bool:

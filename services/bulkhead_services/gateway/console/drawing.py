@@ -42,13 +42,13 @@ class Graph:
 
 
 def layered(steps: Sequence[Step]) -> Graph:
-    """Each step in the column behind its last input; within a column beside its inputs."""
+    """Each step in the column behind its last input; within a column beside its inputs. An input that closes a circle
+    moves no step: its edge leads back."""
     columns: dict[str, int] = {}
-    known = {step.id for step in steps}
-    for _ in steps:  # Inputs come before the steps that need them, in whatever order they stand; circles end here.
+    inputs = _without_circles(steps)
+    for _ in steps:  # Inputs come before the steps that need them, in whatever order they stand.
         for step in steps:
-            behind = [columns.get(name, 0) + 1 for name in step.inputs if name in known and name != step.id]
-            columns[step.id] = min(max(behind, default=0), len(steps) - 1)
+            columns[step.id] = max((columns.get(name, 0) + 1 for name in inputs[step.id]), default=0)
     rows: dict[str, int] = {}
     for column in sorted(set(columns.values())):
         inside = [step for step in steps if columns[step.id] == column]
@@ -64,6 +64,25 @@ def layered(steps: Sequence[Step]) -> Graph:
     width = max((node.x for node in nodes.values()), default=0) + NODE_WIDTH + MARGIN
     height = max((node.y for node in nodes.values()), default=0) + NODE_HEIGHT + MARGIN
     return Graph(tuple(nodes.values()), edges, width, height)
+
+
+def _without_circles(steps: Sequence[Step]) -> dict[str, list[str]]:
+    """The known inputs of each step without those that lead back to it, by a search in depth."""
+    known = {step.id: tuple(dict.fromkeys(step.inputs)) for step in steps}
+    found: dict[str, list[str]] = {}
+    for first in known:
+        path = {first: iter(known[first])} if first not in found else {}
+        found.setdefault(first, [])
+        while path:
+            step = next(reversed(path))
+            name = next(path[step], None)
+            if name is None:
+                del path[step]
+            elif name in known and name not in path:
+                found[step].append(name)
+                if name not in found:
+                    found[name], path[name] = [], iter(known[name])
+    return found
 
 
 def _middle(step: Step, rows: Mapping[str, int]) -> float:

@@ -62,7 +62,7 @@ class Login:
         answer = back(request, "/login")
         for name in (COOKIE, SECURE_COOKIE):
             answer.delete_cookie(name, path="/", secure=name == SECURE_COOKIE, httponly=True, samesite="lax")
-        # What a page showed stays in no cache, and no other tab goes on with it.
+        # Texts of pages stay in no cache, and no other tab goes on with it.
         answer.headers["Clear-Site-Data"] = '"cache", "storage"'
         return answer
 

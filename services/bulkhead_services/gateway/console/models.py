@@ -41,7 +41,7 @@ class Models:
 
 
 def known(scope: str, windows: list[Json], breakers: list[Json], spent: list[Json]) -> list[dict[str, Any]]:
-    """What is known of each model or tool by its name: the state of its breaker, its window, what it cost."""
+    """The rows of models or tools by name: the state of its breaker, its window, what it cost."""
     found: dict[str, dict[str, Any]] = {}
 
     def of(name: str) -> dict[str, Any]:

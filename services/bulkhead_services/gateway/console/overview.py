@@ -66,14 +66,15 @@ class Overview:
         spent, held = (day["total"][name]["cost_usd_micros"] for name in ("spent", "held"))
         burn = hour["total"]["spent"]["cost_usd_micros"]
         left_s = (ceiling - spent) * HOUR_S / burn if ceiling is not None and burn else None
-        reached = left_s is not None and 0 <= left_s < DAY_S - since_midnight_s
+        reached = left_s is not None and 0 < left_s < DAY_S - since_midnight_s
         return visit.page(
             "overview/spending.html",
             spent=spent,
             held=held,
             burn=burn,
             ceiling=ceiling,
-            percent=min(100, round(100 * spent / ceiling)) if ceiling else 0,
+            percent=min(100, 100 * spent // ceiling) if ceiling else 0,
+            over=ceiling is not None and spent >= ceiling,
             reached_ms=round((left_s or 0) * 1000) if reached else None,
             refused=[part["refused"] for part in (day, hour, limits) if "refused" in part][:1],
         )

@@ -43,7 +43,7 @@ THEME_COOKIE = "bulkhead_theme"
 
 
 def _text(value: object) -> object:
-    """What a template prints: text without controls; what a template made is escaped already."""
+    """A value as a template prints it: text without controls; markup that a template made is escaped already."""
     return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -89,7 +89,7 @@ def spread(text: str) -> str:
 
 
 def theme_of(request: Request) -> str:
-    """What the person chose; `auto` follows the browser."""
+    """The colours that the person chose; `auto` follows the browser."""
     chosen = request.cookies.get(THEME_COOKIE, "auto")
     return chosen if chosen in THEMES else "auto"
 

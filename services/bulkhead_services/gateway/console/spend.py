@@ -20,7 +20,15 @@ from bulkhead_services.gateway.http.operator_schemas import KINDS
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
 """Times to look back, and into how many bars each is divided."""
-UNITS = {"cost_usd_micros": "US dollars", "tokens": "tokens", "model_calls": "model calls", "tool_calls": "tool calls"}
+UNITS = {
+    "cost_usd_micros": "US dollars",
+    "tokens": "tokens",
+    "model_calls": "model calls",
+    "tool_calls": "tool calls",
+    "wall_ms": "seconds of calls",
+}
+SCALE = {"cost_usd_micros": 1_000_000, "wall_ms": 1_000}
+"""Of the API's unit in the form's."""
 COUNTED = ("tokens", "model_calls", "tool_calls")
 COLUMNS = ("cost_usd_micros", "tokens", "calls")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -86,17 +94,26 @@ class Spend:
             "limit": ROWS,
         }
         found = await visit.api.ask("GET", visit.token, "/v1/spend", query=query)
-        rows, name = found.json()["rows"], visit.request.url.path.lstrip("/")
+        spent, name = found.json(), visit.request.url.path.lstrip("/")
         headers = pages.SAFE | pages.NOT_KEPT | {"Content-Disposition": f'attachment; filename="{name}"'}
         if name.endswith(".csv"):
-            return Response(table(rows), 200, headers, "text/csv")
+            return Response(table(spent), 200, headers, "text/csv")
         return Response(found.body, 200, headers, "application/json")
 
     async def limit(self, visit: Visit) -> Response:
         """POST /spend/limits"""
         form = await visit.form()
-        limit = {unit: _amount(form[unit], unit) for unit in UNITS if form.get(unit)}
-        body: Json = {"target": form.get("target", ""), "limit": limit}
+        target, limit = form.get("target", ""), dict[str, int | None]()
+        if not form.get("remove"):
+            said = {unit: form[unit] for unit in UNITS if form.get(unit)}
+            if not said:
+                told = {"title": "No amount", "detail": f"no ceiling was named for {target[:80] or 'a target'}"}
+                raise Refused(422, told | {"hint": "fill one in; `Remove a limit` takes all of a target's away"})
+            rows = (await visit.get("/v1/limits"))["limits"]
+            # The API takes the whole limit of a target: ceilings that the form leaves empty stay as they are.
+            limit = next((row["limit"] for row in rows if row["target"] == target), {})
+            limit |= {unit: _amount(amount, unit) for unit, amount in said.items()}
+        body: Json = {"target": target, "limit": limit}
         if REVISION.fullmatch(seen := form.get("revision", "")):
             body["expect_revision"] = int(seen)
         await visit.post("/v1/limits", body, form.get(KEY_FIELD, ""), "PUT")
@@ -115,14 +132,17 @@ def bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list[Bar]
     return found
 
 
-def table(rows: list[Json]) -> str:
-    """Rows for a spreadsheet. A name that it would take for a formula is made text: people choose names."""
+def table(spent: Json) -> str:
+    """Sums for a spreadsheet: a row per name, one for the names that are not listed, one for all. A name that would
+    count as a formula is made text: people choose names."""
     to = io.StringIO()
     writer = csv.writer(to)
-    writer.writerow(("name", *(f"{kind}_{unit}" for kind in ("spent", "held") for unit in COLUMNS)))
-    for row in rows:
-        name = f"'{row['name']}" if row["name"][:1] in FORMULAS else row["name"]
-        writer.writerow((name, *(row[kind][unit] for kind in ("spent", "held") for unit in COLUMNS)))
+    writer.writerow(("row", "name", *(f"{kind}_{unit}" for kind in ("spent", "held") for unit in COLUMNS)))
+    named = [("name", row["name"], row) for row in spent["rows"]]
+    others = [("rest", f"{spent['rest_rows']} others", spent["rest"])] if spent["rest_rows"] else []
+    for kind_of_row, name, row in (*named, *others, ("total", "", spent["total"])):
+        safe = f"'{name}" if name[:1] in FORMULAS else name
+        writer.writerow((kind_of_row, safe, *(row[kind][unit] for kind in ("spent", "held") for unit in COLUMNS)))
     return to.getvalue()
 
 
@@ -139,13 +159,15 @@ def _all(row: Json) -> int:
     return cost
 
 
-def _amount(said: str, unit: str) -> int:
-    """A number of the form in the API's unit. Raises Refused."""
+def _amount(said: str, unit: str) -> int | None:
+    """A number of the form in the API's unit; None for `none`. Raises Refused."""
+    if said.lower() == "none":
+        return None
     try:
         number = float(said)
     except ValueError:
         number = -1.0
     if not 0 <= number < MOST:
         told: dict[str, Any] = {"title": "Not a number", "detail": f"{UNITS[unit]}: {said[:40]!r}"}
-        raise Refused(422, told | {"hint": "send a number from 0, or nothing for no limit"})
-    return round(number * 1_000_000) if unit == "cost_usd_micros" else round(number)
+        raise Refused(422, told | {"hint": "send a number from 0, or `none` for no ceiling"})
+    return round(number * SCALE.get(unit, 1))

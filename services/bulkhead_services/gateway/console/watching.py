@@ -35,13 +35,13 @@ def element_of(step_id: str) -> str:
 
 @dataclass(slots=True)
 class Watched:
-    """What was told so far."""
+    """The steps and texts that were told up to now."""
 
     steps: dict[str, Step] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
 
     def pieces(self, name: str, data: Json) -> list[tuple[str, str]]:
-        """What an event adds to the page."""
+        """The pieces that an event adds to the page."""
         if name == "text":
             return [("text", self._text(data))]
         self._fold(name, data)

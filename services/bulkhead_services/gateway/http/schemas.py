@@ -230,8 +230,8 @@ class TaskDocument(Contract):
     its warnings (`result`.standing_reason, .completeness).
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
-    kind: `adopted` is the run of an outside agent. tools, check, feature, workflow, route, constraints: as submitted.
-    fork_of: the task that it forks.
+    kind: `adopted` is the run of an outside agent. tools, check, feature, workflow, route, constraints, delivery,
+    replan: as submitted. fork_of: the task that it forks.
     """
 
     task_id: str
@@ -271,6 +271,8 @@ class TaskDocument(Contract):
     route: Tag = ""
     constraints: Constraints = ()
     fork_of: Tag = ""
+    delivery: Delivery | None = None
+    replan: Replan = "same_tools"
     events_url: str
 
 
@@ -304,7 +306,7 @@ class CitationDocument(CitationRow):
 
     state: of a document's passage `current`, or `superseded`: another version (superseded_by) stands there now, and
     text is what was cited. call: the call of a tool; null when another task made it (a fork's). Its arguments are shown
-    where the tenant's output policy delivers drafts.
+    where the tenant's output policy delivers drafts. An auditor gets neither text nor arguments.
     """
 
     state: Literal["current", "superseded", "kept", "erased", "expired"]

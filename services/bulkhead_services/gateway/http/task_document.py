@@ -115,7 +115,7 @@ async def document(
 
 def _submitted(view: View) -> dict[str, Any]:
     """What the request said beside its objective and its limits."""
-    names = ("tools", "check", "feature", "workflow", "route", "constraints")
+    names = ("tools", "check", "feature", "workflow", "route", "constraints", "delivery", "replan")
     return {name: getattr(view.request, name) for name in names} if view.request is not None else {}
 
 

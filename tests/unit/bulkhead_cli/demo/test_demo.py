@@ -43,3 +43,9 @@ async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys
     assert await demo.run(case, tmp_path) == 0
     text = capsys.readouterr().out
     assert text.index("the long timeline") < text.index(amount) < text.index("right:")
+
+
+def test_a_demo_that_stays_tells_where_its_task_is_seen(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo.tell_of_console("http://127.0.0.1:8080", tmp_path, "t1")
+    told = "".join(capsys.readouterr().out.split())
+    assert "browser:http://127.0.0.1:8080/tasks/t1" in told and f"{tmp_path}/credentials.json" in told

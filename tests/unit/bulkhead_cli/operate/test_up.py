@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_cli.operate.up import _tell_of_doors, _tell_of_tenants, _tell_of_tools
+from bulkhead_cli.operate.up import _tell_of_console, _tell_of_doors, _tell_of_tenants, _tell_of_tools
 from bulkhead_infra.identity.policy import TENANTS_FILE
 
 
@@ -40,6 +40,14 @@ def test_the_same_tenants_in_the_place_of_another_version_are_no_others(
     copy.write_text("tenants: {}")
     _tell_of_tenants(tmp_path, None)
     assert "tenants: those that come with the mesh, and not those" in capsys.readouterr().out
+
+
+def test_the_address_of_the_console_is_told_and_where_its_keys_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_of_console("http://127.0.0.1:8080", tmp_path)
+    told = "".join(capsys.readouterr().out.split())
+    assert "browserathttp://127.0.0.1:8080/" in told and f"{tmp_path}/credentials.json" in told
 
 
 @pytest.mark.parametrize("torn", ["", '{"tenants_file": ', "[]"])

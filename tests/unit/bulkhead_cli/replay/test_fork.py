@@ -53,9 +53,13 @@ def test_what_the_edit_leaves_out_is_as_it_was():
     assert old.request is not None
     old.request = old.request.model_copy(
         update={"feature": "search", "workflow": "nightly", "route": "b", "check": False, "tools": ("calculate",)}
+        | {"delivery": "held", "replan": "none"}
     )
     body = plan_fork("told", old, "join", Edit(title="Once more")).body
-    assert {name: body[name] for name in ("feature", "workflow", "route", "check", "tools", "objective")} == {
+    kept = ("feature", "workflow", "route", "check", "tools", "objective", "delivery", "replan")
+    assert {name: body[name] for name in kept} == {
+        "delivery": "held",
+        "replan": "none",
         "feature": "search",
         "workflow": "nightly",
         "route": "b",

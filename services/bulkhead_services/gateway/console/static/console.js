@@ -101,7 +101,7 @@
     act.querySelector("[name=key]").value = Array.from(fresh, (byte) => byte.toString(16).padStart(2, "0")).join("");
   });
 
-  // What the API refuses is shown where its effect would be.
+  // A refusal of the API is shown where the effect would be.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const answer = event.detail.xhr;
     if (answer.status < 400 || !document.getElementById("effect")) return;

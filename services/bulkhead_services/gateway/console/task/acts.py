@@ -1,4 +1,4 @@
-"""What a person does to a task: cancel, halt, resume, top up, fork. Each is a request to the API with a reason.
+"""Acts of a person on a task: cancel, halt, resume, top up, fork. Each is a request to the API with a reason.
 
 In: forms. Out: their effect in words, or the API's refusal.
 """
@@ -11,7 +11,7 @@ from starlette.routing import Route
 from bulkhead_services.gateway.console.api import Json, Refused
 from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
 
-OF_THE_REQUEST = ("check", "feature", "workflow", "route", "constraints", "conversation")
+OF_THE_REQUEST = ("check", "feature", "workflow", "route", "constraints", "conversation", "delivery", "replan")
 
 
 class TaskActs:

@@ -52,9 +52,12 @@ class Task:
     async def show(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}"""
         task = await visit.get(_api(visit))
+        asker = (task["requester"] or {}).get("person")
+        exports = visit.claim.role == "operator" or (visit.claim.role == "submitter" and asker == visit.claim.person)
         return visit.page(
             "tasks/task.html",
             task=task,
+            exports=exports,
             ended=task["status"] in ENDED,
             answer=cited(task["answer"] or ""),
             address=desk.address(visit.request),

@@ -1,6 +1,7 @@
-"""Approvals over HTTP: everybody of a tenant reads them; approvers and operators decide.
+"""Approvals over HTTP: every role of a tenant reads them; approvers and operators decide.
 
-In: requests of people and programs. Out: the approvals, or problem details.
+In: requests of people and programs. Out: the approvals, or problem details. Each look at the arguments of calls is
+logged.
 """
 
 import re
@@ -9,11 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.amounts import counted
 from bulkhead.runtime.context import Context
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.http.approval_schemas import STATES, ApprovalDocument, ApprovalPage, DecisionSubmission
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.content_access import on_record
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, parsed
 from bulkhead_services.gateway.problems import invalid_query, not_found
@@ -53,6 +56,8 @@ class Approvals:
         await self._decisions.look(claim.tenant, [row for row in found if row.state(now) == "waiting"][:MAX_LISTED])
         found = [row for row in found if state in ("all", row.state(now))]
         shown = tuple(ApprovalDocument.of(row, now) for row in found[:MAX_LISTED])
+        if shown:
+            on_record(claim, f"arguments of {counted(len(shown), 'approval')}", task)
         return answered(ApprovalPage(approvals=shown, more=len(found) - len(shown)))
 
     async def show(self, request: Request) -> Response:
@@ -63,6 +68,7 @@ class Approvals:
         if row is None:
             raise not_found("approval", name, "GET /v1/approvals lists those that wait")
         await self._decisions.look(claim.tenant, (row,))
+        on_record(claim, f"arguments of approval {name}", row.task)
         return answered(ApprovalDocument.of(row, self._context.clock()))
 
     async def decide(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 In: requests of people and programs who may read the task. Out: documents, characters, tools and texts; what was erased
 or has expired is said as such. Nothing of another tenant is read: task, content and document store are asked under the
-caller's own.
+caller's own. Each look at a text is logged; an auditor gets none.
 """
 
 import secrets
@@ -22,6 +22,7 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import CitedCallReplied, CitedCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.content_access import may_read_sources, on_record
 from bulkhead_services.gateway.http.request_values import answered, existing_task
 from bulkhead_services.gateway.http.schemas import CitationDocument, CitationPage, CitationRow
 from bulkhead_services.gateway.problems import not_found, unavailable
@@ -30,6 +31,7 @@ from bulkhead_services.gateway.read_model.citations import MARKER, Source, marke
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
 EXPIRED = "its content has expired or was removed: only its digest is left"
+LEFT_OUT = "texts are left out for an auditor"
 ERASED = "the document, or this version of it, was erased from the store, and its text with it"
 
 
@@ -76,7 +78,12 @@ class Citations:
         if not MARKER.fullmatch(f"[#{marker}]") or source is None:
             hint = f"GET /v1/tasks/{feed.task}/citations lists those of its answer; a marker is the 12 digits in [#...]"
             raise not_found("citation", marker[: bounds.MAX_NAME_CHARS], hint)
-        return answered(await self._document(feed, claim, source))
+        found = await self._document(feed, claim, source)
+        if not may_read_sources(claim):
+            found = _without_texts(found)
+        elif found.text is not None or found.call is not None:
+            on_record(claim, f"citation {marker}", feed.task)
+        return answered(found)
 
     async def _document(self, feed: Feed, claim: RequesterClaim, source: Source) -> CitationDocument:
         row = _row(source).model_dump()
@@ -163,6 +170,12 @@ def _row(source: Source) -> CitationRow:
         end=cited.end if cited else None,
         step_id=source.step_id,
     )
+
+
+def _without_texts(found: CitationDocument) -> CitationDocument:
+    call = found.call.model_copy(update={"arguments_json": ""}) if found.call is not None else None
+    note = "; ".join(filter(None, (found.note, LEFT_OUT)))
+    return found.model_copy(update={"text": None, "cut": False, "call": call, "note": note})
 
 
 def _told(row: dict[str, object], state: str, text: str | None, note: str) -> CitationDocument:

@@ -31,13 +31,13 @@ from bulkhead.runtime.decider.history import collect
 from bulkhead.runtime.decider.history_file import dump
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
-from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.content_access import may_read_history, on_record
 from bulkhead_services.gateway.http.history_schemas import (
     MAX_OF_ONE_ID,
     CallDocument,
@@ -54,7 +54,6 @@ from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 from bulkhead_services.gateway.read_model.shared_answers import SharedAnswers
 from bulkhead_services.gateway.read_model.told_tasks import Told, ToldTask, ToldTasks, bytes_of
 
-log = Log("gateway.histories")
 AT_ONCE = 2
 """Foldings of two tenants at a time: a fold holds megabytes, and the processor for a moment."""
 EXPORTS_AT_ONCE = 4
@@ -109,11 +108,11 @@ class Histories:
     async def why(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/why"""
         claim, feed = await self._asked(request)
-        whole, content = flag_of(request, "all"), may_read_content(claim, feed)
+        whole, content = flag_of(request, "all"), may_read_history(claim, feed)
         key = feed.tenant, feed.task, whole, content
         body = await self._stories.of(key, lambda: self._story(feed, claim, whole=whole, content=content))
         if content:
-            _on_record(claim, feed, "why")
+            on_record(claim, "why", feed.task)
         return Response(body, 200, {"Cache-Control": "no-store"}, "application/json")
 
     async def _story(self, feed: Feed, claim: RequesterClaim, *, whole: bool, content: bool) -> bytes:
@@ -212,7 +211,7 @@ class Histories:
     async def export(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/export"""
         claim, feed = await self._asked(request)
-        if not may_read_content(claim, feed):
+        if not may_read_history(claim, feed):
             raise forbidden(claim.role, "export this task", "operator, or the submitter of the task")
         self._check_waiting(self._exports, claim)
         await self._exports.enter(claim.tenant, None)
@@ -230,7 +229,7 @@ class Histories:
         told, more = await self._told(feed, claim, claims=True)
         if more or any(one.left_out_bytes for one in told):
             raise _too_large("the task's messages", bounds.MAX_STORY_BYTES)
-        _on_record(claim, feed, "export")
+        on_record(claim, "export", feed.task)
         found = in_order(as_in_inbox(one, feed.tenant, feed.task) for one in told)
         quiet_ms = self._context.clock() - max(one.time_unix_ms for one in found)
         room = bounds.MAX_EXPORT_BYTES
@@ -250,9 +249,9 @@ class Histories:
 
     async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
         """What budget tells of the task, to a caller whose look is on record. Raises Problem (503)."""
-        told, content = await self._read(feed, claim), may_read_content(claim, feed)
+        told, content = await self._read(feed, claim), may_read_history(claim, feed)
         if content:
-            _on_record(claim, feed, what)
+            on_record(claim, what, feed.task)
         return History(told, content)
 
     async def _read(self, feed: Feed, claim: RequesterClaim) -> ToldTask:
@@ -331,12 +330,6 @@ def _raw(message: ToldMessage, *, content: bool) -> RawMessage:
     )
 
 
-def _on_record(claim: RequesterClaim, feed: Feed, what: str) -> None:
-    """Each look at texts is on record."""
-    who = {"person": claim.person, "role": claim.role, "via": claim.via}
-    log.info("content_read", what=what, tenant=feed.tenant, task=feed.task, **who)
-
-
 def _too_large(what: str, limit: int) -> Problem:
     hint = "`bulkhead export` on the machine of the mesh has no such limit"
     return too_large(what, limit, "bytes, or cannot be read as text", hint)
@@ -344,13 +337,3 @@ def _too_large(what: str, limit: int) -> Problem:
 
 def _entries(found: Sequence[Stored]) -> list[Entry]:
     return entries(in_order(found))
-
-
-def may_read_content(claim: RequesterClaim, feed: Feed) -> bool:
-    """Operators may; so may who submitted the task, where the tenant's output policy delivers drafts: what a model says
-    on the way no checker has read."""
-    if claim.role == "operator":
-        return True
-    requester = feed.view.requester
-    mine = claim.role == "submitter" and requester is not None and requester.person == claim.person
-    return mine and feed.view.delivery == "draft"

@@ -5,9 +5,15 @@ import re
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from bulkhead.bus.port import Stored
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 from bulkhead_services.gateway.console import desk, pages, task
+from bulkhead_services.gateway.settings import Settings
+from tests.paths import ROOT
 from tests.unit.services.gateway.harness import FOREIGN, OPERATOR, make_mesh, running, until
 
 HERE = "http://gateway"
@@ -91,6 +97,42 @@ def test_a_time_beyond_all_years_is_told_as_the_last_one():
 
 async def test_an_unknown_path_is_the_apis(client):
     assert (await client.get("/nowhere")).json()["code"] == "no_such_path"
+
+
+def test_a_runbook_is_a_link_where_its_address_is_known_and_a_name_elsewhere():
+    words = pages.ENVIRONMENT.get_template("words.html").module
+    linked = str(words.runbook("BulkheadBreakerOpen", "https://wiki.example/bulkhead"))
+    assert 'href="https://wiki.example/bulkhead#bulkheadbreakeropen"' in linked
+    named = str(words.runbook("BulkheadBreakerOpen", ""))
+    assert "docs/how-to/runbooks.md#bulkheadbreakeropen" in named and "href" not in named
+
+
+async def test_an_open_breaker_leads_to_coordination_and_to_its_runbook(tmp_path):
+    mesh = make_mesh(tmp_path)
+    gateway = mesh.gateway(runbooks="https://wiki.example/bulkhead")
+    await gateway.attach()
+    opened = Breaker(scope="tool", tenant="acme", name="crm", phase="open", reason="8 of 9 failed")
+    key, body = subjects.breaker_key("tool", "acme", "crm"), opened.model_dump_json().encode()
+    mesh.bus.stored.append(("KV_CONTROL", Stored(key, {}, body, 1, 1)))
+    transport = httpx.ASGITransport(app=gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url=HERE) as found:
+        await found.post("/login", data={"api_key": OPERATOR}, headers={"Origin": HERE})
+        shown = (await found.get("/")).text
+    assert "8 of 9 failed" in shown and 'href="/coordination#breakers"' in shown
+    assert 'href="https://wiki.example/bulkhead#bulkheadbreakeropen"' in shown
+    await gateway.stop()
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "docs/x.md", 'https://x"y', "https://x#y"])
+def test_an_address_of_runbooks_is_one_of_a_page(address):
+    with pytest.raises(ValidationError):
+        Settings(runbooks=address)
+
+
+def test_each_runbook_that_a_page_names_is_a_section():
+    sections = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "how-to" / "runbooks.md").read_text(), re.M))
+    named = {name for path in TEMPLATES for name in re.findall(r'words\.runbook\("(\w+)"', path.read_text())}
+    assert {"BulkheadBreakerOpen", "BulkheadDeadlockBroken"} <= named <= sections
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

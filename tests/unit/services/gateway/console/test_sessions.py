@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 
+from bulkhead_contracts.task import TaskAccepted, TaskCancelRequested, TaskRequested
 from bulkhead_services.gateway.sessions import PREFIX, Sessions
 from tests.unit.services.gateway.harness import OPERATOR, make_mesh
 
@@ -84,6 +85,17 @@ async def test_by_tls_the_cookie_stays_with_tls_and_this_host(mesh):
         assert (await client.get("/tasks")).status_code == 200
 
 
+@pytest.mark.parametrize("headers", [{}, {"X-Forwarded-Proto": "https"}], ids=["tls", "tls-at-a-proxy"])
+async def test_by_tls_a_cookie_that_another_host_of_the_domain_could_set_signs_nobody_in(mesh, headers):
+    async with browser(mesh.gateways[0]) as plain:
+        await signed_in(plain)
+        token = plain.cookies["bulkhead_session"]
+    async with browser(mesh.gateways[0], "http://gateway" if headers else "https://gateway") as client:
+        client.cookies.set("bulkhead_session", token)
+        answer = await client.get("/tasks", headers=headers)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=/tasks")
+
+
 @pytest.mark.parametrize("path", ["/login", "/logout", "/theme"])
 @pytest.mark.parametrize(
     "headers",
@@ -96,6 +108,25 @@ async def test_a_form_of_another_page_is_refused(mesh, path, headers):
         answer = await client.post(path, data={"api_key": OPERATOR, "theme": "dark"}, headers=headers)
         assert answer.status_code == 403 and "not sent by a page of this console" in answer.text
         assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Origin": "http://evil.example"}, {"Origin": HERE, "Sec-Fetch-Site": "same-site"}]
+)
+async def test_a_form_of_another_page_cancels_nothing(mesh, headers):
+    await mesh.say("pub_shop", TaskRequested(objective="x"), "pub_shop-t1")
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000), "pub_shop-t1")
+    async with browser(mesh.gateways[0]) as client:
+        await signed_in(client)
+        stored = len(mesh.bus.stored)
+        forged = await client.post("/tasks/pub_shop-t1/cancel", data={"reason": "forged"}, headers=headers)
+        assert forged.status_code == 403 and "not sent by a page of this console" in forged.text
+        assert len(mesh.bus.stored) == stored, "nothing is written"
+        own = await client.post("/tasks/pub_shop-t1/cancel", data={"reason": "mine"}, headers=OWN)
+        assert own.status_code == 200 and len(mesh.bus.stored) > stored
+        await mesh.pump()
+        (cancel,) = [one for one in mesh.sent("planner") if one.ce_type == TaskCancelRequested.ce_type()]
+        assert json.loads(cancel.body) == {"reason": "mine"}
 
 
 @pytest.mark.parametrize("where", ["//evil.example", "/\\evil.example", "https://evil.example", "/x\r\ny: z"])

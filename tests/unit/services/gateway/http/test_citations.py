@@ -1,6 +1,7 @@
 """What stands behind the markers of an answer: documents, tools, steps; superseded, erased, expired; nobody else's."""
 
 import hashlib
+import logging
 from dataclasses import replace
 
 import pytest
@@ -133,6 +134,33 @@ async def test_another_tenants_citations_do_not_exist(http, task):
         assert (await get(http, task, name, foreign)).status_code == 404
         assert (await get(http, task, name, {})).status_code == 401
     assert (await get(http, task, headers={"Authorization": f"Bearer {AUDITOR}"})).status_code == 200
+
+
+@pytest.mark.parametrize("marked", [FARE, SUM, STEP, "What is refunded?"], ids=["passage", "tool", "step", "objective"])
+async def test_an_auditor_gets_no_text_and_no_arguments(mesh, http, task, caplog, marked):
+    caplog.set_level(logging.INFO, "bulkhead")
+    mesh.bus.passage = PassageReplied(state="superseded", text=FARE, current_sha256=NEW)
+    call = CitedCall(step_id="sum", attempt=1, tool="calculate", arguments_json='{"expression": "x"}', asked_unix_ms=5)
+    mesh.bus.call = CitedCallReplied(call=call)
+    answer = await get(http, task, marker(marked), {"Authorization": f"Bearer {AUDITOR}"})
+    found = answer.json()
+    assert answer.status_code == 200 and found["text"] is None and "left out for an auditor" in found["note"]
+    assert marked not in answer.text and "expression" not in answer.text
+    if marked == FARE:
+        assert (found["state"], found["source"], found["start"]) == ("superseded", "fares.md", 120)
+    assert "content_read" not in caplog.text
+
+
+async def test_every_look_at_a_cited_text_is_on_record(mesh, http, task, caplog):
+    caplog.set_level(logging.INFO, "bulkhead")
+    await get(http, task)
+    assert (await get(http, task, marker(FARE))).json()["state"] == "erased"
+    assert "content_read" not in caplog.text, "names and places alone"
+    mesh.bus.passage = PassageReplied(state="current", text=FARE, current_sha256=OLD)
+    await get(http, task, marker(FARE))
+    (record,) = [one for one in caplog.records if one.getMessage() == "content_read"]
+    for said in ("ada", "operator", "acme", task, f"citation {marker(FARE)}"):
+        assert said in str(record.__dict__), said
 
 
 @pytest.mark.parametrize("marked", [FARE, SUM])
