@@ -198,7 +198,7 @@ async def _views(client: httpx.AsyncClient, path: str, seen: Callable[[str], Non
     async with client.stream("GET", "/live", headers={"Accept": "text/event-stream"}) as stream:
         async for line in stream.aiter_lines():
             if line == "event: changed":
-                seen((await client.get(path)).text)
+                seen((await client.get(path, headers={"HX-Request": "true"})).text)
 
 
 @asynccontextmanager

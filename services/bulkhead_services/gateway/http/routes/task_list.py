@@ -39,9 +39,9 @@ MAX_ENDED = 10_000
 RETRY_MS = 1_000
 GAP_S, MAX_GAP_S = 0.1, 1.0
 """Between two events: a stream that never rests says so less often, and its watchers look less often."""
-LOOK_S = 0.03
-"""Per watcher of this replica, the least gap: a look takes up to 3 ms of the processor, so all together take a tenth of
-a core."""
+LOOK_S = 0.04
+"""Per watcher of this replica, the least gap: a look takes some 3 ms of the processor, so all together take less than a
+tenth of a core."""
 FILTERS = ("text", "status", "person", "feature", "standing", "fork_of")
 GOES_ON = frozenset(get_args(task_view.Status)) - task_view.ENDED
 KNOWN = {"status": get_args(task_view.Status), "standing": get_args(Standing)}
