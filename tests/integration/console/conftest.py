@@ -1,5 +1,5 @@
 """One browser for the tests that need one."""
 
-from tests.e2e.console.conftest import browser
+from tests.e2e.console.conftest import browser, pictures
 
-__all__ = ["browser"]
+__all__ = ["browser", "pictures"]

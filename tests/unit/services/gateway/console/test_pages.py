@@ -11,7 +11,8 @@ from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker
 from bulkhead_contracts.task import TaskEnded, TaskRequested
-from bulkhead_services.gateway.console import desk, pages, task
+from bulkhead_services.gateway.console import desk, pages
+from bulkhead_services.gateway.console.task import page as task
 from bulkhead_services.gateway.settings import Settings
 from tests.paths import ROOT
 from tests.unit.services.gateway.harness import FOREIGN, OPERATOR, make_mesh, running, until
