@@ -93,8 +93,7 @@ class Budget(Edge):
         self.limits = LimitBook(*world, self.keeper.lose)
         self.parking = Parking(bus, publisher, self.limits, clock, parks=settings.ceiling == "wait")
         self.limits.on_change = self.parking.lift_all
-        self.alerts = Alerts(*world)
-        self.uncertain = UncertainHolds(bus, store, self.keeper, clock)
+        self.alerts, self.uncertain = Alerts(*world), UncertainHolds(bus, store, self.keeper, clock)
         halts = TaskHalts(bus, publisher, store, context.message_key)
         self.admission = Admission(
             context,

@@ -18,7 +18,7 @@ def told(*loads: dict[str, Any], edges: tuple[tuple[str, str, int], ...] = ()) -
 
 def shown(found: dict[str, Any]) -> str:
     """The fragment as a browser gets it."""
-    values = {"claim": None, "path": "/", "url": "/", "theme": "auto", "refused": []}
+    values = {"claim": None, "path": "/", "url": "/", "theme": "auto", "refused": [], "bare": True}
     return pages.render("overview/mesh.html", picture=picture(found), rows=rows(found), replicas=replicas, **values)
 
 
