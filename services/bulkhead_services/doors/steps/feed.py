@@ -5,7 +5,9 @@ authoritative: what was forgotten is read again from the stream.
 """
 
 from bulkhead.bus.port import Bus, Stored
+from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts.bounds import MAX_STEP_TRIES
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.retrieval import RetrievalReplied
@@ -14,12 +16,16 @@ from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.doors.feed import SERVICE, Feed
 
 PREFIX_CHARS = 12
+HELD_MS, MOST_HELD_MS = BACKSTOP_MS, 3_600_000
+"""So long a step whose call was put off is handed to nobody: twice as long each time that its next holder meets the
+same, up to the second."""
 
 
 class StepFeed(Feed):
     """One hand-over. request: the newest form of it, with the latest deadline. taken: the newest taking. answered: the
     first answer, with the sequence and the id of its message. own_sequence: of the newest message of doors about the
-    task, by which replicas exclude each other."""
+    task, by which replicas exclude each other. held: a taking ends it, as far as is known: nobody asks again for a call
+    whose holder has gone, so that nobody would hear that it may go on."""
 
     def __init__(self, bus: Bus, tenant: str, task: str, call_id: str) -> None:
         self.call_id, self.own_sequence = call_id, 0
@@ -33,6 +39,16 @@ class StepFeed(Feed):
         self.answered_by: StepAnswered | None = None
         self.answered_sequence = 0
         self.cancelled: str | None = None
+        self._held_unix_ms = self._held_again = 0
+        """When a call was put off last; how many takings since then met the same."""
+
+    @property
+    def held_until_unix_ms(self) -> int:
+        """Until when nobody is handed the step; 0 when no call of it is held back."""
+        if self.held is None:
+            return 0
+        most_ms = max(min(HELD_MS << self._held_again, MOST_HELD_MS), self.held.after_ms)
+        return max(self.held.until_unix_ms, self._held_unix_ms + most_ms)
 
     @property
     def over(self) -> bool:
@@ -54,13 +70,22 @@ class StepFeed(Feed):
                     self.cancelled = body.reason or "the step was stopped"
             case StepTaken() if body.call_id == self.call_id:
                 self.taken = body
+                self._held_again = min(self._held_again + (self.held is not None), MAX_STEP_TRIES)
+                self._hold(message, None)
             case StepAnswered() if body.call_id == self.call_id and self.answered_by is None:
                 self.answered_by, self.answered_sequence = body, message.sequence
             case ModelCallReplied() | ToolCallReplied() | RetrievalReplied() | CallDeferred() | CallResumed():
                 if body.call_id.startswith(self.prefix):
-                    super()._take(message)
+                    self._of_call(message)
             case _:
                 pass
+
+    def _of_call(self, message: Received) -> None:
+        super()._take(message)
+        if not isinstance(message.body, CallDeferred):
+            self._held_again = 0
+        elif message.body.paused:
+            self._held_unix_ms = message.time_unix_ms
 
     def _requested(self, message: Received, body: DelegationRequested) -> None:
         if self.request is None:

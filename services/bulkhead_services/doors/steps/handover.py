@@ -98,7 +98,7 @@ class HandOvers:
     def _free(self, open_: Open) -> bool:
         if open_.feed.over or open_.feed.deadline_unix_ms <= self._context.clock():
             return False
-        if open_.feed.held is not None:
+        if open_.feed.held_until_unix_ms > self._context.clock():
             return False  # Whoever took it now could make no call.
         self.open.heard(open_)
         silent_ms = self._context.clock() - open_.heard_unix_ms
@@ -219,14 +219,14 @@ class HandOvers:
             await self._cancelled(message, body)
         elif isinstance(body, StepAnswered):
             await self._answered(message, body)
-        elif (call_id := getattr(body, "call_id", "")) and not isinstance(body, StepTaken):
+        elif call_id := getattr(body, "call_id", ""):
             await self._of_call(message, call_id)
 
     async def _of_call(self, message: Received, call_id: str) -> None:
-        """A word about a call: whether the step is held back by it may have changed, which the worker is told."""
+        """A word about a call, or a taking: whether the step is held back may have changed; the worker is told."""
         for place in await self.open.of_task(message.tenant, message.task):
             feed = self.open.feed(*place)
-            if not call_id.startswith(feed.prefix):
+            if not call_id.startswith(feed.prefix) and call_id != feed.call_id:
                 continue
             await self._up_to(feed, message.sequence)
             change = feed.change_at(message.sequence)
