@@ -55,6 +55,10 @@ class StepFeed(Feed):
         """Whether it is answered, or nobody waits for an answer."""
         return self.answered_by is not None or self.cancelled is not None
 
+    def knows(self, number: int) -> bool:
+        """Whether the taking of this number has been read, or a later one."""
+        return self.request is not None and self.taken is not None and self.taken.number >= number
+
     def _pass(self, stored: Stored) -> None:
         if stored.sender == SERVICE:
             self.own_sequence = stored.sequence

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import uuid
 
-from bulkhead.bus.port import WrongLastSequence
+from bulkhead.bus.port import PubAck, WrongLastSequence
 from bulkhead.callers.step_keys import Identity, StepKey, StepKeys
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
@@ -24,7 +24,7 @@ from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Us
 from bulkhead_contracts.step import DelegationReplied, StepAnswered, StepBeat, StepCancelRequested, StepTaken
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.feed import SERVICE, Feeds
+from bulkhead_services.doors.feed import LAG_S, SERVICE, Feeds
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
@@ -48,16 +48,28 @@ class HandOvers:
 
     async def held(self, key: StepKey) -> StepFeed:
         """The feed of a step, for a call of its holder. Raises Refusal for who holds it no more, BusError."""
-        feed = self.open.feed(key.tenant, key.task, key.call_id)
-        await feed.refresh()
+        feed = await self._of_key(key)
         if why := self._lost(feed, key):
             raise Refusal(403, "step_lost", why, "stop working on this step, and take another one")
         return feed
 
+    async def _of_key(self, key: StepKey) -> StepFeed:
+        """The feed, with the taking that the key is of: a key that is sealed proves that it was stored. Raises Refusal
+        where the follower that answers lags, BusError."""
+        feed = self.open.feed(key.tenant, key.task, key.call_id)
+        await feed.refresh()
+        for pause_s in LAG_S:
+            if feed.knows(key.number):
+                return feed
+            await asyncio.sleep(pause_s)
+            await feed.refresh()
+        if feed.knows(key.number):
+            return feed
+        raise refusals.unavailable("the step cannot be read yet", retry_after_s=1.0)
+
     def _lost(self, feed: StepFeed, key: StepKey) -> str:
         """Why this taking is no longer the one that counts; "" when it is."""
-        if feed.request is None or feed.taken is None:
-            return f"there is no step {key.call_id} any more"
+        assert feed.taken is not None
         if feed.cancelled is not None:
             return f"the step was stopped: {feed.cancelled}"
         if feed.answered_by is not None:
@@ -120,9 +132,11 @@ class HandOvers:
                 return None
             taken = StepTaken(call_id=feed.call_id, number=number, identity=identity.name, holder=holder)
             # By chance: the broker must take another replica's taking of this number for another message.
-            if not await self._write(feed, taken, f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}"):
+            index = f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}"
+            if (ack := await self._write(feed, taken, index)) is None:
+                await asyncio.sleep(CAS_PAUSE_S)
                 continue
-            await feed.refresh()
+            await feed.up_to(ack.sequence)
             self.open.heard(open_, now=True)
             log.info("step_taken", tenant=feed.tenant, task=feed.task, step=feed.request.step.id, number=number)
             key = StepKey(feed.tenant, identity.name, feed.task, feed.call_id, number)
@@ -153,9 +167,8 @@ class HandOvers:
     # Holding
 
     async def beat(self, key: StepKey) -> StepBeaten:
-        """The holder works on it. Raises BusError."""
-        feed = self.open.feed(key.tenant, key.task, key.call_id)
-        await feed.refresh()
+        """The holder works on it. Raises Refusal, BusError."""
+        feed = await self._of_key(key)
         if why := self._lost(feed, key):
             return StepBeaten(go_on=False, reason=why)
         self._beaten((key.tenant, key.task, key.call_id), key.number)
@@ -182,10 +195,7 @@ class HandOvers:
     async def answer(self, key: StepKey, answer: StepAnswer) -> AnswerAccepted:
         """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises Refusal,
         BusError."""
-        feed = self.open.feed(key.tenant, key.task, key.call_id)
-        await feed.refresh()
-        if feed.request is None or feed.taken is None or key.number > feed.taken.number:
-            raise Refusal(404, "no_such_step", f"there is no step {key.call_id} any more", "take another one")
+        feed = await self._of_key(key)
         body = await self._read_answer(feed, key, answer)
         if feed.answered_by is not None and feed.answered_by == body:
             return AnswerAccepted(repeated=True)
@@ -291,15 +301,15 @@ class HandOvers:
             if feed.answered_by is not None:
                 return feed.answered_by == body
             said = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
-            if await self._write(feed, body, f"answered/{feed.call_id}/{said}"):
+            if await self._write(feed, body, f"answered/{feed.call_id}/{said}") is not None:
                 return True
             await asyncio.sleep(CAS_PAUSE_S)
         raise refusals.unavailable("many answers come at once", retry_after_s=1.0)
 
-    async def _write(self, feed: StepFeed, body: Body, index: str) -> bool:
-        """Store a fact, unless another one was stored meanwhile."""
+    async def _write(self, feed: StepFeed, body: Body, index: str) -> PubAck | None:
+        """Store a fact; None where another one was stored meanwhile."""
         try:
-            await self._context.publisher.send(
+            return await self._context.publisher.send(
                 SERVICE,
                 body,
                 tenant=feed.tenant,
@@ -312,5 +322,4 @@ class HandOvers:
                 expect_last_on_subject=feed.own_sequence,
             )
         except WrongLastSequence:
-            return False
-        return True
+            return None

@@ -79,6 +79,9 @@ class StepsWorld:
     async def take(self, wait_s: float = 5.0, *, instance: str = "0", by: Identity = ME) -> HandedStep | None:
         return await self.desk(instance).take(by, "", "host-1", wait_s)
 
+    def place(self, step: HandedStep) -> tuple[str, str, str]:
+        return TENANT, step.task, step.id
+
     def key(self, step: HandedStep) -> StepKey:
         found = self.desk().keys.read(step.key)
         assert found is not None

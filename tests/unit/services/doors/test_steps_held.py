@@ -7,7 +7,7 @@ from bulkhead_contracts.delegation import StepAnswer
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.steps import feed as feeds
 from tests.eventually import until
-from tests.unit.services.doors.steps_world import TENANT, StepsWorld, steps_world
+from tests.unit.services.doors.steps_world import StepsWorld, steps_world
 
 
 async def held(here: StepsWorld, times: int = 1) -> None:
@@ -43,7 +43,7 @@ async def test_each_taking_that_meets_the_same_is_followed_by_a_longer_wait(monk
         for number in (1, 2, 3):
             step = await here.take()
             assert step.number == number
-            feed = here.desk().open.feed(TENANT, "t1", step.id)
+            feed = here.desk().open.feed(*here.place(step))
             before = here.worker.clock()
             await here.put_off(step, after_ms=0)
             await held(here, number)
