@@ -196,6 +196,13 @@ class LiveSubscription(Protocol):
 
 
 RpcHandler = Callable[[Live], Awaitable[tuple[Mapping[str, str], bytes]]]
+Stands = Callable[[Live], bool]
+"""Whether a request waits for something to happen, and its handler bounds how many do."""
+
+
+def no_request(asked: Live) -> bool:
+    """None of them stands."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +250,11 @@ class Bus(Protocol):
     ) -> Live:
         """Send a request and wait for one reply. Raises BusUnavailable without a reply in time."""
 
-    async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
-        """Answer requests, shared among a queue group; returns a function that stops."""
+    async def serve(
+        self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
+    ) -> Callable[[], Awaitable[None]]:
+        """Answer requests, shared among a queue group; returns a function that stops. stands: of a request that must
+        not take the turn of others: it is handed to the handler at once."""
 
     async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
         """Attach to a durable that the provisioner made. rank: of those that have room, the lowest is served, where the

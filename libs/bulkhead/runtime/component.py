@@ -23,9 +23,11 @@ class Pool:
 
 
 class Component:
-    """One service's part. rpc: what answers requests, by the type of the request."""
+    """One service's part. rpc: what answers requests, by the type of the request. rpc_stands: of those the types that
+    wait for something to happen, which its handlers bound; they take no turn of the others."""
 
     rpc: RpcTable = {}
+    rpc_stands: frozenset[type[Body]] = frozenset()
 
     async def start(self) -> None:
         """Open what it needs, before the first message."""

@@ -28,6 +28,7 @@ from bulkhead_services.doors.calls import Calls
 from bulkhead_services.doors.ends import Ends
 from bulkhead_services.doors.feed import SERVICE, Feed, Feeds
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
+from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.http.routes import Http
 from bulkhead_services.doors.mcp.calls import ToolCalls
 from bulkhead_services.doors.mcp.granted import GrantedTools
@@ -41,7 +42,7 @@ from bulkhead_services.doors.runs import Runs
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import HandOvers
 from bulkhead_services.doors.steps.routes import StepsHttp
-from bulkhead_services.doors.steps.rpc import StepsRpc
+from bulkhead_services.doors.steps.rpc import STANDING, StepsRpc
 
 LAG_RETRY_S = 0.05
 RECENT_RUNS = 1_024
@@ -70,9 +71,10 @@ class Doors(Edge):
         sessions, issuer = SessionIds(context.message_key), settings.jwt_issuer
         self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, issuer, sessions)
         self._a2a = A2a(settings, http, self._gateway)
-        steps = StepsHttp(self.steps, self._credentials, http.bodies, http.places, http.hosts)
+        polls = Places.of_polls(settings)
+        steps = StepsHttp(self.steps, self._credentials, http.bodies, polls, http.hosts)
         http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]
-        self.rpc = StepsRpc(self.steps, http.places).table()
+        self.rpc, self.rpc_stands = StepsRpc(self.steps, polls).table(), STANDING
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []

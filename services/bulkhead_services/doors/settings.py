@@ -26,7 +26,8 @@ class Settings(CallerSettings):
     agent that seems to loop is told so in a system message, once for each warning; X-Bulkhead-Notes: off leaves it
     away. abandon_s: so long a call goes on whose client has gone, for a retry; then its provider is cancelled.
     step_silent_s: a delegated step whose holder is silent for so long goes to the next one. output_tokens: of a call
-    that names no bound. max_calls*: under way at one replica. head_timeout_s, body_*, write_timeout_s, max_connections,
+    that names no bound. max_calls*: under way at one replica. max_step_polls*: requests for a step that wait there.
+    head_timeout_s, body_*, write_timeout_s, max_connections,
     max_body_bytes_held*: as the gateway has them.
     """
 
@@ -51,6 +52,8 @@ class Settings(CallerSettings):
     max_calls: int = Field(default=1_000, gt=0)
     max_calls_per_tenant: int = Field(default=400, gt=0)
     max_calls_per_person: int = Field(default=200, gt=0)
+    max_step_polls: int = Field(default=2_000, gt=0)
+    max_step_polls_per_tenant: int = Field(default=200, gt=0)
     max_connections: int = Field(default=4_096, gt=0)
     head_timeout_s: float = Field(default=10.0, gt=0)
     body_timeout_s: float = Field(default=20.0, gt=0)

@@ -31,8 +31,10 @@ from bulkhead.bus.port import (
     PublishRefused,
     RpcHandler,
     Schedule,
+    Stands,
     Stored,
     StreamCounts,
+    no_request,
 )
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
@@ -49,6 +51,8 @@ NO_STREAM_PAUSE_S = 0.2
 MAX_RPC_AT_ONCE = 256
 MAX_RPC_WAITING = 4_096
 """Requests that wait for those; beyond it one is not answered, as if nobody had heard it."""
+MAX_RPC_STANDING = 4_096
+"""Requests that stand until there is something to tell; they take no turn of the others."""
 
 
 class JetStreamBus:
@@ -196,9 +200,11 @@ class JetStreamBus:
             raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
         return Live(subject, answer.headers or {}, answer.data)
 
-    async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
+    async def serve(
+        self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
+    ) -> Callable[[], Awaitable[None]]:
         """See port.Bus."""
-        server = _Server(self._connection, handler)
+        server = _Server(self._connection, handler, stands)
         server.subscription = await self._subscribe(subject, lambda client: partial(server.take, client), queue)
         self._stops.append(server.stop)
         return server.stop
@@ -338,36 +344,43 @@ class JetStreamLive:
 class _Server:
     """Answers requests, many at once, within a bound."""
 
-    def __init__(self, connection: Connection, handler: RpcHandler) -> None:
+    def __init__(self, connection: Connection, handler: RpcHandler, stands: Stands = no_request) -> None:
         self.subscription: Listener | None = None
         self._connection = connection
-        self._handler = handler
+        self._handler, self._stands = handler, stands
         self._running: set[asyncio.Task[None]] = set()
-        self._waiting: deque[tuple[DirectClient, RawMessage]] = deque()
+        self._standing: set[asyncio.Task[None]] = set()
+        self._waiting: deque[tuple[DirectClient, str, Live]] = deque()
 
     def take(self, client: DirectClient, message: RawMessage) -> None:
         """One request, which came to this client."""
-        if len(self._running) < MAX_RPC_AT_ONCE:
-            self._begin(client, message)
+        asked = Live(message.subject, message.headers or {}, message.data)
+        if self._stands(asked):
+            if len(self._standing) < MAX_RPC_STANDING:
+                self._begin(client, message.reply, asked, self._standing)
+            else:
+                log.warning("rpc_dropped", subject=message.subject, standing=MAX_RPC_STANDING)
+        elif len(self._running) < MAX_RPC_AT_ONCE:
+            self._begin(client, message.reply, asked, self._running)
         elif len(self._waiting) < MAX_RPC_WAITING:
-            self._waiting.append((client, message))
+            self._waiting.append((client, message.reply, asked))
         else:
             log.warning("rpc_dropped", subject=message.subject, waiting=MAX_RPC_WAITING)
 
-    def _begin(self, client: DirectClient, message: RawMessage) -> None:
-        task = asyncio.ensure_future(self._answer(client, message))
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+    def _begin(self, client: DirectClient, reply: str, asked: Live, among: set[asyncio.Task[None]]) -> None:
+        task = asyncio.ensure_future(self._answer(client, reply, asked))
+        among.add(task)
+        task.add_done_callback(partial(self._ended, among))
 
-    async def _answer(self, client: DirectClient, message: RawMessage) -> None:
-        headers, body = await self._handler(Live(message.subject, message.headers or {}, message.data))
-        if message.reply:
-            self._connection.send(message.reply, body, headers=dict(headers) or None, over=client)
+    async def _answer(self, client: DirectClient, reply: str, asked: Live) -> None:
+        headers, body = await self._handler(asked)
+        if reply:
+            self._connection.send(reply, body, headers=dict(headers) or None, over=client)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if self._waiting:
-            self._begin(*self._waiting.popleft())
+    def _ended(self, among: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        among.discard(task)
+        if self._waiting and len(self._running) < MAX_RPC_AT_ONCE:
+            self._begin(*self._waiting.popleft(), self._running)
         if not task.cancelled() and task.exception() is not None:
             log.error("rpc_answer_failed", reason=repr(task.exception()))
 
@@ -377,5 +390,7 @@ class _Server:
         if subscription is not None:
             await subscription.stop()
         deadline = asyncio.get_running_loop().time() + API_TIMEOUT_S
-        while self._running and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(set(self._running), timeout=left)
+        while (under_way := self._running | self._standing) and (
+            left := deadline - asyncio.get_running_loop().time()
+        ) > 0:
+            await asyncio.wait(under_way, timeout=left)

@@ -25,8 +25,10 @@ from bulkhead.bus.port import (
     PublishRefused,
     RpcHandler,
     Schedule,
+    Stands,
     Stored,
     StreamCounts,
+    no_request,
 )
 from bulkhead.telemetry.log import Log
 
@@ -161,8 +163,10 @@ class MemoryBus:
 
         task.add_done_callback(ended)
 
-    async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
-        """See port.Bus."""
+    async def serve(
+        self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
+    ) -> Callable[[], Awaitable[None]]:
+        """See port.Bus. Requests have no bound here."""
         self._may(subject, "listen")
         listener = Listener(subject, lambda live: None, self.service, queue, handler)
         self._servers.append(listener)

@@ -1,7 +1,7 @@
 """The edge shell: stored messages to `handle`, requests to the rpc table, both checked against the catalog."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from bulkhead.bus.port import Live, Stored
 from bulkhead.runtime import crash_points
@@ -38,10 +38,15 @@ class EdgeHandler:
 
 
 class RpcServer:
-    """Answers `rpc.*.<service>.>` from the edge's table."""
+    """Answers `rpc.*.<service>.>` from the edge's table. standing: types of requests that wait for something."""
 
-    def __init__(self, context: Context, table: RpcTable) -> None:
+    def __init__(self, context: Context, table: RpcTable, standing: Collection[type[Body]] = ()) -> None:
         self._context, self._table = context, table
+        self._standing = frozenset(kind.ce_type() for kind in standing)
+
+    def stands(self, request: Live) -> bool:
+        """Whether it waits for something to happen, by what its header says."""
+        return any(value in self._standing for name, value in request.headers.items() if name.lower() == "ce-type")
 
     async def answer(self, request: Live) -> tuple[Mapping[str, str], bytes]:
         """One request. What cannot be handled is answered with a `bulkhead-error` header, never with silence."""

@@ -66,9 +66,9 @@ class Service:
         await self._own.start()
         try:
             if self._own.rpc:
-                server = RpcServer(self.context, self._own.rpc)
+                server = RpcServer(self.context, self._own.rpc, self._own.rpc_stands)
                 stop = await self.context.bus.serve(
-                    f"rpc.*.{self.context.service}.>", self.context.service, server.answer
+                    f"rpc.*.{self.context.service}.>", self.context.service, server.answer, stands=server.stands
                 )
                 self._stop_rpc.append(stop)
             await self.context.background.beside(self.shell.run() if self.shell is not None else self._stopping.wait())

@@ -13,10 +13,21 @@ from bulkhead_services.doors.settings import Settings
 
 
 class Places:
-    """Calls under way."""
+    """Calls under way. what: how they are told of."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
+    def __init__(self, shares: Shares, what: str = "under way") -> None:
+        self._shares, self._what = shares, what
+
+    @classmethod
+    def of_calls(cls, settings: Settings) -> "Places":
+        """For calls of models, tools and agents."""
+        return cls(Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person))
+
+    @classmethod
+    def of_polls(cls, settings: Settings) -> "Places":
+        """For programs that wait for a step: they take no place of a call."""
+        of_tenant = settings.max_step_polls_per_tenant
+        return cls(Shares(settings.max_step_polls, of_tenant, of_tenant), "that wait for a step")
 
     def pool(self) -> Pool:
         """Calls under way, of those that this replica may have."""
@@ -25,7 +36,7 @@ class Places:
     def take(self, claim: RequesterClaim) -> Callable[[], None]:
         """Take a place; the returned function gives it back, once. Raises Refusal."""
         if (full := self._shares.full(claim.tenant, claim.person)) is not None:
-            raise refusals.too_many_calls(full, "under way", "wait for the answer of one of them")
+            raise refusals.too_many_calls(full, self._what, "wait for the answer of one of them")
         self._shares.take(claim.tenant, claim.person)
         taken = [(claim.tenant, claim.person)]
 

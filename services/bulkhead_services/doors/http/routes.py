@@ -72,7 +72,7 @@ class Http:
         step_keys: StepKeys | None = None,
     ) -> None:
         self._credentials, self._desk, self._ready, self._step_keys = credentials, desk, ready, step_keys
-        self.bodies, self.places, self.hosts = Bodies(settings), Places(settings), Hosts(settings)
+        self.bodies, self.places, self.hosts = Bodies(settings), Places.of_calls(settings), Hosts(settings)
         self.more: list[BaseRoute] = []
         """Routes of the other doors."""
         self.started = False

@@ -40,7 +40,7 @@ class Identities(Protocol):
 
 
 class StepsHttp:
-    """The routes."""
+    """The routes. places: of requests that wait for a step."""
 
     def __init__(self, steps: HandOvers, identities: Identities, bodies: Bodies, places: Places, hosts: Hosts) -> None:
         self._steps, self._identities, self._bodies, self._places = steps, identities, bodies, places

@@ -15,14 +15,18 @@ from bulkhead_contracts.delegation import (
     StepTakeRequested,
 )
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.types import Body
 from bulkhead_services.doors.http.places import Places
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.steps.handover import HandOvers
 from bulkhead_services.doors.steps.routes import claim_of
 
+STANDING: frozenset[type[Body]] = frozenset((StepTakeRequested,))
+"""Requests that wait; `places` bounds them before anything is waited for."""
+
 
 class StepsRpc:
-    """The handlers. places: shared with HTTP."""
+    """The handlers. places: of those that wait for a step, shared with HTTP."""
 
     def __init__(self, steps: HandOvers, places: Places) -> None:
         self._steps, self._places = steps, places

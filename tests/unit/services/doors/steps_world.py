@@ -21,6 +21,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import HandOvers
+from tests.eventually import until
 
 TENANT, ME = "demo", Identity("demo", "wrk_demo")
 ROLE = "refunds"
@@ -44,7 +45,7 @@ class StepsWorld:
 
     async def hand_over(self, task: str = "t1", to: Identity = ME, objective: ContentRef | None = None) -> str:
         """The worker asks for a step to be handed out; the id of the call."""
-        until = self.worker.clock() + DEADLINE_MS
+        deadline = self.worker.clock() + DEADLINE_MS
         delegation = Delegation(role=ROLE, to="worker", name=to.name, deadline_ms=DEADLINE_MS)
         top = TaskGrant(
             tenant=to.tenant,
@@ -55,10 +56,10 @@ class StepsWorld:
             limits=TaskLimits(),
             day_cost_usd_micros=1,
             day_tokens=1,
-            expires_unix_ms=until,
+            expires_unix_ms=deadline,
             delegated=(delegation,),
         )
-        place: dict[str, Any] = {"tenant": to.tenant, "task": task, "expires_unix_ms": until, "tools": ()}
+        place: dict[str, Any] = {"tenant": to.tenant, "task": task, "expires_unix_ms": deadline, "tools": ()}
         narrow = StepGrant(**place, step_id="a", attempt=1, plan_version=1, role=ROLE)
         parent = self.mesh.context("signer").signer.grant(top)
         grant = self.mesh.context("planner").signer.grant(narrow, parent=parent)
@@ -70,7 +71,7 @@ class StepsWorld:
             plan_version=1,
             delegated=delegation,
             objective=objective or await self.worker.blobs.put(to.tenant, "What is refunded?"),
-            deadline_unix_ms=until,
+            deadline_unix_ms=deadline,
         )
         place = {"tenant": to.tenant, "task": task, "cause": task, "index": call_id}
         await self.worker.publisher.send("doors", body, **place, actor="ann", grant=grant)
@@ -108,4 +109,5 @@ async def steps_world(**settings: Any) -> AsyncIterator[StepsWorld]:
     """Doors alone; a holder is silent after 15 s unless a setting says so."""
     chosen = Settings(**{"http_port": 0, "hold_s": 0.1, **settings})
     async with MemoryMesh({"doors": lambda c: Doors(c, chosen)}, ack_wait_ms=500) as mesh:
+        await until(lambda: mesh.broker.server(subjects.rpc(ME.name, "doors", TENANT, ME.name)))
         yield StepsWorld(mesh)

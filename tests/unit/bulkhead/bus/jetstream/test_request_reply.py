@@ -70,3 +70,25 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
     await server.stop()
     assert connection.sent == [f"re.{number}" for number in range(5)]
     assert most == 2
+
+
+async def test_requests_that_stand_take_no_turn_of_the_others(monkeypatch: Any) -> None:
+    monkeypatch.setattr(bus, "MAX_RPC_AT_ONCE", 1)
+    monkeypatch.setattr(bus, "MAX_RPC_WAITING", 0)
+    monkeypatch.setattr(bus, "MAX_RPC_STANDING", 3)
+    connection, gate = _Connection(), asyncio.Event()
+
+    async def handler(request: Live) -> tuple[dict[str, str], bytes]:
+        if request.subject == "rpc.poll":
+            await gate.wait()
+        return {}, b""
+
+    server = bus._Server(connection, handler, lambda asked: asked.subject == "rpc.poll")  # type: ignore[arg-type]
+    for number in range(5):
+        server.take(ASKED, RawMessage("rpc.poll", f"poll.{number}", b"", None))
+    server.take(ASKED, RawMessage("rpc.beat", "beat", b"", None))
+    await asyncio.sleep(0.01)
+    assert connection.sent == ["beat"]
+    gate.set()
+    await server.stop()
+    assert sorted(connection.sent) == ["beat", "poll.0", "poll.1", "poll.2"], "each bound holds"
