@@ -21,7 +21,14 @@ from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
-from bulkhead_contracts.step import DelegationReplied, StepAnswered, StepBeat, StepCancelRequested, StepTaken
+from bulkhead_contracts.step import (
+    DelegationReplied,
+    DelegationRequested,
+    StepAnswered,
+    StepBeat,
+    StepCancelRequested,
+    StepTaken,
+)
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import LAG_S, SERVICE, Feeds
@@ -31,7 +38,7 @@ from bulkhead_services.doors.steps.feed import StepFeed
 from bulkhead_services.doors.steps.handed import handed
 from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
 
-LAG_RETRY_S = 0.05
+LAG_RETRY_S, LAGS = 0.05, "the inbox cannot be read up to this message yet"
 CAS_TRIES, CAS_PAUSE_S = 8, 0.02
 """Replicas, and steps of one task, write under one subject."""
 SHORT_OF = "what is missing was not said in words"
@@ -88,9 +95,9 @@ class HandOvers:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while True:
-            wake = self.open.wake
-            for place, open_ in self.open.all():
-                if self._is_for(open_, identity, role) and (found := await self._try(place, open_, identity, holder)):
+            wake = self.open.waker(identity)
+            for place, open_ in self.open.of(identity):
+                if self._is_for(open_, role) and (found := await self._try(place, open_, holder)):
                     return found
             left_s = until - loop.time()
             if left_s <= 0:
@@ -101,11 +108,10 @@ class HandOvers:
             except TimeoutError:
                 pass
 
-    def _is_for(self, open_: Open, identity: Identity, role: str) -> bool:
+    def _is_for(self, open_: Open, role: str) -> bool:
         request = open_.feed.request
-        if request is None or open_.feed.tenant != identity.tenant or request.delegated.name != identity.name:
-            return False
-        return (not role or request.delegated.role == role) and self._free(open_)
+        wanted = request is not None and (not role or request.delegated.role == role)
+        return wanted and not open_.wanted and self._free(open_)
 
     def _free(self, open_: Open) -> bool:
         if open_.feed.over or open_.feed.deadline_unix_ms <= self._context.clock():
@@ -116,16 +122,25 @@ class HandOvers:
         silent_ms = self._context.clock() - open_.heard_unix_ms
         return open_.feed.taken is None or silent_ms >= round(self._settings.step_silent_s * 1000)
 
-    async def _try(self, place: Place, open_: Open, identity: Identity, holder: str) -> HandedStep | None:
-        feed = open_.feed
+    async def _try(self, place: Place, open_: Open, holder: str) -> HandedStep | None:
+        """The step, unless another is faster; of those who wait here one at a time tries for it."""
+        open_.wanted, found = True, None
+        try:
+            found = await self._taken(place, open_, holder)
+        finally:
+            open_.wanted = False
+            if found is None:
+                self.open.wake(open_.identity)
+        return found
+
+    async def _taken(self, place: Place, open_: Open, holder: str) -> HandedStep | None:
+        feed, identity = open_.feed, open_.identity
         for _ in range(CAS_TRIES):
             await feed.refresh()
-            if feed.over:
+            if feed.answered_by is not None:
                 self.open.drop(place)
+            if feed.request is None or not self._free(open_):
                 return None
-            if not self._is_for(open_, identity, ""):
-                return None
-            assert feed.request is not None
             number = feed.taken.number + 1 if feed.taken is not None else 1
             if (failure := self._misfit(feed, identity, number)) is not None:
                 await self._settle(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
@@ -229,12 +244,18 @@ class HandOvers:
             await self._cancelled(message, body)
         elif isinstance(body, StepAnswered):
             await self._answered(message, body)
-        elif call_id := getattr(body, "call_id", ""):
+        elif not isinstance(body, DelegationRequested) and (call_id := getattr(body, "call_id", "")):
             await self._of_call(message, call_id)
+
+    async def _of_task(self, message: Received) -> list[Place]:
+        places = await self.open.of_task(message.tenant, message.task, message.sequence)
+        if places is None:
+            raise HandBack(LAG_RETRY_S, LAGS)
+        return places
 
     async def _of_call(self, message: Received, call_id: str) -> None:
         """A word about a call, or a taking: whether the step is held back may have changed; the worker is told."""
-        for place in await self.open.of_task(message.tenant, message.task):
+        for place in await self._of_task(message):
             feed = self.open.feed(*place)
             if not call_id.startswith(feed.prefix) and call_id != feed.call_id:
                 continue
@@ -249,7 +270,7 @@ class HandOvers:
             await self._context.publisher.send("worker", body, **message.caused, index="held", actor=feed.actor)
 
     async def _cancelled(self, message: Received, body: StepCancelRequested) -> None:
-        for place in await self.open.of_task(message.tenant, message.task):
+        for place in await self._of_task(message):
             feed = self.open.feed(*place)
             await self._up_to(feed, message.sequence)
             if feed.cancelled is not None and feed.answered_by is None:
@@ -292,7 +313,7 @@ class HandOvers:
 
     async def _up_to(self, feed: StepFeed, sequence: int) -> None:
         if not await feed.up_to(sequence):
-            raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+            raise HandBack(LAG_RETRY_S, LAGS)
 
     async def _settle(self, feed: StepFeed, body: StepAnswered) -> bool:
         """Store an answer, unless there is one."""

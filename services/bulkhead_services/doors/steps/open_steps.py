@@ -1,53 +1,68 @@
 """The delegated steps without an answer that this replica knows, oldest first.
 
-In: word that a message of a task was handled, somewhere; the own inbox, at a start its newest messages. Out: their
-feeds, and a wake-up for those who wait for a step. Nothing here is authoritative: the feeds are.
+In: word that a message of a task was handled, somewhere; the own inbox, at a start what may have time left. Out: their
+feeds, and a wake-up for those who wait for a step of theirs. Nothing here is authoritative: the feeds are.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
-from bulkhead.bus.port import Bus, BusError
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.seek_time import last_before
+from bulkhead.callers.step_keys import Identity
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.step import DelegationRequested
-from bulkhead_services.doors.feed import INBOX, SERVICE, Feeds
+from bulkhead_services.doors.feed import INBOX, LAG_S, SERVICE, Feeds
 from bulkhead_services.doors.steps.feed import StepFeed
 
-MAX_OPEN = 10_000
-"""Hand-overs that this replica knows of."""
-LOOK_BACK = 50_000
-"""So many of the newest messages are looked through at a start for steps that nobody has answered."""
+MAX_OPEN = 2_000
+"""Hand-overs of one identity that are offered at this replica; the next ones follow as these are answered."""
+MAX_READ, MAX_LATER = 100_000, 100_000
+"""Tasks of which it is known how far they are read; those of one identity whose hand-overs are to follow."""
+LOOK_BACK_MS = bounds.MAX_TASK_DEADLINE_MS
+"""At a start all is looked through that may still have time left."""
+LAG_TRIES, LAG_PAUSE_S = 40, 0.1
+"""So often a task is read again that a lagging follower does not know so far; it may be gone, too."""
 AGAIN_S = 1.0
 log = Log("doors.steps")
 
+Task = tuple[str, str]
+"""Tenant, task."""
 Place = tuple[str, str, str]
 """Tenant, task, call."""
 
 
 @dataclass(slots=True)
 class Open:
-    """A hand-over without an answer. heard_unix_ms: when its holder was last heard of; number: of that taking."""
+    """A hand-over without an answer, for this identity. heard_unix_ms: when its holder was last heard of; number: of
+    that taking. wanted: somebody takes it at this moment."""
 
     feed: StepFeed
+    identity: Identity
+    wanted: bool = False
     heard_unix_ms: int = 0
     number: int = 0
 
 
 class OpenSteps:
-    """Of this replica."""
+    """Of this replica, by the identity that is handed them."""
 
     def __init__(self, bus: Bus, clock: Callable[[], int], feeds: Feeds) -> None:
         self._bus, self._clock, self._feeds = bus, clock, feeds
         self._open: dict[Place, Open] = {}
-        self._of_task: dict[tuple[str, str], set[Place]] = {}
-        self._read: dict[tuple[str, str], int] = {}
-        """Up to where the worker's messages of a task are read."""
-        self._dirty: set[tuple[str, str]] = set()
+        self._of: dict[Identity, dict[Place, Open]] = {}
+        self._of_task: dict[Task, set[Place]] = {}
+        self._read = BoundedDict[Task, int](MAX_READ)
+        """Up to where a task's messages are read, and all its hand-overs until there are open."""
+        self._later: dict[Identity, BoundedDict[Task, None]] = {}
+        self._dirty: dict[Task, tuple[int, int]] = {}
+        """Up to where a task is to be read, and how often that was tried."""
         self._news = asyncio.Event()
-        self.wake = asyncio.Event()
-        """Set when a step is new; another one takes its place then."""
+        self._wakes = WeakValueDictionary[Identity, asyncio.Event]()
 
     def feed(self, tenant: str, task: str, call_id: str) -> StepFeed:
         """The feed of a hand-over, perhaps empty."""
@@ -58,14 +73,31 @@ class OpenSteps:
         """One of them."""
         return self._open.get(place)
 
-    def all(self) -> list[tuple[Place, Open]]:
-        """All of them."""
-        return list(self._open.items())
+    def of(self, identity: Identity) -> list[tuple[Place, Open]]:
+        """All of an identity."""
+        return list(self._of.get(identity, {}).items())
 
-    async def of_task(self, tenant: str, task: str) -> list[Place]:
-        """Those of a task, from the inbox as it stands. Raises BusError."""
-        await self._discover(tenant, task)
-        return list(self._of_task.get((tenant, task), ()))
+    def waker(self, identity: Identity) -> asyncio.Event:
+        """Set when a step of the identity is new, or free again; another one takes its place then."""
+        found = self._wakes.get(identity)
+        if found is None:
+            found = self._wakes[identity] = asyncio.Event()
+        return found
+
+    def wake(self, identity: Identity) -> None:
+        """Let those look again who wait for a step of this identity."""
+        if (found := self._wakes.pop(identity, None)) is not None:
+            found.set()
+
+    async def of_task(self, tenant: str, task: str, sequence: int) -> list[Place] | None:
+        """Those of a task, from the inbox up to this message, however many its identity has; None when a follower lags.
+        Raises BusError."""
+        for pause_s in (*LAG_S, 0.0):
+            await self._discover((tenant, task), all_of_it=True)
+            if self._read.get((tenant, task), 0) >= sequence:
+                return list(self._of_task.get((tenant, task), ()))
+            await asyncio.sleep(pause_s)
+        return None
 
     def heard(self, open_: Open, *, now: bool = False) -> None:
         """Its holder was heard of now; a taking that is new here counts as a beat."""
@@ -73,13 +105,21 @@ class OpenSteps:
         if now or number != open_.number:
             open_.number, open_.heard_unix_ms = number, self._clock()
 
+    def silent(self, open_: Open, number: int) -> None:
+        """The holder of this taking never had its key: the next may take the step at once."""
+        open_.number, open_.heard_unix_ms = number, 0
+        self.wake(open_.identity)
+
     def handled(self, tenant: str, task: str, sequence: int) -> None:
         """A message of this task was handled somewhere."""
         if subjects.is_of_doors(task):
             return
         for place in self._of_task.get((tenant, task), ()):
             self._feeds.poke(place, sequence)
-        self._dirty.add((tenant, task))
+        self._look_at((tenant, task), sequence)
+
+    def _look_at(self, task: Task, sequence: int = 0) -> None:
+        self._dirty[task] = max(sequence, self._dirty.get(task, (0, 0))[0]), 0
         self._news.set()
 
     async def run(self) -> None:
@@ -93,68 +133,106 @@ class OpenSteps:
                 await self._news.wait()
                 self._news.clear()
                 while self._dirty:
-                    await self._look(*next(iter(self._dirty)))
+                    if not await self._look_through():
+                        await asyncio.sleep(LAG_PAUSE_S)
             except BusError as error:
                 log.warning("steps_not_read", reason=str(error))
                 self._news.set()
                 await asyncio.sleep(AGAIN_S)
 
-    async def _look(self, tenant: str, task: str) -> None:
-        for place in await self.of_task(tenant, task):
+    async def _look_through(self) -> bool:
+        """Look at each task of which there is news, once; False when one of them is to be looked at again."""
+        through = True
+        for task in list(self._dirty):
+            wanted, tries = self._dirty[task]
+            done = await self._look(task, wanted) or tries >= LAG_TRIES
+            if done and self._dirty[task][0] <= wanted:
+                del self._dirty[task]
+            elif not done:
+                through = False
+                self._dirty[task] = self._dirty[task][0], tries + 1
+        return through
+
+    async def _look(self, task: Task, wanted: int) -> bool:
+        """Open what is new in a task, drop what is over; whether it was read up to the wanted message."""
+        left = await self._discover(task)
+        for place in list(self._of_task.get(task, ())):
             feed = self.feed(*place)
             await feed.refresh()
             if feed.answered_by is not None:
                 self.drop(place)
-        self._dirty.discard((tenant, task))
+        return left or self._read.get(task, 0) >= wanted
 
     async def _look_back(self) -> None:
+        """Find the hand-overs from before the start that have time left: by their newest words of it."""
         of_worker = f"mesh.worker.{SERVICE}.>"
         last = await self._bus.last(INBOX, of_worker)
-        after = max(0, last.sequence - LOOK_BACK) if last is not None else 0
-        seen: dict[tuple[str, str], None] = {}
+        if last is None:
+            return
+        now = self._clock()
+        after = await last_before(self._bus, INBOX, of_worker, now - LOOK_BACK_MS, last.sequence)
+        seen: dict[Task, None] = {}
         while page := await self._bus.read(INBOX, of_worker, after=after):
-            seen |= dict.fromkeys((stored.tenant, stored.task) for stored in page)
+            for stored in page:
+                if (body := _hand_over(stored)) is not None and body.deadline_unix_ms > now:
+                    seen[stored.tenant, stored.task] = None
             after = page[-1].sequence
-        for tenant, task in seen:
-            await self._discover(tenant, task)
+        for task in seen:
+            await self._discover(task)
 
-    async def _discover(self, tenant: str, task: str) -> None:
-        """The hand-overs of a task that are not known here."""
-        of_task = subjects.mesh("worker", SERVICE, tenant, task)
-        after = self._read.pop((tenant, task), 0)
+    async def _discover(self, task: Task, *, all_of_it: bool = False) -> bool:
+        """Open the hand-overs of a task that are not known here. Whether some are left for later, because their
+        identity has as many as are offered at once. all_of_it: leave none. Raises BusError."""
+        of_task = subjects.task_filter(SERVICE, *task)
+        after = self._read.get(task, 0)
         while page := await self._bus.read(INBOX, of_task, after=after):
             for stored in page:
-                if stored.ce_type != DelegationRequested.ce_type():
-                    continue
-                try:
-                    call_id = DelegationRequested.model_validate_json(stored.body).call_id
-                except ValueError:
-                    continue
-                await self._begin((tenant, task, call_id))
-            after = page[-1].sequence
-        if after:
-            self._read[tenant, task] = after
-            while len(self._read) > MAX_OPEN:
-                self._read.pop(next(iter(self._read)))
+                if stored.sender == "worker" and (body := _hand_over(stored)) is not None:
+                    place, identity = (*task, body.call_id), Identity(task[0], body.delegated.name)
+                    known = place in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
+                    if not known:
+                        self._later.setdefault(identity, BoundedDict(MAX_LATER))[task] = None
+                        return True
+                    if not await self._begin(place, identity, stored.sequence):
+                        return False
+                self._read[task] = after = stored.sequence
+        return False
 
-    async def _begin(self, place: Place) -> None:
+    async def _begin(self, place: Place, identity: Identity, sequence: int) -> bool:
+        """Open a hand-over, unless it is answered; False when a follower lags."""
         if place in self._open:
-            return
+            return True
         feed = self.feed(*place)
-        await feed.refresh()
+        if not await feed.up_to(sequence):
+            return False
         if place not in self._open and feed.answered_by is None and feed.request is not None:
-            while len(self._open) >= MAX_OPEN:
-                self.drop(next(iter(self._open)))
-            self._open[place] = Open(feed)
+            open_ = self._open[place] = Open(feed, identity)
+            self._of.setdefault(identity, {})[place] = open_
             self._of_task.setdefault(place[:2], set()).add(place)
-            self.heard(self._open[place])
-            self.wake.set()
-            self.wake = asyncio.Event()
+            self.heard(open_)
+            self.wake(identity)
+        return True
 
     def drop(self, place: Place) -> None:
-        """It is answered, or too many are known."""
-        if self._open.pop(place, None) is not None:
-            of_task = self._of_task[place[:2]]
-            of_task.discard(place)
-            if not of_task:
-                del self._of_task[place[:2]]
+        """It is answered."""
+        if (open_ := self._open.pop(place, None)) is None:
+            return
+        of_task, of_identity = self._of_task[place[:2]], self._of[open_.identity]
+        of_task.discard(place)
+        del of_identity[place]
+        if not of_task:
+            del self._of_task[place[:2]]
+        if not of_identity:
+            del self._of[open_.identity]
+        if later := self._later.get(open_.identity):
+            self._look_at(next(iter(later)))
+            later.pop(next(iter(later)))
+
+
+def _hand_over(stored: Stored) -> DelegationRequested | None:
+    if stored.ce_type != DelegationRequested.ce_type():
+        return None
+    try:
+        return DelegationRequested.model_validate_json(stored.body)
+    except ValueError:
+        return None

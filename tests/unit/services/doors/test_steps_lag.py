@@ -10,7 +10,7 @@ from bulkhead_contracts.step import StepTaken
 from bulkhead_services.doors import feed
 from bulkhead_services.doors.feed import INBOX
 from bulkhead_services.doors.port import Refusal
-from tests.unit.services.doors.steps_world import StepsWorld, steps_world
+from tests.unit.services.doors.steps_world import ME, StepsWorld, steps_world
 
 CALLS: dict[str, Callable] = {
     "call": lambda desk, key: desk.held(key),
@@ -29,7 +29,7 @@ async def behind(here: StepsWorld) -> Callable[[], None]:
 async def taken_unseen(here: StepsWorld):
     """A step that was taken, of whose taking no follower knows yet."""
     await here.hand_over()
-    while not here.desk().open.all():
+    while not here.desk().open.of(ME):
         await asyncio.sleep(0.01)
     catches_up = await behind(here)
     step = await here.take()
@@ -60,7 +60,7 @@ async def test_a_lag_that_stays_is_told_as_one(call, monkeypatch):
 async def test_a_step_is_handed_out_when_its_taking_can_be_read():
     async with steps_world() as here:
         await here.hand_over()
-        while not here.desk().open.all():
+        while not here.desk().open.of(ME):
             await asyncio.sleep(0.01)
         catches_up = await behind(here)
         asyncio.get_running_loop().call_later(0.1, catches_up)
