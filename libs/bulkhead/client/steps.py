@@ -8,7 +8,8 @@
     asyncio.run(steps.run())
 
 In: the doors' address, a key of the role `worker`. Out: calls of the handlers, answers. A program that is killed loses
-its step to the next one after a while; a handler whose step is lost or stopped is cancelled.
+its step to the next one after a while; a handler whose step is lost or stopped, or whose beats reach nobody for as
+long, is cancelled.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ log = logging.getLogger("bulkhead.steps")
 POLL_S = 20.0
 AGAIN_S = 1.0
 """After an error so long passes before the next try."""
+SILENT_BEATS = 3
+"""Whoever is not heard for so many beats has lost the step, and stops before another begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +136,29 @@ class Steps:
         await self._answer(handed, said)
 
     async def _beat(self, handed: HandedStep, work: "asyncio.Future[str | StepAnswer]") -> None:
+        loop = asyncio.get_running_loop()
+        pause_s, heard = handed.beat_s, loop.time()
         while True:
-            await asyncio.sleep(handed.beat_s)
+            await asyncio.sleep(pause_s)
+            sent, silent_at = loop.time(), heard + SILENT_BEATS * handed.beat_s
             try:
-                beaten = await self._port.beat(handed)
-            except MeshError as error:
-                log.warning("no beat of step %s: %s", handed.step, error)
+                async with asyncio.timeout_at(silent_at):
+                    beaten = await self._port.beat(handed)
+            except (MeshError, TimeoutError) as error:
+                log.warning("no beat of step %s: %s", handed.step, str(error) or "doors do not answer")
+                if loop.time() >= silent_at:
+                    self._give_up(handed, work, "no beat was heard for so long that another may have it")
+                    return
+                pause_s = min(handed.beat_s, AGAIN_S, silent_at - loop.time())
                 continue
             if not beaten.go_on:
-                log.warning("step %s of task %s is given up: %s", handed.step, handed.task, beaten.reason)
-                work.cancel()
+                self._give_up(handed, work, beaten.reason)
                 return
+            pause_s, heard = handed.beat_s, sent
+
+    def _give_up(self, handed: HandedStep, work: "asyncio.Future[str | StepAnswer]", why: str) -> None:
+        log.warning("step %s of task %s is given up: %s", handed.step, handed.task, why)
+        work.cancel()
 
     async def _answer(self, handed: HandedStep, said: StepAnswer) -> None:
         """Until it is stored or refused: the same answer counts once."""
@@ -194,7 +209,7 @@ class HttpSteps:
         if answer.is_success:
             return answer
         problem = _problem(answer)
-        if answer.status_code in (429, 502, 503, 504):
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
             raise Unreachable(str(problem["detail"]))
         raise Refused(answer.status_code, problem)
 

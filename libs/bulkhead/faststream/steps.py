@@ -43,7 +43,7 @@ from bulkhead_contracts.types import Body
 
 MARGIN_S = 4.0
 """A reply is waited for so much longer than the request may stand."""
-AGAIN = frozenset({"unavailable", "too_many_calls"})
+AGAIN = frozenset({"unavailable", "too_many_calls", "too_many_bytes"})
 """Codes of failures after which the same request may be sent again."""
 R = TypeVar("R", StepTakeReplied, StepBeatReplied, StepAnswerReplied)
 

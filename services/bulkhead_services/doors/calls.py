@@ -18,7 +18,6 @@ from bulkhead.grants import GrantRefused
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import Conversation, ModelCallRequested
 from bulkhead_contracts.task import TaskLimits
@@ -42,7 +41,7 @@ MAX_REPEATS = 10_000
 class Calls:
     """The calls of this replica."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: Feeds) -> None:
+    def __init__(self, context: Context, settings: Settings, feeds: Feeds, stored: StoredBytes) -> None:
         self._context, self._settings, self._feeds = context, settings, feeds
         self._flights: dict[Place, Flight] = {}
         self.followers = Followers(context.bus, settings.abandon_s)
@@ -51,7 +50,7 @@ class Calls:
         """Calls in flight of delegated steps, by task."""
         self._working: set[asyncio.Task[None]] = set()
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
-        self._contents = Contents(context, StoredBytes(TenantQuotas(settings.tenants_file), context.clock))
+        self._contents = Contents(context, stored)
         self._responses = Responses(context, self._contents)
 
     def busy(self, feed: Feed) -> bool:
@@ -141,7 +140,7 @@ class Calls:
             warning = "" if call_id in feed.calls else feed.warning(self._context.clock())
             flight = self._flights[place] = Flight(call_id, warning, partial(self.followers.changed, place))
             self._of_steps[feed.task] += bool(feed.prefix)
-            work = asyncio.create_task(self._fly(flight, feed, request, self._settings.warning_notes and caller.notes))
+            work = asyncio.create_task(self._fly(flight, feed, request, caller))
             self._working.add(work)
             work.add_done_callback(self._working.discard)
             self.followers.changed(place, flight)  # Its asker may be gone before it follows.
@@ -170,13 +169,15 @@ class Calls:
             conversation=conversation,
         )
 
-    async def _fly(self, flight: Flight, feed: Feed, request: ModelCallRequested, notes: bool) -> None:
-        """Send a call and see it to its end, whoever still follows it. notes: its model is shown a warning, too."""
-        self._shares.take(feed.tenant, feed.actor)
+    async def _fly(self, flight: Flight, feed: Feed, request: ModelCallRequested, caller: Caller) -> None:
+        """Send a call and see it to its end, whoever still follows it. caller: whose share it is of; its model is shown
+        a warning where he wants notes."""
+        claim = caller.claim
+        self._shares.take(claim.tenant, claim.person)
         try:
             with self._feeds.watching(feed):
                 journey = Journey(self._context, self._settings, flight, feed, request)
-                await journey.depart(notes)
+                await journey.depart(self._settings.warning_notes and caller.notes)
                 flight.stored.set_result(True)
                 flight.end(await journey.arrive())
         except Refusal as refusal:
@@ -190,7 +191,7 @@ class Calls:
                 flight.stored.set_result(False)
             del self._flights[place := (feed.tenant, feed.task, flight.call_id)]
             self.followers.over(place)
-            self._shares.give(feed.tenant, feed.actor)
+            self._shares.give(claim.tenant, claim.person)
 
     def _standing(self, feed: Feed, flight: Flight) -> Standing:
         try:

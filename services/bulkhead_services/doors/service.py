@@ -43,6 +43,7 @@ from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import HandOvers
 from bulkhead_services.doors.steps.routes import StepsHttp
 from bulkhead_services.doors.steps.rpc import STANDING, StepsRpc
+from bulkhead_services.doors.stored_bytes import StoredBytes
 
 LAG_RETRY_S = 0.05
 RECENT_RUNS = 1_024
@@ -56,11 +57,12 @@ class Doors(Edge):
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context, self._settings = context, settings
         self.feeds = Feeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
-        self.calls = Calls(context, settings, self.feeds)
+        stored = StoredBytes(TenantQuotas(settings.tenants_file), context.clock)
+        self.calls = Calls(context, settings, self.feeds, stored)
         self.tool_calls = ToolCalls(context, settings, self.feeds, self._used)
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
         self._ends = Ends(context, settings, self.feeds, self._busy)
-        self.steps = HandOvers(context, settings, self.feeds)
+        self.steps = HandOvers(context, settings, self.feeds, stored)
         self._runs = Runs(context, settings, self.feeds, self._ends, self._granted, self.steps)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled, self._heard)
         self._models = ModelNames(context)

@@ -18,6 +18,7 @@ from bulkhead.callers.shares import Shares
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
+from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import Feed, Feeds
 from bulkhead_services.doors.mcp.journey import ToolJourney, request_of
@@ -63,7 +64,7 @@ class ToolCalls:
         if flight is None:
             request = request_of(asked.tool, call_id, feed, arguments_json, self._until(asked, feed))
             journey = ToolJourney(self._context, self._settings, feed, request)
-            flight = self._flights[place] = asyncio.create_task(self._fly(feed, journey))
+            flight = self._flights[place] = asyncio.create_task(self._fly(caller.claim, feed, journey))
             flight.add_done_callback(lambda done: self._landed(place, done))
             self._begun(feed)
         try:
@@ -123,9 +124,9 @@ class ToolCalls:
         word = feed.calls.get(call_id)
         return word is not None and word.kind == "replied"
 
-    async def _fly(self, feed: Feed, journey: ToolJourney) -> ToolAnswered:
-        """See a call to its end, whoever still waits for it."""
-        self._shares.take(feed.tenant, feed.actor)
+    async def _fly(self, claim: RequesterClaim, feed: Feed, journey: ToolJourney) -> ToolAnswered:
+        """See a call to its end, whoever still waits for it. claim: whose share it is of."""
+        self._shares.take(claim.tenant, claim.person)
         try:
             with self._feeds.watching(feed):
                 await journey.depart()
@@ -135,7 +136,7 @@ class ToolCalls:
                 raise journey.unknown(f"the message broker does not answer: {error}") from error
             raise refusals.unavailable(f"the message broker does not answer: {error}") from error
         finally:
-            self._shares.give(feed.tenant, feed.actor)
+            self._shares.give(claim.tenant, claim.person)
 
     def _landed(self, place: Place, flight: "asyncio.Task[ToolAnswered]") -> None:
         del self._flights[place]

@@ -3,6 +3,8 @@
 In: the feed of a hand-over, blobs. Out: `HandedStep`.
 """
 
+from typing import NamedTuple
+
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead_contracts import bounds
 from bulkhead_contracts.delegation import HandedInput, HandedStep
@@ -15,8 +17,15 @@ MAX_TEXTS_CHARS = bounds.MAX_ANSWER_CHARS
 UNREADABLE = "its text cannot be read any more"
 
 
-async def handed(blobs: Blobs, feed: StepFeed, key: str, number: int, beat_s: float) -> HandedStep:
-    """The step for its holder. Raises BusError."""
+class Texts(NamedTuple):
+    """The texts of a step."""
+
+    objective: str
+    inputs: tuple[HandedInput, ...]
+
+
+async def texts_of(blobs: Blobs, feed: StepFeed) -> Texts:
+    """Read them. Raises BlobMissing, BlobCorrupt where the objective cannot be read, BusError."""
     request = feed.request
     assert request is not None
     room, inputs = MAX_TEXTS_CHARS, []
@@ -24,6 +33,13 @@ async def handed(blobs: Blobs, feed: StepFeed, key: str, number: int, beat_s: fl
         inputs.append(found := await _given(blobs, feed.tenant, given, room))
         room -= len(found.text)
     objective, _ = await _text(blobs, feed.tenant, request.objective, bounds.MAX_OBJECTIVE_CHARS)
+    return Texts(objective, tuple(inputs))
+
+
+def handed(feed: StepFeed, texts: Texts, key: str, number: int, beat_s: float) -> HandedStep:
+    """The step for its holder."""
+    request = feed.request
+    assert request is not None
     return HandedStep(
         id=feed.call_id,
         key=key,
@@ -35,8 +51,8 @@ async def handed(blobs: Blobs, feed: StepFeed, key: str, number: int, beat_s: fl
         title=request.step.title,
         instruction=request.step.instruction,
         acceptance=request.step.acceptance,
-        objective=objective,
-        inputs=tuple(inputs),
+        objective=texts.objective,
+        inputs=texts.inputs,
         notes=request.notes,
         tools=tuple(tool.name for tool in request.tools),
         deadline_unix_ms=feed.deadline_unix_ms,

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import uuid
 
+from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import PubAck, WrongLastSequence
 from bulkhead.callers.step_keys import Identity, StepKey, StepKeys
 from bulkhead.grants import GrantRefused
@@ -20,7 +21,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
-from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
+from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage, digest_of
 from bulkhead_contracts.step import (
     DelegationReplied,
     DelegationRequested,
@@ -35,8 +36,9 @@ from bulkhead_services.doors.feed import LAG_S, SERVICE, Feeds
 from bulkhead_services.doors.port import Refusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
-from bulkhead_services.doors.steps.handed import handed
+from bulkhead_services.doors.steps.handed import Texts, handed, texts_of
 from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
+from bulkhead_services.doors.stored_bytes import StoredBytes
 
 LAG_RETRY_S, LAGS = 0.05, "the inbox cannot be read up to this message yet"
 CAS_TRIES, CAS_PAUSE_S = 8, 0.02
@@ -48,8 +50,9 @@ log = Log("doors.steps")
 class HandOvers:
     """The desk at which programs outside take, hold and answer steps."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: Feeds) -> None:
-        self._context, self._settings = context, settings
+    def __init__(self, context: Context, settings: Settings, feeds: Feeds, stored: StoredBytes) -> None:
+        """stored: counts the bytes of answers, together with those of calls."""
+        self._context, self._settings, self._stored = context, settings, stored
         self.keys = StepKeys(context.message_key)
         self.open = OpenSteps(context.bus, context.clock, feeds)
 
@@ -135,6 +138,7 @@ class HandOvers:
 
     async def _taken(self, place: Place, open_: Open, holder: str) -> HandedStep | None:
         feed, identity = open_.feed, open_.identity
+        texts: Texts | None = None
         for _ in range(CAS_TRIES):
             await feed.refresh()
             if feed.answered_by is not None:
@@ -142,22 +146,39 @@ class HandOvers:
             if feed.request is None or not self._free(open_):
                 return None
             number = feed.taken.number + 1 if feed.taken is not None else 1
-            if (failure := self._misfit(feed, identity, number)) is not None:
+            failure = self._misfit(feed, identity, number)
+            if failure is None and texts is None:
+                try:
+                    texts = await texts_of(self._context.blobs, feed)
+                except (BlobMissing, BlobCorrupt) as error:
+                    what = f"the task's objective cannot be read any more: {error}"
+                    failure = Failure.of("content_missing", what, "submit the task again")
+            if failure is not None or texts is None:
                 await self._settle(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
                 return None
-            taken = StepTaken(call_id=feed.call_id, number=number, identity=identity.name, holder=holder)
-            # By chance: the broker must take another replica's taking of this number for another message.
-            index = f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}"
-            if (ack := await self._write(feed, taken, index)) is None:
-                await asyncio.sleep(CAS_PAUSE_S)
-                continue
-            await feed.up_to(ack.sequence)
-            self.open.heard(open_, now=True)
-            log.info("step_taken", tenant=feed.tenant, task=feed.task, step=feed.request.step.id, number=number)
-            key = StepKey(feed.tenant, identity.name, feed.task, feed.call_id, number)
-            beat_s = self._settings.step_silent_s / 3
-            return await handed(self._context.blobs, feed, self.keys.made(key), number, beat_s)
+            key = self.keys.made(StepKey(feed.tenant, identity.name, feed.task, feed.call_id, number))
+            step = handed(feed, texts, key, number, self._settings.step_silent_s / 3)
+            if await self._take_it(open_, number, holder):
+                log.info("step_taken", tenant=feed.tenant, task=feed.task, step=step.step, number=number)
+                return step
+            await asyncio.sleep(CAS_PAUSE_S)
         return None
+
+    async def _take_it(self, open_: Open, number: int, holder: str) -> bool:
+        """Store a taking, last of all: what fails from here on leaves a holder without a key. Raises BusError."""
+        feed, done = open_.feed, False
+        taken = StepTaken(call_id=feed.call_id, number=number, identity=open_.identity.name, holder=holder)
+        try:
+            # By chance: the broker must take another replica's taking of this number for another message.
+            ack = await self._write(feed, taken, f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}")
+            if ack is not None:
+                await feed.up_to(ack.sequence)
+                self.open.heard(open_, now=True)
+            done = True
+        finally:
+            if not done:
+                self.open.silent(open_, number)
+        return ack is not None
 
     def _misfit(self, feed: StepFeed, identity: Identity, number: int) -> Failure | None:
         """Why a step is handed to nobody: the worker is not believed, the signed grant is."""
@@ -211,29 +232,27 @@ class HandOvers:
         """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises Refusal,
         BusError."""
         feed = await self._of_key(key)
-        body = await self._read_answer(feed, key, answer)
-        if feed.answered_by is not None and feed.answered_by == body:
+        if feed.answered_by is not None and _is_same(feed.answered_by, key, answer):
             return AnswerAccepted(repeated=True)
-        if body.failure is not None and feed.held is not None and not feed.over:
+        if feed.over or feed.deadline_unix_ms <= self._context.clock():
+            raise self._late(feed, key)
+        failure = _failure_of(key, answer)
+        if failure is not None and feed.held is not None:
             what = f"the step is held back, which fails no attempt: {feed.held.reason}"
             raise Refusal(409, "held_back", what, "take it again: it is handed out when that is lifted")
-        if feed.over or feed.deadline_unix_ms <= self._context.clock() or not await self._settle(feed, body):
-            why = self._lost(feed, key) or "the step is answered"
-            raise Refusal(409, "late", f"the answer comes too late: {why}", "throw it away, and take another step")
+        body = StepAnswered(call_id=feed.call_id, number=key.number, failure=failure)
+        if failure is None:
+            # Late and repeated ones are stored nowhere: a key has no end of its own.
+            self._stored.count(feed.tenant, (answer.text.encode("utf-8", "replace"),))
+            content = await self._context.blobs.put(feed.tenant, answer.text)
+            body = body.model_copy(update={"content": content, "completeness": _completeness(answer)})
+        if not await self._settle(feed, body):
+            raise self._late(feed, key)
         return AnswerAccepted()
 
-    async def _read_answer(self, feed: StepFeed, key: StepKey, answer: StepAnswer) -> StepAnswered:
-        if answer.failed or not answer.text.strip():
-            why = answer.failed or "it answered with nothing"
-            failure = Failure.of("worker_failed", f"{key.identity}: {why}", f"look at the log of {key.identity}")
-            return StepAnswered(call_id=feed.call_id, number=key.number, failure=failure)
-        lost = tuple(Omission(reason="failed_part", what=what or SHORT_OF) for what in answer.missing)
-        return StepAnswered(
-            call_id=feed.call_id,
-            number=key.number,
-            content=await self._context.blobs.put(feed.tenant, answer.text),
-            completeness=Completeness.missing(*lost) if lost else Completeness(),
-        )
+    def _late(self, feed: StepFeed, key: StepKey) -> Refusal:
+        why = self._lost(feed, key) or "the step is answered"
+        return Refusal(409, "late", f"the answer comes too late: {why}", "throw it away, and take another step")
 
     # The inbox
 
@@ -344,3 +363,25 @@ class HandOvers:
             )
         except WrongLastSequence:
             return None
+
+
+def _failure_of(key: StepKey, answer: StepAnswer) -> Failure | None:
+    if not answer.failed and answer.text.strip():
+        return None
+    why = answer.failed or "it answered with nothing"
+    return Failure.of("worker_failed", f"{key.identity}: {why}", f"look at the log of {key.identity}")
+
+
+def _completeness(answer: StepAnswer) -> Completeness:
+    lost = tuple(Omission(reason="failed_part", what=what or SHORT_OF) for what in answer.missing)
+    return Completeness.missing(*lost) if lost else Completeness()
+
+
+def _is_same(answered: StepAnswered, key: StepKey, answer: StepAnswer) -> bool:
+    """Whether this is the answer that counts, by its digest."""
+    if answered.number != key.number or answered.failure != (failure := _failure_of(key, answer)):
+        return False
+    if failure is not None or answered.content is None:
+        return failure is not None
+    same = answered.content.sha256 == digest_of(answer.text)
+    return same and answered.completeness == _completeness(answer)

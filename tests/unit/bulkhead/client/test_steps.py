@@ -3,10 +3,11 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 
 from bulkhead.client.errors import Refused, Unreachable
-from bulkhead.client.steps import Step, Steps
+from bulkhead.client.steps import HttpSteps, Step, Steps
 from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
 from tests.eventually import until
 
@@ -115,3 +116,34 @@ async def test_silent_doors_are_asked_again_and_a_late_answer_is_told_once(monke
         return "x"
 
     await run(doors, handler, lambda: len(doors.answers) == 3)
+
+
+@pytest.mark.parametrize("silence", [Unreachable("away"), None], ids=["error", "hangs"])
+async def test_a_holder_that_reaches_nobody_stops_before_another_begins(silence):
+    doors, given_up = Doors([HANDED]), []
+
+    async def beat(step: HandedStep) -> StepBeaten:
+        if silence is None:
+            await asyncio.Event().wait()
+        raise silence
+
+    doors.beat = beat
+
+    async def handler(step: Step) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.append(step)
+            raise
+        return ""
+
+    await run(doors, handler, lambda: given_up)
+    assert not doors.answers
+
+
+async def test_an_error_of_doors_themselves_ends_no_program():
+    answer = httpx.MockTransport(lambda request: httpx.Response(500, text="oops"))
+    port = HttpSteps("http://doors", "key")
+    port._http = httpx.AsyncClient(base_url="http://doors", transport=answer)
+    with pytest.raises(Unreachable):
+        await port.take("refunds", "host/1")

@@ -1,0 +1,66 @@
+"""A step is taken when nothing can fail any more, and answered without a byte in the store that does not count."""
+
+import asyncio
+
+import pytest
+
+from bulkhead_contracts.delegation import StepAnswer
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.step import DelegationReplied, StepTaken
+from bulkhead_services.doors.port import Refusal
+from tests.eventually import until
+from tests.unit.services.doors.steps_world import steps_world
+
+
+async def test_a_step_whose_objective_is_gone_fails_and_is_taken_by_nobody():
+    async with steps_world() as here:
+        await here.hand_over(objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1))
+        assert await here.take(3.0) is None
+        [reply] = await until(lambda: here.bodies(DelegationReplied, "worker"))
+        assert reply.failure.code == "content_missing" and not await here.bodies(StepTaken)
+
+
+async def test_a_holder_that_goes_while_its_taking_is_stored_leaves_the_step_free():
+    async with steps_world() as here:
+        await here.hand_over()
+        desk = here.desk()
+        whole, there = desk._write, asyncio.Event()
+
+        async def write(*given):
+            found = await whole(*given)
+            there.set()
+            await asyncio.sleep(10)
+            return found
+
+        desk._write = write
+        gone = asyncio.create_task(here.take())
+        await there.wait()
+        gone.cancel()
+        await asyncio.wait({gone})
+        desk._write = whole
+        assert (await here.take(3.0)).number == 2, "and not only after 15 s"
+
+
+async def test_late_and_repeated_answers_leave_nothing_in_the_store_and_the_first_is_counted(tmp_path):
+    (tmp_path / "tenants.yaml").write_text("tenants: {demo: {quota: {request_bytes_per_day: 1048576}}}")
+    async with steps_world(tenants_file=tmp_path / "tenants.yaml") as here:
+        desk, stored = here.desk(), []
+        put = here.doors()._context.blobs.put
+
+        async def count(tenant, text, *more):
+            stored.append(text)
+            return await put(tenant, text, *more)
+
+        here.doors()._context.blobs.put = count
+        await here.hand_over()
+        key = here.key(await here.take())
+        desk._stored.count("demo", [b"x" * 1_040_000])
+        with pytest.raises(Refusal) as told:
+            await desk.answer(key, StepAnswer(text="y" * 60_000))
+        assert told.value.code == "too_many_bytes" and not stored
+        assert not (await desk.answer(key, StepAnswer(text="one"))).repeated
+        assert (await desk.answer(key, StepAnswer(text="one"))).repeated
+        for late in (StepAnswer(text="two"), StepAnswer(text="one", missing=("a page",)), StepAnswer(failed="no")):
+            with pytest.raises(Refusal, match="too late"):
+                await desk.answer(key, late)
+        assert stored == ["one"]
