@@ -123,7 +123,9 @@ class HandOvers:
             return False  # Whoever took it now could make no call.
         self.open.heard(open_)
         silent_ms = self._context.clock() - open_.heard_unix_ms
-        return open_.feed.taken is None or silent_ms >= round(self._settings.step_silent_s * 1000)
+        if open_.feed.taken is None or open_.feed.taken_id == open_.lost:
+            return True
+        return silent_ms >= round(self._settings.step_silent_s * 1000)
 
     async def _try(self, place: Place, open_: Open, holder: str) -> HandedStep | None:
         """The step, unless another is faster; of those who wait here one at a time tries for it."""
@@ -168,16 +170,17 @@ class HandOvers:
         """Store a taking, last of all: what fails from here on leaves a holder without a key. Raises BusError."""
         feed, done = open_.feed, False
         taken = StepTaken(call_id=feed.call_id, number=number, identity=open_.identity.name, holder=holder)
+        # By chance: the broker must take another replica's taking of this number for another message.
+        index = f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}"
         try:
-            # By chance: the broker must take another replica's taking of this number for another message.
-            ack = await self._write(feed, taken, f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}")
+            ack = await self._write(feed, taken, index)
             if ack is not None:
                 await feed.up_to(ack.sequence)
                 self.open.heard(open_, now=True)
             done = True
         finally:
             if not done:
-                self.open.silent(open_, number)
+                self.open.lost(open_, envelope.derive_id(SERVICE, feed.cause, index))
         return ack is not None
 
     def _misfit(self, feed: StepFeed, identity: Identity, number: int) -> Failure | None:

@@ -39,11 +39,12 @@ Place = tuple[str, str, str]
 @dataclass(slots=True)
 class Open:
     """A hand-over without an answer, for this identity. heard_unix_ms: when its holder was last heard of; number: of
-    that taking. wanted: somebody takes it at this moment."""
+    that taking. wanted: somebody takes it at this moment. lost: message of a taking whose holder never had its key."""
 
     feed: StepFeed
     identity: Identity
     wanted: bool = False
+    lost: str = ""
     heard_unix_ms: int = 0
     number: int = 0
 
@@ -105,9 +106,9 @@ class OpenSteps:
         if now or number != open_.number:
             open_.number, open_.heard_unix_ms = number, self._clock()
 
-    def silent(self, open_: Open, number: int) -> None:
-        """The holder of this taking never had its key: the next may take the step at once."""
-        open_.number, open_.heard_unix_ms = number, 0
+    def lost(self, open_: Open, taking: str) -> None:
+        """The holder of this taking, if it is stored, never had its key: the next may take the step at once."""
+        open_.lost = taking
         self.wake(open_.identity)
 
     def handled(self, tenant: str, task: str, sequence: int) -> None:
