@@ -7,9 +7,11 @@ import pytest
 from bulkhead_contracts.delegation import StepAnswer
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import DelegationReplied, StepTaken
-from bulkhead_services.doors.port import Refusal
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.doors.port import Caller, Refusal
 from tests.eventually import until
-from tests.unit.services.doors.steps_world import steps_world
+from tests.unit.services.doors.doors_world import asked
+from tests.unit.services.doors.steps_world import ME, steps_world
 
 
 async def test_a_step_whose_objective_is_gone_fails_and_is_taken_by_nobody():
@@ -64,3 +66,15 @@ async def test_late_and_repeated_answers_leave_nothing_in_the_store_and_the_firs
             with pytest.raises(Refusal, match="too late"):
                 await desk.answer(key, late)
         assert stored == ["one"]
+
+
+async def test_a_holders_calls_are_counted_to_its_own_identity():
+    async with steps_world(max_calls_per_person=1, hold_s=5) as here:
+        await here.hand_over()
+        step = await here.take()
+        claim = RequesterClaim(tenant=ME.tenant, person=ME.name, role="submitter", via="api_key")
+        by = Caller(claim=claim, token="", step=here.key(step))
+        await here.doors().ask(by, asked("one"))  # No model gateway answers: it stays in flight.
+        with pytest.raises(Refusal) as told:
+            await here.doors().ask(by, asked("two"))
+        assert told.value.code == "too_many_calls"
