@@ -22,7 +22,7 @@ from tests.simulation.mesh.people import People
 from . import __main__ as command
 from .schedule import Schedule, judge
 
-SEEDS = os.environ.get("SIMULATION_SEEDS", "1-600")
+SEEDS = os.environ.get("SIMULATION_SEEDS", "1-250")
 FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
 
 

@@ -12,9 +12,9 @@ from bulkhead_infra.nats.stream_sizes import GIB
 
 Durability = Literal["power", "process"]
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
-MAX_STORE_BYTES = 256 * GIB
 SPARE_PERCENT = 5
 """For bounds that are made larger before others are made smaller. A bound takes no disk by itself."""
+MAX_STORE_BYTES = 256 * GIB
 """At least; above the sum of all streams' own limits (bounds.py): those are what refuses, with a clear error."""
 CONF_FILE = "nats-server.conf"
 ACCOUNTS_FILE = "accounts.conf"

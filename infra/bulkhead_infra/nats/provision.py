@@ -30,8 +30,7 @@ CLUSTER_TIMEOUT_S, PATIENCE_S, PAUSE_S = 2.0, 15.0, 0.2
 """A dead leader answers nobody; another one is there within seconds."""
 RELOADING_S = 5.0
 """For a moment in the middle of reading its accounts a broker drops who is there, knows nobody, and answers nothing."""
-STREAM_NOT_FOUND = 10059
-NO_STORAGE = 10047
+STREAM_NOT_FOUND, NO_STORAGE = 10059, 10047
 KEPT_PERCENT = 2
 """Of the store: so much more than their shares streams may keep, when another version divides it otherwise."""
 NO_LEADER = (10008, 10009)

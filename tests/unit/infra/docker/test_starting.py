@@ -99,7 +99,7 @@ def test_a_broker_keeps_room_for_streams_that_are_to_become_smaller(
         assert provisioner.main(["keys"]) == 0
         text = (volumes / "nats" / "nats-server.conf").read_text()
         found.append(int(text.partition("max_file_store: ")[2].split()[0]) // GIB)
-    assert found[1:] == [900, 900, 900] and found[0] < 900
+    assert found[1:] == [945, 945, 945] and found[0] < 900, "with room for bounds that grow before others shrink"
     assert provisioner.layout().store_gib == 0
 
 

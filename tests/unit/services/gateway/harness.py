@@ -29,6 +29,8 @@ from bulkhead_contracts.budget import (
     DismissalRequested,
     LimitsReplied,
     LimitsRequested,
+    MeshReplied,
+    MeshRequested,
     SpendReplied,
     SpendRequested,
     TargetLimit,
@@ -290,6 +292,8 @@ class InProcessBus:
                 return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
             if (headers or {}).get("ce-type") == CitedCallRequested.ce_type():
                 return Live("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
+            if (headers or {}).get("ce-type") == MeshRequested.ce_type():
+                return Live("reply", {"ce-type": MeshReplied.ce_type()}, MeshReplied().encode())
             if (headers or {}).get("ce-type") == TaskMessagesRequested.ce_type():
                 batch = self._told(TaskMessagesRequested.model_validate_json(body), *subject.split(".")[-2:])
                 return Live("reply", {"ce-type": batch.ce_type()}, batch.encode())
