@@ -19,7 +19,8 @@ from tests.unit.services.model_gateway.scripted_provider import Exchange, says
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FORGING = "A\u2028event: task.ended\u2028data: {\u2029\u0085"
-NOT_LATE_MS = 10_000
+NOT_LATE_MS, SOON_S = 10_000, 0.5
+TOLD = "() => new Promise((done) => document.addEventListener('htmx:sseMessage', () => done(), { once: true }))"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -30,7 +31,7 @@ async def on(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
 
 @dataclass
 class Slow:
-    """The first refresh of a path takes until `goes_on`, though its answer is made at once. status: of that answer."""
+    """The first refresh of a path and query takes until `goes_on`, though its answer is made at once. status: of it."""
 
     looked: Looked
     path: str
@@ -40,7 +41,7 @@ class Slow:
     seen: int = 0
 
     async def __aenter__(self) -> "Slow":
-        await self.looked.page.route(f"**{self.path}", self._answered)
+        await self.looked.page.route(lambda url: url.removeprefix(self.looked.url) == self.path, self._answered)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -135,6 +136,16 @@ async def test_a_filter_is_not_undone_by_a_refresh_and_lives_on(on: Stage, brows
         async with held(on, "Find the needle.") as (task, _):
             await looked.page.locator(f"#to-{task.id}").wait_for(timeout=NOT_LATE_MS)
             assert await looked.page.locator("#rows tbody tr").count() == 1
+        await looked.go("/tasks?text=needle")
+        nothing = "/tasks?text=nothing&status=&standing=&person=&feature="
+        async with Slow(looked, nothing) as filtered:
+            await looked.page.get_by_label("Text").fill("nothing")
+            await asyncio.wait_for(filtered.made.wait(), 20)
+            told = asyncio.create_task(looked.page.evaluate(TOLD))
+            async with held(on, "Find the needle again."):
+                await asyncio.wait_for(told, 20)
+            await asyncio.sleep(SOON_S)  # A look that is made now, as it should not be, has its answer.
+        await looked.sees("No task fits")
 
 
 async def test_a_session_that_has_ended_sends_its_page_to_the_login(

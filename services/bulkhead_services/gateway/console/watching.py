@@ -16,8 +16,8 @@ from bulkhead_services.gateway.console.api import OPENED, Json
 from bulkhead_services.gateway.console.drawing import Step, layered
 from bulkhead_services.gateway.console.pages import render
 
-GAPS_S = {"graph": 0.2, "now": 0.2, "story": 1.5}
-"""Between two looks at how the task stands, and at its story, which is read from the journal."""
+GAPS_S = {"graph": 0.2, "now": 0.2, "story": 1.5, "waits": 3.0}
+"""Between two looks at how the task stands, at its story, which is read from the journal, and at its waits."""
 HELD_EVENTS = 64
 LAST = ("task.ended", "task.rejected")
 SAID = {
@@ -125,7 +125,7 @@ async def followed(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tup
     reading = asyncio.create_task(read())
     reading.add_done_callback(lambda _: None if held.full() else held.put_nowait(None))
     owed, ended = set[str](), False
-    due = {"graph": 0.0, "now": loop.time() + GAPS_S["now"], "story": loop.time() + GAPS_S["now"]}
+    due = dict.fromkeys(GAPS_S, loop.time() + GAPS_S["now"]) | {"graph": 0.0}
     try:
         while True:
             if held.empty():

@@ -113,7 +113,7 @@
   const isNews = (config) => Boolean(config.triggeringEvent?.type.startsWith("sse:"));
   const waiting = new Map(); // Live regions that owe a look, with the event that told them.
   const filtering = new Set(); // Regions whose filter has sent its request: the answer tells what they show.
-  const loading = new Set();
+  const loading = new Map(); // Regions that look, with the event that told them.
   const failures = new Map();
 
   const look = (region) => {
@@ -126,19 +126,21 @@
   // News do not take away a form that somebody fills in, nor what somebody has opened to read: they wait until it is shut.
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, requestConfig, target } = event.detail;
-    if (document.hidden && !requestConfig.triggeringEvent) return event.preventDefault(); // A look by the clock.
     if (isNews(requestConfig)) {
+      const type = requestConfig.triggeringEvent.type;
       const open = elt.querySelector("details[open]");
       notice(`news of ${elt.id}`, open ? "There is news: it is shown when the open part is closed." : "");
       if (open || document.hidden || filtering.has(elt)) {
-        waiting.set(elt, requestConfig.triggeringEvent.type);
+        waiting.set(elt, type);
         event.preventDefault();
-      } else loading.add(elt);
+      } else loading.set(elt, type);
+    } else if (document.hidden && elt.matches("[hx-trigger*=every]")) {
+      event.preventDefault(); // A look by the clock.
     } else if (target.matches("[data-here]")) {
       filtering.add(target);
       // An answer to the old filter must not replace that to the new one.
       if (loading.has(target)) {
-        waiting.set(target, "sse:changed");
+        waiting.set(target, loading.get(target));
         htmx.trigger(target, "htmx:abort");
       }
     }
