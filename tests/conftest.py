@@ -7,11 +7,12 @@ import fnmatch
 import functools
 import glob
 import json
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,15 @@ FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 # How long an example takes says how busy the machine is, nothing of the code.
 settings.register_profile("any-load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-load")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_log_level() -> Iterator[None]:
+    """The log level that a file of tests sets (a simulation wants silence) ends with it: the next may read its log."""
+    logger = logging.getLogger("bulkhead")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 def _runs(*command: str) -> bool:
