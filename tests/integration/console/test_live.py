@@ -92,12 +92,15 @@ async def test_what_happens_during_a_refresh_is_shown_after_it(on: Stage, browse
 
 async def test_news_wait_for_what_is_open_and_the_focus_stays(on: Stage, browser: Browser) -> None:
     async with held(on, "Find it out. " * 30) as (task, goes_on), visitor(browser, on.url, OPERATOR) as looked:
-        await looked.go(f"/tasks/{task.id}")
-        await looked.page.locator("#now .state.running").wait_for()
         summary = looked.page.locator("#now summary")
-        await summary.press("Enter")
-        goes_on.set()
+        async with Slow(looked, f"/tasks/{task.id}") as refresh:
+            await looked.go(f"/tasks/{task.id}")
+            await asyncio.wait_for(refresh.made.wait(), 20)
+            await looked.page.locator("#now .state.running").wait_for()
+            await summary.press("Enter")  # While an answer is on its way.
         await looked.page.locator("#notice", has_text="There is news").wait_for()
+        assert await looked.page.locator("#now details[open]").count() == 1
+        goes_on.set()
         await looked.page.locator("#said li", has_text="succeeded").wait_for()
         assert await looked.page.locator("#now .state.running").count() == 1, "what is read stays"
         await looked.page.keyboard.press("Enter")

@@ -124,16 +124,19 @@
   const lookAll = () => [...waiting.keys()].forEach(look);
 
   // News do not take away a form that somebody fills in, nor what somebody has opened to read: they wait until it is shut.
+  const waits = (region, type) => {
+    const open = region.querySelector("details[open]");
+    notice(`news of ${region.id}`, open ? "There is news: it is shown when the open part is closed." : "");
+    const found = Boolean(open) || document.hidden || filtering.has(region);
+    if (found) waiting.set(region, type);
+    return found;
+  };
   document.addEventListener("htmx:beforeRequest", (event) => {
     const { elt, requestConfig, target } = event.detail;
     if (isNews(requestConfig)) {
       const type = requestConfig.triggeringEvent.type;
-      const open = elt.querySelector("details[open]");
-      notice(`news of ${elt.id}`, open ? "There is news: it is shown when the open part is closed." : "");
-      if (open || document.hidden || filtering.has(elt)) {
-        waiting.set(elt, type);
-        event.preventDefault();
-      } else loading.set(elt, type);
+      if (waits(elt, type)) event.preventDefault();
+      else loading.set(elt, type);
     } else if (document.hidden && elt.matches("[hx-trigger*=every]")) {
       event.preventDefault(); // A look by the clock.
     } else if (target.matches("[data-here]")) {
@@ -144,6 +147,12 @@
         htmx.trigger(target, "htmx:abort");
       }
     }
+  });
+  // It may have been opened while the answer was on its way.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { requestConfig, shouldSwap } = event.detail;
+    if (!shouldSwap || !isNews(requestConfig)) return;
+    if (waits(requestConfig.elt, requestConfig.triggeringEvent.type)) event.detail.shouldSwap = false;
   });
   document.addEventListener("toggle", (event) => event.target.open || lookAll(), true);
   document.addEventListener("visibilitychange", () => document.hidden || lookAll());
@@ -197,7 +206,7 @@
     focused = null;
     if (!document.contains(one)) alike(region, mark)[place]?.focus({ preventScroll: true });
   };
-  document.addEventListener("htmx:beforeSwap", (event) => keepFocus(event.detail.target));
+  document.addEventListener("htmx:beforeSwap", (event) => event.detail.shouldSwap && keepFocus(event.detail.target));
   document.addEventListener("htmx:afterSwap", (event) => giveFocus(event.detail.target));
   document.addEventListener("htmx:sseBeforeMessage", (event) => keepFocus(event.target));
   document.addEventListener("htmx:sseMessage", (event) => giveFocus(event.target));
