@@ -180,7 +180,8 @@ class TaskList:
                 yield _event(news)
                 least_s = max(GAP_S, LOOK_S * self._changes.watching)
                 gap_s = least_s if rested else max(least_s, min(MAX_GAP_S, gap_s * 1.5))
-                await asyncio.sleep(gap_s)
+                # All of them at the same moments: they look at the same, which is read once for those who ask together.
+                await asyncio.sleep(gap_s - loop.time() % gap_s)
 
 
 def _event(news: News, retry: int | None = None) -> ServerSentEvent:
