@@ -80,3 +80,54 @@ async def test_openai_agents(api):
         with pytest.raises(openai.PermissionDeniedError, match="ceiling"):
             await agents.Runner.run(agent, "Again?")
         assert len(door.desk.asked) == 4 and json.dumps(door.desk.asked[0].options["tools"])
+
+
+async def test_langgraph():
+    import openai
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.prebuilt import ToolNode, tools_condition
+
+    async with served(calls("weather", city="Rome"), text("22 degrees"), text("sun", "ny"), REFUSED) as door:
+        tools = [tool(weather)]
+        model = ChatOpenAI(model="large", base_url=door.openai, api_key=KEY)
+        bound = model.bind_tools(tools)
+
+        async def agent(state: MessagesState) -> dict[str, list[object]]:
+            return {"messages": [await bound.ainvoke(state["messages"])]}
+
+        graph = StateGraph(MessagesState)
+        graph.add_node("agent", agent)
+        graph.add_node("tools", ToolNode(tools))
+        graph.add_edge(START, "agent")
+        graph.add_conditional_edges("agent", tools_condition)
+        graph.add_edge("tools", "agent")
+        asked = {"messages": [{"role": "user", "content": "How is it in Rome?"}]}
+        found = await graph.compile().ainvoke(asked)
+        assert found["messages"][-1].content == "22 degrees"
+        result = door.desk.asked[1].messages[-1]
+        assert (result["role"], result["tool_call_id"], result["content"]) == ("tool", "call_1", "22 C in Rome")
+        assert "".join([str(piece.content) async for piece in model.astream("And now?")]) == "sunny"
+        with pytest.raises(openai.PermissionDeniedError, match="ceiling"):
+            await graph.compile().ainvoke(asked)
+        assert len(door.desk.asked) == 4
+
+
+async def test_agno():
+    from agno.agent import Agent
+    from agno.models.openai import OpenAIChat
+    from agno.run.base import RunStatus
+
+    async with served(calls("weather", city="Rome"), text("22 degrees"), text("sun", "ny"), REFUSED) as door:
+        model = OpenAIChat(id="large", base_url=door.openai, api_key=KEY)
+        agent = Agent(model=model, tools=[weather], telemetry=False)
+        found = await agent.arun("How is it in Rome?")
+        assert (found.status, found.content) == (RunStatus.completed, "22 degrees")
+        result = door.desk.asked[1].messages[-1]
+        assert (result["role"], result["tool_call_id"], result["content"]) == ("tool", "call_1", "22 C in Rome")
+        events = [event async for event in agent.arun("And now?", stream=True)]
+        assert "".join(event.content for event in events if event.event == "RunContent") == "sunny"
+        refused = await agent.arun("Again?")
+        assert refused.status == RunStatus.error and "ceiling" in str(refused.content)
+        assert len(door.desk.asked) == 4
