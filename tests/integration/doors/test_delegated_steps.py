@@ -1,12 +1,16 @@
 """Steps that a program outside carries out, by HTTP, in a mesh of real services: held, lost, answered and paid once."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 from bulkhead.client import Mesh
 from bulkhead.runtime.edge.protocol import Received
@@ -14,9 +18,13 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.delegation import StepAnswer, StepAnswerRequested, StepBeatRequested, StepTakeRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.step import DelegationReplied, DelegationRequested, StepTaken
+from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_contracts.types import Body
+from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.tool_executor.settings import Settings as ToolSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.eventually import until
+from tests.integration.doors.mcp_mesh import MODERN, task_of, text
 from tests.integration.doors.test_whole_mesh import halt
 from tests.integration.doors.whole_mesh import KEY, TENANT, Whole, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -30,9 +38,9 @@ KEYS = (
 )
 
 
-def plan(*roles: str) -> dict[str, Any]:
-    """The first step, and others that build on it."""
-    row = {"title": "Refund", "instruction": "say what is refunded", "acceptance": "an amount"}
+def plan(*roles: str, tools: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The first step, and others that build on it. tools: of each."""
+    row = {"title": "Refund", "instruction": "say what is refunded", "acceptance": "an amount", "tools": list(tools)}
     first, *rest = roles
     later = [{**row, "id": f"s{at}", "role": role, "inputs": ["a"]} for at, role in enumerate(rest)]
     return {"steps": [{**row, "id": "a", "role": first}, *later]}
@@ -65,19 +73,29 @@ class Outside:
         url = f"http://127.0.0.1:{self.here.doors.port}/openai/v1"
         return openai.AsyncOpenAI(base_url=url, api_key=step["key"])
 
+    @asynccontextmanager
+    async def mcp(self, key: str) -> AsyncIterator[Client]:
+        """The official client of the tool door."""
+        http = create_mcp_http_client(headers={"Authorization": f"Bearer {key}"})
+        url = f"http://127.0.0.1:{self.here.doors.port}/mcp"
+        async with Client(streamable_http_client(url, http_client=http), mode=MODERN) as found:
+            yield found
+
 
 @asynccontextmanager
-async def mesh(folder, *scripts, **settings):
-    more = {"worker": lambda c: dict(WORKER)}
-    async with whole_mesh(
-        folder, *scripts, policy={"delegated_roles": ROLES}, keys_of=KEYS, more=more, **settings
-    ) as here:
+async def mesh(folder, *scripts, tools: tuple[str, ...] = (), **settings):
+    """tools: of the tenant, with the service that has them."""
+    more: dict[str, Any] = {"worker": lambda c: dict(WORKER)}
+    if tools:
+        more["tool_executor"] = lambda c: tool_executor.build(c, ToolSettings(data_dir=folder))
+    policy = {"delegated_roles": ROLES, "tools": list(tools)}
+    async with whole_mesh(folder, *scripts, policy=policy, keys_of=KEYS, more=more, **settings) as here:
         yield here, Outside(here)
 
 
-async def submit(here: Whole, *roles: str) -> str:
+async def submit(here: Whole, *roles: str, tools: tuple[str, ...] = ()) -> str:
     async with Mesh(here.gateway_url, KEY) as client:
-        return (await client.submit("What is refunded?", plan=plan(*roles), check=False)).id
+        return (await client.submit("What is refunded?", plan=plan(*roles, tools=tools), check=False)).id
 
 
 async def restart(here: Whole) -> None:
@@ -109,6 +127,40 @@ async def test_a_step_is_taken_worked_on_with_a_model_and_answered(tmp_path):
         assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (1, 100, 20)
         [settled] = await here.settled()
         assert settled.usage.cost_usd_micros == end.usage.cost_usd_micros
+
+
+async def test_a_steps_key_has_the_plans_tools_and_no_other_at_the_tool_door(tmp_path):
+    tools, nowhere = ("calculate", "date_add"), "http://127.0.0.1:1"
+    async with mesh(tmp_path, tools=tools, step_silent_s=1.0, gateway_url=nowhere) as (here, mine):
+        async with mine.mcp(KEY) as people:
+            names = {tool.name for tool in (await people.list_tools()).tools}
+            assert {*tools, "bulkhead_submit"} <= names
+        task = await submit(here, "refunds", tools=("calculate",))
+        first = await mine.take()
+        async with mine.mcp(first["key"]) as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["calculate"]
+            found = await client.call_tool("calculate", {"expression": "2 * 30"})
+            assert (text(found), task_of(found)) == ("2 * 30 = 60", task)
+            for other in ("date_add", "bulkhead_submit"):
+                with pytest.raises(MCPError, match="there is no tool"):
+                    await client.call_tool(other, {"objective": "more"})
+            second = await mine.take()
+            assert second["number"] == 2
+            await refused_tools(client, "another holder")
+        async with mine.mcp(second["key"]) as client:
+            assert text(await client.call_tool("calculate", {"expression": "3 * 20"})) == "3 * 20 = 60"
+            assert (await mine.answer(second, text="60.00")).status_code == 200
+            await refused_tools(client, "answered")
+        await here.ended("succeeded")
+        assert len(await here.bodies(ToolCallRequested, "tool_executor")) == 2
+
+
+async def refused_tools(client: Client, why: str) -> None:
+    """The tool door knows its key no more."""
+    with pytest.raises(MCPError, match=f"step_lost: .*{why}"):
+        await client.list_tools()
+    refused = await client.call_tool("calculate", {"expression": "1 + 1"})
+    assert refused.is_error and text(refused).startswith("step_lost: ") and why in text(refused)
 
 
 async def test_the_first_answer_counts_a_repeat_is_known_and_another_one_is_late(tmp_path):

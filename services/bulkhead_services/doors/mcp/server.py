@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from mcp.server.lowlevel.server import Server
@@ -73,13 +73,13 @@ class Methods:
             specs = await self._desk.tools(caller)
         except Refusal as refusal:
             raise _error(refusal) from refusal
-        of_mesh = self._of_mesh.values() if caller.step is None else ()  # A step's key opens nothing at the gateway.
-        return ListToolsResult(tools=[*map(tool_of, specs), *(row.tool() for row in of_mesh)])
+        of_mesh = (row.tool() for row in self._of_mesh_for(caller).values())
+        return ListToolsResult(tools=[*map(tool_of, specs), *of_mesh])
 
     async def call_tool(self, ctx: Any, params: CallToolRequestParams) -> CallToolResult | dict[str, Any]:
         """`tools/call`; the result is a task where one of the mesh is begun for a client that knows tasks."""
         caller = _caller(ctx)
-        if (of_mesh := self._of_mesh.get(params.name)) is not None:
+        if (of_mesh := self._of_mesh_for(caller).get(params.name)) is not None:
             return await self._of_mesh_itself(ctx, caller, of_mesh, params)
         try:
             specs = await self._desk.tools(caller)
@@ -93,6 +93,9 @@ class Methods:
         except Refusal as refusal:
             return refusal_of(refusal)
         return result_of(answered, spec)
+
+    def _of_mesh_for(self, caller: Caller) -> Mapping[str, MeshTool]:
+        return self._of_mesh if caller.step is None else {}  # A step's key opens nothing at the gateway.
 
     async def _of_mesh_itself(
         self, ctx: Any, caller: Caller, tool: MeshTool, params: CallToolRequestParams
