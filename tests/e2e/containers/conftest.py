@@ -34,6 +34,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"Docker cannot be used here: {why}"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Users of containers read files of these tests. A mesh of other tests, which stands in this process until the end,
+    keeps new files from everybody else."""
+    before = os.umask(0o022)
+    try:
+        return (yield)
+    finally:
+        os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def built() -> Iterator[Mapping[str, str]]:
     """{name: image} of the tree as it is; with BULKHEAD_TEST_TAG images that are there, and nothing is built."""
