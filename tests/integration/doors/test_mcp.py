@@ -9,6 +9,8 @@ from mcp import Client, MCPError, StdioServerParameters
 
 from bulkhead.client import Mesh
 from bulkhead.testing.mesh_backend import TENANTS
+from bulkhead.tools.export import declarations
+from bulkhead.tools.export import text as declarations_text
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
@@ -287,3 +289,38 @@ async def test_a_client_without_tasks_waits_for_the_answer_of_an_objective(tmp_p
             await operator.halt("tenant", TENANT, "look at it first")
             waits = await client.call_tool("bulkhead_run", {"objective": "What is 2 + 3?"})
         assert not waits.is_error and "bulkhead_watch" in waits.structured_content["next"]
+
+
+REPORTS = '''
+from pydantic import BaseModel
+
+from bulkhead.tools import tool
+
+class Report(BaseModel):
+    city: str
+    degrees: int
+
+@tool(effect="read")
+async def look(city: str) -> Report:
+    """Look at a thermometer."""
+    return Report(city=city, degrees=22)
+
+@tool(effect="write")
+async def heat(city: str) -> Report:
+    """Heat a city."""
+    return Report(city=city, degrees=23)
+'''
+
+
+async def test_a_reading_tools_output_schema_is_declared_and_its_result_fits(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "__init__.py").write_text(REPORTS)
+    (tmp_path / "reports" / "tools.yaml").write_text(declarations_text("reports", declarations("reports")))
+    async with mcp_mesh(tmp_path, packs=("reports",)) as here, here.client() as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert tools["look"].output_schema["properties"]["degrees"] == {"type": "integer"}
+        assert tools["heat"].output_schema is None, "a write that was made is never told as an error"
+        for name, degrees in (("look", 22), ("heat", 23)):
+            found = await client.call_tool(name, {"city": "Rome"})
+            assert not found.is_error and found.structured_content == {"city": "Rome", "degrees": degrees}

@@ -6,6 +6,7 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.doors.mcp import output_schemas
 from bulkhead_services.doors.mcp.port import ToolAnswered
 from bulkhead_services.doors.port import Refusal
 
@@ -22,7 +23,10 @@ def tool_of(spec: ToolSpec) -> Tool:
         open_world_hint=spec.egress or bool(spec.sinks),
     )
     schema = {"type": "object", **json.loads(spec.parameters_json)}
-    return Tool(name=spec.name, description=spec.description, input_schema=schema, annotations=hints)
+    output = output_schemas.declared(spec)
+    return Tool(
+        name=spec.name, description=spec.description, input_schema=schema, output_schema=output, annotations=hints
+    )
 
 
 def result_of(answered: ToolAnswered, spec: ToolSpec) -> CallToolResult:
@@ -42,10 +46,15 @@ def result_of(answered: ToolAnswered, spec: ToolSpec) -> CallToolResult:
     structured = _object(answered.text) if spec.output_json and answered.outcome == "succeeded" else None
     if spec.served_by == "rag" and answered.outcome == "succeeded":
         structured = {"passages": list(answered.passages)}
+    unfit = answered.outcome == "succeeded" and not output_schemas.fits(spec, structured)
+    if unfit:
+        # Clients take no success that is not what the tool's output schema says.
+        structured = None
+        text = f"unfit_output: the call was made, and its result does not fit the tool's output schema\n{text}"
     return CallToolResult(
         content=[TextContent(type="text", text=text)],
         structured_content=structured,
-        is_error=answered.outcome != "succeeded",
+        is_error=unfit or answered.outcome != "succeeded",
         _meta={META + name: value for name, value in known.items()},
     )
 
