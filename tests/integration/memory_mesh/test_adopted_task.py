@@ -1,11 +1,17 @@
 """A task that is carried out outside, through every service but doors itself: what doors says, the test says."""
 
+import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import parse
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.mesh_backend import Wishes
+from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import Conversation, ModelCallReplied, ModelCallRequested
@@ -13,6 +19,7 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskLimits, TaskRequested
+from bulkhead_contracts.types import Body
 from bulkhead_infra.stages.memory import Memory
 
 TENANT, TASK = "demo", "doors-1"
@@ -73,11 +80,40 @@ async def test_an_outside_agents_run_is_paid_shown_and_ended_as_any_task(tmp_pat
         async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
             shown = (await http.get(f"/v1/tasks/{TASK}")).json()
             [spent] = (await http.get("/v1/spend?by=agent")).json()["rows"]
+            exported = (await http.get(f"/v1/tasks/{TASK}/export")).content
         assert (shown["kind"], shown["status"], shown["standing"]) == ("adopted", "succeeded", "ok")
         assert shown["answer"] == await mesh.context("doors").blobs.text(TENANT, reply.content)
         assert spent["name"] == "doors.support_bot"
+        await replayed(parse(io.BytesIO(exported), "the gateway's export"))
     finally:
         await stage.close()
+
+
+async def replayed(history: History) -> None:
+    """Of a run outside the mesh's decisions about it are compared; what the agent did is an input of them."""
+    report = await replay_history(history)
+    received = [one for one in history.messages if one.receiver == "planner"]
+    said = [one for one in history.messages if one.sender == "planner"]
+    kinds = {one.ce_type for one in said}
+    assert {StepAssigned.ce_type(), TaskEnded.ce_type()} <= kinds
+    assert (report.ended, report.divergences, report.decisions) == (True, [], len(received))
+    assert report.compared == len(said)
+    outside = [one for one in history.messages if "planner" not in (one.sender, one.receiver)]
+    assert ModelCallReplied.ce_type() in {one.ce_type for one in outside} and report.unread == len(outside)
+    assert {row.service for row in (await replay_history(changed(history, TaskEnded))).divergences} == {"planner"}
+    assert (await replay_history(changed(history, ModelCallReplied))).divergences == []
+
+
+def changed(history: History, kind: type[Body]) -> History:
+    """Another number of output tokens in the messages of a kind."""
+    rows = tuple(
+        replace(one, body=re.sub(rb'"output_tokens":\d+', b'"output_tokens":9999', one.body))
+        if one.ce_type == kind.ce_type()
+        else one
+        for one in history.messages
+    )
+    assert rows != history.messages
+    return replace(history, messages=rows)
 
 
 async def test_its_ceiling_holds_and_its_cancel_reaches_doors(tmp_path: Path) -> None:
