@@ -1,5 +1,6 @@
 """An agent whose answers break the protocol: each ends the call by a name, and none is a bug of ours."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from bulkhead.runtime.errors import HandBack
 from bulkhead.tools.api import Done, Failed
 from tests import a2a_agent
 from tests.unit.services.tool_executor.a2a.conftest import Far, House
@@ -126,7 +128,9 @@ async def test_a_write_that_may_have_been_done_is_uncertain_charged_and_never_se
         assert reply.outcome == ("uncertain" if begun else "failed"), reply.failure
         assert reply.usage.cost_usd_micros == (50_000 if begun else 0)
         assert len(posted) == 1
-        await desk.call("agent_echo", {"text": "pay 40 EUR"})
+        # The replica that has sent it may still be listening: until it must have given up, the message goes back.
+        with pytest.raises(HandBack) if begun else contextlib.nullcontext():
+            await desk.call("agent_echo", {"text": "pay 40 EUR"})
         assert len(posted) == (1 if begun else 2)
     finally:
         await far.close()
