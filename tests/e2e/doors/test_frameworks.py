@@ -53,7 +53,8 @@ class Program:
     async def end(self) -> None:
         """Its newest run is over."""
         self.agent.task = await self.task()
-        await self.agent.end()
+        if (await self.agent.shown())["status"] == "running":
+            await self.agent.end()
 
         async def ended() -> bool:
             return bool((await self.agent.shown())["status"] != "running")
