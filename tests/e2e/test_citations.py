@@ -18,7 +18,7 @@ LEAVE = "# Leave\n\nAfter five years every employee has 31 days of paid leave a 
 
 async def cite(world: World, task: str, *words: str) -> tuple[str, Any]:
     """What `bulkhead cite` prints for people and for programs."""
-    key = world.mesh.add_api_key(TENANT, "reader", "auditor")
+    key = world.mesh.add_api_key(TENANT, "reader", "submitter")
     said = []
     for form in ((), ("--json",)):
         command = ("cite", *words, "--task", task, "--url", world.mesh.url, "--api-key", key, *form)

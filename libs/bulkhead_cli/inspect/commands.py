@@ -84,7 +84,7 @@ def report(at: Broker, since: Since = "24h", tenant: ReportTenant = "", target: 
 
 
 def mesh(at: Gateway) -> Work:
-    """Show replicas, waiting messages, failures and dead letters of each service, and the messages between services.
+    """Show each service's replicas, waiting messages, failures, and the messages between them.
 
     Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
     unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key of

@@ -51,7 +51,7 @@ def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str]
         "redis": {"budget", "redis"},
         "starlette": {"doors", "gateway", "offline_model", "tool_executor"},  # Of the last one the SDK of MCP wants it.
         "pypdf": {"rag"},
-        "jsonschema-rs": {"tool_executor"},
+        "jsonschema-rs": {"doors", "tool_executor"},
         "genai-prices": {"model_gateway"},
     }.items():
         assert (package in found["packages"]) == (name in owners), (package, found["packages"])

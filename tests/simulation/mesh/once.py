@@ -156,14 +156,14 @@ def _by_token(decode: Any) -> Any:
     known: dict[tuple[str, bytes], Any] = {}
 
     @functools.wraps(decode)
-    def remembered(token: str, key: Any = "", **options: Any) -> Any:
+    def remembered(jwt: str, key: Any = "", **options: Any) -> Any:
         if not hasattr(key, "public_bytes_raw"):
-            return decode(token, key, **options)
-        name = (token, key.public_bytes_raw())
+            return decode(jwt, key, **options)
+        name = (jwt, key.public_bytes_raw())
         if name not in known:
             if len(known) > 1_024:
                 known.clear()
-            known[name] = decode(token, key, **options)
+            known[name] = decode(jwt, key, **options)
         return known[name]
 
     return remembered

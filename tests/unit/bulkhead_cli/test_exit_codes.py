@@ -61,6 +61,7 @@ NO_MESH = {
     "approvals show": 3,
     "approvals grant": 3,
     "approvals deny": 3,
+    "mesh": 3,
     "models": 3,
     "models list": 3,
     "models compare": 3,
@@ -146,7 +147,7 @@ def test_an_option_that_is_not_there_is_wrong_usage(command: str, tmp_path: Path
     assert code == 2 and json.loads(said)["error"]["what"], said
 
 
-@pytest.mark.parametrize("command", ["doctor", "dead-letters redrive", "replay"])
+@pytest.mark.parametrize("command", ["doctor", "dead-letters redrive"])
 def test_what_reads_the_broker_says_so_to_whom_names_a_gateway(command: str, tmp_path: Path) -> None:
     """And does not read the record of another mesh, which lies in the folder."""
     for option in ("--url=http://127.0.0.1:9", "--api-key=x"):

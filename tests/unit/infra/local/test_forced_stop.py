@@ -24,7 +24,7 @@ class Cheap(LocalMesh):
     """The supervisor over three processes that do nothing, and that end for no SIGTERM."""
 
     made: "Cheap"
-    url = doors_url = "http://127.0.0.1:9"
+    url = doors_url = nats_url = "http://127.0.0.1:9"
 
     async def _start(self) -> None:
         Cheap.made, self.said = self, []

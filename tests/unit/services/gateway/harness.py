@@ -24,6 +24,8 @@ from bulkhead.runtime.halts.operator import Wish, change_of, judge, judge_reset
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
+    CoordinationReplied,
+    CoordinationRequested,
     DeadLetterRequested,
     DeadLettersRequested,
     DismissalRequested,
@@ -292,6 +294,8 @@ class InProcessBus:
                 return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
             if (headers or {}).get("ce-type") == CitedCallRequested.ce_type():
                 return Live("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
+            if (headers or {}).get("ce-type") == CoordinationRequested.ce_type():
+                return Live("reply", {"ce-type": CoordinationReplied.ce_type()}, CoordinationReplied().encode())
             if (headers or {}).get("ce-type") == MeshRequested.ce_type():
                 return Live("reply", {"ce-type": MeshReplied.ce_type()}, MeshReplied().encode())
             if (headers or {}).get("ce-type") == TaskMessagesRequested.ce_type():
