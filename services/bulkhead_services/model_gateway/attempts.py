@@ -5,7 +5,6 @@ This is the one layer that retries. Money is reserved before every attempt and e
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +33,7 @@ from bulkhead_services.model_gateway.providers.port import (
     Provider,
 )
 from bulkhead_services.model_gateway.response_cache import HIT, ResponseCache
+from bulkhead_services.model_gateway.routing.deployments import loop_s
 from bulkhead_services.model_gateway.routing.options import Terms
 
 SHRINK = 0.6
@@ -249,7 +249,7 @@ class Attempts:
 
     async def _pause(self, seconds: float, why: str) -> None:
         """Sleep, or wake up at once when the job is halted."""
-        began_s = time.monotonic()
+        began_s = loop_s()
         try:
             async with asyncio.timeout(seconds):
                 await self._halt.wait()
@@ -259,7 +259,7 @@ class Attempts:
 
     def _waited(self, began_s: float, why: str) -> None:
         """Tell of a wait, so that nobody takes it for the model's slowness."""
-        waited_ms = int((time.monotonic() - began_s) * 1000)
+        waited_ms = int((loop_s() - began_s) * 1000)
         if waited_ms >= TOLD_WAIT_MS:
             self.spent.waited_ms += waited_ms
             self.spent.waits[why] += 1
@@ -267,7 +267,7 @@ class Attempts:
     async def _attempt(
         self, model: Model, rendered: Rendered, output: int, until_unix_ms: int, speaks: Callable[[], bool], need: Need
     ) -> Answer | Fault:
-        began_s, wait_s = time.monotonic(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
+        began_s, wait_s = loop_s(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
         async with model.provider.place(self._job.tenant, wait_s, need) as place:
             self._waited(began_s, f"a place at {model.provider.name}")
             if self._abandoned.is_set():

@@ -5,7 +5,6 @@ One HTTP/1.1 client per provider, kept alive. There are no retries here: they st
 
 import asyncio
 import ssl
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -41,7 +40,7 @@ from bulkhead_services.model_gateway.providers.port import (
 )
 from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.replies.thinking import LiveFilter
-from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders
+from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_s
 from bulkhead_services.model_gateway.routing.options import ProviderSettings, Target
 
 log = Log("model_gateway")
@@ -194,7 +193,7 @@ class HttpProvider(Deployments):
         self._endpoints = [
             HttpEndpoint(*given, size, network) for given in zip(names, repeat(settings.api), targets, strict=False)
         ]
-        super().__init__([Deployment(endpoint, size, time.monotonic) for endpoint in self._endpoints])
+        super().__init__([Deployment(endpoint, size, loop_s) for endpoint in self._endpoints])
 
     def open(self) -> None:
         """Make the clients."""

@@ -4,8 +4,8 @@ A deployment is one key at one endpoint. Each has its own places, rate limits an
 one that failed several times in a row is passed over for a while, then tried with one call.
 """
 
+import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +26,11 @@ MAX_MODELS = 256
 """Models whose limits one deployment remembers."""
 
 OnHeaders = Callable[[Mapping[str, str]], None]
+
+
+def loop_s() -> float:
+    """Seconds of the loop's clock, which the simulation turns: the machine's own would make two runs of one seed."""
+    return asyncio.get_running_loop().time()
 
 
 class Endpoint(Protocol):
@@ -164,7 +169,7 @@ class Deployment:
 class Deployments:
     """All deployments of one provider."""
 
-    def __init__(self, deployments: Sequence[Deployment], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, deployments: Sequence[Deployment], clock: Callable[[], float] = loop_s) -> None:
         self._all, self._clock = tuple(deployments), clock
 
     @property
