@@ -169,6 +169,14 @@ MAX_EXPORT_BYTES = 16 * 1024 * 1024  # contents of one export over HTTP
 MAX_CITED_CHARS = 64 * 1024  # text behind one citation that is shown
 MAX_CITED_MESSAGES = 5_000  # messages of a task in which its citations are looked for
 
+# Push notifications
+MAX_PUSH_HOSTS = 64  # that a tenant's row names
+MAX_PUSH_CONFIGS = 8  # of one task, at a time
+MAX_PUSH_SETTINGS = 64  # of one task, in its life
+MAX_PUSH_URL_CHARS = 2_000
+MAX_PUSH_TOKEN_CHARS = 512
+MAX_PUSH_WAITING = 32  # for one receiver, of one task; then those between the first and the last are left out
+
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask
 MAX_PEER_ANSWER_CHARS = 4_000

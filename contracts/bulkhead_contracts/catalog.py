@@ -24,6 +24,7 @@ from bulkhead_contracts import (
     model,
     peer,
     plan,
+    push,
     retrieval,
     step,
     subjects,
@@ -251,6 +252,11 @@ ROWS: tuple[Row, ...] = (
         )
     ),
     Row(event.EventPostRequested, _from("gateway", "tool_executor"), "gateway"),
+    # Push notifications of A2A
+    Row(push.PushConfigSet, _to("gateway", "gateway"), "gateway"),
+    Row(push.PushConfigDeleted, _from("gateway", "gateway", "tool_executor"), "gateway"),
+    Row(push.PushPostRequested, _from("gateway", "tool_executor"), "gateway"),
+    Row(push.PushEnded, _from("tool_executor", "gateway"), "tool_executor"),
     # Logins by workload identity
     Row(identity.LoginDecided, _from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself

@@ -15,12 +15,14 @@ from pydantic import Field, ValidationError
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Limit
+from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.types import Contract, Name, Token
 
 log = Log("quotas")
 NONE = Quota()
+NO_PUSH = PushPolicy()
 
 
 class PolicyDocument(Contract):
@@ -43,6 +45,7 @@ class _Row(Contract):
     task: _TaskLimit | None = None
     day: Limit | None = None
     delegated_roles: dict[Name, object] = Field(default={})
+    push: PushPolicy = NO_PUSH
 
 
 class _File(Contract):
@@ -83,6 +86,14 @@ class TenantQuotas:
     def roles(self, tenant: str) -> tuple[str, ...]:
         """Its roles whose steps are carried out elsewhere."""
         return tuple(sorted(self._rows[tenant].delegated_roles)) if tenant in self._rows else ()
+
+    def push(self, tenant: str) -> PushPolicy:
+        """Where its push notifications may go."""
+        return self._rows[tenant].push if tenant in self._rows else NO_PUSH
+
+    def any_push(self) -> bool:
+        """Whether any tenant has push notifications."""
+        return any(row.push.on for row in self._rows.values())
 
     def look(self) -> None:
         """Read the file again if it has changed."""

@@ -15,6 +15,7 @@ from bulkhead.validation_errors import misfits
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
+from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.types import Constraints, Name, Token, TokenCount, UsdMicros
 
@@ -211,6 +212,7 @@ class Tenant(_Strict):
     constraints: Constraints = ()
     callers: tuple[Literal["api_key", "jwt", "publisher"], ...] = ("api_key", "jwt", "publisher")
     delegated_roles: DelegatedRoles = {}
+    push: PushPolicy = PushPolicy()
 
     @model_validator(mode="after")
     def _task_within_day(self) -> Self:

@@ -151,6 +151,11 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 "short",
                 ("{{bulkhead_outcome}}", "sum by (bulkhead_outcome) (increase(bulkhead_webhook_notices_total[1h]))"),
             ),
+            _panel(
+                "Push notifications per hour",
+                "short",
+                ("{{bulkhead_outcome}}", "sum by (bulkhead_outcome) (increase(bulkhead_push_posts_total[1h]))"),
+            ),
         ),
     ),
     "answers": (

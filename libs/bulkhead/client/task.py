@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import quote
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import MeshError, Refused, Unreachable
@@ -44,6 +45,26 @@ class Task:
     async def citations(self) -> dict[str, Any]:
         """The `[#marker]`s of the answer, in its order, and the document, tool or step that each names."""
         return await self._transport.ask("GET", f"/v1/tasks/{self.id}/citations")
+
+    async def set_push(self, config_id: str, url: str, token: str = "", form: str = "1.0") -> dict[str, Any]:
+        """Have its states posted to a URL, in A2A's form; the same again changes nothing. Raises Refused."""
+        path, body = self._push(config_id), {"url": url, "token": token, "form": form}
+        return await self._transport.send("PUT", path, str(uuid.uuid4()), json=body)
+
+    async def push_configs(self) -> dict[str, Any]:
+        """Where its states are posted."""
+        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/push")
+
+    async def push_config(self, config_id: str) -> dict[str, Any]:
+        """One of them. Raises Refused (404)."""
+        return await self._transport.ask("GET", self._push(config_id))
+
+    async def delete_push(self, config_id: str) -> dict[str, Any]:
+        """Have nothing more posted there; one that is not there is deleted already."""
+        return await self._transport.send("DELETE", self._push(config_id), str(uuid.uuid4()))
+
+    def _push(self, config_id: str) -> str:
+        return f"/v1/tasks/{self.id}/push/{quote(config_id, safe='')}"
 
     async def cite(self, marker: str) -> dict[str, Any]:
         """The text behind a marker, from the version of the document that was cited. Raises Refused (404)."""

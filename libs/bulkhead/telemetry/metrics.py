@@ -30,6 +30,7 @@ latency_missed = _meter.create_counter(names.LATENCY_MISSED, description="Target
 ceilings = _meter.create_counter(names.CEILINGS, description="Tasks halted at a ceiling, by unit and account")
 let_go = _meter.create_counter(names.LET_GO, description="Tasks that went on from a ceiling")
 top_ups = _meter.create_counter(names.TOP_UPS, description="Top-ups of tasks")
+pushes = _meter.create_counter(names.PUSHES, description="Push notifications, by how they ended")
 webhooks = _meter.create_counter(names.WEBHOOKS, description="Posts to tenants' webhooks, by how they ended")
 journal_lacks = _meter.create_counter(names.JOURNAL_LACKS, description="Messages that the journal has passed over")
 tool_calls = _meter.create_counter(names.TOOL_CALLS, description="Calls of tools, by tool and how they ended")

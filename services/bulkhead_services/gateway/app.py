@@ -40,6 +40,7 @@ from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.routes.tasks import Http
 from bulkhead_services.gateway.http.submission_checks import Door
 from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.push_notifications import PushNotifications
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.changes import Changes
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
@@ -76,6 +77,7 @@ class Gateway(Edge):
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)
         self._events = TaskEvents(context.publisher, settings.subscribers, settings.webhook_events, context.clock)
+        self._pushes = PushNotifications(context.publisher, quotas, self._read_up_to)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
         self.http = Http(
             settings,
@@ -90,6 +92,7 @@ class Gateway(Edge):
             approvals,
             self._decisions,
             self.changes,
+            self._writes,
         )
         self.app = Console(self.http.app(), self._auth, settings.session_s, settings.runbooks).app()
         self._server = HttpServer(self.app, settings, "the gateway")
@@ -176,6 +179,7 @@ class Gateway(Edge):
                 pass  # A fact: only watchers care.
         self._pokes.say(message.tenant, message.task, message.sequence)
         await self._events.tell(message)
+        await self._pushes.tell(message)
 
     async def _read_up_to(self, message: Received, at_least: int) -> Feed:
         """The feed of a message's task, read up to that message. Raises HandBack.

@@ -18,6 +18,7 @@ from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import Delegation, PlanStep
+from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
@@ -54,6 +55,7 @@ class TenantPolicy(Contract, extra="forbid"):
     quota: how much at once; the gateway holds the tenant to it. input, output: rules for objectives and answers.
     default_writes: tools of `tools` that change something and that a task gets which names no tools. constraints: on
     the values of arguments, in each of its grants. delegated_roles: by role, who carries out its steps elsewhere.
+    push: where push notifications may go, which others hold it to.
     """
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
@@ -68,6 +70,7 @@ class TenantPolicy(Contract, extra="forbid"):
     constraints: Constraints = ()
     callers: Annotated[tuple[Caller, ...], Field(max_length=len(CALLERS))] = CALLERS
     delegated_roles: DelegatedRoles = {}
+    push: PushPolicy = PushPolicy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.Workbench` acts; notices
-and events come in, `webhooks` posts them; `mcp` brings the tools of MCP servers, `a2a` remote agents.
+and events come in, `webhooks` posts them, `outbound.push` push notifications; `mcp` brings the tools of MCP servers,
+`a2a` remote agents.
 """
 
 from functools import partial
@@ -10,16 +11,19 @@ from bulkhead.policy.cedar import Policy
 from bulkhead.policy.decision import decide
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import SideHandlers
+from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead.tools.catalog import rows
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import EventPostRequested
+from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
 from bulkhead_contracts.tool import ToolCallCancelRequested
 from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
 from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
 from bulkhead_services.tool_executor.mcp.tools import McpTools
+from bulkhead_services.tool_executor.outbound.push import PushNotifications
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
@@ -56,5 +60,10 @@ def build(
         rule = partial(decide, policy=policy)
         told = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
-    posted: SideHandlers = dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.take)
+    pushes = PushNotifications(context, TenantQuotas(settings.tenants_file), bench)
+    posted: SideHandlers = {
+        **dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.take),
+        PushPostRequested: pushes.take,
+        PushConfigDeleted: pushes.stop,
+    }
     return ToolExecutor(registry, bench, gate, {**posted, **cancels}, tuple(parts), told)

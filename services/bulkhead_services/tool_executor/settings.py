@@ -61,6 +61,8 @@ class Settings(ServiceSettings):
     tool_container_image: image for tools that ask for `container`; it holds Python and this code (the image of
     tool_executor does). run_python, run_wasm: whether these tools exist, which run code that a model wrote.
     tool_blocks_s: an async tool that has not let go of the process for so long is interrupted.
+    tenants_file: where A2A push notifications of each tenant may go (`push` in its row), read again when it changes;
+    without it there are none.
     policy_dir: the folder of default.cedar and each tenant's <tenant>.cedar, read once at start.
     approval_ttl_s: so long people may take to approve a call; its task may leave less (approval_wait_ms).
     webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
@@ -81,6 +83,7 @@ class Settings(ServiceSettings):
     webhooks: dict[str, Webhook] = Field(default={}, repr=False)
     webhook_events: WebhookEvents = {}
     webhook_private_hosts: tuple[str, ...] = ()
+    tenants_file: Path | None = None
     policy_dir: Path = POLICY_DIR
     approval_ttl_s: int = Field(default=86_400, ge=1, le=604_800)
     slots: int = 1_024

@@ -1,7 +1,7 @@
-"""Body and signature of a webhook notice, and the time until its next try. Pure.
+"""Body and signature of a webhook notice. Pure.
 
-In: `EventPostRequested`, `NoticeRequested` or `ApprovalRequested`, and how old it is. Out: the body, the headers that
-prove its origin, and how long to wait.
+In: `EventPostRequested`, `NoticeRequested` or `ApprovalRequested`. Out: the body, and the headers that prove its
+origin.
 
 To verify: HMAC-SHA256 with the shared secret over `<Bulkhead-Timestamp>.<body as it came>`, in hex, is what stands
 behind `v1=` in `Bulkhead-Signature`; the timestamp is of now, within minutes. `Bulkhead-Event-Id` tells doubles.
@@ -22,13 +22,7 @@ from bulkhead_contracts.types import Body
 ALERT, MESH, APPROVAL = "budget.alert", "mesh.", "approval.requested"
 ALERTS = frozenset({"share", "rate"})
 """Kinds that are about an account; the others say what happened: `mesh.halted`, `mesh.breaker_opened`, ..."""
-AGAIN_FIRST_MS = 1_000
-AGAIN_MOST_MS = 3_600_000
-GIVE_UP_MS = 24 * 3_600_000
 CLOUD_EVENT = "application/cloudevents+json"
-GONE = 410
-"""The HTTP status by which a receiver asks for no more notices."""
-
 
 _SAME = ("kind", "account", "unit", "percent", "spent", "limit", "reached_unix_ms", "what")
 
@@ -96,12 +90,3 @@ def headers_of(asked: Posting, secret: bytes, now_unix_ms: int) -> dict[str, str
 def sign(secret: bytes, stamp: str, body: bytes) -> str:
     """Hex of HMAC-SHA256 over `<stamp>.<body>`."""
     return hmac.new(secret, stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-
-
-def again_after(age_ms: int) -> int:
-    """As long as it has waited already, from a second to an hour; 0 when it has waited for a day: given up.
-
-    It depends on the age alone: neither a restart nor another replica begins anew.
-    """
-    wait = min(max(age_ms, AGAIN_FIRST_MS), AGAIN_MOST_MS)
-    return wait if age_ms + wait <= GIVE_UP_MS else 0

@@ -27,8 +27,9 @@ SKILL, TASK, ROLE = "skill", "task", "role."
 """Name of a message's metadata in which it asks for a skill; the skill of every tenant; beginning of a role's."""
 
 
-def public(address: str) -> AgentCard:
-    """The card that everybody may read. address: scheme and host, without a path."""
+def public(address: str, push: bool = False) -> AgentCard:
+    """The card that everybody may read. address: scheme and host, without a path. push: whether any tenant has push
+    notifications."""
     interfaces = [
         AgentInterface(url=address + PATH, protocol_binding=binding, protocol_version=version)
         for version in VERSIONS
@@ -40,7 +41,7 @@ def public(address: str) -> AgentCard:
         "and cite its sources.",
         version="1",
         supported_interfaces=interfaces,
-        capabilities=AgentCapabilities(streaming=True, push_notifications=False, extended_agent_card=True),
+        capabilities=AgentCapabilities(streaming=True, push_notifications=push, extended_agent_card=True),
         security_schemes={
             "bearer": SecurityScheme(
                 http_auth_security_scheme=HTTPAuthSecurityScheme(
@@ -56,10 +57,12 @@ def public(address: str) -> AgentCard:
     )
 
 
-def extended(address: str, tools: Sequence[str] | None, roles: Sequence[str], most: TaskLimits) -> AgentCard:
+def extended(
+    address: str, tools: Sequence[str] | None, roles: Sequence[str], most: TaskLimits, push: bool = False
+) -> AgentCard:
     """The card for one tenant. tools: None where no policy names them. roles: those that a message may ask for. most:
-    ceilings of one of its tasks."""
-    card = public(address)
+    ceilings of one of its tasks. push: whether it has push notifications."""
+    card = public(address, push)
     named = ", ".join(tools) if tools else "none" if tools is not None else "those that the mesh allows"
     usd, minutes = most.cost_usd_micros / 1_000_000, most.deadline_ms / 60_000
     ceilings = f"At most {usd:g} USD, {most.tokens:,} tokens and {minutes:g} minutes for one task."

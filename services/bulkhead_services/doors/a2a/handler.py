@@ -48,7 +48,8 @@ from bulkhead.client.task import ENDED
 from bulkhead.client.task import Task as MeshTask
 from bulkhead.telemetry.log import Log
 from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead_services.doors.a2a import card, messages, reading, tasks
+from bulkhead_contracts.push_policy import PushPolicy
+from bulkhead_services.doors.a2a import card, messages, push, reading, tasks
 from bulkhead_services.doors.a2a.tasks import Document
 from bulkhead_services.doors.port import Caller, Refusal
 
@@ -66,12 +67,14 @@ _EVENTS = Task | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 
 @dataclass(slots=True)
 class Asking:
-    """One request. address: under which its client has come. refusal: what the gateway said where A2A has no error of
+    """One request. address: under which its client has come. form: the version of
+    A2A in which it has come. refusal: what the gateway said where A2A has no error of
     its own for it; the HTTP answer gets its status."""
 
     mesh: Mesh
     caller: Caller
     address: str
+    form: str = "1.0"
     refusal: Refusal | None = None
 
 
@@ -165,34 +168,58 @@ class Handler(RequestHandler):
         with _told(asking := _asking(context)):
             self._quotas.look()
             of, tenant = self._quotas, asking.caller.claim.tenant
-            return self._sign(card.extended(asking.address, of.tools(tenant), of.roles(tenant), of.most(tenant)))
+            return self._sign(
+                card.extended(asking.address, of.tools(tenant), of.roles(tenant), of.most(tenant), of.push(tenant).on)
+            )
 
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """There are none."""
-        raise PushNotificationNotSupportedError
+        """Have a task's states posted; the same again changes nothing."""
+        with _told(asking := _asking(context)):
+            push.check(params, self._push(asking))
+            return await push.put(asking.mesh.task(params.task_id), params, asking.form)
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
-        """There are none."""
-        raise PushNotificationNotSupportedError
+        """One of a task's configs."""
+        with _told(asking := _asking(context)):
+            push.allowed(self._push(asking))
+            return await push.get(asking.mesh.task(params.task_id), params.id)
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
-        """There are none."""
-        raise PushNotificationNotSupportedError
+        """All of a task's configs, on one page: there are few."""
+        with _told(asking := _asking(context)):
+            push.allowed(self._push(asking))
+            found = await asking.mesh.task(params.task_id).push_configs()
+            return ListTaskPushNotificationConfigsResponse(configs=[push.of(row) for row in found["configs"]])
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        """There are none."""
-        raise PushNotificationNotSupportedError
+        """Post nothing more there."""
+        with _told(asking := _asking(context)):
+            push.allowed(self._push(asking))
+            await push.delete(asking.mesh.task(params.task_id), params.id)
+
+    def _push(self, asking: Asking) -> PushPolicy:
+        self._quotas.look()
+        return self._quotas.push(asking.caller.claim.tenant)
 
     async def _take(self, asking: Asking, params: SendMessageRequest) -> Document:
-        """The task of a message, which is stored when this returns."""
+        """The task of a message, which is stored when this returns, and where its states are to be posted."""
+        wish, asked = params.configuration, params.configuration.HasField("task_push_notification_config")
+        if asked:
+            push.check(wish.task_push_notification_config, self._push(asking))
+        document = await self._begun(asking, params)
+        if asked:
+            await push.put(asking.mesh.task(document["task_id"]), wish.task_push_notification_config, asking.form)
+        return document
+
+    async def _begun(self, asking: Asking, params: SendMessageRequest) -> Document:
         message = params.message
         messages.check(message, params.configuration)
         if message.task_id:
@@ -342,6 +369,8 @@ def _refused(asking: Asking, error: Refused) -> A2AError:
     told = f"{error}; {error.hint}" if error.hint else str(error)
     if error.status == 404:
         return TaskNotFoundError(told)
+    if error.code == "push_off":
+        return PushNotificationNotSupportedError(told)
     if error.status in (400, 409, 413, 422):
         return InvalidParamsError(told, data={"code": error.code})
     retry = error.status in (429, 503)

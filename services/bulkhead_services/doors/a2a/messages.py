@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from a2a.types import Message, Part, Role, SendMessageConfiguration
-from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError, PushNotificationNotSupportedError
+from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
 from google.protobuf.json_format import MessageToDict
 
 from bulkhead.plain_text import harmless
@@ -43,10 +43,6 @@ def check(message: Message, asked: SendMessageConfiguration) -> None:
         raise InvalidParamsError(f"parts has {len(message.parts)} entries; send 1 to {MAX_PARTS}, each with a text")
     if message.context_id and not _CONTEXT.fullmatch(message.context_id):
         raise InvalidParamsError("contextId must be 1 to 64 of A-Z a-z 0-9 _ . -; send a UUID, or none to be given one")
-    if asked.HasField("task_push_notification_config"):
-        raise PushNotificationNotSupportedError(
-            "this agent posts to addresses of its operator alone; stream, or ask for the task"
-        )
     if asked.accepted_output_modes and not _ACCEPTED & set(asked.accepted_output_modes):
         raise ContentTypeNotSupportedError(
             f"acceptedOutputModes has none of {', '.join(card.OUTPUT_MODES)}; add one of them"

@@ -12,6 +12,7 @@ from typing import Any
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.server.routes import ServerCallContextBuilder, create_jsonrpc_routes, create_rest_routes
+from a2a.utils.constants import VERSION_HEADER
 from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -54,7 +55,8 @@ class A2a:
         self._http, self._gateway = http, gateway
         self._signer = CardSigner(settings.card_key_file, settings.public_url) if settings.card_key_file else None
         sign = self._signer.sign if self._signer is not None else lambda card: card
-        self._handler = Handler(TenantQuotas(settings.tenants_file), sign, settings.call_timeout_s)
+        self._quotas = TenantQuotas(settings.tenants_file)
+        self._handler = Handler(self._quotas, sign, settings.call_timeout_s)
 
     def routes(self) -> list[Route]:
         """Routes for the application; none where no gateway is set."""
@@ -83,7 +85,8 @@ class A2a:
             address = self._http.hosts.check(request)
         except Refusal as refusal:
             return _answer(request, refusal)
-        found = card.public(address)
+        self._quotas.look()
+        found = card.public(address, self._quotas.any_push())
         # Of what is said: each signature is another one.
         etag = f'"{hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]}"'
         headers = {"Cache-Control": "private, max-age=300", "ETag": etag}
@@ -112,7 +115,7 @@ class A2a:
         address = self._http.hosts.check(request)
         caller = await self._http.anybody(request)
         mesh = self._gateway.client(credential_of(request.headers))
-        asking = request.state.asking = Asking(mesh, caller, address)
+        asking = request.state.asking = Asking(mesh, caller, address, _form(request))
         release = self._http.places.take(caller.claim)
         try:
             async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
@@ -144,6 +147,12 @@ class _Released(Response):
             await self._stream(scope, receive, send)
         finally:
             self._release()
+
+
+def _form(request: Request) -> str:
+    """The version of A2A in which a client has come: the SDK takes a request without a version for one of 0.3."""
+    version = request.headers.get(VERSION_HEADER) or request.query_params.get(VERSION_HEADER, "")
+    return "0.3" if request.url.path.startswith(card.PATH + "/v1/") or not version.startswith("1.") else "1.0"
 
 
 def _kept() -> None:

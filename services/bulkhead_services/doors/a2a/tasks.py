@@ -20,22 +20,11 @@ from a2a.types import (
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
+from bulkhead.a2a import states
 from bulkhead.plain_text import harmless
 
 Document = Mapping[str, Any]
 ANSWER = "answer"
-STATES: Mapping[str, TaskState] = {
-    "requested": TaskState.TASK_STATE_SUBMITTED,
-    "queued": TaskState.TASK_STATE_SUBMITTED,
-    "running": TaskState.TASK_STATE_WORKING,
-    "paused": TaskState.TASK_STATE_WORKING,
-    "succeeded": TaskState.TASK_STATE_COMPLETED,
-    "failed": TaskState.TASK_STATE_FAILED,
-    "halted": TaskState.TASK_STATE_FAILED,
-    "cancelled": TaskState.TASK_STATE_CANCELED,
-    "rejected": TaskState.TASK_STATE_REJECTED,
-}
-"""By status of the mesh; a status that is not here is one of a newer gateway."""
 TERMINAL = frozenset(
     {
         TaskState.TASK_STATE_COMPLETED,
@@ -50,9 +39,8 @@ NO_MORE = TERMINAL | {TaskState.TASK_STATE_INPUT_REQUIRED}
 
 def state(document: Document, approvals: Sequence[Document] = ()) -> TaskState:
     """A task that waits for a person's decision is `input-required`; one that is held otherwise goes on by itself."""
-    if approvals and document["status"] == "paused":
-        return TaskState.TASK_STATE_INPUT_REQUIRED
-    return STATES.get(document["status"], TaskState.TASK_STATE_WORKING)
+    found: TaskState = TaskState.Value(states.state(document["status"], bool(approvals)))
+    return found
 
 
 def context_id(document: Document) -> str:

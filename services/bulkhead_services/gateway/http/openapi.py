@@ -13,7 +13,7 @@ from bulkhead_services.gateway.http import approval_schemas as approvals
 from bulkhead_services.gateway.http import operator_schemas as operators
 from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.http.approval_schemas import STATES
-from bulkhead_services.gateway.http.openapi_histories import CHANGES, HISTORIES, TROUBLES
+from bulkhead_services.gateway.http.openapi_histories import CHANGES, HISTORIES, PUSH, TROUBLES
 from bulkhead_services.gateway.http.openapi_parts import (
     CHANGE,
     EVENT,
@@ -385,7 +385,7 @@ def openapi() -> Json:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": _TASKS | CHANGES | HISTORIES | _DOCUMENTS | _APPROVALS | _OPERATORS | TROUBLES | _PROBES,
+        "paths": _TASKS | CHANGES | PUSH | HISTORIES | _DOCUMENTS | _APPROVALS | _OPERATORS | TROUBLES | _PROBES,
         "components": {
             "schemas": dict(sorted(definitions["$defs"].items())),
             "securitySchemes": {

@@ -18,6 +18,7 @@ from bulkhead_services.gateway.http.openapi_parts import (
 )
 
 _READ = (401, 403, 503)
+CONFIG_ID = "^[A-Za-z0-9_.-]{1,64}$"
 _TASK = path("task_id", "The task's id")
 _SIZE = query("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
 _CHANGED = {
@@ -51,6 +52,52 @@ CHANGES: Json = {
             "`data` is a ChangesDocument. Nothing is sent again: a client that was away reads anew what it shows.",
         )
     }
+}
+
+_CONFIG = {**path("config_id", "The config's id"), "schema": {"type": "string", "pattern": CONFIG_ID}}
+_OF_PUSH = (
+    "For submitters and operators, where the tenant's row names hosts (`push`). Each change of the task's state is "
+    "posted, in the form of A2A; the first post says how it stands when the config is set."
+)
+PUSH: Json = {
+    "/v1/tasks/{task_id}/push": {
+        "get": operation(
+            "listPush",
+            "List where push notifications of a task go",
+            {"200": answer_of(schemas.PushPage, "All of them")},
+            (*_READ, 404),
+            _TASK,
+            description=_OF_PUSH,
+        )
+    },
+    "/v1/tasks/{task_id}/push/{config_id}": {
+        "get": operation(
+            "showPush",
+            "Show one of them, and whether it was given up",
+            {"200": answer_of(schemas.PushDocument, "It")},
+            (*_READ, 404, 422),
+            _TASK,
+            _CONFIG,
+        ),
+        "put": operation(
+            "setPush",
+            "Have a task's states posted to a URL",
+            {"200": answer_of(schemas.PushDocument, "As it stands; the same again changes nothing")},
+            (400, *_READ, 404, 408, 409, 413, 422, 429),
+            _TASK,
+            _CONFIG,
+            description=_OF_PUSH,
+            body=body_of(schemas.PushSubmission),
+        ),
+        "delete": operation(
+            "deletePush",
+            "Post nothing more there",
+            {"200": answer_of(schemas.PushPage, "Those that are left")},
+            (*_READ, 404, 422),
+            _TASK,
+            _CONFIG,
+        ),
+    },
 }
 
 _COORDINATION: Json = {

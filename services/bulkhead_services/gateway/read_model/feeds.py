@@ -27,6 +27,7 @@ from bulkhead_contracts.task import StepEnded, TaskRequested, facts
 from bulkhead_contracts.tool import WritesReplied
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.read_model.events import Fact, LiveText, Position, fact_of, hear
+from bulkhead_services.gateway.read_model.pushes import Pushes
 from bulkhead_services.gateway.read_model.task_view import ENDED, View, fold
 
 log = Log("gateway.feeds")
@@ -48,7 +49,7 @@ class Feed:
 
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
         self.tenant, self.task = tenant, task
-        self.view = View()
+        self.view, self.pushes = View(), Pushes()
         self.opening: Received | None = None
         self.facts: list[Fact] = []
         self.live: dict[str, LiveText] = {}
@@ -131,7 +132,7 @@ class Feed:
         return bool(found) and found[0].sequence == self.first
 
     def _restart(self) -> None:
-        self.view, self.opening = View(), None
+        self.view, self.pushes, self.opening = View(), Pushes(), None
         self.first = self.sequence = self.wanted = 0
         self.writes = None
         self.facts.clear()
@@ -144,6 +145,7 @@ class Feed:
 
     def _tell(self, message: Received, part: int) -> None:
         before, self.view = self.view, fold(self.view, message)
+        self.pushes.take(message, before, self.view)
         if self.view.request_sequence == message.sequence:
             self.opening = message
         fact = fact_of(message, before, self.view, part)

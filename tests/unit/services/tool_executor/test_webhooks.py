@@ -25,6 +25,7 @@ from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor import webhook_payload, webhooks
 from bulkhead_services.tool_executor.app import build
+from bulkhead_services.tool_executor.outbound import delivery
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.webhooks import Webhooks
 from tests.open_policy import permitted
@@ -220,12 +221,12 @@ async def test_without_a_secret_nothing_is_posted_and_a_changed_one_counts_at_on
 
 async def test_a_receiver_that_is_slow_or_down_holds_only_so_many_places(post: Post) -> None:
     post.wire.held = asyncio.Event()
-    under_way = [asyncio.create_task(post.take(sequence=number)) for number in range(webhooks.AT_ONCE)]
-    while len(post.wire.posted) < webhooks.AT_ONCE:
+    under_way = [asyncio.create_task(post.take(sequence=number)) for number in range(delivery.AT_ONCE)]
+    while len(post.wire.posted) < delivery.AT_ONCE:
         await asyncio.sleep(0)
-    assert await post.take(sequence=10) == webhooks.BUSY_MS / 1000 and len(post.wire.posted) == webhooks.AT_ONCE
+    assert await post.take(sequence=10) == delivery.BUSY_MS / 1000 and len(post.wire.posted) == delivery.AT_ONCE
     post.wire.held.set()
-    assert await asyncio.gather(*under_way) == [0.0] * webhooks.AT_ONCE
+    assert await asyncio.gather(*under_way) == [0.0] * delivery.AT_ONCE
     post.wire.answers = [said(500)]
     waits = [await post.take(sequence=100 + number) for number in range(webhooks.MAX_WAITING + 5)]
     assert waits.count(0.0) == 6, "one place was taken by what came while others were under way"

@@ -16,8 +16,10 @@ from starlette.routing import Route
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
+from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import ForkOf, TaskLimits, TaskRequested
+from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.authority import voucher
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
@@ -33,6 +35,7 @@ from bulkhead_services.gateway.http.routes.dead_letters import DeadLetters
 from bulkhead_services.gateway.http.routes.documents import Documents
 from bulkhead_services.gateway.http.routes.halts import Switches
 from bulkhead_services.gateway.http.routes.histories import Histories
+from bulkhead_services.gateway.http.routes.push import PushConfigs
 from bulkhead_services.gateway.http.routes.spending import Spending
 from bulkhead_services.gateway.http.routes.spending_now import spending_now
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, EventStream, TaskList
@@ -70,6 +73,7 @@ class Http:
         approvals: ApprovalIndex,
         decisions: Decisions,
         changes: Changes,
+        writes: DurableWrites,
     ) -> None:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._door = intake, feeds, door
@@ -82,6 +86,8 @@ class Http:
         self.approvals = Approvals(context, auth, self._bodies, approvals, decisions)
         self.citations = Citations(context, auth, feeds)
         self.histories = Histories(context, auth, feeds)
+        quotas = TenantQuotas(settings.tenants_file)
+        self.push = PushConfigs(context, auth, self._bodies, feeds, quotas, writes)
         self.started = False
 
     def streams(self) -> Pool:
@@ -98,6 +104,7 @@ class Http:
             Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
             *self.citations.routes(),
             *self.histories.routes(),
+            *self.push.routes(),
             Route("/v1/documents", self.documents.add, methods=["POST"]),
             Route("/v1/documents", self.documents.list, methods=["GET"]),
             Route("/v1/documents", self.documents.delete, methods=["DELETE"]),

@@ -1,0 +1,3 @@
+"""Latest version of the messages about push notifications."""
+
+from .v1 import *

@@ -1,0 +1,1 @@
+"""A2A as several services need it."""

@@ -1,0 +1,1 @@
+"""Posts to addresses of tenants and of their clients."""

@@ -1,0 +1,124 @@
+"""One post out, to an address that was checked, and the time between tries. Webhooks and push notifications alike.
+
+In: a message of the inbox, and what is to be posted for it. Out: the receiver's status; Refused where it will never be
+taken; HandBack where it comes again. The inbox is the queue: a receiver that is down holds up nobody, and only so many
+messages of a tenant may wait between tries.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
+from bulkhead.tools.api import Response, Unanswered
+from bulkhead_services.tool_executor.addresses import first_inside
+
+TRY_S = 10.0
+"""For names, connection and answer together."""
+MAX_ANSWER_BYTES = 1_024
+AT_ONCE = 4
+"""Posts of one tenant under way at a time, of a replica; all calls of tools share its slots."""
+BUSY_MS = 1_000
+SEEN_ELSEWHERE_MS = 60_000
+AGAIN_FIRST_MS = 1_000
+AGAIN_MOST_MS = 3_600_000
+GIVE_UP_MS = 24 * 3_600_000
+GONE = 410
+"""The HTTP status by which a receiver asks for no more."""
+
+
+class Wire(Protocol):
+    """How it goes out; effects.Workbench."""
+
+    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
+        """IP addresses of a host."""
+        ...
+
+    async def post_to(
+        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
+    ) -> Response | Unanswered:
+        """POST to this very address."""
+        ...
+
+
+class Refused(Exception):
+    """Not to be tried again; the message says why."""
+
+
+class Missed(Exception):
+    """Not taken this time; the message says why."""
+
+
+class Deliveries:
+    """Posts of one kind. most, most_in_all: messages of a tenant, and of all, between tries: each keeps a place in the
+    window of the inbox, which the calls of tools need. put_off: told of each that comes again, with the wait in
+    milliseconds and why. clock: Unix milliseconds."""
+
+    def __init__(self, wire: Wire, clock: Callable[[], int], *, most: int, most_in_all: int) -> None:
+        self._wire, self._clock, self._most, self._most_in_all = wire, clock, most, most_in_all
+        self._waiting: dict[tuple[str, int], int] = {}
+        self._posting: dict[str, int] = {}
+
+    async def run(
+        self, message: Received, work: Callable[[], Coroutine[Any, Any, int]], put_off: Callable[[int, str], None]
+    ) -> int:
+        """The status that the work ended with, within its time and its tenant's share. Raises Refused, HandBack."""
+        tenant = message.tenant
+        self._waiting.pop((tenant, message.sequence), None)
+        if self._posting.get(tenant, 0) >= AT_ONCE:
+            raise self._again(message, BUSY_MS, "others of the tenant are under way", put_off)
+        self._posting[tenant] = self._posting.get(tenant, 0) + 1
+        try:
+            async with asyncio.timeout(TRY_S):
+                return await work()
+        except (Missed, TimeoutError) as error:
+            reason = str(error) or f"no answer within {TRY_S:.0f} s"
+            wait_ms = again_after(self._clock() - message.time_unix_ms)
+            if not wait_ms:
+                raise Refused(f"nobody took it for a day; at last: {reason}") from error
+            raise self._again(message, wait_ms, reason, put_off) from error
+        finally:
+            self._posting[tenant] -= 1
+            if not self._posting[tenant]:
+                del self._posting[tenant]
+
+    async def post(
+        self, url: str, host: str, port: int, body: bytes, headers: Mapping[str, str], *, private: bool, allow: str
+    ) -> int:
+        """One try. private: whether addresses may be other than public; allow: what allows that. Raises Refused,
+        Missed."""
+        addresses = await self._wire.resolve(host, port)
+        if not addresses:
+            raise Missed(f"{host} has no address")
+        if not private and (inside := first_inside(addresses)):
+            raise Refused(f"{host} resolves to {inside}, which is not public; an operator must allow it by {allow}")
+        answer = await self._wire.post_to(url, addresses[0], body, headers, MAX_ANSWER_BYTES)
+        if isinstance(answer, Unanswered):
+            raise Missed(f"no answer from {host}: {answer.reason}")
+        if answer.status == GONE:
+            raise Refused(f"{host} answered {answer.status}: it wants no more")
+        if not 200 <= answer.status < 300:
+            raise Missed(f"{host} answered {answer.status}")
+        return answer.status
+
+    def _again(self, message: Received, wait_ms: int, reason: str, put_off: Callable[[int, str], None]) -> HandBack:
+        """To be raised. Raises Refused where too many wait already."""
+        now = self._clock()
+        # A message that another replica took does not come back here.
+        self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now}
+        of_tenant = sum(1 for tenant, _ in self._waiting if tenant == message.tenant)
+        if of_tenant >= self._most or len(self._waiting) >= self._most_in_all:
+            raise Refused(f"{of_tenant} of the tenant's wait already; {reason}")
+        self._waiting[(message.tenant, message.sequence)] = now + wait_ms
+        put_off(wait_ms, reason)
+        return HandBack(wait_ms / 1000, reason)
+
+
+def again_after(age_ms: int) -> int:
+    """As long as it has waited already, from a second to an hour; 0 when it has waited for a day: given up.
+
+    It depends on the age alone: neither a restart nor another replica begins anew.
+    """
+    wait = min(max(age_ms, AGAIN_FIRST_MS), AGAIN_MOST_MS)
+    return wait if age_ms + wait <= GIVE_UP_MS else 0
