@@ -80,7 +80,7 @@ async def pushing(folder: Path) -> AsyncIterator[Pushed]:
     with receiving() as receiver:
         row = {"tools": ["calculate"], "document_scopes": ["default"]}
         row |= {"task": MOST | {"deadline_ms": 600_000}, "day": MOST}
-        push = {"push": {"hosts": ["*", "*:8443"], "private_hosts": [receiver.host]}}
+        push = {"push": {"hosts": ["*", "localhost:8443"], "private_hosts": [receiver.host]}}
         tenants = folder / "tenants.yaml"
         tenants.write_text(json.dumps({"tenants": {"demo": row | push, "t1": row | push, "t2": row}}))
         async with agent_door(folder, tenants_file=tenants) as door:
@@ -178,6 +178,35 @@ async def test_a_config_that_is_deleted_while_its_receiver_is_away_is_told_nothi
         await mesh.told(ENDED[-1])
         after = [headers["x-a2a-notification-token"] for _, headers, _ in mesh.receiver.came[seen:]]
         assert set(after) == {"another"}
+
+
+async def test_what_is_given_up_is_told_and_begins_anew_when_it_is_set_anew(tmp_path, caplog):
+    async with pushing(tmp_path) as mesh, mesh.door.client(mesh.door.key()) as client:
+        mesh.receiver.status = 410
+        inward = mesh.config(id="inward", url="https://localhost:8443/s3cret")
+        task = await sent(client, request(message(), task_push_notification_config=inward))
+        await client.create_task_push_notification_config(mesh.config(task_id=task.id))
+        async with Mesh(mesh.door.stage.url, mesh.door.key("operator")) as operator:
+
+            async def given_up() -> dict[str, str]:
+                rows = (await operator.task(task.id).push_configs())["configs"]
+                found = {row["config_id"]: row["given_up"] for row in rows}
+                return found if all(found.values()) else {}
+
+            found = await until(given_up)
+            assert "which is not public" in found["inward"] and "answered 410" in found["hook"]
+            shown: list[Any] = [row async for row in operator.task(task.id).timeline()]
+            shown += [
+                await operator.get(f"/v1/tasks/{task.id}/messages/{row['id']}")
+                for row in shown[0]["rows"]
+                if "push" in str(row)
+            ]
+        mesh.receiver.status = 200
+        await client.create_task_push_notification_config(mesh.config(task_id=task.id))
+        await mesh.told(ENDED[-1])
+    told = f"{shown}{[vars(one) for one in caplog.records]}"
+    assert f"http://{mesh.receiver.host}/" in str(shown), "who reads the task sees where it went"
+    assert "push_given_up" in told and not any(one in told for one in ("t0ken", "s3cret", "of=ann"))
 
 
 HOSTILE = (

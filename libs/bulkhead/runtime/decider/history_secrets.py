@@ -1,17 +1,21 @@
-"""Redaction of histories: grants and people's words keep their claims and lose their signatures; vouchers go.
+"""Redaction of histories: grants and people's words keep their claims and lose their signatures; vouchers go,
+and tokens and paths of receivers.
 
 In: messages from the journal. Out: the same messages without signatures; their fold gives the same outputs.
 """
 
 import base64
 import json
+import re
 
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import envelope
 from bulkhead_contracts.approval import ApprovalDecided
+from bulkhead_contracts.push import PushConfigSet, PushPostRequested
 from bulkhead_contracts.task import TaskRequested
 
 GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
+_OF_RECEIVERS = (PushConfigSet.TYPE, PushPostRequested.TYPE)
 
 
 def without_secrets(messages: list[Stored]) -> list[Stored]:
@@ -37,21 +41,29 @@ def without_secrets(messages: list[Stored]) -> list[Stored]:
 
 
 def _bare(ce_type: str, body: bytes) -> bytes:
-    """The body. No decider reads the two that change. What observers signed of a text stays: it is good for nothing
+    """The body. No decider reads what changes. What observers signed of a text stays: it is good for nothing
     but the same text in the same task, and what is decided rests on it."""
     kind = ce_type.rpartition(".v")[0]
-    if kind not in (TaskRequested.TYPE, ApprovalDecided.TYPE):
+    if kind not in (TaskRequested.TYPE, ApprovalDecided.TYPE, *_OF_RECEIVERS):
         return body
     try:
         said = json.loads(body)
         token = said.get("token")
     except (ValueError, AttributeError, RecursionError):
         return body  # Nobody reads it, so nobody has authority by it.
-    if kind == ApprovalDecided.TYPE and isinstance(token, str):
+    if kind in _OF_RECEIVERS:
+        # Both are a client's own: who reads the file could post to its receiver in the mesh's name.
+        said |= {"token": "", "url": _origin(str(said.get("url", "")))}
+    elif kind == ApprovalDecided.TYPE and isinstance(token, str):
         said["token"] = unsigned(token)
     elif said.pop("voucher", None) is None:
         return body
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _origin(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0].rpartition('@')[2]}/"
 
 
 def unsigned(token: str) -> str:
