@@ -1,13 +1,17 @@
-"""Shapes of the HTTP API that tell what a task did: its story, its timeline, its calls, its messages."""
+"""Shapes of the HTTP API that tell what a task did: its story, its timeline, its calls, its messages; and of
+push notifications, which tell it to others."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
 from bulkhead.journal.lines import Row
 from bulkhead.journal.story.detail import CallDetail
 from bulkhead.journal.story.model import Story
+from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.types import Contract, Count
+from bulkhead_services.gateway.http.schemas import STRICT
+from bulkhead_services.gateway.read_model.feeds import Feed
 
 MAX_OF_ONE_ID = 8
 
@@ -68,3 +72,51 @@ class MessageDocument(Contract):
     content: bool
     messages: Annotated[tuple[RawMessage, ...], Field(max_length=MAX_OF_ONE_ID)]
     more: Count = 0
+
+
+class PushSubmission(Contract):
+    """Where to post how a task stands. token: sent with each post in `X-A2A-Notification-Token`. form: the version of
+    A2A in whose form it is posted."""
+
+    model_config = STRICT
+
+    url: PushUrl
+    token: PushToken = ""
+    form: Form = "1.0"
+
+
+class PushDocument(Contract):
+    """Push notifications that are wanted. token: shown to the person who set it. waiting: posts that are not taken yet.
+    given_up: why nothing more is posted; "" while it is."""
+
+    config_id: str
+    task_id: str
+    url: str
+    token: str
+    form: Form
+    person: str
+    set_unix_ms: int
+    waiting: Count
+    given_up: str
+
+    @classmethod
+    def of(cls, feed: Feed, config_id: str, person: str) -> Self:
+        """As a person sees it."""
+        config = feed.pushes.configs[config_id]
+        return cls(
+            config_id=config_id,
+            task_id=feed.task,
+            url=config.wish.url,
+            token=config.wish.token if config.wish.person == person else "",
+            form=config.wish.form,
+            person=config.wish.person,
+            set_unix_ms=config.set_unix_ms,
+            waiting=feed.pushes.waiting(config_id),
+            given_up=feed.pushes.given_up.get(config_id, ""),
+        )
+
+
+class PushPage(Contract):
+    """All push notifications of a task that are wanted."""
+
+    configs: tuple[PushDocument, ...]

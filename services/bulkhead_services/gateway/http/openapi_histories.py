@@ -64,7 +64,7 @@ PUSH: Json = {
         "get": operation(
             "listPush",
             "List where push notifications of a task go",
-            {"200": answer_of(schemas.PushPage, "All of them")},
+            {"200": answer_of(history_schemas.PushPage, "All of them")},
             (*_READ, 404),
             _TASK,
             description=_OF_PUSH,
@@ -74,7 +74,7 @@ PUSH: Json = {
         "get": operation(
             "showPush",
             "Show one of them, and whether it was given up",
-            {"200": answer_of(schemas.PushDocument, "It")},
+            {"200": answer_of(history_schemas.PushDocument, "It")},
             (*_READ, 404, 422),
             _TASK,
             _CONFIG,
@@ -82,17 +82,17 @@ PUSH: Json = {
         "put": operation(
             "setPush",
             "Have a task's states posted to a URL",
-            {"200": answer_of(schemas.PushDocument, "As it stands; the same again changes nothing")},
+            {"200": answer_of(history_schemas.PushDocument, "As it stands; the same again changes nothing")},
             (400, *_READ, 404, 408, 409, 413, 422, 429),
             _TASK,
             _CONFIG,
             description=_OF_PUSH,
-            body=body_of(schemas.PushSubmission),
+            body=body_of(history_schemas.PushSubmission),
         ),
         "delete": operation(
             "deletePush",
             "Post nothing more there",
-            {"200": answer_of(schemas.PushPage, "Those that are left")},
+            {"200": answer_of(history_schemas.PushPage, "Those that are left")},
             (*_READ, 404, 422),
             _TASK,
             _CONFIG,

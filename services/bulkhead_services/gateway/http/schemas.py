@@ -11,7 +11,6 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Charge
 from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.result import Failure, Result, Standing, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
@@ -21,7 +20,6 @@ from bulkhead_contracts.types import Constraints, Contract, Count, Marker, Name,
 from bulkhead_services.gateway.admission.rules import unreadable
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 from bulkhead_services.gateway.read_model.citations import Kind
-from bulkhead_services.gateway.read_model.feeds import Feed
 from bulkhead_services.gateway.read_model.task_view import Kind as TaskKind
 from bulkhead_services.gateway.read_model.task_view import Status, StepStatus
 
@@ -349,54 +347,6 @@ class DocumentPage(Contract):
 
     documents: tuple[StoredDocument, ...]
     next: str | None = None
-
-
-class PushSubmission(Contract):
-    """Where to post how a task stands. token: sent with each post in `X-A2A-Notification-Token`. form: the version of
-    A2A in whose form it is posted."""
-
-    model_config = STRICT
-
-    url: PushUrl
-    token: PushToken = ""
-    form: Form = "1.0"
-
-
-class PushDocument(Contract):
-    """Push notifications that are wanted. token: shown to the person who set it. waiting: posts that are not taken yet.
-    given_up: why nothing more is posted; "" while it is."""
-
-    config_id: str
-    task_id: str
-    url: str
-    token: str
-    form: Form
-    person: str
-    set_unix_ms: int
-    waiting: Count
-    given_up: str
-
-    @classmethod
-    def of(cls, feed: Feed, config_id: str, person: str) -> Self:
-        """As a person sees it."""
-        config = feed.pushes.configs[config_id]
-        return cls(
-            config_id=config_id,
-            task_id=feed.task,
-            url=config.wish.url,
-            token=config.wish.token if config.wish.person == person else "",
-            form=config.wish.form,
-            person=config.wish.person,
-            set_unix_ms=config.set_unix_ms,
-            waiting=feed.pushes.waiting(config_id),
-            given_up=feed.pushes.given_up.get(config_id, ""),
-        )
-
-
-class PushPage(Contract):
-    """All push notifications of a task that are wanted."""
-
-    configs: tuple[PushDocument, ...]
 
 
 class ServerHealth(Contract):

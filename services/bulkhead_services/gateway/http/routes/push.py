@@ -22,9 +22,9 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.history_schemas import PushDocument, PushPage, PushSubmission
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, existing_task, parsed
-from bulkhead_services.gateway.http.schemas import PushDocument, PushPage, PushSubmission
 from bulkhead_services.gateway.problems import Problem, not_found, not_stored
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
