@@ -1,7 +1,7 @@
 """An A2A client that knows the official SDK and nothing of us, on real processes: it is given an address and a key."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,14 +16,17 @@ from a2a.types import (
     Message,
     Part,
     Role,
+    SendMessageConfiguration,
     SendMessageRequest,
     SubscribeToTaskRequest,
+    TaskPushNotificationConfig,
     TaskState,
 )
 from a2a.utils.errors import TaskNotFoundError
 
 from bulkhead.client import Mesh
 from tests.e2e.fixtures.world import World, until
+from tests.integration.doors.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -31,8 +34,16 @@ DONE = TaskState.TASK_STATE_COMPLETED
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with World(Path(tmp_path_factory.mktemp("a2a"))) as found:
+async def world(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> AsyncIterator[World]:
+    world = World(Path(tmp_path_factory.mktemp("a2a")))
+    world.change_tenants(t4={"push": {"private_hosts": [receiver.host]}})
+    async with world as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
         yield found
 
 
@@ -96,3 +107,27 @@ async def test_a_task_outlives_its_door_and_is_subscribed_to_again_and_another_i
             await operator.resume("tenant", "t3", "it is well")
             last = [event async for event in followed][-1]
             assert last.status_update.status.state == DONE
+
+
+async def test_who_goes_away_is_told_the_end_by_push_over_killed_services(world: World, receiver: Receiver) -> None:
+    receiver.status = 503
+    asked = asks("What is 17 * 23?")
+    hook = TaskPushNotificationConfig(id="hook", url=receiver.url, token="t0ken")
+    asked.configuration.CopyFrom(SendMessageConfiguration(task_push_notification_config=hook))
+    async with client(world, "t4") as away:
+        task = (await anext(away.send_message(asked))).task
+
+    async def came() -> bool:
+        return len(receiver.came) > 0
+
+    async def told() -> bool:
+        return receiver.states()[-1:] == ["TASK_STATE_COMPLETED"]
+
+    await until(came, "the receiver was tried")
+    await world.mesh.kill("tool_executor")
+    await world.mesh.kill("gateway")
+    receiver.status = 200
+    await until(told, "the receiver is told the end")
+    assert {body["statusUpdate"]["taskId"] for *_, body in receiver.came if "statusUpdate" in body} == {task.id}
+    order = ["TASK_STATE_SUBMITTED", "TASK_STATE_WORKING", "TASK_STATE_COMPLETED"]
+    assert receiver.states() == sorted(receiver.states(), key=order.index)
