@@ -307,5 +307,11 @@ async def test_a_client_of_the_version_before_is_told_in_its_own_form(tmp_path):
         assert await call(name + "list", id=task["id"]) == [row]
         rest = f"/a2a/v1/tasks/{task['id']}/pushNotificationConfigs"
         assert (await http.get(f"{rest}/hook")).json()["pushNotificationConfig"]["url"] == mesh.receiver.url
+        named = {"name": f"tasks/{task['id']}/pushNotificationConfigs/rest"}
+        body = {"parent": f"tasks/{task['id']}", "config": named | {"pushNotificationConfig": wish | {"id": "rest"}}}
+        made = (await http.post(rest, json=body)).json()
+        assert made.get("pushNotificationConfig", {}).get("id") == "rest", made
+        assert (await http.delete(f"{rest}/rest")).status_code == 204
+        assert (await http.get(f"{rest}/rest")).status_code == 404
         assert await call(name + "delete", id=task["id"], pushNotificationConfigId="hook") is None
         assert await call(name + "list", id=task["id"]) == []

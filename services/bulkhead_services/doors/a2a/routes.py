@@ -12,7 +12,9 @@ from typing import Any
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.server.routes import ServerCallContextBuilder, create_jsonrpc_routes, create_rest_routes
+from a2a.types import DeleteTaskPushNotificationConfigRequest
 from a2a.utils.constants import VERSION_HEADER
+from a2a.utils.error_handlers import rest_error_handler
 from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -72,6 +74,9 @@ class A2a:
             for one in found
             if isinstance(one, Route)  # And not the SDK's paths with a tenant in front: a tenant comes of its key.
         ]
+        # The SDK has no route for it: its own of 1.0 is at another path.
+        of_push = card.PATH + "/v1/tasks/{id}/pushNotificationConfigs/{push_id}"
+        own.append(Route(of_push, self._guarded(self._delete_push_of_0_3), methods=["DELETE"]))
         keys = [Route(KEYS, self.keys, methods=["GET"])] if self._signer is not None else []
         return [Route(CARD, self.card, methods=["GET"]), *keys, *own]
 
@@ -99,6 +104,18 @@ class A2a:
         """GET /.well-known/jwks.json"""
         assert self._signer is not None
         return JSONResponse(self._signer.keys(), headers={"Cache-Control": "public, max-age=300"})
+
+    async def _delete_push_of_0_3(self, request: Request) -> Response:
+        """DELETE /a2a/v1/tasks/{id}/pushNotificationConfigs/{push_id}"""
+        ids = request.path_params
+        wish = DeleteTaskPushNotificationConfigRequest(task_id=ids["id"], id=ids["push_id"])
+
+        @rest_error_handler
+        async def answer() -> Response:
+            await self._handler.on_delete_task_push_notification_config(wish, _Context().build(request))
+            return Response(status_code=204)
+
+        return await answer()
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def answer(request: Request) -> Response:
