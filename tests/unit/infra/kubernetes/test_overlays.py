@@ -282,4 +282,4 @@ def test_new_tenants_are_new_pods_of_those_who_read_them(tmp_path: Path) -> None
     after = parsed(kustomize(folder / "overlays" / "dev"))
     both = zip(rules.Manifests(overlay("dev")).pods, rules.Manifests(after).pods, strict=True)
     changed = {workload["metadata"]["name"] for (_, before), (workload, now) in both if before != now}
-    assert changed == {"doors", "gateway", "signer"}
+    assert changed == {"doors", "gateway", "signer", "tool-executor"}
