@@ -94,14 +94,16 @@ async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World
         found = [one for one in await agents.model_requests() if one["number"] > since]
         return len([one for one in found if one["chunks_sent"]]) == len(programs)
 
-    await until(begun, "the model answers each of them", 60)
-    for program in programs:
-        await program.agent.said("halt", "--tenant", TENANTS[program.name], "--reason", "look at it first")
-    for program, (_, said) in zip(programs, await asyncio.gather(*running), strict=True):
-        assert "look at it first" in said, (program.name, said)
-    assert (await provider_counted(agents, since))[0] == len(programs), "one of them asked again"
-    for program in programs:
-        await program.agent.said("resume", "--tenant", TENANTS[program.name])
+    await until(begun, "the model answers each of them", 120)
+    try:
+        for program in programs:
+            await program.agent.said("halt", "--tenant", TENANTS[program.name], "--reason", "look at it first")
+        for program, (_, said) in zip(programs, await asyncio.gather(*running), strict=True):
+            assert "look at it first" in said, (program.name, said)
+        assert (await provider_counted(agents, since))[0] == len(programs), "one of them asked again"
+    finally:
+        for program in programs:
+            await program.agent.said("resume", "--tenant", TENANTS[program.name])
 
 
 async def test_each_framework_that_loops_is_stopped_and_told_why(agents: World, programs: list[Program]) -> None:
