@@ -68,6 +68,7 @@ def programs(agents: World) -> list[Program]:
     return [Program(agents, name) for name in NAMES]
 
 
+@pytest.mark.timeout(400)
 async def test_each_framework_uses_its_tool_and_is_told_as_a_task(agents: World, programs: list[Program]) -> None:
     since = await log_stands(agents)
     ended = await asyncio.gather(*(one.run("What is 17 * 23?", "What is 40 + 2?") for one in programs))
@@ -85,6 +86,7 @@ async def test_each_framework_uses_its_tool_and_is_told_as_a_task(agents: World,
     assert tuple(counted) == await provider_counted(agents, since)
 
 
+@pytest.mark.timeout(400)
 async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World, programs: list[Program]) -> None:
     since = await log_stands(agents)
     await agents.arm("stall", match="a long story", after_chunks=3, delay_ms=170_000, times=len(programs))
@@ -106,6 +108,7 @@ async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World
             await program.agent.said("resume", "--tenant", TENANTS[program.name])
 
 
+@pytest.mark.timeout(400)
 async def test_each_framework_that_loops_is_stopped_and_told_why(agents: World, programs: list[Program]) -> None:
     for program in programs:
         # Another person's runs: this one's next would have to wait after the end by a halt.
@@ -120,6 +123,7 @@ async def test_each_framework_that_loops_is_stopped_and_told_why(agents: World, 
         assert (shown["status"], shown["failure"]["code"]) == ("halted", "loop_stopped"), program.name
 
 
+@pytest.mark.timeout(400)
 async def test_each_framework_is_stopped_at_its_ceiling_and_asks_no_more(
     agents: World, programs: list[Program]
 ) -> None:
