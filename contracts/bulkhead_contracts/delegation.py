@@ -20,7 +20,8 @@ StepKeyText = Annotated[str, Field(max_length=bounds.MAX_STEP_KEY_CHARS, repr=Fa
 
 class DelegatedRole(Contract, extra="forbid"):
     """One row. identity: of the program outside that alone is handed such steps. agent: called as the tool
-    `agent_NAME`. deadline_s: of one attempt at a step; the task's deadline stands above it."""
+    `agent_NAME`. deadline_s: of one attempt at a step; the task's deadline stands above it. description: one line by
+    which a model that makes a plan chooses the role; without any, an agent's card tells it."""
 
     to: Literal["worker", "agent"]
     identity: Token | None = None
@@ -28,6 +29,7 @@ class DelegatedRole(Contract, extra="forbid"):
     deadline_s: Annotated[float, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS / 1000)] = (
         bounds.DEFAULT_DELEGATED_STEP_MS / 1000
     )
+    description: Annotated[str, Field(max_length=bounds.MAX_SUMMARY_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 DelegatedRoles = Annotated[Mapping[Role, DelegatedRole], Field(max_length=bounds.MAX_DELEGATED_ROLES)]

@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from bulkhead_contracts import bounds
 
 from .output import InputPolicy, OutputPolicy
-from .plan.v1 import Delegation
+from .plan.v1 import Delegation, RoleSpec
 from .provenance import Flow
 from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
@@ -135,7 +135,8 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: of the steps of a plan that the requester brings; a grant for a role that nobody plays helps nobody.
     plan_tools: of those steps, where the request itself names none: what a plan names it asks for.
     credential: the requester's own token where he has one (nothing stores or logs it); of a task its voucher.
-    constraints: beside the tenant's; the grant holds all.
+    constraints: beside the tenant's; the grant holds all. drafted: the task comes without a plan, and its model may
+    choose among the delegated roles.
     """
 
     requester: RequesterClaim
@@ -150,11 +151,13 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
     credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_empty, repr=False)] = ""
     constraints: Constraints = ()
+    drafted: Annotated[bool, Field(exclude_if=_empty)] = False
 
 
 class GrantReplied(Body, type="mesh.grant.replied"):
     """A signed token and the tools that it names, or why not. input, output: the tenant's rules. left_out: tools that
-    change something, which the task would get if its request named them. delegated: as in the token."""
+    change something, which the task would get if its request named them. delegated: as in the token. roles: of these,
+    what a plan that the mesh makes may choose."""
 
     granted: bool
     token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
@@ -164,6 +167,7 @@ class GrantReplied(Body, type="mesh.grant.replied"):
     output: OutputPolicy | None = None
     left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
     delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
+    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
     code: str = ""
     reason: Reason = ""
     hint: Reason = ""

@@ -7,6 +7,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from ..output import OutputPolicy
+from ..plan.v1 import Role
 from ..provenance import Attribution
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..tool.v1 import ToolSpec
@@ -118,7 +119,8 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
 
     latest: parts that another turn of the same step may not have any more; they are shown last, so that what comes
     before stays the same for the provider's cache. labels: what its contents are, signed by who observed them.
-    conversation: in place of prompt, parts and tools, of a step that is adopted; `tier` may then name a model.
+    conversation: in place of prompt, parts and tools, of a step that is adopted; `tier` may then name a model. roles:
+    that the steps of a `plan` may have besides the worker's; with any, prompt and schema are those that speak of roles.
     """
 
     call_id: Token
@@ -137,6 +139,7 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
     conversation: Annotated[Conversation | None, Field(exclude_if=_empty)] = None
+    roles: Annotated[tuple[Role, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
 
 
 class ModelCallReplied(Body, type="mesh.model.call_replied"):

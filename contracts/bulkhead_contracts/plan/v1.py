@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 from bulkhead_contracts import bounds
 
 from ..provenance import Flow
-from ..types import Body, Contract, Count, Name, Reason, Title, Token
+from ..types import Body, Contract, Count, Name, Reason, Summary, Title, Token
 
 StepKind = Literal["agent", "noop"]
 Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
@@ -21,6 +21,8 @@ def _empty(value: object) -> bool:
 
 Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
+WORKER_ROLE = "step"
+"""Of a step that names no other role."""
 AGENT_TOOL = "agent_"
 """The tool of a remote agent is called by this and the agent's name: providers of models take no dot in it."""
 
@@ -43,6 +45,16 @@ class Delegation(Contract):
         return f"{AGENT_TOOL}{self.name}" if self.to == "agent" else ""
 
 
+class RoleSpec(Contract):
+    """A delegated role that a plan may choose, in words for the model that makes it; a `Delegation` has the authority.
+
+    description: one line, which may be empty.
+    """
+
+    name: Role
+    description: Summary = ""
+
+
 class PlanStep(Contract):
     """One step: what to do, with which tools, on whose results, and when it counts as done.
 
@@ -59,7 +71,7 @@ class PlanStep(Contract):
     inputs: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
     acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
-    role: Role = "step"
+    role: Role = WORKER_ROLE
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_empty)] = ()
     adopted: Annotated[bool, Field(exclude_if=_empty)] = False
 

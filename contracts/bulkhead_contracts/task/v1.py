@@ -7,7 +7,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 
 from ..output import Delivery, OutputPolicy
-from ..plan.v1 import Delegation, Plan, PlanAdopted, PlanRejected
+from ..plan.v1 import Delegation, Plan, PlanAdopted, PlanRejected, RoleSpec
 from ..result import ContentRef, Failure, Label, Result, Usage
 from ..step.v1 import StepInput
 from ..tool.v1 import ToolSpec
@@ -73,7 +73,8 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     output: the tenant's rules for its answer; None without any.
     route, replan: as in `TaskRequested`. labels: of the objective and of the text of each step of `plan`, as the
     requester's own words, signed by the gateway. left_out: tools that change something, and that the request did not
-    name. delegated: roles of its steps that are carried out elsewhere.
+    name. delegated: roles of its steps that are carried out elsewhere. roles: of these, what a plan that the mesh makes
+    may choose.
     """
 
     objective: ContentRef
@@ -89,6 +90,7 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
     replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
     delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
+    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
 
 
 class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):

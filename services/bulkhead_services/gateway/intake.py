@@ -250,6 +250,7 @@ class Intake:
             labels=tuple(self._context.signer.label(label, message.tenant, message.task) for label in said),
             replan=request.replan,
             delegated=reply.delegated,
+            roles=reply.roles,
         )
         if (refusal := forks.too_large(len(body.encode()))) is not None:
             await self._reject(message, refusal)
@@ -282,6 +283,7 @@ class Intake:
             plan_tools=tuple(sorted(tools))[: bounds.MAX_TOOLS],
             credential=request.voucher,
             constraints=request.constraints,
+            drafted=request.plan is None,
         )
         try:
             reply = await self._context.publisher.request(

@@ -222,7 +222,9 @@ class ModelGateway(Doer[ModelCallRequested]):
             payload = payload_of(request.conversation, texts)
             return payload if isinstance(payload, Fault) else Source("", request, texts, payload=payload)
         assert prompt is not None
-        schema = self._prompts.schema(request.response, route.prompts) if request.response != "text" else None
+        schema = None
+        if request.response != "text":
+            schema = self._prompts.schema(request.response, route.prompts, roles=request.roles)
         return Source(prompt.text, request, texts, schema, prompt.digest, missing)
 
     async def _reply(
@@ -280,7 +282,8 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     def _prompt(self, request: ModelCallRequested) -> Prompt | None:
         route = self._routes.get(request.tier)
-        return self._prompts.find(request.prompt_id, route.prompts if route else "full")
+        style = route.prompts if route else "full"
+        return self._prompts.find(request.prompt_id, style, roles=bool(request.roles))
 
     async def _contents(
         self, job: Job[ModelCallRequested], hands: Hands, said: Answer, reading: Reading

@@ -3,11 +3,14 @@
 `prompts/<id>@<n>.md`, here and in packs, has YAML front matter (id, version, description, owner); the rest is the
 system message. A released file never changes: a change is a new number. `<form>.schema.json` are the structured
 answers' schemas. `<id>.short@<n>.md` and `<form>.short.schema.json` are variants for small models, in a few lines.
+`<id>.roles@<n>.md` and `<id>.roles.short@<n>.md` are for plans that may choose delegated roles, which then stand
+in the schema.
 """
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +19,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.tools import packs as packages
+from bulkhead_contracts.plan import WORKER_ROLE
 
 PROMPTS = Path(__file__).parent / "prompts"
 MAX_PROMPT_BYTES = 32 * 1024
 Form = Literal["plan", "verdict"]
 Style = Literal["full", "short"]
-SHORT = ".short"
+SHORT, ROLES = ".short", ".roles"
 
 
 class PromptError(ValueError):
@@ -76,14 +80,16 @@ class Prompts:
         short = {form: folder / f"{form}{SHORT}.schema.json" for form in self.schemas}
         self._short = {form: json.loads(path.read_text()) for form, path in short.items() if path.is_file()}
 
-    def find(self, name: str, style: Style = "full") -> Prompt | None:
+    def find(self, name: str, style: Style = "full", *, roles: bool = False) -> Prompt | None:
         """The named version, or the newest one when the name has none; None when there is no such prompt.
 
-        style `short`: the newest short variant, where there is one and no version is named.
+        style `short`: the newest short variant, where there is one and no version is named. roles: so the variant that
+        speaks of delegated roles.
         """
         prompt_id, _, version = name.partition("@")
-        if style == "short" and not version and prompt_id + SHORT in self._found:
-            prompt_id += SHORT
+        for wanted, variant in ((roles, ROLES), (style == "short", SHORT)):
+            if wanted and not version and prompt_id + variant in self._found:
+                prompt_id += variant
         versions = self._found.get(prompt_id)
         if not versions:
             return None
@@ -91,9 +97,13 @@ class Prompts:
             return versions[max(versions)]
         return versions.get(int(version)) if version.isdecimal() else None
 
-    def schema(self, form: Form, style: Style = "full") -> dict[str, Any]:
-        """The schema of a structured answer; the short one allows less, and what fits it fits the full one."""
-        return self._short.get(form, self.schemas[form]) if style == "short" else self.schemas[form]
+    def schema(self, form: Form, style: Style = "full", *, roles: Sequence[str] = ()) -> dict[str, Any]:
+        """The schema of a structured answer; the short one allows less, and what fits it fits the full one.
+
+        roles: one of which each step of a plan names, or the worker's.
+        """
+        schema = self._short.get(form, self.schemas[form]) if style == "short" else self.schemas[form]
+        return _with_roles(schema, roles) if form == "plan" and roles else schema
 
     @property
     def largest_bytes(self) -> int:
@@ -105,6 +115,15 @@ class Prompts:
     def names(self) -> tuple[str, ...]:
         """All prompts as `id@version`."""
         return tuple(one.name for versions in self._found.values() for one in versions.values())
+
+
+def _with_roles(schema: Mapping[str, Any], roles: Sequence[str]) -> dict[str, Any]:
+    """A plan's schema whose steps name a role; strict mode knows no field that may be absent."""
+    found: dict[str, Any] = copy.deepcopy(dict(schema))
+    step = found["properties"]["steps"]["items"]
+    step["required"].append("role")
+    step["properties"]["role"] = {"type": "string", "enum": list(dict.fromkeys((WORKER_ROLE, *roles)))}
+    return found
 
 
 def _read(path: Path) -> Prompt:

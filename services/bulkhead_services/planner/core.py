@@ -128,7 +128,7 @@ def _decide(state: State, message: Message) -> Decision[State]:
 def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[State]:
     state = replace(state, objective=body.objective, limits=body.limits, tools=body.tools, check=body.check)
     state = replace(state, output=body.output or DRAFT)
-    state = replace(state, route=body.route, labels=body.labels, delegated=body.delegated)
+    state = replace(state, route=body.route, labels=body.labels, delegated=body.delegated, roles=body.roles)
     until = body.submitted_unix_ms + body.limits.deadline_ms
     state = replace(state, grant=message.envelope.grant, deadline_unix_ms=until, held=reuse.given(body))
     state = replace(state, latest_unix_ms=body.submitted_unix_ms + body.limits.lifetime_ms)
@@ -164,9 +164,10 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
             return ending.end(state, message, "failed", failure)
         return _undrafted(state, message, (), failure)
     text = message.contents.get(body.content.sha256)
-    drafted, notes = draft_reading.read(body, text, state.tools)
+    drafted, notes = draft_reading.read(body, text, state.tools, state.roles)
     if state.submitted is not None:
-        notes = (*plans.beyond(drafted, state.submitted.steps, state.tools), *notes)[: bounds.MAX_PLAN_NOTES]
+        more = plans.beyond(drafted, state.submitted.steps, state.tools, state.delegated_by_choice)
+        notes = (*more, *notes)[: bounds.MAX_PLAN_NOTES]
     if any(note.severity == "error" for note in notes):
         return then((_rejected(state, notes),), _undrafted(state, message, notes, plans.failure(notes)))
     state = replace(state, drafted=standing.said_of("the plan", body), vain=0)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from bulkhead.flow import bounded
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.plan import PlanNote, PlanStep
+from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import words
 from bulkhead_services.planner import plans
@@ -29,11 +29,15 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "tools": ("tools", "tool"),
     "inputs": ("inputs", "input", "depends_on", "dependencies", "requires", "needs"),
     "acceptance": ("acceptance", "acceptance_criteria", "criteria", "acceptance_criterion"),
+    "role": ("role", "roles", "agent", "assignee"),
 }
 """Names under which models write each field; the first that holds something counts."""
 NOTHING = frozenset({"", "none", "null", "n/a", "na", "nothing", "objective", "user", "input", "start"})
 """Words that stand in a list where it should be empty."""
+WORKERS = frozenset({WORKER_ROLE, "worker", "default", *NOTHING})
+"""Words for the role of a step that is not delegated."""
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
+_NO_ROLE = re.compile(r"[^a-z0-9_]+")
 
 
 class DraftStep(BaseModel):
@@ -45,6 +49,7 @@ class DraftStep(BaseModel):
     tools: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     acceptance: str = ""
+    role: str = WORKER_ROLE
 
 
 class Draft(BaseModel):
@@ -57,25 +62,28 @@ Steps = tuple[PlanStep, ...]
 Notes = tuple[PlanNote, ...]
 
 
-def read(reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
-    """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read."""
+def read(
+    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec], roles: Sequence[RoleSpec] = ()
+) -> tuple[Steps, Notes]:
+    """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read.
+    roles: that it was told of; where it was told of none, what it says of roles is left out, as any other field."""
     if text is None:
         return (), (plans.error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
     lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
     cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
-    steps, notes = parse(text, cut)
+    steps, notes = parse(text, cut, roles)
     if not steps:
         return (), notes
     steps, mended = _mend(steps, tools)
     # Errors first: a bound on notes must not hide one.
-    found = plans.check(steps, tools)
+    found = plans.check(steps, tools, roles=roles)
     return steps, (*found, *notes, *mended)[: bounds.MAX_PLAN_NOTES]
 
 
-def parse(text: str, cut: str = "") -> tuple[Steps, Notes]:
+def parse(text: str, cut: str = "", roles: Sequence[RoleSpec] = ()) -> tuple[Steps, Notes]:
     """Steps of a draft with what was put right, or notes that say why it cannot be read.
 
-    cut: what the reply says is missing from it.
+    cut: what the reply says is missing from it. roles: as in `read`.
     """
     try:
         found = bounded.loads(text)
@@ -84,7 +92,7 @@ def parse(text: str, cut: str = "") -> tuple[Steps, Notes]:
         return (), (_no_json(text, cut),)
     notes: list[PlanNote] = []
     if isinstance(found, dict) and isinstance(found.get("steps"), list):
-        found = {"steps": _rows(found["steps"][: bounds.MAX_PLAN_STEPS + 1], notes)}
+        found = {"steps": _rows(found["steps"][: bounds.MAX_PLAN_STEPS + 1], notes, roles)}
     try:
         draft = Draft.model_validate(found)
         steps = tuple(PlanStep(**step.model_dump()) for step in draft.steps)
@@ -127,7 +135,7 @@ def _ends_early(text: str) -> bool:
 # Rows
 
 
-def _rows(rows: list[Any], notes: list[PlanNote]) -> list[Any]:
+def _rows(rows: list[Any], notes: list[PlanNote], roles: Sequence[RoleSpec]) -> list[Any]:
     """The steps with the fields that a plan has; what is no step stays as it is, and is refused."""
     listed = [_plain(row) for row in rows]
     names = _ids([_said(row, "id") for row in listed], notes)
@@ -158,9 +166,23 @@ def _rows(rows: list[Any], notes: list[PlanNote]) -> list[Any]:
                 "tools": [one.removeprefix("functions.") for one in _names(_said(row, "tools"))],
                 "inputs": list(dict.fromkeys(one for one in inputs if one != name)),
                 "acceptance": acceptance,
+                "role": _role(row, roles),
             }
         )
     return made
+
+
+def _role(row: dict[str, Any], roles: Sequence[RoleSpec]) -> str:
+    """The role that a row names, written as roles are; whether it is granted is for the checker to say."""
+    said = _said(row, "role") if roles else ""
+    name = "_".join(map(_text, said)) if isinstance(said, list) else _text(said)
+    granted = {role.name for role in roles}
+    if name in granted:
+        return name
+    if name.lower() in WORKERS - granted:
+        return WORKER_ROLE
+    name = _NO_ROLE.sub("_", name.lower()).strip("_")
+    return (name if name[:1].isalpha() else f"role_{name}")[:32]
 
 
 def _plain(row: Any) -> Any:

@@ -53,7 +53,7 @@ def draft_again(state: State, message: Message, notes: tuple[PlanNote, ...]) -> 
 def _request(state: State, message: Message) -> Send:
     """The call that drafts a plan, with as much time as there is now."""
     assert state.objective is not None
-    parts = [Part(kind="objective", content=state.objective), *_tools(state)]
+    parts = [Part(kind="objective", content=state.objective), *_tools(state), *_roles(state)]
     if state.draft_notes:
         text = "\n".join(f"- {note}" for note in state.draft_notes)
         parts.append(Part(kind="notes", text=text[: bounds.MAX_INSTRUCTION_CHARS]))
@@ -66,6 +66,7 @@ def _request(state: State, message: Message) -> Send:
         tier=state.route or DEFAULT_TIER,
         stream=False,
         max_output_tokens=PLAN_OUTPUT_TOKENS,
+        roles=tuple(role.name for role in state.roles),
         deadline_unix_ms=min(state.deadline_unix_ms, message.time_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS),
     )
     return Send("model_gateway", body, grant=state.grant)
@@ -81,6 +82,14 @@ def _tools(state: State) -> tuple[Part, ...]:
         else:
             texts.append(row)
     return tuple(Part(kind="tools", text=text) for text in texts or ("none",))
+
+
+def _roles(state: State) -> tuple[Part, ...]:
+    """Who else may carry out a step; nothing where nobody does, so that nothing is paid for it."""
+    if not state.roles:
+        return ()
+    rows = (f"{role.name}: {role.description}" if role.description else role.name for role in state.roles)
+    return (Part(kind="context", title="roles", text="\n".join(rows)),)
 
 
 def _call_id(state: State) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.plan import Delegation, Plan, PlanNote, PlanStep
+from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import ContentRef, Failure, Result, worst
 from bulkhead_contracts.tool import ToolSpec
@@ -82,8 +82,15 @@ def heading(text: str, most: int) -> str:
     return (line[:space] if space > most // 2 else line[:end]) + "…"
 
 
-def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool = False) -> tuple[PlanNote, ...]:
-    """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the checker."""
+def check(
+    steps: Sequence[PlanStep],
+    tools: Sequence[ToolSpec],
+    *,
+    checked: bool = False,
+    roles: Sequence[RoleSpec] | None = None,
+) -> tuple[PlanNote, ...]:
+    """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the checker.
+    roles: that a step may have besides the worker's; None where the signer has looked at them."""
     notes: list[PlanNote] = []
 
     def note(severity: Literal["error", "warning", "note"], code: str, step_id: str, message: str) -> None:
@@ -114,6 +121,10 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool
             if name not in granted:
                 text = f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}"
                 note("error", "tool_not_granted", step.id, text)
+        if roles is not None and step.role not in (WORKER_ROLE, *(role.name for role in roles)):
+            names = ", ".join(role.name for role in roles) or "none"
+            text = f"step {step.id} wants role {step.role}; granted are: {names}; {WORKER_ROLE} stands for no role"
+            note("error", "role_not_granted", step.id, text)
         if (problem := _flows(step, steps, known)) is not None:
             note("error", problem[0], step.id, problem[1])
     if looped := cycle(steps):
@@ -156,9 +167,20 @@ def tools_of(
     return tuple(tool for tool in tools if tool.name in used)
 
 
-def beyond(steps: Sequence[PlanStep], submitted: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNote, ...]:
-    """Findings where a plan could have more effects than the submitted one whose place it takes."""
+def beyond(
+    steps: Sequence[PlanStep],
+    submitted: Sequence[PlanStep],
+    tools: Sequence[ToolSpec],
+    delegated: Sequence[Delegation] = (),
+) -> tuple[PlanNote, ...]:
+    """Findings where a plan could have more effects than the submitted one whose place it takes. delegated: the roles
+    that it may choose; nobody here knows what a program outside does, so each step of one may change something."""
     notes = []
+    for row in delegated:
+        most, now = (sum(row.role == step.role for step in plan) for plan in (submitted, steps))
+        if now > most:
+            what = f"{now} steps have the role {row.role}; the submitted plan allows it in {most}"
+            notes.append(error("more_effects", what))
     for name in (tool.name for tool in tools if tool.effect != "read" or tool.egress):
         most, now = (sum(name in step.tools for step in plan) for plan in (submitted, steps))
         if now > most:

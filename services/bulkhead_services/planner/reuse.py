@@ -78,13 +78,14 @@ def _same(one: PlanStep, other: PlanStep) -> bool:
     return one == other.model_copy(update={"title": one.title})
 
 
-def advice(held: Sequence[StepState]) -> tuple[str, ...]:
-    """What a model that plans anew must know to keep what is done; () when nothing is."""
+def advice(held: Sequence[StepState], *, with_role: bool) -> tuple[str, ...]:
+    """What a model that plans anew must know to keep what is done; () when nothing is. with_role: it may name roles."""
     if not held:
         return ()
     rows: list[str] = []
+    fields = {"id", "title", "instruction", "tools", "inputs", "acceptance", *(("role",) if with_role else ())}
     for one in held:
-        row = json.dumps(one.step.model_dump(include={"id", "title", "instruction", "tools", "inputs", "acceptance"}))
+        row = json.dumps(one.step.model_dump(include=fields))
         if sum(map(len, rows)) + len(row) <= MAX_ADVICE_CHARS:
             rows.append(row)
     return (ADVICE + " ".join(rows),)

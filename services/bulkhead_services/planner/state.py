@@ -22,7 +22,7 @@ from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
-from bulkhead_contracts.plan import Delegation, Plan, PlanStep
+from bulkhead_contracts.plan import Delegation, Plan, PlanStep, RoleSpec
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.task import Replan, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
@@ -119,6 +119,8 @@ class State:
     """The plan that the task came with: no later one has more tools or writes."""
     delegated: tuple[Delegation, ...] = ()
     """Roles of its steps that are carried out elsewhere."""
+    roles: tuple[RoleSpec, ...] = ()
+    """Of these, what a plan that the model makes may choose."""
     replan: Replan = "same_tools"
     """What may take that plan's place when it fails."""
     whole: bool = False
@@ -155,6 +157,12 @@ class State:
         if step.adopted or step.kind == "noop":
             return None
         return next((row for row in self.delegated if row.role == step.role), None)
+
+    @property
+    def delegated_by_choice(self) -> tuple[Delegation, ...]:
+        """The delegated roles that a plan which the model makes may choose."""
+        names = {role.name for role in self.roles}
+        return tuple(row for row in self.delegated if row.role in names)
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""

@@ -305,7 +305,7 @@ def _replan(state: State, message: Message, failed: StepState, reasons: tuple[st
     held = reuse.done(_accepted(state), state.generation)
     state = replace(state, generation=state.generation + 1, held=held)
     why = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
-    return then(stop, drafting.draft(state, message, (why, *reasons, *reuse.advice(held))))
+    return then(stop, drafting.draft(state, message, (why, *reasons, *reuse.advice(held, with_role=bool(state.roles)))))
 
 
 def _shown(state: State, reasons: tuple[str, ...]) -> tuple[str, ...]:

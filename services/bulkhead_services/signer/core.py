@@ -17,18 +17,17 @@ from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
-from bulkhead_contracts.plan import Delegation, PlanStep
+from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
-from bulkhead_services.signer.delegated_roles import delegations, misfit
+from bulkhead_services.signer.delegated_roles import choosable, delegations, misfit
 
 GRANTING_ROLES = ("submitter", "operator")
 APPROVING_ROLES = ("approver", "operator")
-DEFAULT_ROLE = str(PlanStep.model_fields["role"].default)
 EXPIRY_SLACK_MS = bounds.GRANT_SLACK_MS
 """A grant outlives its task's time by this, so that what was started in time can be ended in order."""
 
@@ -82,7 +81,7 @@ class Policies:
     tools: Mapping[str, ToolSpec]
     unavailable: frozenset[str] = frozenset()
     built_in: frozenset[str] = frozenset()
-    worker_roles: frozenset[str] = frozenset({DEFAULT_ROLE})
+    worker_roles: frozenset[str] = frozenset({WORKER_ROLE})
     max_age_ms: int = 600_000
     max_ahead_ms: int = 60_000
 
@@ -94,6 +93,7 @@ class Granted:
     grant: TaskGrant
     tools: tuple[ToolSpec, ...]
     left_out: tuple[str, ...] = ()
+    roles: tuple[RoleSpec, ...] = ()
     input: InputPolicy = InputPolicy()
     output: OutputPolicy = OutputPolicy()
 
@@ -192,9 +192,11 @@ def _granted(policies: Policies, policy: TenantPolicy, request: GrantRequested, 
         feature=request.feature,
         workflow=request.workflow,
         constraints=_held(policy, request, names),
-        delegated=_delegated(policy, request),
+        delegated=_delegated(policies, policy, request),
     )
-    return Granted(grant, tuple(policies.tools[name] for name in names), left_out, policy.input, policy.output)
+    roles = choosable(policy.delegated_roles, grant.delegated, policies.tools)
+    tools = tuple(policies.tools[name] for name in names)
+    return Granted(grant, tools, left_out, roles, policy.input, policy.output)
 
 
 def _chosen(
@@ -204,20 +206,36 @@ def _chosen(
     the request, by the plan that it brings, or by the tenant's policy."""
     if request.purpose != "task":
         return (), ()
-    agents = {row.tool for row in _delegated(policy, request) if row.tool in policies.tools}
+    agents = {row.tool for row in _delegated(policies, policy, request) if row.tool in policies.tools}
     if request.tools:
         return tuple(sorted({*request.tools, *agents})), ()
     usable = sorted({name for name in policy.tools if name in policies.tools})
-    named = {*policy.default_writes, *request.plan_tools, *agents}
-    given = tuple(name for name in usable if policies.tools[name].effect == "read" or name in named)
+    given = tuple(name for name in usable if name in agents or _unasked(policies, policy, request, name))
     return given, tuple(name for name in usable if name not in given)
 
 
-def _delegated(policy: TenantPolicy, request: GrantRequested) -> tuple[Delegation, ...]:
-    """Of the roles in the request's plan, and of the one that every other step has."""
+def _unasked(policies: Policies, policy: TenantPolicy, request: GrantRequested, name: str) -> bool:
+    """Whether a task whose request names no tools gets this one of its tenant's."""
+    return policies.tools[name].effect == "read" or name in (*policy.default_writes, *request.plan_tools)
+
+
+def _delegated(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> tuple[Delegation, ...]:
+    """Of the roles in the request's plan, and of the one that every other step has; of all that it may choose where
+    the mesh makes the plan: an agent's only with its tool, which a model must not get by another name."""
     if request.purpose != "task":
         return ()
-    return delegations(policy.delegated_roles, {*request.worker_roles, DEFAULT_ROLE})
+    roles = {*request.worker_roles, WORKER_ROLE}
+    if request.drafted:
+        rows = delegations(policy.delegated_roles, policy.delegated_roles)
+        roles |= {row.role for row in rows if not row.tool or _gets(policies, policy, request, row.tool)}
+    return delegations(policy.delegated_roles, roles)
+
+
+def _gets(policies: Policies, policy: TenantPolicy, request: GrantRequested, tool: str) -> bool:
+    """Whether a task gets this tool of its tenant's, apart from any role."""
+    if tool not in policies.tools:
+        return False
+    return tool in request.tools if request.tools else _unasked(policies, policy, request, tool)
 
 
 def _held(policy: TenantPolicy, request: GrantRequested, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -379,4 +397,4 @@ def policies_from(
             what = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"
             raise PolicyError(f"{what}; {mend}, or take them out")
     unavailable = frozenset(known) - frozenset(available)
-    return Policies(tenants, available, unavailable, built_in, worker_roles | {DEFAULT_ROLE}, **skew)
+    return Policies(tenants, available, unavailable, built_in, worker_roles | {WORKER_ROLE}, **skew)

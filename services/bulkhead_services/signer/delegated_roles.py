@@ -1,12 +1,15 @@
 """Roles whose steps are carried out elsewhere, as the tenants file has them. Pure.
 
-In: rows of a tenant's policy. Out: `Delegation`s for grants, the tools that they call, or what is wrong with a row.
+In: rows of a tenant's policy. Out: `Delegation`s for grants, the same in words for a model that makes a plan, or what
+is wrong with a row.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.delegation import DelegatedRole
-from bulkhead_contracts.plan import Delegation
+from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
+from bulkhead_contracts.tool import ToolSpec
 
 
 def misfit(rows: Mapping[str, DelegatedRole], tools: Collection[str]) -> str:
@@ -26,6 +29,22 @@ def misfit(rows: Mapping[str, DelegatedRole], tools: Collection[str]) -> str:
 def delegations(rows: Mapping[str, DelegatedRole], roles: Collection[str]) -> tuple[Delegation, ...]:
     """The delegations that a task with steps of these roles has."""
     return tuple(_delegation(role, rows[role]) for role in sorted(rows.keys() & set(roles)))
+
+
+def choosable(
+    rows: Mapping[str, DelegatedRole], granted: Iterable[Delegation], tools: Mapping[str, ToolSpec]
+) -> tuple[RoleSpec, ...]:
+    """The granted roles, each with one line: its row's, or what the card of its agent tells."""
+    # Every step has the worker's role where it names none: nobody chooses it.
+    chosen = [row for row in granted if row.role != WORKER_ROLE]
+    told = {row.role: tools[row.tool].description if row.tool in tools else "" for row in chosen}
+    return tuple(RoleSpec(name=name, description=_line(rows[name].description or card)) for name, card in told.items())
+
+
+def _line(text: str) -> str:
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    most = bounds.MAX_SUMMARY_CHARS
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _delegation(role: str, row: DelegatedRole) -> Delegation:

@@ -5,6 +5,7 @@ In: GrantRequested, SignatureRequested (rpc, from the gateway alone), VouchReque
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ class GrantSigner(Edge):
         if unproven is not None:
             return self._refuse(message, unproven)
         token = self._context.signer.grant(decided.grant)
+        if len(token) > MAX_TOKEN_BYTES and decided.roles and body.drafted:
+            # Nobody asked for these roles by name: a task that fits without them must not fail for them.
+            log.warning("roles_left_out", tenant=message.tenant, task=message.task, grant_bytes=len(token))
+            return await self.grant(replace(message, body=body.model_copy(update={"drafted": False})))
         if len(token) > MAX_TOKEN_BYTES:
             what = f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant"
             failure = Failure.of(
@@ -118,6 +123,7 @@ class GrantSigner(Edge):
             input=decided.input if decided.input != InputPolicy() else None,
             output=decided.output if decided.output != DRAFT else None,
             delegated=decided.grant.delegated,
+            roles=decided.roles,
         )
 
     async def sign_off(self, message: Received) -> SignatureReplied:

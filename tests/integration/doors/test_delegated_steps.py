@@ -1,6 +1,7 @@
 """Steps that a program outside carries out, by HTTP, in a mesh of real services: held, lost, answered and paid once."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts import subjects
 from bulkhead_contracts.delegation import StepAnswer, StepAnswerRequested, StepBeatRequested, StepTakeRequested
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.plan import PlanRejected
 from bulkhead_contracts.step import DelegationReplied, DelegationRequested, StepTaken
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_contracts.types import Body
@@ -30,7 +32,10 @@ from tests.integration.doors.whole_mesh import KEY, TENANT, Whole, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
 
 MINE, OTHER, FOREIGN = "bk_wrk_demo", "bk_wrk_other", "bk_wrk_acme"
-ROLES = {"refunds": {"to": "worker", "identity": "wrk_demo"}, "letters": {"to": "worker", "identity": "wrk_other"}}
+ROLES = {
+    "refunds": {"to": "worker", "identity": "wrk_demo", "description": "Says what is refunded."},
+    "letters": {"to": "worker", "identity": "wrk_other"},
+}
 KEYS = (
     (MINE, TENANT, "wrk_demo", "worker"),
     (OTHER, TENANT, "wrk_other", "worker"),
@@ -127,6 +132,26 @@ async def test_a_step_is_taken_worked_on_with_a_model_and_answered(tmp_path):
         assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (1, 100, 20)
         [settled] = await here.settled()
         assert settled.usage.cost_usd_micros == end.usage.cost_usd_micros
+
+
+async def test_a_plan_that_a_model_makes_chooses_a_role_after_one_that_is_not_granted(tmp_path):
+    drafts = [says(json.dumps(plan(role))) for role in ("invoices", "refunds")]
+    async with mesh(tmp_path, *drafts) as (here, mine):
+        async with Mesh(here.gateway_url, KEY) as client:
+            task = (await client.submit("What is refunded?", check=False)).id
+        step = await mine.take()
+        assert (step["task"], step["role"], step["instruction"]) == (task, "refunds", "say what is refunded")
+        assert (await mine.answer(step, text="He gets 60.00.")).status_code == 200
+        end = await here.ended("succeeded")
+        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "He gets 60.00."
+        first, second = (row.body for row in here.provider.asked)
+        for body in (first, second):
+            schema = body["response_format"]["json_schema"]["schema"]["properties"]["steps"]["items"]
+            assert schema["properties"]["role"]["enum"] == ["step", "letters", "refunds"]
+            assert "refunds: Says what is refunded.\n[[/part" in body["messages"][1]["content"]
+        assert "wants role invoices; granted are: letters, refunds" in second["messages"][1]["content"]
+        [rejected] = await here.bodies(PlanRejected, "gateway")
+        assert [note.code for note in rejected.notes] == ["role_not_granted"]
 
 
 async def test_a_steps_key_has_the_plans_tools_and_no_other_at_the_tool_door(tmp_path):

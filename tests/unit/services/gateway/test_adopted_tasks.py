@@ -35,6 +35,7 @@ async def test_doors_opens_one_in_the_name_of_who_calls_it(mesh: Mesh) -> None:
     assert TaskSubmitted.model_validate_json(stored.body).plan == Plan(steps=(ADOPTED,))
     [asked] = mesh.bus.asked
     assert asked.requester == CLAIM and asked.worker_roles == () and asked.plan_tools == ()
+    assert not asked.drafted, "an agent's run has no plan whose model could choose a role"
 
 
 async def test_the_tools_of_its_step_are_asked_of_the_signer(mesh: Mesh) -> None:

@@ -33,6 +33,10 @@ RELEASED = {
     "checker.judge@1": "adc3545a3ad4464eb41286a5e39d882d497794abb989a26135a2a986343828a5",
     "planner.draft@1": "62034cb8c09c8ddfdb3c53e536e070b1671d57446962e9db8c4f984254e5cb04",
     "planner.revise@1": "17fe48ea3e9bbff323e3cedc27dd2b2b4c0a694d554858bc8cbf4d9c0ece541b",
+    "planner.draft.roles.short@1": "49ece12f697caa2fe284125f0e4c4f7636e06877752c4e3e8ee9cf19ea813b49",
+    "planner.draft.roles@1": "9e60c221f819475874d26606935dbd15138d4f9c5aae7ecaab848cd540419410",
+    "planner.revise.roles.short@1": "5f5a4bc4f7c54e3269429528227df57da49a050b1d105b12ee11fe9c0b34a697",
+    "planner.revise.roles@1": "2bcac9a3ed8f9b0b8f51bca544b60bb46b939b5f6b9f9b37c60fbc0d36d5b07c",
     "worker.step@1": "3b66f2cbe888a9d3f3a053230e26cfb938f3ca62c8c5548e9972f71242c0a689",
 }
 
@@ -85,6 +89,35 @@ async def test_a_route_says_that_prompts_are_short():
             assert body["response_format"]["json_schema"]["schema"] == Prompts().schema("plan", "short")
             await d.answered(d.request(call_id="c2"))
             assert provider.asked[1].body["messages"][0]["content"] == Prompts().find("worker.step", "short").text
+
+
+@pytest.mark.parametrize("name", ["planner.draft", "planner.revise"])
+@pytest.mark.parametrize("style", ["full", "short"])
+def test_a_plan_that_may_choose_roles_has_a_prompt_and_a_schema_that_name_them_and_no_other_has(name, style):
+    prompts = Prompts()
+    plain, told = prompts.find(name, style), prompts.find(name, style, roles=True)
+    assert told.id == plain.id.replace(name, f"{name}.roles") and "titled `roles`" in told.text
+    assert "role" not in plain.text and prompts.find(f"{name}@1", style, roles=True).id == name
+    assert prompts.find("worker.step", style, roles=True) is prompts.find("worker.step", style)
+    schema = prompts.schema("plan", style, roles=("refunds", "sales"))
+    step = schema["properties"]["steps"]["items"]
+    assert step["properties"]["role"]["enum"] == ["step", "refunds", "sales"]
+    assert set(step["required"]) == set(step["properties"]), "strict mode"
+    assert '"role"' not in json.dumps(prompts.schema("plan", style)), "the schema of others stays as it is"
+    assert prompts.schema("verdict", style, roles=("refunds",)) == prompts.schema("verdict", style)
+
+
+async def test_a_call_with_roles_is_asked_with_their_prompt_and_schema():
+    async with ScriptedProvider() as provider:
+        provider.will(says('{"steps": []}'), says('{"steps": []}'))
+        async with desk(provider) as d:
+            wish = {"prompt_id": "planner.draft", "response": "plan", "stream": False}
+            reply = await d.answered(d.request(roles=("refunds",), **wish))
+            assert reply.prompt_id == "planner.draft.roles@1"
+            assert (await d.answered(d.request(call_id="c2", **wish))).prompt_id == "planner.draft@1"
+            for seen, roles in zip(provider.asked, (("refunds",), ()), strict=True):
+                assert seen.body["response_format"]["json_schema"]["schema"] == Prompts().schema("plan", roles=roles)
+                assert seen.body["messages"][0]["content"] == Prompts().find("planner.draft", roles=bool(roles)).text
 
 
 def _write(folder, name: str, text: str):

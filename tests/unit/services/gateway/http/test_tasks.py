@@ -240,7 +240,10 @@ async def test_the_roles_of_a_brought_plan_are_asked_for_with_the_grant(mesh, ht
     steps += [{"id": "b", "title": "", "instruction": "x", "acceptance": "y", "role": "wizard"}]
     assert (await submit(http, plan={"steps": steps})).status_code == 202
     await mesh.pump()
-    assert mesh.bus.asked[-1].worker_roles == ("step", "wizard")
+    assert mesh.bus.asked[-1].worker_roles == ("step", "wizard") and not mesh.bus.asked[-1].drafted
+    assert (await submit(http, key="k2")).status_code == 202
+    await mesh.pump()
+    assert mesh.bus.asked[-1].drafted, "of a plan that the mesh makes, all that it may choose"
 
 
 @pytest.mark.parametrize("field", ["cost_usd_micros", "tokens"])
