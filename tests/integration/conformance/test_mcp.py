@@ -23,5 +23,5 @@ async def test_what_a_revision_requires_is_passed_but_for_what_is_named(tmp_path
     monkeypatch.setattr(server, "PROGRESS_S", 0.1)
     expected = Path(__file__).parent / f"mcp_{revision}.yml"
     async with mcp_mesh(tmp_path, packs=(PACK,)) as here, with_key(here.stage.doors_url, here.key) as url:
-        code, summary = await conformance(Path(DIR), url, revision, expected)
+        code, summary = await conformance(Path(DIR), url + "/mcp", revision, expected)
     assert code == 0, summary

@@ -111,12 +111,12 @@ class Handler(RequestHandler):
     async def on_subscribe_to_task(
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[_EVENTS]:
-        """A task that runs, followed to its end."""
+        """A task that runs or waits for a person, followed to its end or to the next decision that it asks for."""
         with _told(asking := _asking(context)):
             document = await asking.mesh.task(params.id).show()
             if tasks.state(document) in tasks.TERMINAL:
                 raise UnsupportedOperationError(f"task {params.id} has ended: nothing follows; get it instead")
-            async with aclosing(self._followed(asking.mesh, document, 1)) as events:
+            async with aclosing(self._followed(asking.mesh, document, 1, waits=True)) as events:
                 async for event in events:
                     yield event
 
@@ -254,10 +254,13 @@ class Handler(RequestHandler):
                     break
         return await task.show()
 
-    async def _followed(self, mesh: Mesh, document: Document, history: int) -> AsyncGenerator[_EVENTS]:
+    async def _followed(
+        self, mesh: Mesh, document: Document, history: int, *, waits: bool = False
+    ) -> AsyncGenerator[_EVENTS]:
+        """waits: a task that waits for a person is followed beyond that."""
         first = await reading.whole(mesh, document, history)
         yield first
-        if first.status.state in tasks.NO_MORE:
+        if first.status.state in (tasks.TERMINAL if waits else tasks.NO_MORE):
             return
         task = mesh.task(document["task_id"])
         async with self._bounded(None), aclosing(task.events()) as events:
@@ -267,6 +270,8 @@ class Handler(RequestHandler):
                 if event.name in ASKED:
                     now = await _patient(lambda: _now(mesh, task))
                     if now.status.state == TaskState.TASK_STATE_INPUT_REQUIRED:
+                        if now.status.message.parts == first.status.message.parts:
+                            continue  # The first event asks for it.
                         yield TaskStatusUpdateEvent(task_id=now.id, context_id=now.context_id, status=now.status)
                         return
                 if event.data.get("time_unix_ms", document["updated_unix_ms"]) < document["updated_unix_ms"]:
