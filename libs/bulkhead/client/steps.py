@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -161,7 +162,7 @@ class Steps:
         work.cancel()
 
     async def _answer(self, handed: HandedStep, said: StepAnswer) -> None:
-        """Until it is stored or refused: the same answer counts once."""
+        """Until it is stored or refused, or the step's time is up: the same answer counts once."""
         while True:
             try:
                 await self._port.answer(handed, said)
@@ -170,8 +171,13 @@ class Steps:
                 log.warning("the answer to step %s of task %s: %s", handed.step, handed.task, error)
                 return
             except Unreachable as error:
+                left_s = handed.deadline_unix_ms / 1000 - time.time()
+                if left_s <= 0:
+                    what = "the answer to step %s of task %s is given up: its deadline passed without doors: %s"
+                    log.error(what, handed.step, handed.task, error)
+                    return
                 log.warning("the answer to step %s waits: %s", handed.step, error)
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(min(AGAIN_S, left_s))
 
 
 class HttpSteps:

@@ -1,6 +1,8 @@
 """The loop of a program that carries out steps: one answer each, errors told, lost steps given up, silence outlived."""
 
 import asyncio
+import logging
+import time
 from dataclasses import dataclass, field
 
 import httpx
@@ -20,7 +22,7 @@ HANDED = HandedStep(
     role="refunds",
     attempt=1,
     instruction="do it",
-    deadline_unix_ms=1,
+    deadline_unix_ms=2**50,
     beat_s=0.01,
 )
 
@@ -116,6 +118,24 @@ async def test_silent_doors_are_asked_again_and_a_late_answer_is_told_once(monke
         return "x"
 
     await run(doors, handler, lambda: len(doors.answers) == 3)
+
+
+async def test_an_answer_that_cannot_be_given_is_given_up_at_the_steps_deadline(monkeypatch, caplog):
+    monkeypatch.setattr("bulkhead.client.steps.AGAIN_S", 0.05)
+    soon = HANDED.model_copy(update={"deadline_unix_ms": round(time.time() * 1000) + 300})
+    doors = Doors([soon, HANDED], refusals=[Unreachable("the mesh is away")] * 1_000)
+
+    async def handler(step: Step) -> str:
+        if step.handed is HANDED:
+            doors.refusals.clear()
+            return "the next"
+        return "x"
+
+    with caplog.at_level(logging.ERROR, "bulkhead.steps"):
+        await run(doors, handler, lambda: doors.answers and doors.answers[-1].text == "the next")
+    assert len(doors.answers) > 2, "until the deadline it is said again"
+    [told] = caplog.messages
+    assert "step a of task t1" in told and "deadline passed" in told and "the mesh is away" in told
 
 
 @pytest.mark.parametrize("silence", [Unreachable("away"), None], ids=["error", "hangs"])
