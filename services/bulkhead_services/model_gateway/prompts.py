@@ -107,9 +107,13 @@ class Prompts:
 
     @property
     def largest_bytes(self) -> int:
-        """Size of the longest prompt with its schema, as the least that a model must have room for."""
+        """Size of the longest prompt with its schema, as the least that a model must have room for. Variants for
+        delegated roles are not counted: a mesh without such roles sends none."""
         schemas = max(len(json.dumps(one)) for one in self.schemas.values())
-        return max(len(one.text.encode()) for name in self._found if (one := self.find(name))) + schemas
+        sent = (
+            one for name in self._found if not name.removesuffix(SHORT).endswith(ROLES) and (one := self.find(name))
+        )
+        return max(len(one.text.encode()) for one in sent) + schemas
 
     @property
     def names(self) -> tuple[str, ...]:
