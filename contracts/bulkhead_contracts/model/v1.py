@@ -157,7 +157,8 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     was spent waiting for providers: rate limits, pauses after failures, places; "" on older replies.
     cached: an earlier answer to the very same request, which cost nothing. calls: of an answer whose tool calls are
     more or longer than `tool_calls` holds, all of them (`AdoptedToolCalls`). thoughts: to an outside agent, a JSON list
-    of Anthropic's thinking blocks as the provider signed them; it wants them back with the results of the calls.
+    of Anthropic's thinking blocks as the provider signed them (it wants them back with the results of the calls), or of
+    one block of reasoning that another provider let be seen.
     """
 
     call_id: Token

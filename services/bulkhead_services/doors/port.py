@@ -65,7 +65,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A model's answer. thoughts: Anthropic's thinking blocks."""
+    """A model's answer. thoughts: Anthropic's thinking blocks, or blocks of reasoning that nobody signed."""
 
     call_id: str
     model: str
@@ -76,6 +76,17 @@ class Answered:
     created_unix_ms: int
     degraded: str = ""
     thoughts: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def reasoning(self) -> str:
+        """The readable part of its thoughts."""
+        said = (block.get("thinking") or block.get("text") or "" for block in self.thoughts)
+        return "\n\n".join(piece for piece in said if piece)
+
+    @property
+    def signed(self) -> tuple[Mapping[str, str], ...]:
+        """The thoughts that Anthropic's API takes back."""
+        return tuple(block for block in self.thoughts if block.get("type") != "reasoning")
 
 
 class Refusal(Exception):

@@ -211,6 +211,38 @@ async def test_tools_in_a_response():
         )
 
 
+THOUGHT = Reply(("42",), finish="stop", thoughts=({"type": "reasoning", "text": "Six times seven."},))
+
+
+async def test_reasoning_that_a_provider_shows_comes_beside_a_chats_answer():
+    async with served(THOUGHT) as door, client(door) as sdk:
+        ask = {"model": "large", "messages": [{"role": "user", "content": "6 * 7?"}]}
+        whole = await sdk.chat.completions.create(**ask)
+        said = [piece.choices[0].delta async for piece in await sdk.chat.completions.create(**ask, stream=True)]
+    message = whole.choices[0].message
+    assert message.content == "42" and message.model_extra["reasoning_content"] == "Six times seven."
+    assert "".join((one.model_extra or {}).get("reasoning_content", "") for one in said) == "Six times seven."
+
+
+async def test_a_response_holds_a_summary_of_reasoning_where_one_is_asked_for():
+    async with served(THOUGHT) as door, client(door) as sdk:
+        plain = await sdk.responses.create(model="large", input="6 * 7?")
+        asked = {"model": "large", "input": "6 * 7?", "reasoning": {"summary": "auto"}}
+        whole = await sdk.responses.create(**asked)
+        async with sdk.responses.stream(**asked) as stream:
+            kinds = [event.type async for event in stream]
+            streamed = await stream.get_final_response()
+        echo = [item.model_dump(exclude_none=True) for item in streamed.output]
+        await sdk.responses.create(model="large", input=[*echo, {"role": "user", "content": "And 7 * 7?"}])
+        assert [one["role"] for one in door.desk.asked[-1].messages] == ["assistant", "user"]
+        assert door.desk.asked[1].options["reasoning_summary"] == "auto"
+    assert [item.type for item in plain.output] == ["message"]
+    for response in (whole, streamed):
+        assert [item.type for item in response.output] == ["message", "reasoning"]
+        assert response.output[1].summary[0].text == "Six times seven." and response.output_text == "42"
+    assert "response.reasoning_summary_text.delta" in kinds
+
+
 async def test_an_answer_that_was_cut_is_incomplete():
     async with served(Reply(("half",), finish="length")) as door, client(door) as sdk:
         chat = await sdk.chat.completions.create(model="m", messages=ASK)

@@ -44,7 +44,7 @@ class Message:
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A message."""
-        content: list[dict[str, Any]] = [dict(block) for block in answer.thoughts]
+        content: list[dict[str, Any]] = [dict(block) for block in answer.signed]
         content += [{"type": "text", "text": answer.text}] if answer.text else []
         content += [_tool_use(call, _input(call)) for call in answer.tool_calls]
         return {
@@ -86,7 +86,7 @@ class Message:
         """The text block ends, tool calls follow it, then the reason of the end and the usage."""
         events, first = ([_block_ends(0)], 1) if self._open else ([], 0)
         if self._thinks:
-            events = [_thought(index, block) for index, block in enumerate(answer.thoughts)]
+            events = [_thought(index, block) for index, block in enumerate(answer.signed)]
             first = len(events)
             if answer.text:
                 events.append(_block_begins(first, {"type": "text", "text": ""}))

@@ -47,6 +47,8 @@ class ChatCompletion:
             "content": answer.text if answer.text or not answer.tool_calls else None,
             "refusal": None,
         }
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         if answer.tool_calls:
             message["tool_calls"] = tool_calls(answer)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
@@ -70,9 +72,10 @@ class ChatCompletion:
         return self._chunk({"content": text})
 
     def end(self, answer: Answered) -> bytes:
-        """Tool calls, the reason of the end, usage."""
+        """Reasoning, tool calls, the reason of the end, usage."""
         calls = [{"index": index, **call} for index, call in enumerate(tool_calls(answer))]
-        events = [self._chunk({"tool_calls": [call]}) for call in calls]
+        events = [self._chunk({"reasoning_content": answer.reasoning})] if answer.reasoning else []
+        events += [self._chunk({"tool_calls": [call]}) for call in calls]
         events.append(self._chunk({}, _finish(answer), degraded(answer)))
         if self.asked.include_usage:
             events.append(sse.data({**self._head(), "choices": [], "usage": _usage(answer.usage)}))

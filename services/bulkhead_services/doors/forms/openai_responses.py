@@ -32,6 +32,7 @@ _OTHER_NAMES = {
     ".function": "",
 }
 """Names of the chat form, by which options are checked, and those of this API."""
+_SUMMARIES = ("auto", "concise", "detailed")
 _ECHOED = (
     "instructions",
     "temperature",
@@ -85,10 +86,14 @@ class Response:
         self._metadata = body.whole().get("metadata") or {}
         self._id, self._created, self._sequence = "", 0, 0
         self._text: list[str] = []
+        self._summarised = "reasoning_summary" in chat
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A response."""
         output = [_message(answer.call_id, answer.text)] if answer.text or not answer.tool_calls else []
+        if self._summarised and answer.reasoning:
+            # Behind the message, whose text was sent live as the first item before anybody knew of a summary.
+            output.append(_reasoning(answer.call_id, answer.reasoning))
         output += [_function_call(call) for call in answer.tool_calls]
         cut = answer.finish == "length"
         return self._response(
@@ -125,6 +130,8 @@ class Response:
                     events.append(self._message_begins())
                 item["id"] = f"msg_{self._id}"
                 events.append(self._message_ends(item))
+            elif item["type"] == "reasoning":
+                events.append(self._thought(index, item))
             else:
                 events.append(self._call(index, item))
         events.append(self._event(f"response.{response['status']}", response=response))
@@ -179,6 +186,15 @@ class Response:
         done += self._event("response.content_part.done", **self._part(), part=part)
         return done + self._event("response.output_item.done", output_index=0, item=item)
 
+    def _thought(self, index: int, item: dict[str, Any]) -> bytes:
+        at, part = {"item_id": item["id"], "output_index": index, "summary_index": 0}, item["summary"][0]
+        events = self._event("response.output_item.added", output_index=index, item=item | {"summary": []})
+        events += self._event("response.reasoning_summary_part.added", **at, part=part | {"text": ""})
+        events += self._event("response.reasoning_summary_text.delta", **at, delta=part["text"])
+        events += self._event("response.reasoning_summary_text.done", **at, text=part["text"])
+        events += self._event("response.reasoning_summary_part.done", **at, part=part)
+        return events + self._event("response.output_item.done", output_index=index, item=item)
+
     def _call(self, index: int, item: dict[str, Any]) -> bytes:
         begun = item | {"status": "in_progress", "arguments": ""}
         at = {"item_id": item["id"], "output_index": index}
@@ -228,8 +244,9 @@ def _chat_options(body: Fields) -> dict[str, Any]:
     if reasoning := body.object("reasoning"):
         if effort := reasoning.text("effort"):
             chat["reasoning_effort"] = effort
-        why = "answers hold no reasoning"
-        reasoning.refuse({"summary": why, "generate_summary": why})
+        for name in ("summary", "generate_summary"):
+            if summary := reasoning.choice(name, _SUMMARIES):
+                chat["reasoning_summary"] = summary
         reasoning.refuse_rest("this field has no counterpart in a chat completion")
     return chat
 
@@ -258,6 +275,10 @@ def _message(call_id: str, text: str) -> dict[str, Any]:
 
 def _text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _reasoning(call_id: str, text: str) -> dict[str, Any]:
+    return {"id": f"rs_{call_id}", "type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
 
 
 def _function_call(call: ToolCall) -> dict[str, Any]:

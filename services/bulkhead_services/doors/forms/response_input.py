@@ -6,11 +6,8 @@ from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit, unknown_kind
 
 _ROLES = ("user", "assistant", "system", "developer")
-_ITEMS = ("message", "function_call", "function_call_output")
-_NOT_KEPT = {
-    "item_reference": "items are not kept here; send the item itself",
-    "reasoning": "answers here hold no reasoning; leave out what another API gave",
-}
+_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+_NOT_KEPT = {"item_reference": "items are not kept here; send the item itself"}
 
 
 def messages_of(body: Fields) -> tuple[dict[str, Any], ...]:
@@ -39,6 +36,8 @@ def _add(messages: list[dict[str, Any]], row: Fields) -> None:
     match kind:
         case "message":
             messages.append(_message(row))
+        case "reasoning":
+            pass  # An echo of an earlier answer, which clients send back with it: no model is told its summary again.
         case "function_call":
             function = {"name": row.needed("name", bounds.MAX_SUMMARY_CHARS), "arguments": _text(row, "arguments")}
             call = {"id": _call_id(row), "type": "function", "function": function}

@@ -244,6 +244,17 @@ class Assembly(ABC):
             for name, piece in block.items():
                 known[name] = piece if name == "type" else known.get(name, "") + piece
 
+    def _reason(self, piece: str) -> None:
+        """A piece of visible reasoning that nobody signed; what is over the bound is cut off, and told."""
+        if not (piece and self._outgoing.adopted):
+            return
+        raw = piece.encode("utf-8", "replace")
+        room = max(0, bounds.MAX_MODEL_ANSWER_BYTES - self._thought_bytes)
+        self._thought_bytes += len(raw)
+        if kept := raw[:room].decode("utf-8", "ignore"):
+            known = self._thoughts.setdefault(0, {"type": "reasoning", "text": ""})
+            known["text"] += kept
+
     def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:
         """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""
         if index not in self._calls and len(self._calls) >= self._most_calls:

@@ -66,6 +66,7 @@ FORMS: Mapping[Api, Form] = {
         openai_responses.ResponsesAssembly,
         _bearer,
         takes=frozenset({"temperature", "top_p", "reasoning_effort"}),
+        says=frozenset({"tool_choice", "parallel_tool_calls", "reasoning_summary"}),
     ),
     "azure-openai": Form(
         openai_chat.request,

@@ -38,6 +38,8 @@ def narrowed(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temper
     for name, value in chat.payload.items():
         if name == "messages" or value is None or name in ABOUT_THE_CALLER or value in USUAL.get(name, ()):
             continue
+        if name == "reasoning_summary" and name not in says:
+            continue  # Whatever reasoning comes is given back; other APIs have no word for its length.
         if name in takes:
             parameters[name] = [value] if name == "stop" and isinstance(value, str) else value
         elif name == "tools":

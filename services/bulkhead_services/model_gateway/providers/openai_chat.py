@@ -24,6 +24,7 @@ def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
             {name: value for name, value in message.items() if name != "thinking_blocks"}
             for message in chat.payload["messages"]
         ]
+    payload.pop("reasoning_summary", None)  # A word of the responses API alone.
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
     return Outgoing(PATH, encode({**payload, **chat.parameters}))
@@ -90,6 +91,8 @@ class ChatAssembly(Assembly):
         for kind in ("images", "audio"):
             if message.get(kind):
                 self._leave_out(kind)
+        # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.
+        self._reason(plain(message.get("reasoning_content")) or plain(message.get("reasoning")))
         if refusal := plain(message.get("refusal")):
             self._refuse(refusal)
         return self._add(plain(message.get("content")))

@@ -1,4 +1,4 @@
-"""OpenAI's responses. Reasoning and whatever the provider does by itself are no part of an answer."""
+"""OpenAI's responses. Whatever the provider does by itself is no part of an answer."""
 
 from typing import Any
 
@@ -33,8 +33,9 @@ def request(chat: Chat) -> Outgoing:
     if not chat.payload.get("parallel_tool_calls", True):
         payload["parallel_tool_calls"] = False
     given = dict(chat.parameters)
-    if effort := given.pop("reasoning_effort", ""):
-        payload["reasoning"] = {"effort": effort}
+    reasoning = {"effort": given.pop("reasoning_effort", ""), "summary": chat.payload.get("reasoning_summary", "")}
+    if any(reasoning.values()):
+        payload["reasoning"] = {name: value for name, value in reasoning.items() if value}
     payload |= given
     return Outgoing(PATH, encode(payload))
 
@@ -58,7 +59,7 @@ class ResponsesAssembly(Assembly):
             case "response.refusal.delta":
                 self._refuse(plain(found.get("delta")))
             case "response.output_item.done":
-                self._function_call(found.get("output_index"), mapping(found.get("item")))
+                self._item(found.get("output_index"), mapping(found.get("item")))
             case "response.completed" | "response.incomplete":
                 self._end(mapping(found.get("response")))
                 self.over = True
@@ -78,13 +79,15 @@ class ResponsesAssembly(Assembly):
         self._end(found)
         texts = []
         for index, item in enumerate(rows(found["output"])):
-            self._function_call(index, item)
+            self._item(index, item)
             for part in rows(item.get("content")) if item.get("type") == "message" else ():
                 texts.append(plain(part.get("text")))
                 self._refuse(plain(part.get("refusal")))
         return self._add("".join(texts))
 
-    def _function_call(self, index: object, item: dict[str, Any]) -> None:
+    def _item(self, index: object, item: dict[str, Any]) -> None:
+        if item.get("type") == "reasoning":
+            self._reason("\n\n".join(plain(part.get("text")) for part in rows(item.get("summary"))))
         if item.get("type") == "function_call" and isinstance(index, int):
             self._call(index, item.get("call_id"), plain(item.get("name")), item.get("arguments"))
         elif plain(item.get("type")) not in _ITEMS:

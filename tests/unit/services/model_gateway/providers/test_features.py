@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_services.model_gateway.providers.features import FEATURES
 from bulkhead_services.model_gateway.providers.fields import mapping
 from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault
+from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, Outgoing
 from bulkhead_services.model_gateway.routing.options import ProviderSettings, RouteSettings
 from bulkhead_services.model_gateway.settings import Settings
 from tests.unit.services.model_gateway.providers import misbehaviours
@@ -180,3 +181,25 @@ async def test_a_cell_says_what_the_form_does(feature, api):
     seen = await seen if feature == "streaming" else seen
     offer = seen if isinstance(seen, str) else "yes" if seen else "none"
     assert FEATURES[feature][api].offer == offer, f"the cell says {FEATURES[feature][api].offer}"
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+@pytest.mark.parametrize("api", sorted(set(FORMS) - {"anthropic", "gemini"}))
+def test_visible_reasoning_is_kept_beside_the_answer_of_an_outside_agents_call_alone(api, adopted):
+    told = Said("It is 42.", thoughts=THOUGHTS)
+    whole, streamed = (FORMS[api].assembly(Outgoing("", b"", adopted=adopted)) for _ in range(2))
+    whole.whole(json.dumps(DIALECTS[api].whole(told)).encode())
+    for event in DIALECTS[api].stream(told):
+        streamed.event(json.dumps(event))
+    wanted = ({"type": "reasoning", "text": THOUGHTS},) if adopted else ()
+    for said in (whole.result(), streamed.result()):
+        assert said.text == "It is 42." and said.thoughts == wanted
+
+
+def test_visible_reasoning_over_its_bound_is_cut_and_told(monkeypatch):
+    monkeypatch.setattr(bounds, "MAX_MODEL_ANSWER_BYTES", 12)
+    whole = FORMS["openai-chat"].assembly(Outgoing("", b"", adopted=True))
+    whole.whole(json.dumps(DIALECTS["openai-chat"].whole(Said("42", thoughts=THOUGHTS))).encode())
+    said = whole.result()
+    assert said.thoughts == ({"type": "reasoning", "text": THOUGHTS[:12]},)
+    assert [one.what for one in said.omissions] == ["the model's thoughts"]
