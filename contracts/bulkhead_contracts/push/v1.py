@@ -1,7 +1,7 @@
-"""Push notifications of a task: wishes of its people, one post at a time for each, and what became of it.
+"""Push notifications of a task: configs that its people set, one post at a time for each, and what became of it.
 
-A wish lies in the gateway's inbox beside its task's messages, and goes with them. `setting` is the place there of the
-message that set the wish: the same id that is set anew is another setting. Token and URL are the client's own; a
+A config lies in the gateway's inbox beside its task's messages, and goes with them. `setting` is the place there of the
+message that set the config: the same id that is set anew is another setting. Token and URL are the client's own; a
 password of the receiver has no place in any message.
 """
 
@@ -14,7 +14,8 @@ from bulkhead_contracts import bounds
 from ..result import ContentRef
 from ..types import Body, Count, Name, Reason, Tag, UnixMs
 
-ConfigId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+CONFIG_ID = r"^[A-Za-z0-9_.-]{1,64}$"
+ConfigId = Annotated[str, StringConstraints(pattern=CONFIG_ID)]
 PushUrl = Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=bounds.MAX_PUSH_URL_CHARS)]
 PushToken = Annotated[str, StringConstraints(pattern=r"^[!-~]*$", max_length=bounds.MAX_PUSH_TOKEN_CHARS)]
 Form = Literal["1.0", "0.3"]

@@ -46,15 +46,15 @@ class PushNotifications:
 
 
 def _post(feed: Feed, due: Post) -> PushPostRequested:
-    wish, update, request = due.config.wish, due.update, feed.view.request
+    config, update, request = due.config.body, due.update, feed.view.request
     result = update.result
     return PushPostRequested(
-        config_id=wish.config_id,
+        config_id=config.config_id,
         setting=due.config.setting,
         update=update.sequence,
-        url=wish.url,
-        token=wish.token,
-        form=wish.form,
+        url=config.url,
+        token=config.token,
+        form=config.form,
         context_id=request.conversation if request is not None else "",
         status=update.status,
         asks=update.asks,

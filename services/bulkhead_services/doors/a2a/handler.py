@@ -67,9 +67,8 @@ _EVENTS = Task | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 
 @dataclass(slots=True)
 class Asking:
-    """One request. address: under which its client has come. form: the version of
-    A2A in which it has come. refusal: what the gateway said where A2A has no error of
-    its own for it; the HTTP answer gets its status."""
+    """One request. address: under which its client has come. form: the version of A2A in which it has come. refusal:
+    what the gateway said where A2A has no error of its own for it; the HTTP answer gets its status."""
 
     mesh: Mesh
     caller: Caller

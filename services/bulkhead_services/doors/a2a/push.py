@@ -14,9 +14,9 @@ from bulkhead.a2a.push_urls import Forbidden, place
 from bulkhead.client.errors import Refused
 from bulkhead.client.task import Task
 from bulkhead_contracts import bounds
+from bulkhead_contracts.push import CONFIG_ID
 from bulkhead_contracts.push_policy import PushPolicy
 
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TOKEN = re.compile(r"[!-~]*")
 
 
@@ -34,7 +34,7 @@ def check(config: TaskPushNotificationConfig, policy: PushPolicy) -> None:
     if config.HasField("authentication") and (config.authentication.scheme or config.authentication.credentials):
         what = "authentication is not taken: this agent has no safe place for a receiver's credentials"
         raise InvalidParamsError(f"{what}; send a token, which comes with each post in X-A2A-Notification-Token")
-    if config.id and not _ID.fullmatch(config.id):
+    if config.id and not re.fullmatch(CONFIG_ID, config.id):
         raise InvalidParamsError("the config's id must have 1 to 64 of A-Z a-z 0-9 _ . -; send a UUID, or none")
     if len(config.token) > bounds.MAX_PUSH_TOKEN_CHARS or not _TOKEN.fullmatch(config.token):
         most = bounds.MAX_PUSH_TOKEN_CHARS
@@ -75,5 +75,5 @@ def of(found: Mapping[str, Any]) -> TaskPushNotificationConfig:
 
 
 def _known(name: str) -> None:
-    if not _ID.fullmatch(name):
+    if not re.fullmatch(CONFIG_ID, name):
         raise TaskNotFoundError("no config has such an id; list the configs of the task")

@@ -19,10 +19,10 @@ from bulkhead_services.gateway.read_model.task_view import ENDED, View
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A wish that stands. setting: place of the message that set it."""
+    """A config that stands, as its message says. setting: place of the message that set it."""
 
     setting: int
-    wish: PushConfigSet
+    body: PushConfigSet
     set_unix_ms: int
 
 
@@ -82,8 +82,8 @@ class Pushes:
                 self._asking.add(name)
             case ApprovalEnded(approval_id=name):
                 self._asking.discard(name)
-            case PushConfigSet() as wish:
-                self._set(message, wish, after)
+            case PushConfigSet() as body:
+                self._set(message, body, after)
                 return
             case PushConfigDeleted(config_id=name):
                 self.changes += 1
@@ -98,17 +98,17 @@ class Pushes:
         self._told = stands
         update = self._update(message, after)
         for config in self.configs.values():
-            if config.wish.config_id not in self.given_up:
+            if config.body.config_id not in self.given_up:
                 self._append(message.sequence, config, update)
 
-    def _set(self, message: Received, wish: PushConfigSet, view: View) -> None:
-        name = wish.config_id
+    def _set(self, message: Received, body: PushConfigSet, view: View) -> None:
+        name = body.config_id
         full = name not in self.configs and len(self.configs) >= bounds.MAX_PUSH_CONFIGS
         if full or self.settings >= bounds.MAX_PUSH_SETTINGS:
             return
         self.changes, self.settings = self.changes + 1, self.settings + 1
         self._drop(message.sequence, name)
-        config = self.configs[name] = Config(message.sequence, wish, message.time_unix_ms)
+        config = self.configs[name] = Config(message.sequence, body, message.time_unix_ms)
         # How it stands now is told at once: it may have ended just before, and then nothing else would come.
         self._append(message.sequence, config, self._update(message, view))
 
@@ -131,7 +131,7 @@ class Pushes:
             self._due.setdefault(message.sequence, []).append(Post(config, waiting[0]))
 
     def _append(self, sequence: int, config: Config, update: Update) -> None:
-        waiting = self._waiting.setdefault(config.wish.config_id, deque())
+        waiting = self._waiting.setdefault(config.body.config_id, deque())
         if len(waiting) >= bounds.MAX_PUSH_WAITING:
             waiting.pop()  # The first is under way; of the others the newest counts most.
         waiting.append(update)

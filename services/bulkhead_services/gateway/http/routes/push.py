@@ -16,7 +16,7 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds
-from bulkhead_contracts.push import PushConfigDeleted, PushConfigSet
+from bulkhead_contracts.push import CONFIG_ID, PushConfigDeleted, PushConfigSet
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
@@ -30,7 +30,6 @@ from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
 MAX_BODY_BYTES = 8 * 1024
-CONFIG_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 TITLE = "The push notifications cannot be set"
 
 
@@ -71,13 +70,13 @@ class PushConfigs:
             hint = "use an https URL of a host that the operator allows (`push.hosts` of the tenant's row)"
             raise Problem(422, "push_url", TITLE, str(error), hint) from error
         feed = await existing_task(request, self._feeds, claim)
-        wish = PushConfigSet(config_id=name, url=body.url, token=body.token, form=body.form, person=claim.person)
+        config = PushConfigSet(config_id=name, url=body.url, token=body.token, form=body.form, person=claim.person)
         stands = feed.pushes.configs.get(name)
-        if stands is None or stands.wish != wish or name in feed.pushes.given_up:
+        if stands is None or stands.body != config or name in feed.pushes.given_up:
             self._has_room(feed, name)
-            await self._store(feed, claim, wish)
+            await self._store(feed, claim, config)
             stands = feed.pushes.configs.get(name)
-            if stands is None or stands.wish != wish:
+            if stands is None or stands.body != config:
                 self._has_room(feed, name)
                 what, hint = f"the config {name} was changed by somebody else at the same time", "send it again"
                 raise Problem(409, "push_changed", TITLE, what, hint)
@@ -146,7 +145,7 @@ def _page(feed: Feed, claim: RequesterClaim) -> PushPage:
 
 def _name(request: Request) -> str:
     name: str = request.path_params["config_id"]
-    if not CONFIG_ID.fullmatch(name):
+    if not re.fullmatch(CONFIG_ID, name):
         raise Problem(422, "push_id", TITLE, "the id of a config has 1 to 64 of A-Z a-z 0-9 _ . -", "send a UUID")
     return name
 

@@ -41,7 +41,7 @@ class Task:
 def shown(due: Post | Stop) -> tuple[Any, ...]:
     if isinstance(due, Stop):
         return ("stop", due.config_id, due.setting)
-    return (due.config.wish.config_id, due.config.setting, due.update.sequence, due.update.status)
+    return (due.config.body.config_id, due.config.setting, due.update.sequence, due.update.status)
 
 
 def test_the_next_post_is_due_when_the_one_before_has_ended_and_not_before():
