@@ -10,7 +10,7 @@ from tests.conftest import can_mount_images
 from tests.e2e.fixtures.stranger import Stranger, run
 
 
-@pytest.mark.parametrize("meshes", ["memory", "processes"])
+@pytest.mark.parametrize("meshes", ["memory", pytest.param("processes", marks=pytest.mark.nightly)])
 def test_their_tests_pass_on(stranger: Stranger, meshes: str) -> None:
     # Where a disk image can be mounted, a mesh of processes has one that can be full; elsewhere it says that it cannot.
     disk = ["-o", "bulkhead_disk_mib=640"] if meshes == "processes" and can_mount_images() else []

@@ -280,7 +280,7 @@ def test_a_seed_that_was_seen_before_the_time_was_up_counts(tmp_path):
     assert (found.caught, found.tried, found.by, found.late) == (True, 2, "seed 7: money: gone", False)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(MOST_S)
 def test_the_copy_without_a_bug_passes_what_catches_them(clean):
     """Otherwise 'caught' would mean nothing. Of the seeds only some: test_simulation.py runs them all."""
@@ -292,7 +292,7 @@ def test_the_copy_without_a_bug_passes_what_catches_them(clean):
     assert found.caught is False and found.tried == 20, found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(MOST_S + 120)
 def test_every_bug_is_caught_by_the_suite_that_is_expected_to(tmp_path):
     """Three at once on two cores: what catches some of them waits for what never comes."""

@@ -22,7 +22,7 @@ from tests.simulation.mesh.people import People
 from . import __main__ as command
 from .schedule import Schedule, judge
 
-SEEDS = os.environ.get("SIMULATION_SEEDS", "1-250")
+SEEDS = os.environ.get("SIMULATION_SEEDS", "1-100")
 FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
 
 
@@ -49,16 +49,16 @@ def test_every_law_holds_in_every_schedule(tmp_path):
 def test_a_seed_is_one_run():
     """In two processes, after other runs and after none: nothing of the machine, of memory or of chance gets in."""
     found = []
-    for first in (20, 13):
+    for first in (20, 16):
         done = subprocess.run(
-            [sys.executable, "-m", "tests.simulation", "--seeds", f"{first}-59", "--json", "--jobs", "1"],
+            [sys.executable, "-m", "tests.simulation", "--seeds", f"{first}-39", "--json", "--jobs", "1"],
             capture_output=True,
             text=True,
             timeout=300,
         )
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         found.append([row for row in rows if row["seed"] >= 20])
-    assert len(found[0]) == 40 and found[0] == found[1]
+    assert len(found[0]) == 20 and found[0] == found[1]
 
 
 def test_schedules_differ_and_reach_what_they_should(folder):

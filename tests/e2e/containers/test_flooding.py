@@ -13,7 +13,7 @@ from bulkhead.client import Mesh
 from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, Count, Field, finished
 from tests.eventually import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.nightly, pytest.mark.asyncio(loop_scope="session")]
 
 PLAN = {"steps": [{"id": "a", "title": "Note it", "instruction": "Note it.", "kind": "noop", "acceptance": "Noted."}]}
 WITHIN_S = 60.0

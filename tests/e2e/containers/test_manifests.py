@@ -34,6 +34,7 @@ from tests.e2e.fixtures.gate import GatedCounter
 from tests.eventually import until
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.skipif(bool(why_no_kustomize()), reason=f"overlays are made of components: {why_no_kustomize()}"),
 ]

@@ -15,6 +15,7 @@ from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place
 from tests.e2e.containers.field import TAG, Field
 
+pytestmark = pytest.mark.nightly
 PLACES = {"nats": 4222, "gateway": 8080, "doors": 8090, "redis": 6379, "offline-model": 8000}
 TRY = """
 import concurrent.futures, json, os, socket, sys

@@ -86,6 +86,7 @@ async def test_each_framework_uses_its_tool_and_is_told_as_a_task(agents: World,
     assert tuple(counted) == await provider_counted(agents, since)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World, programs: list[Program]) -> None:
     since = await log_stands(agents)
@@ -110,6 +111,7 @@ async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World
             await program.agent.said("resume", "--tenant", TENANTS[program.name])
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 async def test_each_framework_that_loops_is_stopped_and_told_why(agents: World, programs: list[Program]) -> None:
     for program in programs:
