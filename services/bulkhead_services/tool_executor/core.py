@@ -205,7 +205,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         request, started = job.request, hands.now_unix_ms()
         tool, arguments = self._fit(job, hands, request.deadline_unix_ms)
         if (stop := hands.may(job, tool=tool.spec.name, begins=True)) is not None:
-            return self.refuse(request, stop.failure())
+            raise Refused(stop.failure())
         passed = self._passed[_place(job)]  # Never without the gate.
         tried = await self._attempt(job, hands, tool, arguments)
         if tried.maybe_done and (found := await self._checked(job, tool, arguments)) is not None:
@@ -249,6 +249,14 @@ class ToolExecutor(Doer[ToolCallRequested]):
             standing="failed",
             effect=tool.spec.effect if tool is not None else "read",
         )
+
+    async def refused(self, job: Job[ToolCallRequested], failure: Failure) -> ToolCallReplied:
+        """No; uncertain where an earlier delivery may have sent it: who was told `refused` would do it again."""
+        tool, step = self._registry.find(job.request.tool), job.authority.step
+        granted = tool is not None and step is not None and tool.spec.name in step.tools
+        if tool is not None and granted and await _begun(job, tool):
+            return self.uncertain(job.request)
+        return self.refuse(job.request, failure)
 
     def uncertain(self, request: ToolCallRequested) -> ToolCallReplied:
         """The reply when a claimed write has no recorded outcome."""
@@ -298,7 +306,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         for attempt in range(bounds.MAX_TOOL_RETRIES + 1):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
             if left_ms <= 0 or (attempt and hands.may(job, tool=tool.spec.name, defer=False)):
-                return tried
+                return tried if attempt else replace(tried, maybe_done=await _begun(job, tool))
             try:
                 worst_case = Amount(tool_calls=1, cost_usd_micros=tool.row.price_usd_micros)
                 held = await hands.reserve(
@@ -311,7 +319,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
             if left_ms <= 0:
                 held.settle(Usage())  # The admission took the rest of its time.
-                return tried
+                return tried if attempt else replace(tried, maybe_done=await _begun(job, tool))
             # A write in flight is let finish: cutting it would only make its outcome unknown. What can be stopped where
             # it runs is stopped by a halt that ends its task.
             cut = hands.halt_event(job, tool=tool.spec.name, ends=writes) if not writes or tool.stop else None
@@ -360,6 +368,11 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, until_unix_ms: int | Non
         return Failure.of("wrong_step", what, "send the grant that came with the step's assignment")
     stop = hands.may(job, tool=request.tool, deadline_unix_ms=until_unix_ms)
     return stop.failure() if stop is not None else None
+
+
+async def _begun(job: Job[ToolCallRequested], tool: Tool) -> bool:
+    """Whether an earlier delivery of this write may have been sent. Raises BusError."""
+    return tool.spec.effect == "write" and tool.begun is not None and await tool.begun(_key(job))
 
 
 def _of_delegated_step(job: Job[ToolCallRequested]) -> bool:

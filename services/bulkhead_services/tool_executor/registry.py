@@ -8,7 +8,7 @@ import asyncio
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -27,6 +27,8 @@ Cut = asyncio.Event | None
 """Ends an attempt at once when it is set; None: let it finish."""
 TooLate = Callable[[], Failed | None]
 """Why an attempt must not begin any more; None when it may."""
+Begun = Callable[[str], Awaitable[bool]]
+"""Key of a call; whether what it asks for may have been sent. Raises BusError."""
 Stop = Callable[[str, bool], None]
 """Key of the call; whether it is stopped for good, and not by a halt that may be lifted."""
 MAX_ARGUMENT_ERRORS = 5
@@ -47,6 +49,8 @@ class Tool:
     """Whether a call was made, where the tool can tell (decorator.check_of)."""
     stop: Stop | None = None
     """Called with a call's key when nobody waits for it any more, where the tool can stop what it began elsewhere."""
+    begun: Begun | None = None
+    """Of a write that is not claimed and begins elsewhere: what was sent is never told to be refused."""
     of_steps: frozenset[str] = frozenset()
     """Arguments that only the call of a delegated step may carry."""
 

@@ -149,12 +149,12 @@ class DoerHandler:
         failure = Failure.of(refusal.code, str(refusal), "submit the task again")
         if refusal.code == EXPIRED:
             with suppress(GrantRefused):
-                self._authority(message, 0)
+                job = Job.of(message, request, self._authority(message, 0), self._context.clock())
                 async with self._alone(subject):
                     if not await self._known(message, request, subject):
                         # On record, too: a replica whose clock is behind would do what its asker was told was not done.
                         stands = parse(await self._context.bus.last(self._records, subject))
-                        await self._finish(message, subject, stands, self._doer.refuse(request, failure), ())
+                        await self._finish(message, subject, stands, await self._doer.refused(job, failure), ())
                     return
         await self._reply(message, self._doer.refuse(request, failure), ())
 
@@ -198,7 +198,7 @@ class DoerHandler:
             async with self._doer.turn(job, hands):
                 await self._do(job, subject, (record, sequence), hands)
         except Refused as refusal:
-            reply = self._doer.refuse(job.request, refusal.failure)
+            reply = await self._doer.refused(job, refusal.failure)
             await self._finish(job, subject, (record, sequence), reply, ())
 
     async def _do(self, job: Job[Any], subject: str, stands: Stands, hands: Hands) -> None:
@@ -214,7 +214,7 @@ class DoerHandler:
         try:
             reply = await self._doer.act(job, hands)
         except Refused as refusal:
-            reply = self._doer.refuse(job.request, refusal.failure)
+            reply = await self._doer.refused(job, refusal.failure)
         except Deferred as wait:
             settled = settlements(hands)
             wait.usage = spent((*lost, *settled))

@@ -269,6 +269,11 @@ class Doer(Component, ABC, Generic[R]):
     def refuse(self, request: R, failure: Failure) -> Body:
         """The reply that says no."""
 
+    async def refused(self, job: Job[R], failure: Failure) -> Body:
+        """The reply to a call that goes no further, where an earlier delivery of it may have been done in part. Raises
+        BusError."""
+        return self.refuse(job.request, failure)
+
     @abstractmethod
     def uncertain(self, request: R) -> Body:
         """The reply when a claimed write has no recorded outcome: it may have happened."""

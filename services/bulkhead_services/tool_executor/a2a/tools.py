@@ -125,7 +125,12 @@ class RemoteAgents(Component):
         self._remotes = remotes
         for name, remote in remotes.items():
             self._registry.tools[name] = Tool(
-                remote.tool.row, self._run_of(name), _SCHEMA, stop=self._stop_of(name), of_steps=OF_STEPS
+                remote.tool.row,
+                self._run_of(name),
+                _SCHEMA,
+                stop=self._stop_of(name),
+                begun=self._begun,
+                of_steps=OF_STEPS,
             )
         for name in sorted(set(files.agents) - set(files.pins)):
             card = files.agents[name].card
@@ -149,6 +154,10 @@ class RemoteAgents(Component):
             return replace(said, omitted=(*cut, *said.omitted)) if isinstance(said, Done) and cut else said
 
         return run
+
+    async def _begun(self, key: str) -> bool:
+        row, _ = await self._tasks.find(key)
+        return row is not None and row.number > 0
 
     def _stop_of(self, name: str) -> Stop:
         def stop(key: str, for_good: bool) -> None:

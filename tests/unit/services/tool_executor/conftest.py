@@ -95,7 +95,7 @@ class Desk:
             async with self.doer.turn(asked, hands):
                 return await self.doer.act(asked, hands)
         except Refused as refusal:
-            return self.doer.refuse(asked.request, refusal.failure)
+            return await self.doer.refused(asked, refusal.failure)
 
     def job(
         self,

@@ -274,6 +274,22 @@ async def test_a_write_that_is_delivered_again_while_its_sender_listens_goes_bac
     assert (await sent).outcome == "succeeded" and len(far.agent.begun) == 1
 
 
+@pytest.mark.parametrize("effect", ["read", "write"])
+async def test_what_may_have_been_sent_is_uncertain_of_a_write_when_it_comes_again_after_its_deadline(
+    house: House, far: Far, effect: str
+) -> None:
+    await house.pin(far, effect=effect)
+    desk = await house.desk()
+    lost = asyncio.create_task(house.call(desk, "mute"))
+    await until(lambda: len(far.agent.begun) == 1, "it was sent")
+    lost.cancel()  # Its replica died.
+    await asyncio.wait({lost})
+    late = await desk.call("agent_echo", {"text": "mute"}, deadline_ms=-1)
+    assert late.outcome == ("uncertain" if effect == "write" else "refused")
+    unsent = await desk.call("agent_echo", {"text": "mute"}, call_id="c2", deadline_ms=-1)
+    assert unsent.outcome == "refused" and len(far.agent.begun) == 1
+
+
 async def test_two_replicas_at_once_send_one_message(house: House, far: Far) -> None:
     await house.pin(far)
     desks = [await house.desk(), await house.desk()]
