@@ -1,9 +1,11 @@
 """An agent that knows OpenAI's SDK and nothing of us, on real processes: URL and key are all that it is given."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -150,3 +152,31 @@ async def test_a_kill_in_mid_call_is_bridged_by_the_sdks_retry_and_paid_once(age
     assert (await agent.spent(held=lost))[0] == 2
     await agent.end()
     assert (await agent.shown())["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("killed", ["doors", "model_gateway"])
+async def test_a_kill_in_mid_stream_is_told_and_the_same_question_is_answered_whole_and_paid_once(
+    agents: World, killed: str
+) -> None:
+    agent = Agent(agents, "t4", f"cut-{killed}")
+    await agent.ask([user("What is 1 + 1?")])
+    since = await log_stands(agents)
+    asked = [user(f"a story that is cut when {killed} is killed")]
+    await agents.arm("stall", match=asked[0]["content"], after_chunks=3, delay_ms=6_000)
+    stream = await agent.client.chat.completions.create(model=MODEL, messages=asked, stream=True)
+    heard, ended = "", False
+    with contextlib.suppress(openai.APIError, httpx.TransportError):
+        async for chunk in stream:
+            if not heard and chunk.choices and chunk.choices[0].delta.content:
+                heard = chunk.choices[0].delta.content
+                await agents.mesh.kill(killed)
+            ended = ended or any(one.finish_reason for one in chunk.choices)
+    assert heard and not ended, "a cut stream never looks whole"
+    again = await agent.client.chat.completions.create(model=MODEL, messages=asked, stream=True)
+    chunks = [chunk async for chunk in again if chunk.choices]
+    told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "stop" and told.startswith(heard)
+    # What the first stream used is held until it is known to be lost, where who was killed read it.
+    lost = int(killed == "model_gateway")
+    assert (await provider_counted(agents, since))[0] == 1 + lost
+    assert (await agent.spent(held=lost))[0] == 2
