@@ -155,7 +155,7 @@ async def test_a_kill_in_mid_call_is_bridged_by_the_sdks_retry_and_paid_once(age
 
 
 @pytest.mark.parametrize("killed", ["doors", "model_gateway"])
-async def test_a_kill_in_mid_stream_is_told_and_the_same_question_is_answered_whole_and_paid_once(
+async def test_a_kill_in_mid_stream_is_bridged_or_told_and_the_question_is_paid_once(
     agents: World, killed: str
 ) -> None:
     agent = Agent(agents, "t4", f"cut-{killed}")
@@ -164,18 +164,22 @@ async def test_a_kill_in_mid_stream_is_told_and_the_same_question_is_answered_wh
     asked = [user(f"a story that is cut when {killed} is killed")]
     await agents.arm("stall", match=asked[0]["content"], after_chunks=3, delay_ms=6_000)
     stream = await agent.client.chat.completions.create(model=MODEL, messages=asked, stream=True)
-    heard, ended = "", False
+    first, heard, ended = "", "", False
     with contextlib.suppress(openai.APIError, httpx.TransportError):
         async for chunk in stream:
-            if not heard and chunk.choices and chunk.choices[0].delta.content:
-                heard = chunk.choices[0].delta.content
+            for choice in chunk.choices:
+                heard += choice.delta.content or ""
+                ended = ended or choice.finish_reason is not None
+            if heard and not first:
+                first = heard
                 await agents.mesh.kill(killed)
-            ended = ended or any(one.finish_reason for one in chunk.choices)
-    assert heard and not ended, "a cut stream never looks whole"
-    again = await agent.client.chat.completions.create(model=MODEL, messages=asked, stream=True)
-    chunks = [chunk async for chunk in again if chunk.choices]
-    told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert chunks[-1].choices[0].finish_reason == "stop" and told.startswith(heard)
+    # Whoever holds the connection asks the model gateway's next replica; what the client has heard is not said again.
+    assert first and ended == (killed == "model_gateway"), "a cut stream never looks whole"
+    if not ended:
+        again = await agent.client.chat.completions.create(model=MODEL, messages=asked, stream=True)
+        chunks = [chunk async for chunk in again if chunk.choices]
+        told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert chunks[-1].choices[0].finish_reason == "stop" and told.startswith(heard)
     # What the first stream used is held until it is known to be lost, where who was killed read it.
     lost = int(killed == "model_gateway")
     assert (await provider_counted(agents, since))[0] == 1 + lost
