@@ -5,6 +5,7 @@ stack, a client, a counter in the outside world. Images are named for this run, 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,9 +46,21 @@ def pytest_runtest_protocol() -> Iterator[None]:
         os.umask(before)
 
 
+def remove_what_was_left() -> None:
+    """Stacks of runs that were killed: Docker starts their services over and over, on the cores of every later run."""
+    names = docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+    runs = {found[1] for name in names if (found := re.match(r"bulkhead-test-(\d+)[-_]", name))}
+    gone = tuple(f"bulkhead-test-{pid}" for pid in runs if not Path("/proc", pid).exists())
+    if left := [name for name in names if name.startswith(gone)] if gone else []:
+        docker("rm", "--force", "--volumes", *left, timeout_s=120)
+        networks = docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+        docker("network", "rm", *(name for name in networks if name.startswith(gone)), check=False)
+
+
 @pytest.fixture(scope="session")
 def built() -> Iterator[Mapping[str, str]]:
     """{name: image} of the tree as it is; with BULKHEAD_TEST_TAG images that are there, and nothing is built."""
+    remove_what_was_left()
     if GIVEN_TAG:
         yield {name: images.tag_of(name, GIVEN_TAG) for name in images.ALL}
         return

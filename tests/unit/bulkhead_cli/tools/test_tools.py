@@ -35,6 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     return name, folder
 
 
+@pytest.mark.timeout(600)
 def test_a_new_package_is_exported_tried_and_tested(package, tmp_path: Path) -> None:
     name, folder = package
     exported = tools("export", name)
@@ -72,7 +73,7 @@ def test_a_new_package_is_exported_tried_and_tested(package, tmp_path: Path) -> 
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         env={**os.environ, "PYTEST_ADDOPTS": ""},
     )
     assert ran.returncode == 0 and "2 passed" in ran.stdout, ran.stdout + ran.stderr
