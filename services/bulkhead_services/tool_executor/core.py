@@ -28,7 +28,7 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.boundary.gate import Gate, Passed
 from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, Cut, Registry, Tool, TooLate
-from bulkhead_services.tool_executor.replies import Attempts, succeeded, unsuccessful
+from bulkhead_services.tool_executor.replies import Attempts, busy, price, succeeded, unsuccessful
 
 SERVICE = "tool_executor"
 PATIENCE_S = 10.0
@@ -192,7 +192,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 raise Refused(stop.failure())
             if hands.now_unix_ms() < request.deadline_unix_ms:
                 raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
-            raise Refused(_busy(job.tenant, tool, places))
+            raise Refused(busy(job.tenant, tool, places))
         self._passed[_place(job)] = passed
         try:
             yield
@@ -338,8 +338,8 @@ class ToolExecutor(Doer[ToolCallRequested]):
                     held.settle(Usage())
                     raise HandBack(ELSEWHERE_S, outcome.message)
                 outcome = replace(outcome, transient=False)
-            held.settle(Usage(tool_calls=1, cost_usd_micros=_price(tool, outcome)))
-            cost = tried.cost_usd_micros + _price(tool, outcome)
+            held.settle(Usage(tool_calls=1, cost_usd_micros=price(tool, outcome)))
+            cost = tried.cost_usd_micros + price(tool, outcome)
             metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _named(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
@@ -383,14 +383,6 @@ def _of_delegated_step(job: Job[ToolCallRequested]) -> bool:
     return job.sender == "worker" and step is not None and step.role in roles
 
 
-def _busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:
-    kind, knob = ("plain tools", "PROCESSES") if tool.plain else ("tools", "PLACES")
-    own = places.share < places.most and places.spent(tenant)
-    which = f"{places.share} {kind} of tenant {tenant} (its share of {places.most})" if own else f"{places.most} {kind}"
-    what = f"no place became free before the call's deadline: {which} are running"
-    return Failure.of("busy", what, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")
-
-
 def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
     """Why a call that was admitted must not begin any more."""
     request = job.request
@@ -400,11 +392,6 @@ def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
     if stop.code == "halted":
         return Failed("halted", "the task was halted before the tool began", "an operator must lift the halt")
     return Failed(stop.code, stop.reason, "give the task more time")
-
-
-def _price(tool: Tool, outcome: Done | Failed) -> int:
-    """What a call costs: nothing where it certainly did nothing."""
-    return 0 if isinstance(outcome, Failed) and outcome.effect == "none" else tool.row.price_usd_micros
 
 
 def _named(outcome: Done | Failed) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bulkhead.flow.content import summarise
 from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry import metrics, names
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.results import harmless, sensitive
@@ -97,3 +98,17 @@ async def succeeded(
         duration_ms=spent_ms,
         sensitive=found,
     )
+
+
+def busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:
+    """Why a call found no place before its deadline."""
+    kind, knob = ("plain tools", "PROCESSES") if tool.plain else ("tools", "PLACES")
+    own = places.share < places.most and places.spent(tenant)
+    which = f"{places.share} {kind} of tenant {tenant} (its share of {places.most})" if own else f"{places.most} {kind}"
+    what = f"no place became free before the call's deadline: {which} are running"
+    return Failure.of("busy", what, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")
+
+
+def price(tool: Tool, outcome: Done | Failed) -> int:
+    """What a call costs: nothing where it certainly did nothing."""
+    return 0 if isinstance(outcome, Failed) and outcome.effect == "none" else tool.row.price_usd_micros
