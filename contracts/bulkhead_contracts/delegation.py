@@ -74,6 +74,31 @@ class HandedStep(Contract):
     traceparent: str = ""
 
 
+class HeldStep(Contract):
+    """A step that is handed out and has no answer yet, for who looks on. holder: the program's own word for itself;
+    number: how often the step was taken, 0 while nobody has it. taken_unix_ms: the newest taking. held_until_unix_ms:
+    until when nobody is handed it, because a call of it was put off; else 0."""
+
+    id: Token
+    task: Token
+    step: Token
+    role: Name
+    identity: Token
+    holder: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    number: Count = 0
+    asked_unix_ms: UnixMs
+    taken_unix_ms: UnixMs = 0
+    held_until_unix_ms: UnixMs = 0
+    deadline_unix_ms: UnixMs
+
+
+class HeldSteps(Contract):
+    """The oldest ones of a tenant. more: how many there are beside these."""
+
+    steps: tuple[HeldStep, ...] = ()
+    more: Count = 0
+
+
 class StepBeaten(Contract):
     """Answer to a beat. go_on: false: stop, for this reason; an answer may be refused as late."""
 

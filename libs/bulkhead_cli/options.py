@@ -123,6 +123,17 @@ class Gateway(Either):
         return find(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
 
 
+DoorsUrl = Annotated[
+    str,
+    typer.Option(
+        "--doors-url",
+        metavar="URL",
+        envvar="BULKHEAD_DOORS_URL",
+        help="Address of the doors.",
+        rich_help_panel=MESH,
+        show_default="of the mesh in DIR",
+    ),
+]
 TaskTenant = Annotated[
     str, typer.Option("--tenant", metavar="T", help="Tenant of the task, when several tenants have a task of this id.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import MESH, Gateway, Json
+from bulkhead_cli.options import DoorsUrl, Gateway, Json
 from bulkhead_cli.output import EXIT_CODES, Work
 
 mcp_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
@@ -16,17 +16,6 @@ File = Annotated[
 ]
 Servers = Annotated[
     list[str] | None, typer.Argument(metavar="[SERVER]...", help="Servers of the file.", show_default="all")
-]
-DoorsUrl = Annotated[
-    str,
-    typer.Option(
-        "--doors-url",
-        metavar="URL",
-        envvar="BULKHEAD_DOORS_URL",
-        help="Address of the doors.",
-        rich_help_panel=MESH,
-        show_default="of the mesh in DIR",
-    ),
 ]
 Run = Annotated[str, typer.Option("--run", metavar="NAME", help="Name of the run whose task the calls belong to.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 when a server differs from its pins.")]

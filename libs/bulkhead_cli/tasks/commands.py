@@ -7,6 +7,7 @@ import typer
 
 from bulkhead import amounts
 from bulkhead_cli.options import (
+    DoorsUrl,
     Gateway,
     IdempotencyKey,
     PlanFile,
@@ -188,14 +189,14 @@ def tasks(at: Gateway, limit: Limit = 20) -> Work:
     return list_tasks(at.target(), limit, as_json=at.as_json)
 
 
-def doors(at: Gateway, limit: Limit = 20) -> Work:
-    """Show the agents outside: whose runs they are, newest first, and what they spend.
+def doors(at: Gateway, limit: Limit = 20, doors_url: DoorsUrl = "") -> Work:
+    """Show the agents outside: whose runs they are, newest first, what they spend, and who has delegated steps.
 
     A run is a task: [bold]show[/bold], [bold]why[/bold], [bold]topup[/bold] and [bold]halt[/bold] take its id.
     """
     from bulkhead_cli.tasks.doors import show_doors
 
-    return show_doors(at.target(), limit, as_json=at.as_json)
+    return show_doors(at.target(), limit, doors_url, as_json=at.as_json)
 
 
 def show(task: TaskId, at: Gateway) -> Work:

@@ -1,6 +1,6 @@
-"""`bulkhead doors`: the runs of agents outside, whose they are, and what they spend.
+"""`bulkhead doors`: the runs of agents outside, whose they are, what they spend, and who has delegated steps.
 
-In: a target mesh. Out: a table or JSON. What a run that goes on has spent is known by its calls alone.
+In: a target mesh, and its doors. Out: tables or JSON. What a run that goes on has spent is known by its calls alone.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.amounts import clock, cost, counted
-from bulkhead.client import Refused
+from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
 from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import Target, read_json
@@ -22,10 +22,11 @@ SINCE = "7d"
 MAX_SPEND_ROWS = 100
 FORBIDDEN = 403
 COLUMNS = ("run", "by", "status", "since", "calls", "tokens", "cost", "objective")
+STEP_COLUMNS = ("task", "step", "role", "holder", "since", "taken", "deadline")
 
 
-async def show_doors(target: Target, limit: int, *, as_json: bool) -> None:
-    """Print the newest runs. Raises MeshError."""
+async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json: bool) -> None:
+    """Print the newest runs, and delegated steps where the doors' address is known. Raises MeshError."""
     async with target.mesh() as mesh:
         runs = await mesh.tasks(limit, opened_by=DOORS)
         query = {"by": "task", "since": SINCE, "limit": str(MAX_SPEND_ROWS)}
@@ -36,23 +37,61 @@ async def show_doors(target: Target, limit: int, *, as_json: bool) -> None:
                 raise
             rows = None
     spent = {row["name"]: row["spent"] for row in rows or ()}
-    address = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
+    local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
+    address = doors_url or local
+    steps, why_not = await _held(address, target.api_key)
     for run in runs:
         run["spent"] = spent.get(run["task_id"])
     if as_json:
-        print_json({"url": address, "runs": runs})
+        print_json({"url": address, "runs": runs, "steps": steps})
         return
     if address:
         out.print(f"doors: {address}", style="dim", markup=False)
+    _print_runs(runs, may_see=rows is not None)
+    if steps is None:
+        out.print(f"who has delegated steps is not known: {why_not}", style="yellow", markup=False)
+    elif steps["steps"]:
+        print_whole(_steps_table(steps["steps"]))
+        if steps["more"]:
+            out.print(f"and {counted(steps['more'], 'newer step')}", style="yellow")
+
+
+def _print_runs(runs: list[dict[str, Any]], *, may_see: bool) -> None:
     if not runs:
         out.print("no agent has come yet: point its OPENAI_BASE_URL at the doors, as `bulkhead up` prints it")
         return
     print_whole(_table(runs))
-    if rows is None:
+    if not may_see:
         out.print("what open runs have spent is shown to operators", style="yellow")
     people = Counter(run["person"] for run in runs if run["status"] in UNENDED)
     named = ", ".join(f"{person} {counted(count, 'open run')}" for person, count in people.most_common())
     out.print(f"connected: {named}" if people else "nobody is connected", style="dim", markup=False)
+
+
+async def _held(address: str, key: str) -> tuple[dict[str, Any] | None, str]:
+    """The delegated steps without an answer, or why they are not known: runs are told all the same."""
+    if not address:
+        return None, "name the doors with --doors-url"
+    try:
+        async with Mesh(address, key) as doors:
+            return await doors.get("/v1/steps/held"), ""
+    except MeshError as error:
+        return None, f"the doors at {address} say: {error}"
+
+
+def _steps_table(steps: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in STEP_COLUMNS:
+        table.add_column(name, no_wrap=True)
+    for step in steps:
+        taken = step["number"] > 0
+        since = clock(step["taken_unix_ms"] if taken else step["asked_unix_ms"])
+        who = escape(step["holder"] or step["identity"]) if taken else "[yellow]nobody[/yellow]"
+        until = clock(step["deadline_unix_ms"])
+        if step["held_until_unix_ms"]:
+            until += f", paused until {clock(step['held_until_unix_ms'])}"
+        table.add_row(step["task"], step["step"], escape(step["role"]), who, since, str(step["number"]), until)
+    return table
 
 
 def _table(runs: list[dict[str, Any]]) -> Table:

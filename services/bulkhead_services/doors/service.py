@@ -74,7 +74,7 @@ class Doors(Edge):
         self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, issuer, sessions)
         self._a2a = A2a(settings, http, self._gateway)
         polls = Places.of_polls(settings)
-        steps = StepsHttp(self.steps, self._credentials, http.bodies, polls, http.hosts)
+        steps = StepsHttp(self.steps, self._credentials, http.bodies, polls, http.hosts, http.anybody)
         http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]
         self.rpc, self.rpc_stands = StepsRpc(self.steps, polls).table(), STANDING
         self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")

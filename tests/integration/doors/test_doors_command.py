@@ -8,6 +8,7 @@ from bulkhead_cli.target import Target
 from bulkhead_cli.tasks.answer import footer
 from bulkhead_cli.tasks.doors import show_doors
 from tests.eventually import until
+from tests.integration.doors import test_delegated_steps as delegated
 from tests.integration.doors.test_whole_mesh import hangs
 from tests.integration.doors.whole_mesh import KEY, OPERATOR_KEY, PERSON, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -58,3 +59,23 @@ async def test_a_run_that_goes_on_is_shown_with_what_is_spent_and_reserved(tmp_p
 
             await until(ended)
             assert (await http.get(url)).json()["spending"] is None
+
+
+async def test_who_has_a_delegated_step_is_told_to_its_tenant_and_to_no_step(tmp_path, capsys):
+    async with delegated.mesh(tmp_path, says("60.00")) as (here, mine):
+        await delegated.submit(here, "refunds")
+        step, url = await mine.take(holder="[b]host-7"), f"http://127.0.0.1:{here.doors.port}"
+        target = Target(here.gateway_url, KEY)
+        await show_doors(target, 20, url, as_json=False)
+        shown = capsys.readouterr().out
+        assert step["task"] in shown and "[b]host-7" in shown and "refunds" in shown
+        await show_doors(target, 20, url, as_json=True)
+        held = json.loads(capsys.readouterr().out)["steps"]
+        assert held["more"] == 0 and [one["holder"] for one in held["steps"]] == ["[b]host-7"]
+        assert step["key"] not in json.dumps(held)
+        async with httpx.AsyncClient() as http:
+            for key, status in ((step["key"], 403), (delegated.MINE, 401), ("", 401)):
+                headers = {"Authorization": f"Bearer {key}"} if key else {}
+                assert (await http.get(f"{url}/v1/steps/held", headers=headers)).status_code == status
+        await show_doors(target, 20, "http://127.0.0.1:1", as_json=False)
+        assert "who has delegated steps is not known: the doors at http://127.0.0.1:1" in capsys.readouterr().out

@@ -37,6 +37,7 @@ class StepFeed(Feed):
         self.request: DelegationRequested | None = None
         self.taken: StepTaken | None = None
         self.taken_id = ""
+        self.taken_unix_ms = 0
         self.answered_by: StepAnswered | None = None
         self.answered_sequence = 0
         self.cancelled: str | None = None
@@ -74,7 +75,7 @@ class StepFeed(Feed):
                 if place == (self.request.step.id, self.request.attempt, self.request.plan_version):
                     self.cancelled = body.reason or "the step was stopped"
             case StepTaken() if body.call_id == self.call_id:
-                self.taken, self.taken_id = body, message.envelope.id
+                self.taken, self.taken_id, self.taken_unix_ms = body, message.envelope.id, message.time_unix_ms
                 self._held_again = min(self._held_again + (self.held is not None), MAX_STEP_TRIES)
                 self._hold(message, None)
             case StepAnswered() if body.call_id == self.call_id and self.answered_by is None:

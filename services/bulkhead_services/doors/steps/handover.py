@@ -20,7 +20,7 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import CallResumed
-from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, StepAnswer, StepBeaten
+from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, HeldSteps, StepAnswer, StepBeaten
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage, digest_of
 from bulkhead_contracts.step import (
     DelegationReplied,
@@ -38,6 +38,7 @@ from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
 from bulkhead_services.doors.steps.handed import Texts, handed, texts_of
 from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
+from bulkhead_services.doors.steps.shown import shown
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 LAG_RETRY_S, LAGS = 0.05, "the inbox cannot be read up to this message yet"
@@ -55,6 +56,10 @@ class HandOvers:
         self._context, self._settings, self._stored = context, settings, stored
         self.keys = StepKeys(context.message_key)
         self.open = OpenSteps(context.bus, context.clock, feeds)
+
+    def shown(self, tenant: str) -> HeldSteps:
+        """The steps of a tenant that wait for an answer. Every replica knows the same ones."""
+        return shown(self.open.of_tenant(tenant), self._context.clock())
 
     async def held(self, key: StepKey) -> StepFeed:
         """The feed of a step, for a call of its holder. Raises Refusal for who holds it no more, BusError."""

@@ -78,6 +78,10 @@ class OpenSteps:
         """All of an identity."""
         return list(self._of.get(identity, {}).items())
 
+    def of_tenant(self, tenant: str) -> list[Open]:
+        """All of a tenant."""
+        return [open_ for place, open_ in self._open.items() if place[0] == tenant]
+
     def waker(self, identity: Identity) -> asyncio.Event:
         """Set when a step of the identity is new, or free again; another one takes its place then."""
         found = self._wakes.get(identity)

@@ -23,12 +23,12 @@ from bulkhead_services.doors.http.answers import unless_gone
 from bulkhead_services.doors.http.caller import check_once
 from bulkhead_services.doors.http.hosts import Hosts
 from bulkhead_services.doors.http.places import Places
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import Caller, Refusal
 from bulkhead_services.doors.steps.handover import HandOvers
 
 MAX_WAIT_S = 60.0
 MAX_ANSWER_BODY = 8 * bounds.MAX_ANSWER_CHARS
-Handler = Callable[[Request], Awaitable[Response]]
+People = Callable[[Request], Awaitable[Caller]]
 
 
 class Identities(Protocol):
@@ -40,16 +40,19 @@ class Identities(Protocol):
 
 
 class StepsHttp:
-    """The routes. places: of requests that wait for a step."""
+    """The routes. places: of requests that wait for a step. people: who asks with a key of a tenant."""
 
-    def __init__(self, steps: HandOvers, identities: Identities, bodies: Bodies, places: Places, hosts: Hosts) -> None:
+    def __init__(
+        self, steps: HandOvers, identities: Identities, bodies: Bodies, places: Places, hosts: Hosts, people: People
+    ) -> None:
         self._steps, self._identities, self._bodies, self._places = steps, identities, bodies, places
-        self._hosts = hosts
+        self._hosts, self._people = hosts, people
 
     def routes(self) -> list[BaseRoute]:
         """Where they are served."""
         return [
             Route("/v1/steps", self.take, methods=["GET"]),
+            Route("/v1/steps/held", self.held, methods=["GET"]),
             Route("/v1/steps/{id}/heartbeat", self.beat, methods=["POST"]),
             Route("/v1/steps/{id}/answer", self.answer, methods=["POST"]),
         ]
@@ -66,6 +69,15 @@ class StepsHttp:
         finally:
             release()
         return Response(status_code=204) if found is None else _json(found)
+
+    async def held(self, request: Request) -> Response:
+        """GET /v1/steps/held: the tenant's steps that wait for an answer, and who has them."""
+        self._check(request)
+        caller = await self._people(request)
+        if caller.step is not None:
+            what = "the key of a step tells nothing of others"
+            raise Refusal(403, "forbidden", what, "use an API key of the tenant")
+        return _json(self._steps.shown(caller.claim.tenant))
 
     async def beat(self, request: Request) -> Response:
         """POST /v1/steps/{id}/heartbeat"""

@@ -11,7 +11,7 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.port import Caller, Refusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import asked
-from tests.unit.services.doors.steps_world import ME, steps_world
+from tests.unit.services.doors.steps_world import ME, ROLE, steps_world
 
 
 async def test_a_step_whose_objective_is_gone_fails_and_is_taken_by_nobody():
@@ -78,3 +78,19 @@ async def test_a_holders_calls_are_counted_to_its_own_identity():
         with pytest.raises(Refusal) as told:
             await here.doors().ask(by, asked("two"))
         assert told.value.code == "too_many_calls"
+
+
+async def test_steps_without_an_answer_are_shown_to_their_tenant_with_who_has_them():
+    async with steps_world() as here:
+        first, other = await here.hand_over("t1"), await here.hand_over("t2")
+        step = await here.take()
+        [taken, free] = await until(lambda: here.desk().shown(ME.tenant).steps)
+        assert (taken.id, taken.task, taken.step, taken.role) == (step.id, step.task, "a", ROLE)
+        assert (taken.holder, taken.identity, taken.number) == ("host-1", ME.name, 1)
+        assert taken.asked_unix_ms <= taken.taken_unix_ms < taken.deadline_unix_ms
+        assert {taken.id, free.id} == {first, other} and (free.holder, free.number, free.taken_unix_ms) == ("", 0, 0)
+        await here.put_off(step)
+        assert await until(lambda: here.desk().shown(ME.tenant).steps[0].held_until_unix_ms)
+        assert here.desk().shown("acme").steps == ()
+        await here.desk().answer(here.key(step), StepAnswer(text="60.00"))
+        await until(lambda: [one.id for one in here.desk().shown(ME.tenant).steps] == [free.id])
