@@ -92,10 +92,10 @@ async def test_a_write_that_the_agent_says_has_failed_is_uncertain_unless_declar
 
 
 async def test_a_silent_agent_is_given_up_by_name_and_cancelled(house: House, far: Far) -> None:
-    await house.pin(far, silence_ms=300)
+    await house.pin(far, silence_ms=1_500)  # A busy machine is not silent for so long.
     said = await house.call(await house.desk(), "hang")
     assert isinstance(said, Failed) and said.code == "remote_silent"
-    assert len(far.agent.cancelled) == 1
+    await until(lambda: len(far.agent.cancelled) == 1, "the agent was told")
 
 
 async def test_a_call_whose_time_is_over_is_cancelled_at_the_agent(house: House, far: Far) -> None:
