@@ -21,6 +21,7 @@ from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 from tests.faults.fixtures.standing import READY_TIMEOUT_S, Standing, short_waits
 
+pytestmark = pytest.mark.nightly
 HOUR_S = 3600
 
 

@@ -19,6 +19,7 @@ from tests.faults.fixtures.cluster import SIZE, Cluster, Pair
 from tests.faults.fixtures.errand import Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
+pytestmark = pytest.mark.nightly
 LED = [subjects.inbox_stream(name) for name in ("worker", "planner", "tool_executor")]
 LOOKED_AT = [*LED, "RECORDS_TOOL_EXECUTOR", subjects.BLOBS_STREAM]
 

@@ -24,6 +24,7 @@ from tests.faults.fixtures.disk import Disk
 from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
+pytestmark = pytest.mark.nightly
 TAKEN_MAX = 20
 ANSWERED_S = 12.0
 """A submitter hears within this what is wrong; the client tries again meanwhile."""

@@ -16,6 +16,7 @@ from tests.faults.fixtures.disk import Disk
 from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
+pytestmark = pytest.mark.nightly
 BEFORE, IN_HAND = 2, 2
 
 
