@@ -144,7 +144,8 @@ async def test_each_framework_is_stopped_at_its_ceiling_and_asks_no_more(
         assert "2,000 tokens" in said and f"{17 * 31}" not in said, (program.name, said)
         program.agent.task = await program.task()
         calls, tokens = await program.agent.spent()
-        assert 2 <= calls < 20 and 1_000 < tokens <= 2_000, (program.name, calls, tokens)
+        # Up to a thousand are reserved for the call that is refused.
+        assert 2 <= calls < 20 and 800 < tokens <= 2_000, (program.name, calls, tokens)
         total += calls
         code, why, _ = await agents.command("why", program.agent.task)
         assert code == 0 and "2,000 tokens" in why and "bulkhead topup" in why
