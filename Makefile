@@ -39,7 +39,7 @@ compose-demo: setup ## The same demo in containers: built, run, removed (needs D
 up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
 	@$(BIN)/bulkhead up --data $(DATA)
 
-test: setup ## Every test that this machine can run; unexpected skips fail
+test: setup ## Every test that this machine can run, but for those of the night; unexpected skips fail
 	@$(BIN)/python -m bulkhead_infra.render --check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
@@ -52,7 +52,7 @@ quick: setup ## The inner loop: style, types, import rules, generated files; uni
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not nightly" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
-	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py promote_dry_run.py redis_by_name.py restoring.py whole_overlays.py" -m "nightly or not nightly" tests/e2e/containers $(ARGS)
+	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py promote_dry_run.py redis_by_name.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
 
 screenshots: setup ## Take the pictures of the console in docs/images anew, of a mesh that runs (needs Chromium)
 	@$(BIN)/python -m tests.e2e.console.screenshots

@@ -1,8 +1,9 @@
 """The whole suite, as CI runs it: the bench gate alone, then three lanes side by side.
 
-In: pytest arguments for all lanes (with a path among them, one plain run of that). Out: pytest's reports one after the
-other, and the worst exit code. Tests on real processes mostly wait: whole meshes are one lane, single services another.
-What only computes fills the pauses, with the lower priority.
+In: pytest arguments for all lanes (with a path among them, one plain run of that). Without a `-m` of their own, what is
+marked `nightly` is left out. Out: their reports one after the other, and the worst exit code. Tests on real processes
+mostly wait: whole meshes are one lane, single services another. What only computes fills the pauses, with the lower
+priority.
 """
 
 import argparse
@@ -23,6 +24,7 @@ SINGLE_SERVICES = {"integration"}
 NICENESS = 10
 ON_EVERY_CORE = ["-n", "logical", "--dist", "loadfile"]
 """For what only computes: nothing there is on a port or a file of another's."""
+BY_DAY = ["-m", "not nightly"]
 FAILED, NOTHING_COLLECTED = 1, 5
 
 
@@ -99,8 +101,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-tests-"))
         more: tuple[list[str], ...] = ([], [], [], ON_EVERY_CORE)
+        chosen = arguments if any(one.startswith("-m") for one in arguments) else [*BY_DAY, *arguments]
         lanes = [
-            Lane(paths, [*extra, *arguments], Path(folder) / str(number))
+            Lane(paths, [*extra, *chosen], Path(folder) / str(number))
             for number, (paths, extra) in enumerate(zip(folders(), more, strict=True))
         ]
         alone, meshes, *others = lanes

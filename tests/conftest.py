@@ -215,16 +215,6 @@ class Failures:
         self.path.write_text("\n".join(self.found))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is for the night runs by day only where it is asked for: by a mark, or by its name."""
-    if config.option.markexpr or config.option.keyword or any("::" in argument for argument in config.args):
-        return
-    nightly = [item for item in items if item.get_closest_marker("nightly")]
-    if nightly:
-        config.hook.pytest_deselected(items=nightly)
-        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
-
-
 def pytest_configure(config: pytest.Config) -> None:
     # Taken away, so that a run that a test starts does not write into it.
     if path := os.environ.pop(FAILURES, ""):

@@ -74,10 +74,10 @@ class HandedStep(Contract):
     traceparent: str = ""
 
 
-class HeldStep(Contract):
-    """A step that is handed out and has no answer yet, for who looks on. holder: the program's own word for itself;
-    number: how often the step was taken, 0 while nobody has it. taken_unix_ms: the newest taking. held_until_unix_ms:
-    until when nobody is handed it, because a call of it was put off; else 0."""
+class OpenStep(Contract):
+    """A delegated step without an answer, whether somebody has taken it or not, for who looks on. holder: the program's
+    own word for itself. number: how often the step was taken, 0 while nobody has it. taken_unix_ms: the newest taking.
+    held_until_unix_ms: until when nobody is handed it, because a call of it was put off; else 0."""
 
     id: Token
     task: Token
@@ -92,10 +92,10 @@ class HeldStep(Contract):
     deadline_unix_ms: UnixMs
 
 
-class HeldSteps(Contract):
+class OpenStepList(Contract):
     """The oldest ones of a tenant. more: how many there are beside these."""
 
-    steps: tuple[HeldStep, ...] = ()
+    steps: tuple[OpenStep, ...] = ()
     more: Count = 0
 
 

@@ -42,6 +42,16 @@ ALWAYS = "def test_it():\n    assert 0, 'each time'\n"
 WELL = "def test_it():\n    pass\n"
 
 
+def the_suite(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The whole suite of a folder, run by our own command."""
+    for name in ("__main__.py", "conftest.py", "allowed_skips.txt"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
+    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTHONPATH")}
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    command = [sys.executable, "-m", "tests", *arguments, "-p", "no:cacheprovider", "-p", "xdist"]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
+
+
 @pytest.mark.parametrize(
     ("computing", "again", "ends", "said"),
     [
@@ -53,18 +63,24 @@ WELL = "def test_it():\n    pass\n"
 def test_a_test_that_failed_is_run_again_alone_where_that_is_asked_for_and_told(
     tmp_path: Path, computing: str, again: int, ends: int, said: str
 ) -> None:
-    here = ROOT / "tests"
     for folder, body in {"bench": WELL, "e2e": WELL, "unit": computing.format(mark=str(tmp_path / "mark"))}.items():
         (tmp_path / "tests" / folder).mkdir(parents=True)
         (tmp_path / "tests" / folder / f"test_{folder}.py").write_text(body)
-    for name in ("__main__.py", "conftest.py", "allowed_skips.txt"):
-        shutil.copy(here / name, tmp_path / "tests")
-    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTHONPATH")}
-    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    command = [sys.executable, "-m", "tests", "--again", str(again), "-p", "no:cacheprovider", "-p", "xdist"]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    done = the_suite(tmp_path, "--again", str(again))
     assert done.returncode == ends and said in done.stdout, done.stdout + done.stderr
     assert ("UNSTABLE" in done.stdout) == (ends == 0)
+
+
+NIGHTLY = "import pytest\n@pytest.mark.nightly\ndef test_it():\n    assert 0, 'by night'\n"
+
+
+@pytest.mark.parametrize(("marks", "ends"), [([], 0), (["-m", "nightly"], 1)])
+def test_what_is_of_the_night_is_left_out_unless_it_is_asked_for(tmp_path: Path, marks: list[str], ends: int) -> None:
+    for folder, body in {"bench": WELL, "e2e": WELL, "unit": NIGHTLY}.items():
+        (tmp_path / "tests" / folder).mkdir(parents=True)
+        (tmp_path / "tests" / folder / f"test_{folder}.py").write_text(body)
+    done = the_suite(tmp_path, *marks)
+    assert done.returncode == ends and ("by night" in done.stdout) == bool(ends), done.stdout + done.stderr
 
 
 HERE = Path("tests/e2e/containers")

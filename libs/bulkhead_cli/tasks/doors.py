@@ -39,7 +39,7 @@ async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json
     spent = {row["name"]: row["spent"] for row in rows or ()}
     local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
     address = doors_url or local
-    steps, why_not = await _held(address, target.api_key)
+    steps, why_not = await _open_steps(address, target.api_key)
     for run in runs:
         run["spent"] = spent.get(run["task_id"])
     if as_json:
@@ -68,13 +68,13 @@ def _print_runs(runs: list[dict[str, Any]], *, may_see: bool) -> None:
     out.print(f"connected: {named}" if people else "nobody is connected", style="dim", markup=False)
 
 
-async def _held(address: str, key: str) -> tuple[dict[str, Any] | None, str]:
+async def _open_steps(address: str, key: str) -> tuple[dict[str, Any] | None, str]:
     """The delegated steps without an answer, or why they are not known: runs are told all the same."""
     if not address:
         return None, "name the doors with --doors-url"
     try:
         async with Mesh(address, key) as doors:
-            return await doors.get("/v1/steps/held"), ""
+            return await doors.get("/v1/steps/open"), ""
     except MeshError as error:
         return None, f"the doors at {address} say: {error}"
 

@@ -76,6 +76,6 @@ async def test_who_has_a_delegated_step_is_told_to_its_tenant_and_to_no_step(tmp
         async with httpx.AsyncClient() as http:
             for key, status in ((step["key"], 403), (delegated.MINE, 401), ("", 401)):
                 headers = {"Authorization": f"Bearer {key}"} if key else {}
-                assert (await http.get(f"{url}/v1/steps/held", headers=headers)).status_code == status
+                assert (await http.get(f"{url}/v1/steps/open", headers=headers)).status_code == status
         await show_doors(target, 20, "http://127.0.0.1:1", as_json=False)
         assert "who has delegated steps is not known: the doors at http://127.0.0.1:1" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import CallResumed
-from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, HeldSteps, StepAnswer, StepBeaten
+from bulkhead_contracts.delegation import AnswerAccepted, HandedStep, OpenStepList, StepAnswer, StepBeaten
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage, digest_of
 from bulkhead_contracts.step import (
     DelegationReplied,
@@ -57,7 +57,7 @@ class HandOvers:
         self.keys = StepKeys(context.message_key)
         self.open = OpenSteps(context.bus, context.clock, feeds)
 
-    def shown(self, tenant: str) -> HeldSteps:
+    def shown(self, tenant: str) -> OpenStepList:
         """The steps of a tenant that wait for an answer. Every replica knows the same ones."""
         return shown(self.open.of_tenant(tenant), self._context.clock())
 

@@ -52,7 +52,7 @@ class StepsHttp:
         """Where they are served."""
         return [
             Route("/v1/steps", self.take, methods=["GET"]),
-            Route("/v1/steps/held", self.held, methods=["GET"]),
+            Route("/v1/steps/open", self.open, methods=["GET"]),
             Route("/v1/steps/{id}/heartbeat", self.beat, methods=["POST"]),
             Route("/v1/steps/{id}/answer", self.answer, methods=["POST"]),
         ]
@@ -70,8 +70,8 @@ class StepsHttp:
             release()
         return Response(status_code=204) if found is None else _json(found)
 
-    async def held(self, request: Request) -> Response:
-        """GET /v1/steps/held: the tenant's steps that wait for an answer, and who has them."""
+    async def open(self, request: Request) -> Response:
+        """GET /v1/steps/open: the tenant's steps that wait for an answer, and who has them."""
         self._check(request)
         caller = await self._people(request)
         if caller.step is not None:
