@@ -218,10 +218,31 @@ class ModelsReplied(Body, type="mesh.model.models_replied"):
     names: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_MODELS_TOLD)] = ()
 
 
-class TextDelta(Contract):
-    """One live piece of a streaming answer (not stored): `offset` counts characters of the call's text.
+class AnswerPart(Contract):
+    """A part of an answer. id: of a tool call, or the place of a block of signed thoughts; name: of the tool.
 
-    verified: its sentences have sources; a task whose delivery is `verified` shows no other.
+    reasoning: thoughts that nobody signed; thinking, signature, redacted: of a block that its provider takes back.
+    """
+
+    kind: Literal["text", "reasoning", "thinking", "signature", "redacted", "call"] = "text"
+    id: Annotated[Token | Literal[""], Field(exclude_if=_empty)] = ""
+    name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
+
+
+TEXT = AnswerPart()
+REASONING = AnswerPart(kind="reasoning")
+
+
+def _is_text(part: AnswerPart) -> bool:
+    """Not written then, nor known to older readers."""
+    return part == TEXT
+
+
+class TextDelta(Contract):
+    """One live piece of a streaming answer (not stored): `offset` counts characters of its part of the answer.
+
+    Parts beside the text are told of outside agents' calls alone. verified: its sentences have sources; a task whose
+    delivery is `verified` shows no other.
     """
 
     call_id: Token
@@ -230,3 +251,4 @@ class TextDelta(Contract):
     offset: Count
     text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
     verified: bool = False
+    part: Annotated[AnswerPart, Field(exclude_if=_is_text)] = TEXT

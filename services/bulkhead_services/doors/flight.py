@@ -1,23 +1,29 @@
-"""One model call in flight at this replica: its text as it comes, its outcome, and those who follow it.
+"""One model call in flight at this replica: its answer as it comes, its outcome, and those who follow it.
 
-In: live pieces of text, the outcome. Out: for each follower the text from its beginning, in pieces, each character
-once. Live text is lossy, and another attempt of the provider begins at offset 0 again: what was told to a follower
+In: live pieces, the outcome. Out: for each follower the answer from its beginning, in pieces, each character once. Live
+pieces are lossy, and another attempt of the provider begins its parts at offset 0 again: what was told to a follower
 cannot be taken back, so that an answer which does not go on from there ends in a Refusal.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import TextDelta
-from bulkhead_services.doors.port import Answered, Refusal, Standing
+from bulkhead_contracts.model import TEXT, AnswerPart, TextDelta
+from bulkhead_services.doors.port import Answered, Piece, Refusal, Standing
+
+MAX_PARTS = 2 * bounds.MAX_ADOPTED_CALLS
+"""More of them are left to the record."""
+MAX_CHARS = 2 * bounds.MAX_MODEL_ANSWER_BYTES
 
 
 class Flight:
-    """A call. told: whether a follower has been given text. stored: whether it was sent; False when that failed, which
-    its outcome tells. warning: what its agent is told beside. changed: called when its first follower has come, and
-    when the last one has gone before its end. abandoned: its provider was told that nobody follows it."""
+    """A call. told: whether a follower has been given any of it. stored: whether it was sent; False when that failed,
+    which its outcome tells. warning: what its agent is told beside. changed: called when its first follower has come,
+    and when the last one has gone before its end. abandoned: its provider was told that nobody follows it."""
 
     def __init__(
         self, call_id: str, warning: str = "", changed: Callable[["Flight"], None] = lambda flight: None
@@ -28,25 +34,29 @@ class Flight:
         self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self.outcome.add_done_callback(_seen)
-        self.pieces: list[str] = []
-        self.chars = 0
-        self.writing = 0
-        """Grows when the text begins anew."""
+        self._pieces: list[Piece] = []
+        self._chars = Counter[AnswerPart]()
+        self._writing = 0
+        """Grows when a part begins anew."""
         self._wake = asyncio.Event()
 
     def hear(self, delta: TextDelta) -> None:
         """A live piece. What follows a gap is left to the record."""
-        if self.outcome.done() or delta.offset > self.chars or not delta.text:
+        part, text = delta.part, delta.text
+        if self.outcome.done() or delta.offset > self._chars[part] or not text:
             return
-        if delta.offset < self.chars:
-            whole = "".join(self.pieces)
-            if whole.startswith(delta.text, delta.offset):
+        if part not in self._chars and len(self._chars) >= MAX_PARTS:
+            return
+        if delta.offset < self._chars[part]:
+            whole = _joined(self._pieces)[part]
+            if whole.startswith(text, delta.offset):
                 return  # A repeat.
-            self.pieces, self.writing = [whole[: delta.offset]], self.writing + 1
-            self.chars = delta.offset
-        if self.chars + len(delta.text) <= bounds.MAX_MODEL_ANSWER_BYTES:
-            self.pieces.append(delta.text)
-            self.chars += len(delta.text)
+            others = [piece for piece in self._pieces if piece.part != part]
+            self._pieces, self._writing = [*others, Piece(part, whole[: delta.offset])], self._writing + 1
+            self._chars[part] = delta.offset
+        if self._chars.total() + len(text) <= MAX_CHARS:
+            self._pieces.append(Piece(part, text))
+            self._chars[part] += len(text)
             self._notify()
 
     def end(self, outcome: Answered | Refusal) -> None:
@@ -61,15 +71,15 @@ class Flight:
 
     @property
     def text(self) -> str:
-        """What was heard of it."""
-        return "".join(self.pieces)
+        """What was heard of its text."""
+        return "".join(piece.text for piece in self._pieces if piece.part == TEXT)
 
     def _notify(self) -> None:
         self._wake.set()
         self._wake = asyncio.Event()
 
-    async def follow(self) -> AsyncIterator[str]:
-        """The text from its beginning, in pieces as they come. Raises Refusal."""
+    async def follow(self) -> AsyncIterator[Piece]:
+        """The answer from its beginning, in pieces as they come. Raises Refusal."""
         with self._followed():
             async for piece in self._follow():
                 yield piece
@@ -91,26 +101,26 @@ class Flight:
             if not self.followers and not self.outcome.done():
                 self._changed(self)
 
-    async def _follow(self) -> AsyncIterator[str]:
-        given, at, writing = list[str](), 0, self.writing
+    async def _follow(self) -> AsyncIterator[Piece]:
+        given, at, writing = list[Piece](), 0, self._writing
         while not self.outcome.done():
-            wake, piece = self._wake, ""
-            if writing == self.writing:
-                piece, at = "".join(self.pieces[at:]), len(self.pieces)
-            elif (text := self.text).startswith(told := "".join(given)):
-                piece, at, writing = text[len(told) :], len(self.pieces), self.writing
-            if piece:
+            wake, new = self._wake, list[Piece]()
+            if writing == self._writing:
+                new, at = _runs(self._pieces[at:]), len(self._pieces)
+            elif (rest := _rest(_joined(self._pieces).items(), given)) is not None:
+                new, at, writing = rest, len(self._pieces), self._writing
+            for piece in new:
                 self.told = True
                 given.append(piece)
                 yield piece
-            else:
+            if not new:
                 await wake.wait()
-        answered, told = self.outcome.result(), "".join(given)
-        if not answered.text.startswith(told):
+        rest = _rest(self.outcome.result().parts, given)
+        if rest is None:
             what = "the answer began anew in other words after a part of it was sent"
             raise Refusal(502, "stream_cut", what, "the answer is on record: send the request again to get it")
-        if rest := answered.text[len(told) :]:
-            yield rest
+        for piece in rest:
+            yield piece
 
 
 class FollowedCall:
@@ -134,13 +144,41 @@ class FollowedCall:
         """The run's spending, as far as it is known now."""
         return self._standing()
 
-    def text(self) -> AsyncIterator[str]:
+    def pieces(self) -> AsyncIterator[Piece]:
         """Live pieces as they come, until the answer is there. Raises Refusal."""
         return self._flight.follow()
 
     async def answer(self) -> Answered:
         """The answer. Raises Refusal."""
         return await self._flight.wait()
+
+
+def _joined(pieces: Iterable[Piece]) -> dict[AnswerPart, str]:
+    """Each part, as far as the pieces tell it."""
+    said = defaultdict[AnswerPart, list[str]](list)
+    for part, text in pieces:
+        said[part].append(text)
+    return {part: "".join(texts) for part, texts in said.items()}
+
+
+def _runs(pieces: Iterable[Piece]) -> list[Piece]:
+    """The same, with neighbours of one part joined."""
+    runs = (
+        (part, "".join(piece.text for piece in run)) for part, run in itertools.groupby(pieces, lambda one: one.part)
+    )
+    return [Piece(part, text) for part, text in runs]
+
+
+def _rest(whole: Iterable[tuple[AnswerPart, str]], given: Iterable[Piece]) -> list[Piece] | None:
+    """What is left to tell of parts; None where they do not go on from what was given. A part may be empty."""
+    told, rest = _joined(given), list[Piece]()
+    for part, text in whole:
+        said = told.pop(part, None)
+        if said is not None and not text.startswith(said):
+            return None
+        if said is None or said != text:
+            rest.append(Piece(part, text[len(said or "") :]))
+    return None if told else rest
 
 
 def _seen(outcome: asyncio.Future[Answered]) -> None:

@@ -4,10 +4,10 @@ form. Out: a call whose text can be followed and whose answer can be awaited, or
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bulkhead.callers.step_keys import StepKey
-from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
 
@@ -63,6 +63,13 @@ class Caller:
     step: StepKey | None = None
 
 
+class Piece(NamedTuple):
+    """A piece of an answer, of one of its parts."""
+
+    part: AnswerPart
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A model's answer. thoughts: Anthropic's thinking blocks, or blocks of reasoning that nobody signed."""
@@ -87,6 +94,21 @@ class Answered:
     def signed(self) -> tuple[Mapping[str, str], ...]:
         """The thoughts that Anthropic's API takes back."""
         return tuple(block for block in self.thoughts if block.get("type") != "reasoning")
+
+    @property
+    def parts(self) -> tuple[Piece, ...]:
+        """All of it, each part whole, in the order in which models tell them."""
+        unsigned = "".join(block.get("text", "") for block in self.thoughts if block.get("type") == "reasoning")
+        said = [Piece(REASONING, unsigned)]
+        for place, block in enumerate(self.signed):
+            said.append(Piece(AnswerPart(kind="thinking", id=str(place)), block.get("thinking", "")))
+            said.append(Piece(AnswerPart(kind="signature", id=str(place)), block.get("signature", "")))
+            said.append(Piece(AnswerPart(kind="redacted", id=str(place)), block.get("data", "")))
+        said.append(Piece(TEXT, self.text))
+        calls = [
+            Piece(AnswerPart(kind="call", id=call.id, name=call.name), call.arguments_json) for call in self.tool_calls
+        ]
+        return (*(piece for piece in said if piece.text), *calls)
 
 
 class Refusal(Exception):
@@ -142,9 +164,9 @@ class Call(Protocol):
         """The run's spending, as far as it is known now."""
         ...
 
-    def text(self) -> AsyncIterator[str]:
-        """Live pieces as they come, until the answer is there. Pieces that were missed live come from the record: the
-        pieces joined are the whole text."""
+    def pieces(self) -> AsyncIterator[Piece]:
+        """Live pieces as they come, until the answer is there. Pieces that were missed live come from the record: those
+        of a part joined are the whole part."""
         ...
 
     async def answer(self) -> Answered:

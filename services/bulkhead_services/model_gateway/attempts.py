@@ -13,7 +13,7 @@ from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.telemetry import metrics, names, trace
 from bulkhead.token_estimates import TokenCounter
-from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.abandoned import ABANDONED
 from bulkhead_services.model_gateway.charges import Spent, amount, estimate, replace_cost, worst_case
@@ -307,9 +307,9 @@ class Attempts:
         self.spent.attempts += 1
         live, heard = self._live(), Heard()
 
-        async def show(text: str) -> None:
+        async def show(text: str, part: AnswerPart = TEXT) -> None:
             if speaks():
-                await live(text)
+                await live(text, part)
 
         timeout_s = self._left_s(until_unix_ms)
         call = asyncio.create_task(place.call(outgoing, show, need, timeout_s=timeout_s, heard=heard))

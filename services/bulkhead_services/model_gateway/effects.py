@@ -5,7 +5,8 @@ One HTTP/1.1 client per provider, kept alive. There are no retries here: they st
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -19,7 +20,7 @@ from bulkhead.runtime.doer.protocol import Hands, Job
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ModelCallRequested, TextDelta
+from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, TextDelta
 from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import contents_of, too_large, too_many
 from bulkhead_services.model_gateway.context.render import refers_to
@@ -50,6 +51,8 @@ KEEPALIVE_S = 4.0
 DRAIN_S = 0.2
 """Wait for the end of a body after the last event, so that the connection can be used again."""
 _BREAKS = ("timeout", "truncated_stream")
+OnChunk = Callable[[], Awaitable[None]]
+"""Called when more of an answer has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,15 @@ class HttpEndpoint:
         heard.began_s = now_s()
         begun = False
 
-        async def on_chunk(text: str) -> None:
+        async def on_chunk() -> None:
             nonlocal begun
             heard.note(assembly.generated_bytes, now_s())
-            # A tool call is no text, and shows that the model has begun.
-            if text or (assembly.begun and not begun):
+            for part, text in assembly.pieces():
                 begun = True
-                await on_text(text)
+                await on_text(text, part)
+            if assembly.begun and not begun:
+                begun = True  # A tool call shows that too, also where it is not told live.
+                await on_text("")
 
         fault = await self._call(outgoing, assembly, on_chunk, on_headers, timeout_s)
         usage = assembly.usage
@@ -139,7 +144,7 @@ class HttpEndpoint:
         return _told(replace(fault, message=self.scrub(fault.message)), assembly)
 
     async def _call(
-        self, outgoing: Outgoing, assembly: Assembly, on_chunk: OnText, on_headers: OnHeaders, timeout_s: float
+        self, outgoing: Outgoing, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float
     ) -> Fault | None:
         assert self._client is not None, "open() comes first"
         started = False
@@ -233,7 +238,7 @@ def _told(fault: Fault, assembly: Assembly) -> Fault:
     return replace(fault, usage=assembly.usage, cache_write_tokens=assembly.cache_write_tokens)
 
 
-async def _receive(response: httpx.Response, assembly: Assembly, on_chunk: OnText, key: str) -> Fault | None:
+async def _receive(response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key: str) -> Fault | None:
     if response.status_code != 200:
         body = b""
         async for chunk in response.aiter_raw():
@@ -257,12 +262,13 @@ async def _receive(response: httpx.Response, assembly: Assembly, on_chunk: OnTex
         if len(whole) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
             return _oversize()
         assembly.part(len(whole))
-        await on_chunk("")
-    await on_chunk(assembly.whole(bytes(whole)))
+        await on_chunk()
+    assembly.whole(bytes(whole))
+    await on_chunk()
     return assembly.fault
 
 
-async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk: OnText) -> Fault | None:
+async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk: OnChunk) -> Fault | None:
     decoder, size = SseDecoder(), 0
     chunks = response.aiter_raw()
     try:
@@ -271,11 +277,13 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
             if size > bounds.MAX_PROVIDER_RESPONSE_BYTES:
                 return _oversize()
             # One delta per chunk of the network: nothing that has arrived waits for what has not.
-            await on_chunk(_take(decoder.feed(chunk), assembly))
+            _take(decoder.feed(chunk), assembly)
+            await on_chunk()
             if assembly.over or assembly.fault:
                 break
         else:
-            await on_chunk(_take(decoder.flush(), assembly))
+            _take(decoder.flush(), assembly)
+            await on_chunk()
     except EventTooLarge as error:
         return Fault("malformed_json", str(error), retryable=True, outage=True)
     if assembly.over:
@@ -288,13 +296,11 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
     return assembly.fault
 
 
-def _take(events: Iterable[str], assembly: Assembly) -> str:
-    said = []
+def _take(events: Iterable[str], assembly: Assembly) -> None:
     for event in events:
-        said.append(assembly.event(event))
+        assembly.event(event)
         if assembly.over or assembly.fault:
             break
-    return "".join(said)
 
 
 def _oversize() -> Fault:
@@ -303,15 +309,15 @@ def _oversize() -> Fault:
 
 
 class LiveText:
-    """Publishes text as it comes; each attempt begins at offset 0 again, which replaces what was shown."""
+    """Publishes an answer as it comes; each attempt begins at offset 0 again, which replaces what was shown."""
 
     def __init__(self, job: Job[ModelCallRequested], hands: Hands, *, verified: bool = False) -> None:
         self._job, self._hands, self._verified = job, hands, verified
-        self._offset = 0
+        self._offsets = Counter[AnswerPart]()
         # What an outside agent is shown must be the record's text, letter for letter.
         self._shown = None if job.request.conversation is not None else LiveFilter()
 
-    async def __call__(self, text: str) -> None:
+    async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
         """Publish a piece. Live text is lossy by design: the answer itself does not depend on it."""
         request = self._job.request
         if not request.stream:
@@ -324,11 +330,12 @@ class LiveText:
                 call_id=call_id,
                 step_id=step_id,
                 attempt=attempt,
-                offset=self._offset,
+                offset=self._offsets[part],
                 text=piece,
                 verified=self._verified,
+                part=part,
             )
-            self._offset += len(piece)
+            self._offsets[part] += len(piece)
             try:
                 await self._hands.live(self._job, delta)
             except BusError as error:

@@ -10,7 +10,7 @@ from bulkhead.grounding.sentences import sentences, with_plain_markers
 from bulkhead.grounding.sources import Source, SourceKind, Sources
 from bulkhead.runtime.doer.protocol import Hands, Job
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ModelCallRequested, Part
+from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, Part
 from bulkhead_contracts.output import OutputPolicy
 from bulkhead_services.model_gateway.effects import LiveText, read_contents
 from bulkhead_services.model_gateway.providers.port import OnText
@@ -28,7 +28,7 @@ def live_text(job: Job[ModelCallRequested], hands: Hands) -> OnText:
     return _nothing if policy.delivery == "held" or policy.topics else VerifiedText(job, hands, policy)
 
 
-async def _nothing(text: str) -> None:
+async def _nothing(text: str, part: AnswerPart = TEXT) -> None:
     """Under `held` nothing leaves before the checker has accepted it."""
 
 
@@ -42,8 +42,10 @@ class VerifiedText:
         self._open, self._size, self._next = "", 0, 0
         self._shown = LiveFilter()
 
-    async def __call__(self, text: str) -> None:
-        """Take a piece; what is whole by now is checked and published."""
+    async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
+        """Take a piece of the text; what is whole by now is checked and published."""
+        if part != TEXT:
+            return
         self._size += len(text)
         if self._size > bounds.MAX_ANSWER_CHARS:
             return

@@ -9,11 +9,11 @@ from typing import Literal
 
 from bulkhead.callers.authentication import Unauthenticated
 from bulkhead.http_server.server import HttpServer
-from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.model import TEXT, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.http.routes import Http
-from bulkhead_services.doors.port import Answered, Asked, Caller, Refusal, Standing
+from bulkhead_services.doors.port import Answered, Asked, Caller, Piece, Refusal, Standing
 from bulkhead_services.doors.settings import Settings
 
 KEY = "bk_key_of_ada"
@@ -72,13 +72,21 @@ class ScriptedCall:
         """As if each run had spent 0.25 of 2 dollars."""
         return Standing(TASK, 250_000, 900, 2_000_000, 10_000)
 
-    async def text(self) -> AsyncIterator[str]:
-        """The pieces."""
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Thoughts, the pieces of the text, tool calls in two pieces each."""
+        parts = () if self.reply.refused is not None else self._answered().parts
         try:
+            for part, text in parts:
+                if part.kind not in ("text", "call"):
+                    yield Piece(part, text)
             for piece in self.reply.pieces:
                 await asyncio.sleep(self.reply.gap_s)
                 self.taken += 1
-                yield piece
+                yield Piece(TEXT, piece)
+            for part, text in parts:
+                if part.kind == "call":
+                    yield Piece(part, text[: (middle := len(text) // 2)])
+                    yield Piece(part, text[middle:])
         finally:
             self.closed = True
 
@@ -89,6 +97,9 @@ class ScriptedCall:
             await asyncio.sleep(self.reply.gap_s)
         if self.reply.refused is not None:
             raise self.reply.refused
+        return self._answered()
+
+    def _answered(self) -> Answered:
         return Answered(
             call_id=self.call_id,
             model="large-2026",

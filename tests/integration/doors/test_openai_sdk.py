@@ -238,8 +238,8 @@ async def test_a_response_holds_a_summary_of_reasoning_where_one_is_asked_for():
         assert door.desk.asked[1].options["reasoning_summary"] == "auto"
     assert [item.type for item in plain.output] == ["message"]
     for response in (whole, streamed):
-        assert [item.type for item in response.output] == ["message", "reasoning"]
-        assert response.output[1].summary[0].text == "Six times seven." and response.output_text == "42"
+        assert [item.type for item in response.output] == ["reasoning", "message"]
+        assert response.output[0].summary[0].text == "Six times seven." and response.output_text == "42"
     assert "response.reasoning_summary_text.delta" in kinds
 
 

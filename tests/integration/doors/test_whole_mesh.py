@@ -94,6 +94,37 @@ async def test_a_stream_is_whole(tmp_path):
         assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (100, 20)
 
 
+async def test_arguments_and_thoughts_come_as_the_model_writes_them(tmp_path):
+    go = asyncio.Event()
+
+    async def writes(x):
+        head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city"'}}
+        await x.begin()
+        await x.event(chunk({"reasoning_content": "Rome, then."}))
+        await x.event(chunk({"tool_calls": [head]}))
+        await go.wait()
+        await x.event(chunk({"tool_calls": [{"index": 0, "function": {"arguments": ': "Rome"}'}}]}))
+        await x.event(chunk(finish="tool_calls", usage=usage()))
+        await x.event("[DONE]")
+        await x.end()
+
+    async with whole_mesh(tmp_path, writes) as here:
+        stream = await here.client().chat.completions.create(
+            model="default", messages=HELLO, tools=[WEATHER], stream=True
+        )
+        thought, arguments = "", ""
+        async with asyncio.timeout(10):
+            async for row in stream:
+                delta = row.choices[0].delta
+                thought += (delta.model_extra or {}).get("reasoning_content", "")
+                for call in delta.tool_calls or ():
+                    arguments += call.function.arguments
+                if arguments == '{"city"':
+                    assert thought == "Rome, then."
+                    go.set()
+        assert json.loads(arguments) == {"city": "Rome"}
+
+
 async def test_a_response_goes_on_from_the_one_before_it(tmp_path):
     async with whole_mesh(tmp_path, says("one"), says("two"), says("three")) as here:
         client = here.client()

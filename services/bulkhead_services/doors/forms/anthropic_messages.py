@@ -4,11 +4,10 @@ In: the body of a request. Out: what is asked in the chat form; then the answer 
 without a counterpart in the chat form are refused by name; `cache_control` is a hint that changes no answer.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.model import AnswerPart, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.anthropic_blocks import messages_of
@@ -16,8 +15,10 @@ from bulkhead_services.doors.forms.chat_options import check_function, check_too
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
 from bulkhead_services.doors.forms.openai_chat import degraded, model_of
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.port import Answered, Asked, Refusal
+from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
+_Block = tuple[str, str]
+"""Kind and id of a block of a message."""
 _ENDS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _NO_COUNTERPART = "OpenAI's chat form, in which calls are recorded, has no counterpart of this field"
@@ -40,7 +41,7 @@ class Message:
         body.raw("cache_control")
         body.refuse_rest(_NO_COUNTERPART)
         self.asked = Asked(model, messages, options, most, stream, True, session)
-        self._open, self._thinks = False, "thinking" in options
+        self._blocks: list[_Block] = []
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A message."""
@@ -61,7 +62,7 @@ class Message:
 
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The message is begun; its input is counted at its end."""
-        self._open = False
+        self._blocks = []
         message: dict[str, Any] = {
             "id": f"msg_{call_id}",
             "type": "message",
@@ -74,28 +75,43 @@ class Message:
         }
         return sse.event({"type": "message_start", "message": message})
 
-    def piece(self, text: str) -> bytes:
-        """A piece of the text block, which begins with its first one. Thoughts stand before it, and come at the end."""
-        if self._thinks:
+    def piece(self, piece: Piece) -> bytes:
+        """A piece of a block, which begins with its first one and ends where another begins. Thoughts that nobody
+        signed are no block of this API."""
+        part, text = piece
+        if part.kind == "reasoning":
             return b""
-        begun = b"" if self._open else _block_begins(0, {"type": "text", "text": ""})
-        self._open = True
-        return begun + _delta(0, {"type": "text_delta", "text": text})
+        block: _Block = ("thinking" if part.kind == "signature" else part.kind, part.id)
+        index, events = self._place(block), b""
+        if index is None:
+            events = self._ended() + _block_begins(len(self._blocks), _begun(part, text))
+            index = len(self._blocks)
+            self._blocks.append(block)
+        match part.kind:
+            case "text":
+                events += _delta(index, {"type": "text_delta", "text": text})
+            case "thinking":
+                events += _delta(index, {"type": "thinking_delta", "thinking": text})
+            case "signature":
+                events += _delta(index, {"type": "signature_delta", "signature": text})
+            case "call":
+                events += _delta(index, {"type": "input_json_delta", "partial_json": text})
+            case _:
+                pass  # A redacted block comes whole, with its beginning.
+        return events
+
+    def _place(self, block: _Block) -> int | None:
+        """Index of a block that has begun. Text behind another block is a block of its own."""
+        if block[0] == "text":
+            return len(self._blocks) - 1 if self._blocks[-1:] == [block] else None
+        return self._blocks.index(block) if block in self._blocks else None
+
+    def _ended(self) -> bytes:
+        return _block_ends(len(self._blocks) - 1) if self._blocks else b""
 
     def end(self, answer: Answered) -> bytes:
-        """The text block ends, tool calls follow it, then the reason of the end and the usage."""
-        events, first = ([_block_ends(0)], 1) if self._open else ([], 0)
-        if self._thinks:
-            events = [_thought(index, block) for index, block in enumerate(answer.signed)]
-            first = len(events)
-            if answer.text:
-                events.append(_block_begins(first, {"type": "text", "text": ""}))
-                events += [_delta(first, {"type": "text_delta", "text": answer.text}), _block_ends(first)]
-                first += 1
-        for index, call in enumerate(answer.tool_calls, start=first):
-            events.append(_block_begins(index, _tool_use(call, {})))
-            events.append(_delta(index, {"type": "input_json_delta", "partial_json": call.arguments_json}))
-            events.append(_block_ends(index))
+        """The last block ends, then the reason of the end and the usage."""
+        events = [self._ended()]
         delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
         ended = {"type": "message_delta", "delta": delta, "usage": _usage(answer.usage), **degraded(answer)}
         return b"".join([*events, sse.event(ended), sse.event({"type": "message_stop"})])
@@ -210,14 +226,17 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _thought(index: int, block: Mapping[str, str]) -> bytes:
-    """Events of one block of thoughts."""
-    if block.get("type") != "thinking":
-        return _block_begins(index, dict(block)) + _block_ends(index)
-    begun = _block_begins(index, {"type": "thinking", "thinking": "", "signature": ""})
-    said = _delta(index, {"type": "thinking_delta", "thinking": block.get("thinking", "")})
-    signed = _delta(index, {"type": "signature_delta", "signature": block.get("signature", "")})
-    return begun + said + signed + _block_ends(index)
+def _begun(part: AnswerPart, text: str) -> dict[str, Any]:
+    """A block at its beginning."""
+    match part.kind:
+        case "call":
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
+        case "redacted":
+            return {"type": "redacted_thinking", "data": text}
+        case "text":
+            return {"type": "text", "text": ""}
+        case _:
+            return {"type": "thinking", "thinking": "", "signature": ""}
 
 
 def _block_begins(index: int, block: dict[str, Any]) -> bytes:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkhead_contracts import bounds
+from bulkhead_contracts.model import AnswerPart
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.chat_options import NOT_ANSWERED, options_of, session_of
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
-from bulkhead_services.doors.port import Answered, Asked, Refusal
+from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OLD = {"functions": "send `tools`", "function_call": "send `tool_choice`"}
@@ -39,6 +40,8 @@ class ChatCompletion:
         most = _output_tokens(body)
         self.asked = Asked(model, messages, options_of(body), most, stream, include_usage, session)
         self._id, self._created, self._model = "", 0, model
+        self._calls: list[AnswerPart] = []
+        self._thought: AnswerPart | None = None
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A chat completion."""
@@ -65,18 +68,35 @@ class ChatCompletion:
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The chunk that names the role."""
         self._id, self._created = f"chatcmpl-{call_id}", now_unix_ms // 1000
+        self._calls, self._thought = [], None
         return self._chunk({"role": "assistant", "content": ""})
 
-    def piece(self, text: str) -> bytes:
-        """A chunk of text."""
-        return self._chunk({"content": text})
+    def piece(self, piece: Piece) -> bytes:
+        """A chunk of text, of thoughts or of a tool call; a signature is of no use here."""
+        part, text = piece
+        match part.kind:
+            case "text":
+                return self._chunk({"content": text})
+            case "reasoning" | "thinking":
+                text = text if self._thought in (None, part) else f"\n\n{text}"
+                self._thought = part
+                return self._chunk({"reasoning_content": text})
+            case "call":
+                return self._chunk({"tool_calls": [self._call(part, text)]})
+            case _:
+                return b""
+
+    def _call(self, part: AnswerPart, arguments: str) -> dict[str, Any]:
+        """A piece of a call, which its first one names."""
+        if part in self._calls:
+            return {"index": self._calls.index(part), "function": {"arguments": arguments}}
+        self._calls.append(part)
+        call = {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}}
+        return {"index": len(self._calls) - 1, **call}
 
     def end(self, answer: Answered) -> bytes:
-        """Reasoning, tool calls, the reason of the end, usage."""
-        calls = [{"index": index, **call} for index, call in enumerate(tool_calls(answer))]
-        events = [self._chunk({"reasoning_content": answer.reasoning})] if answer.reasoning else []
-        events += [self._chunk({"tool_calls": [call]}) for call in calls]
-        events.append(self._chunk({}, _finish(answer), degraded(answer)))
+        """The reason of the end, usage."""
+        events = [self._chunk({}, _finish(answer), degraded(answer))]
         if self.asked.include_usage:
             events.append(sse.data({**self._head(), "choices": [], "usage": _usage(answer.usage)}))
         return b"".join([*events, sse.DONE])

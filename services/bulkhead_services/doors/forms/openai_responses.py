@@ -6,14 +6,14 @@ In: the body of a request. Out: what is asked in the chat form; then the answer 
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.chat_options import options_of, session_of
 from bulkhead_services.doors.forms.fields import Fields, not_taken
 from bulkhead_services.doors.forms.openai_chat import degraded, model_of
 from bulkhead_services.doors.forms.response_input import messages_of
-from bulkhead_services.doors.port import Answered, Asked, Refusal
+from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 _REFUSED = {
     "conversation": "conversations are not kept here; send previous_response_id, or the whole input each time",
@@ -85,20 +85,23 @@ class Response:
         self._parallel = body.whole().get("parallel_tool_calls")
         self._metadata = body.whole().get("metadata") or {}
         self._id, self._created, self._sequence = "", 0, 0
-        self._text: list[str] = []
+        self._items: list[_Item] = []
         self._summarised = "reasoning_summary" in chat
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A response."""
-        output = [_message(answer.call_id, answer.text)] if answer.text or not answer.tool_calls else []
-        if self._summarised and answer.reasoning:
-            # Behind the message, whose text was sent live as the first item before anybody knew of a summary.
-            output.append(_reasoning(answer.call_id, answer.reasoning))
-        output += [_function_call(call) for call in answer.tool_calls]
+        summed = self._summarised and answer.reasoning
+        output = [_reasoning(answer.call_id, answer.reasoning)] if summed else []
+        if answer.text or not answer.tool_calls:
+            output.append(_message(f"msg_{answer.call_id}", answer.text))
+        output += [_function_call(call.id, call.name, call.arguments_json) for call in answer.tool_calls]
+        return self._ended(answer, self._name(answer.call_id), answer.created_unix_ms // 1000, output)
+
+    def _ended(self, answer: Answered, name: str, created: int, output: list[dict[str, Any]]) -> dict[str, Any]:
         cut = answer.finish == "length"
         return self._response(
-            self._name(answer.call_id),
-            answer.created_unix_ms // 1000,
+            name,
+            created,
             "incomplete" if cut else "completed",
             model=answer.model,
             output=output,
@@ -109,33 +112,31 @@ class Response:
 
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The response is begun."""
-        self._id, self._created, self._sequence, self._text = call_id, now_unix_ms // 1000, 0, []
+        self._id, self._created, self._sequence, self._items = call_id, now_unix_ms // 1000, 0, []
         begun = self._response(self._name(call_id), self._created, "in_progress")
         names = ("response.created", "response.in_progress")
         return b"".join(self._event(name, response=begun) for name in names)
 
-    def piece(self, text: str) -> bytes:
-        """A piece of the message, which begins with its first one."""
-        begun = b"" if self._text else self._message_begins()
-        self._text.append(text)
-        return begun + self._event("response.output_text.delta", **self._part(), delta=text, logprobs=[])
+    def piece(self, piece: Piece) -> bytes:
+        """A piece of an item, which begins with its first one and ends where another begins."""
+        part, text = piece
+        if part.kind in ("signature", "redacted") or (part.kind in ("reasoning", "thinking") and not self._summarised):
+            return b""
+        events, item = b"", self._item_of(part)
+        if item is None:
+            events, item = self._item_begins(part)
+        item.pieces.append(text)
+        name = {"text": "output_text", "call": "function_call_arguments"}.get(part.kind, "reasoning_summary_text")
+        more: dict[str, Any] = {"logprobs": []} if part == TEXT else {}
+        return events + self._event(f"response.{name}.delta", **item.at, delta=text, **more)
 
     def end(self, answer: Answered) -> bytes:
-        """The message ends, tool calls follow it, then the whole response."""
-        response = self.whole(answer) | {"id": self._name(self._id), "created_at": self._created}
-        events: list[bytes] = []
-        for index, item in enumerate(response["output"]):
-            if item["type"] == "message":
-                if not self._text:
-                    events.append(self._message_begins())
-                item["id"] = f"msg_{self._id}"
-                events.append(self._message_ends(item))
-            elif item["type"] == "reasoning":
-                events.append(self._thought(index, item))
-            else:
-                events.append(self._call(index, item))
-        events.append(self._event(f"response.{response['status']}", response=response))
-        return b"".join(events)
+        """The last item ends, then the whole response."""
+        events = b"" if self._items else self._item_begins(TEXT)[0]
+        events += self._item_ends(self._items[-1])
+        output = [item.whole() for item in self._items]
+        response = self._ended(answer, self._name(self._id), self._created, output)
+        return events + self._event(f"response.{response['status']}", response=response)
 
     def failed(self, refusal: Refusal) -> bytes:
         """An error event. Its `error` is what SDKs raise; the fields beside it are the API's."""
@@ -172,38 +173,34 @@ class Response:
         self._sequence += 1
         return found
 
-    def _part(self) -> dict[str, Any]:
-        return {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
+    def _item_of(self, part: AnswerPart) -> "_Item | None":
+        """The item of a part that has begun. Text behind another item is an item of its own."""
+        known = self._items[-1:] if part == TEXT else self._items
+        return next((item for item in known if item.part == part), None)
 
-    def _message_begins(self) -> bytes:
-        item = {"id": f"msg_{self._id}", "type": "message", "status": "in_progress", "role": "assistant", "content": []}
-        added = self._event("response.output_item.added", output_index=0, item=item)
-        return added + self._event("response.content_part.added", **self._part(), part=_text_part(""))
+    def _item_begins(self, part: AnswerPart) -> tuple[bytes, "_Item"]:
+        """The last item ends, and another one begins."""
+        events = self._item_ends(self._items[-1]) if self._items else b""
+        before = sum(item.part.kind == part.kind for item in self._items)
+        item = _Item(part, f"{self._id}_{before}" if before else self._id, len(self._items))
+        self._items.append(item)
+        events += self._event("response.output_item.added", output_index=item.index, item=item.begun())
+        if part.kind == "call":
+            return events, item
+        kind = "content_part" if part == TEXT else "reasoning_summary_part"
+        return events + self._event(f"response.{kind}.added", **item.at, part=item.content("")), item
 
-    def _message_ends(self, item: dict[str, Any]) -> bytes:
-        part = item["content"][0]
-        done = self._event("response.output_text.done", **self._part(), text=part["text"], logprobs=[])
-        done += self._event("response.content_part.done", **self._part(), part=part)
-        return done + self._event("response.output_item.done", output_index=0, item=item)
-
-    def _thought(self, index: int, item: dict[str, Any]) -> bytes:
-        at, part = {"item_id": item["id"], "output_index": index, "summary_index": 0}, item["summary"][0]
-        events = self._event("response.output_item.added", output_index=index, item=item | {"summary": []})
-        events += self._event("response.reasoning_summary_part.added", **at, part=part | {"text": ""})
-        events += self._event("response.reasoning_summary_text.delta", **at, delta=part["text"])
-        events += self._event("response.reasoning_summary_text.done", **at, text=part["text"])
-        events += self._event("response.reasoning_summary_part.done", **at, part=part)
-        return events + self._event("response.output_item.done", output_index=index, item=item)
-
-    def _call(self, index: int, item: dict[str, Any]) -> bytes:
-        begun = item | {"status": "in_progress", "arguments": ""}
-        at = {"item_id": item["id"], "output_index": index}
-        events = self._event("response.output_item.added", output_index=index, item=begun)
-        events += self._event("response.function_call_arguments.delta", **at, delta=item["arguments"])
-        events += self._event(
-            "response.function_call_arguments.done", **at, name=item["name"], arguments=item["arguments"]
-        )
-        return events + self._event("response.output_item.done", output_index=index, item=item)
+    def _item_ends(self, item: "_Item") -> bytes:
+        text, whole = item.text, item.whole()
+        if item.part.kind == "call":
+            done = self._event("response.function_call_arguments.done", **item.at, name=item.part.name, arguments=text)
+        elif item.part == TEXT:
+            done = self._event("response.output_text.done", **item.at, text=text, logprobs=[])
+            done += self._event("response.content_part.done", **item.at, part=item.content(text))
+        else:
+            done = self._event("response.reasoning_summary_text.done", **item.at, text=text)
+            done += self._event("response.reasoning_summary_part.done", **item.at, part=item.content(text))
+        return done + self._event("response.output_item.done", output_index=item.index, item=whole)
 
 
 def _as_written(refusal: Refusal) -> Refusal:
@@ -268,8 +265,51 @@ def _format(form: Fields) -> dict[str, Any]:
     return {"type": kind, "json_schema": form.rest()} if kind == "json_schema" else form.whole()
 
 
-def _message(call_id: str, text: str) -> dict[str, Any]:
-    item = {"id": f"msg_{call_id}", "type": "message", "status": "completed", "role": "assistant"}
+class _Item:
+    """An item of the output of a stream.
+
+    name: what its id is made of; a call has its own. at: where its pieces belong.
+    """
+
+    def __init__(self, part: AnswerPart, name: str, index: int) -> None:
+        self.part, self._name, self.index = part, name, index
+        self.pieces: list[str] = []
+        self.at: dict[str, Any] = {"item_id": self.whole()["id"], "output_index": index}
+        if part.kind != "call":
+            self.at["content_index" if part == TEXT else "summary_index"] = 0
+
+    @property
+    def text(self) -> str:
+        """What came of it."""
+        return "".join(self.pieces)
+
+    def content(self, text: str) -> dict[str, Any]:
+        """Its part, with so much text."""
+        return _text_part(text) if self.part == TEXT else {"type": "summary_text", "text": text}
+
+    def begun(self) -> dict[str, Any]:
+        """The item at its beginning."""
+        match self.part.kind:
+            case "call":
+                return self.whole() | {"status": "in_progress", "arguments": ""}
+            case "text":
+                return self.whole() | {"status": "in_progress", "content": []}
+            case _:
+                return self.whole() | {"summary": []}
+
+    def whole(self) -> dict[str, Any]:
+        """The item with all that came of it."""
+        match self.part.kind:
+            case "call":
+                return _function_call(self.part.id, self.part.name, self.text)
+            case "text":
+                return _message(f"msg_{self._name}", self.text)
+            case _:
+                return _reasoning(self._name, self.text)
+
+
+def _message(item_id: str, text: str) -> dict[str, Any]:
+    item = {"id": item_id, "type": "message", "status": "completed", "role": "assistant"}
     return item | {"content": [_text_part(text)]}
 
 
@@ -281,9 +321,9 @@ def _reasoning(call_id: str, text: str) -> dict[str, Any]:
     return {"id": f"rs_{call_id}", "type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
 
 
-def _function_call(call: ToolCall) -> dict[str, Any]:
-    item = {"id": f"fc_{call.id}", "type": "function_call", "status": "completed", "call_id": call.id}
-    return item | {"name": call.name, "arguments": call.arguments_json}
+def _function_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    item = {"id": f"fc_{call_id}", "type": "function_call", "status": "completed", "call_id": call_id}
+    return item | {"name": name, "arguments": arguments}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

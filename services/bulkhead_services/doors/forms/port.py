@@ -4,7 +4,7 @@ in that API's own words, whole or as events of a stream.
 
 from typing import Any, Protocol
 
-from bulkhead_services.doors.port import Answered, Asked, Refusal
+from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 
 class Form(Protocol):
@@ -17,15 +17,15 @@ class Form(Protocol):
         ...
 
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
-        """Events before the first text."""
+        """Events before the first piece."""
         ...
 
-    def piece(self, text: str) -> bytes:
-        """Events of a piece of the text."""
+    def piece(self, piece: Piece) -> bytes:
+        """Events of a piece of the answer; none where the API has no word for its part."""
         ...
 
     def end(self, answer: Answered) -> bytes:
-        """Events after the last text."""
+        """Events after the last piece."""
         ...
 
     def failed(self, refusal: Refusal) -> bytes:
@@ -40,7 +40,7 @@ class Unstreamed:
         """None."""
         return b""
 
-    def piece(self, text: str) -> bytes:
+    def piece(self, piece: Piece) -> bytes:
         """None."""
         return b""
 

@@ -18,7 +18,7 @@ from bulkhead.runtime.background import cancel
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms import sse
 from bulkhead_services.doors.forms.port import Form
-from bulkhead_services.doors.port import Call, Refusal, Standing
+from bulkhead_services.doors.port import Call, Piece, Refusal, Standing
 
 HEARTBEAT_S = 10.0
 MAX_HELD_CHARS = 64 * 1024
@@ -69,11 +69,11 @@ async def _gone(receive: Receive) -> None:
 
 
 class Pieces:
-    """The text of a call between its source and its reader: a reader that lags finds several pieces, and a source that
-    is ahead by `MAX_HELD_CHARS` waits for it."""
+    """The answer of a call between its source and its reader: a reader that lags finds several pieces, and a source
+    that is ahead by `MAX_HELD_CHARS` waits for it."""
 
     def __init__(self, call: Call, receive: Receive) -> None:
-        self._held: list[str] = []
+        self._held: list[Piece] = []
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._source = asyncio.create_task(self._read(call))
         self._gone = asyncio.create_task(_gone(receive))
@@ -82,8 +82,8 @@ class Pieces:
 
     async def _read(self, call: Call) -> None:
         chars = 0
-        async for piece in call.text():
-            chars += len(piece)
+        async for piece in call.pieces():
+            chars += len(piece.text)
             self._held.append(piece)
             self._changed.set()
             if chars >= MAX_HELD_CHARS:
@@ -91,7 +91,7 @@ class Pieces:
                 await self._room.wait()
                 chars = 0
 
-    async def take(self) -> list[str] | None:
+    async def take(self) -> list[Piece] | None:
         """The pieces that are there, none after `HEARTBEAT_S`; None after the last one. Raises ClientDisconnect,
         Refusal."""
         if not self._changed.is_set():
@@ -157,8 +157,8 @@ class AnswerStream(Response):
     async def _send_all(self, pieces: Pieces, send: Send) -> None:
         while (found := await pieces.take()) is not None:
             begun = await self._begin(send)
-            # Of pieces that a form holds back its reader is told that they come.
-            events = b"".join(map(self._form.piece, filter(None, found))) or sse.HEARTBEAT
+            # Of pieces that its form has no words for its reader is told that they come.
+            events = b"".join(map(self._form.piece, found)) or sse.HEARTBEAT
             await self._send(send, begun + events)
         answer = await self._call.answer()
         begun = await self._begin(send)

@@ -21,7 +21,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.model import TextDelta
+from bulkhead_contracts.model import TEXT, TextDelta
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.task import StepEnded, TaskRequested, facts
 from bulkhead_contracts.tool import WritesReplied
@@ -307,7 +307,7 @@ class Feeds:
 
     def hear(self, live: Live) -> None:
         """A text delta from `live.model_gateway.<tenant>.<task>`."""
-        if (heard := text_delta(live)) is not None:
+        if (heard := text_delta(live)) is not None and heard[2].part == TEXT:
             tenant, task, delta = heard
             self.feed(tenant, task).hear(delta, next(self._epochs))
             self._with_live[tenant, task] = None

@@ -140,7 +140,7 @@ class MessagesAssembly(Assembly):
         self._counts: dict[str, Any] = {}
         self._empty_calls: dict[int, bool] = {}
 
-    def _event(self, found: dict[str, Any]) -> str:
+    def _event(self, found: dict[str, Any]) -> None:
         index = found.get("index")
         place = index if isinstance(index, int) else 0
         match found.get("type"):
@@ -153,7 +153,8 @@ class MessagesAssembly(Assembly):
                     self._call(place, block.get("id"), plain(block.get("name")), None)
                     self._empty_calls[place] = True
                 self._think(place, _thought(block))
-                return self._add(plain(block.get("text"))) if block.get("type") == "text" else ""
+                if block.get("type") == "text":
+                    self._add(plain(block.get("text")))
             case "content_block_delta":
                 delta = mapping(found.get("delta"))
                 piece = plain(delta.get("partial_json"))
@@ -161,7 +162,8 @@ class MessagesAssembly(Assembly):
                     self._empty_calls[place] = False
                     self._call(place, None, "", piece)
                 self._think(place, {name: plain(delta[name]) for name in THOUGHT[1:] if delta.get(name)})
-                return self._add(plain(delta.get("text"))) if delta.get("type") == "text_delta" else ""
+                if delta.get("type") == "text_delta":
+                    self._add(plain(delta.get("text")))
             case "content_block_stop":
                 if self._empty_calls.get(place):
                     self._call(place, None, "", {})
@@ -172,17 +174,18 @@ class MessagesAssembly(Assembly):
                 self.over = True
             case _:
                 pass
-        return ""
 
-    def _whole(self, found: dict[str, Any]) -> str:
+    def _whole(self, found: dict[str, Any]) -> None:
         if not isinstance(found.get("content"), list):
-            return self._no_answer("content")
+            self._no_answer("content")
+            return
         self._common(found)
         for index, block in enumerate(rows(found["content"])):
             if block.get("type") == "tool_use":
                 self._call(index, block.get("id"), plain(block.get("name")), mapping(block.get("input")))
             self._think(index, _thought(block))
-        return self._add("".join(plain(row.get("text")) for row in rows(found["content"]) if row.get("type") == "text"))
+            if block.get("type") == "text":
+                self._add(plain(block.get("text")))
 
     def _common(self, message: dict[str, Any], *, whole: bool = True) -> None:
         self._model = short(message.get("model")) or self._model

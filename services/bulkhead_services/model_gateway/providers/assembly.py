@@ -1,4 +1,4 @@
-"""The assembly of one answer, for every wire form. Enters: events or a body. Leaves: text, then an `Answer`.
+"""The assembly of one answer, for every wire form. Enters: events or a body. Leaves: pieces, then an `Answer`.
 
 A wire form derives from `Assembly` and says what its events add; bounds, names and omissions are the same for all.
 """
@@ -9,10 +9,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import AdoptedToolCall, ToolCall
+from bulkhead_contracts.model import REASONING, TEXT, AdoptedToolCall, AnswerPart, ToolCall
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.fields import SURROGATE, clean, generated_bytes, read_object, short
@@ -25,9 +25,20 @@ FILTERED, MALFORMED = "filtered", "malformed"
 """How a wire form names other ends: `filtered: SAFETY` was withheld, `malformed: X` was no call that can be read."""
 
 
+_THOUGHTS: Mapping[str, Literal["thinking", "signature", "redacted"]] = {
+    "thinking": "thinking",
+    "signature": "signature",
+    "data": "redacted",
+}
+"""Parts of an answer that the fields of a block of thoughts are."""
+
+
 @dataclass(slots=True)
 class _Call:
+    """told: as which part it is told live; None where it is not."""
+
     most_bytes: int
+    told: AnswerPart | None = None
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -39,12 +50,14 @@ class _Call:
         """Whether its arguments are whole already."""
         return read_object("".join(self.arguments)) is not None
 
-    def add(self, piece: str) -> None:
+    def add(self, piece: str) -> str:
+        """Keep what there is room for, and return that."""
         room = self.most_bytes - self.size
         kept = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
         self.cut = self.cut or len(kept) < len(piece)
         self.size += len(kept.encode())
         self.arguments.append(kept)
+        return kept
 
 
 class Assembly(ABC):
@@ -67,6 +80,7 @@ class Assembly(ABC):
         self._unheard_bytes = 0
         """Of what was generated, the part that is no text: arguments of tools, reasoning."""
         self._pieces: list[str] = []
+        self._untold: list[tuple[AnswerPart, str]] = []
         self._calls: dict[int, _Call] = {}
         self._dropped_calls: set[int] = set()
         self._thoughts: dict[int, dict[str, str]] = {}
@@ -82,12 +96,12 @@ class Assembly(ABC):
     # A wire form's part
 
     @abstractmethod
-    def _event(self, found: dict[str, Any]) -> str:
-        """Take one event; returns the text that it adds."""
+    def _event(self, found: dict[str, Any]) -> None:
+        """Take one event."""
 
     @abstractmethod
-    def _whole(self, found: dict[str, Any]) -> str:
-        """Take a body that is not a stream; returns its text."""
+    def _whole(self, found: dict[str, Any]) -> None:
+        """Take a body that is not a stream."""
 
     # For everybody
 
@@ -101,6 +115,11 @@ class Assembly(ABC):
         """Whether the model has said anything: text, or a tool call."""
         return bool(self._pieces or self._calls)
 
+    def pieces(self) -> list[tuple[AnswerPart, str]]:
+        """What has come since this was asked last; of the mesh's own calls the text alone."""
+        pieces, self._untold = self._untold, []
+        return pieces
+
     @property
     def generated_bytes(self) -> int:
         """Size of all that the model wrote so far, also of what is no text."""
@@ -111,28 +130,28 @@ class Assembly(ABC):
         """Whether the answer came to its end, even if something was still to follow it."""
         return bool(self._finish) and self.fault is None
 
-    def event(self, data: str) -> str:
-        """Take the data of one event of a stream; returns the text that it adds."""
+    def event(self, data: str) -> None:
+        """Take the data of one event of a stream."""
         if data.strip() in ("", "[DONE]"):
             self.over = self.over or bool(data.strip())
-            return ""
+            return
         if self._finish and read_object(data) is None:
             # The answer is whole: what breaks behind its end takes nothing away from it.
             self.over = True
-            return ""
+            return
         found, before = self._parse(data, "an event of the stream"), self.text_bytes
-        said = "" if found is None else self._event(found)
+        if found is not None:
+            self._event(found)
         if self.text_bytes == before:
             self._unheard_bytes += self._size(found, len(data))
-        return said
 
-    def whole(self, body: bytes) -> str:
-        """Take a body that is not a stream; returns its text."""
+    def whole(self, body: bytes) -> None:
+        """Take a body that is not a stream."""
         found = self._parse(body.decode("utf-8", "replace"), "the body")
         self.over = True
-        said = "" if found is None else self._whole(found)
+        if found is not None:
+            self._whole(found)
         self._unheard_bytes = max(0, self._size(found, len(body)) - self.text_bytes)
-        return said
 
     def result(self) -> Answer | Fault:
         """The answer; or why this is none, first of all because it never came to its end."""
@@ -199,10 +218,9 @@ class Assembly(ABC):
         """Note something in the answer that is no text, and so is no part of it."""
         self._not_text.add(short(kind))
 
-    def _no_answer(self, what: str) -> str:
+    def _no_answer(self, what: str) -> None:
         if self.fault is None:
             self.fault = Fault("error_body", f"status 200 and no {what} in the body", retryable=True, outage=True)
-        return ""
 
     def _parse(self, text: str, what: str) -> dict[str, Any] | None:
         found = read_object(text)
@@ -214,11 +232,11 @@ class Assembly(ABC):
             return None
         return found
 
-    def _add(self, piece: str) -> str:
+    def _add(self, piece: str) -> None:
         piece = self._held + piece
         self._held = ""
         if not piece:
-            return ""
+            return
         if SURROGATE.search(piece):
             if "\ud800" <= piece[-1] <= "\udbff":
                 # Half of a pair: the other half comes with the next event.
@@ -232,7 +250,14 @@ class Assembly(ABC):
             raw = piece.encode()
         self.text_bytes += len(raw)
         self._pieces.append(piece)
-        return piece
+        self._tell(TEXT, piece)
+
+    def _tell(self, part: AnswerPart, piece: str) -> None:
+        if not piece:
+            return
+        if self._untold and self._untold[-1][0] == part:
+            piece = self._untold.pop()[1] + piece
+        self._untold.append((part, piece))
 
     def _think(self, index: int, block: Mapping[str, str]) -> None:
         """A piece of a block of thoughts, which an outside agent hands back; the mesh's own calls keep none."""
@@ -241,8 +266,11 @@ class Assembly(ABC):
         self._thought_bytes += sum(len(piece.encode("utf-8", "replace")) for piece in block.values())
         if self._thought_bytes <= bounds.MAX_MODEL_ANSWER_BYTES:
             known = self._thoughts.setdefault(index, {})
+            place = str(list(self._thoughts).index(index))
             for name, piece in block.items():
                 known[name] = piece if name == "type" else known.get(name, "") + piece
+                if kind := _THOUGHTS.get(name):
+                    self._tell(AnswerPart(kind=kind, id=place), piece)
 
     def _reason(self, piece: str) -> None:
         """A piece of visible reasoning that nobody signed; what is over the bound is cut off, and told."""
@@ -254,6 +282,7 @@ class Assembly(ABC):
         if kept := raw[:room].decode("utf-8", "ignore"):
             known = self._thoughts.setdefault(0, {"type": "reasoning", "text": ""})
             known["text"] += kept
+            self._tell(REASONING, kept)
 
     def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:
         """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""
@@ -265,10 +294,23 @@ class Assembly(ABC):
         call.id = call.id or short(call_id)
         if name != call.name:  # Some servers tell the whole name with every piece.
             call.name = (call.name + clean(name))[: bounds.MAX_NAME_CHARS]
-        if isinstance(arguments, dict):
-            call.add(json.dumps(arguments))
-        elif isinstance(arguments, str):
-            call.add(clean(arguments))
+        piece = json.dumps(arguments) if isinstance(arguments, dict) else arguments
+        if not isinstance(piece, str):
+            return
+        if not call.size:
+            call.told = self._told_as(call)
+        kept = call.add(clean(piece))
+        if call.told is not None:
+            self._tell(call.told, kept)
+
+    def _told_as(self, call: _Call) -> AnswerPart | None:
+        """The part as which a call is told live; None where it may get another id in the end."""
+        taken = {other.told.id for other in self._calls.values() if other.told is not None}
+        if not (self._outgoing.adopted and call.name and _TOKEN.fullmatch(call.id)):
+            return None
+        if call.id in taken or call.id in self._outgoing.call_ids:
+            return None
+        return AnswerPart(kind="call", id=call.id, name=call.name)
 
     def _tool_calls(self, omissions: list[Omission]) -> tuple[ToolCall, ...]:
         made: list[ToolCall] = []

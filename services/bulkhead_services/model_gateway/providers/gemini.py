@@ -87,15 +87,16 @@ class GenerationAssembly(Assembly):
         super().__init__(outgoing)
         self._made = 0
 
-    def _event(self, found: dict[str, Any]) -> str:
-        return self._taken(found)
+    def _event(self, found: dict[str, Any]) -> None:
+        self._taken(found)
 
-    def _whole(self, found: dict[str, Any]) -> str:
+    def _whole(self, found: dict[str, Any]) -> None:
         if not rows(found.get("candidates")) and not mapping(found.get("promptFeedback")).get("blockReason"):
-            return self._no_answer("candidates")
-        return self._taken(found)
+            self._no_answer("candidates")
+        else:
+            self._taken(found)
 
-    def _taken(self, found: dict[str, Any]) -> str:
+    def _taken(self, found: dict[str, Any]) -> None:
         self._model = short(found.get("modelVersion")) or self._model
         if blocked := short(mapping(found.get("promptFeedback")).get("blockReason")):
             self._finish = f"{FILTERED}: the prompt was blocked ({blocked})"
@@ -105,17 +106,15 @@ class GenerationAssembly(Assembly):
         if self._finish:
             # Before its end an answer that is cut off has used more than the counts say.
             self.usage = _usage(found.get("usageMetadata")) or self.usage
-        texts = []
         for part in rows(mapping(candidate.get("content")).get("parts")):
             if not part.get("thought"):
-                texts.append(plain(part.get("text")))
+                self._add(plain(part.get("text")))
             if call := mapping(part.get("functionCall")):
                 self._call(self._made, call.get("id"), plain(call.get("name")), json.dumps(call.get("args") or {}))
                 self._made += 1
             if part.get("inlineData") or part.get("fileData"):
                 kind = mapping(part.get("inlineData") or part.get("fileData")).get("mimeType")
                 self._leave_out(f"a file of type {short(kind) or 'unknown'}")
-        return self._add("".join(texts))
 
 
 def _usage(found: object) -> Usage | None:

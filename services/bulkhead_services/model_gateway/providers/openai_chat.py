@@ -38,38 +38,41 @@ class ChatAssembly(Assembly):
         self._places: dict[int, int] = {}
         self._opened = 0
 
-    def _event(self, found: dict[str, Any]) -> str:
+    def _event(self, found: dict[str, Any]) -> None:
         choice = self._common(found)
         delta = choice.get("delta") if choice else None
-        return self._message(delta) if isinstance(delta, dict) else ""
+        if isinstance(delta, dict):
+            self._message(delta)
 
-    def _whole(self, found: dict[str, Any]) -> str:
+    def _whole(self, found: dict[str, Any]) -> None:
         if self._outgoing.path == EMBEDDINGS_PATH:
-            return self._vectors(found)
+            self._vectors(found)
+            return
         choice = self._common(found)
         message = choice.get("message") if choice else None
         if not isinstance(message, dict):
-            return self._no_answer("choices")
+            self._no_answer("choices")
+            return
         # A body that is whole was not cut off; some servers give no reason with it.
         self._finish = self._finish or "stop"
-        return self._message(message)
+        self._message(message)
 
-    def _vectors(self, found: dict[str, Any]) -> str:
+    def _vectors(self, found: dict[str, Any]) -> None:
         """Take vectors as the answer's text, which nobody is shown live."""
         given = mapping(found.get("usage"))
         self.usage = usage_of(count(given.get("prompt_tokens")) or count(given.get("total_tokens")), 0, 0)
         self._model = short(found.get("model"))
         vectors = [row.get("embedding") for row in rows(found.get("data"))]
         if not vectors or not all(isinstance(one, str | list) and one for one in vectors):
-            return self._no_answer("embeddings")
+            self._no_answer("embeddings")
+            return
         text = json.dumps(vectors, separators=(",", ":"))
         if len(text) > bounds.MAX_BLOB_BYTES:
             what = f"{len(vectors)} vectors take {len(text)} bytes, and may take {bounds.MAX_BLOB_BYTES}"
             self.fault = Fault("answer_too_large", what, "send fewer inputs at once, or ask for encoding_format base64")
-            return ""
+            return
         self._finish, self.text_bytes = "stop", len(text)
         self._pieces.append(text)
-        return ""
 
     def _common(self, found: dict[str, Any]) -> dict[str, Any] | None:
         if (told := _usage(found.get("usage"))) is not None:
@@ -82,7 +85,10 @@ class ChatAssembly(Assembly):
             self._finish = _REASONS.get(reason, reason)
         return choice
 
-    def _message(self, message: dict[str, Any]) -> str:
+    def _message(self, message: dict[str, Any]) -> None:
+        # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.
+        self._reason(plain(message.get("reasoning_content")) or plain(message.get("reasoning")))
+        self._add(plain(message.get("content")))
         for position, row in enumerate(rows(message.get("tool_calls"))):
             index, function = row.get("index"), mapping(row.get("function"))
             told = index if isinstance(index, int) and index >= 0 else position
@@ -91,11 +97,8 @@ class ChatAssembly(Assembly):
         for kind in ("images", "audio"):
             if message.get(kind):
                 self._leave_out(kind)
-        # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.
-        self._reason(plain(message.get("reasoning_content")) or plain(message.get("reasoning")))
         if refusal := plain(message.get("refusal")):
             self._refuse(refusal)
-        return self._add(plain(message.get("content")))
 
     def _place(self, told: int, call_id: str, name: str) -> int:
         """The place of a call: some servers give every call of an answer the same index, or none."""

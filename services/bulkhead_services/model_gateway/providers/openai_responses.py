@@ -52,14 +52,31 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
 class ResponsesAssembly(Assembly):
     """One answer out of a response or out of its events."""
 
-    def _event(self, found: dict[str, Any]) -> str:
+    def __init__(self, outgoing: Outgoing | None = None) -> None:
+        super().__init__(outgoing)
+        self._heard: set[int | None] = set()
+        """Places of the items that came in pieces."""
+
+    def _event(self, found: dict[str, Any]) -> None:
+        index, delta = found.get("output_index"), plain(found.get("delta"))
+        place = index if isinstance(index, int) else None
         match found.get("type"):
             case "response.output_text.delta":
-                return self._add(plain(found.get("delta")))
+                self._add(delta)
+            case "response.output_item.added":
+                self._call_begins(place, mapping(found.get("item")))
+            case "response.function_call_arguments.delta" if place is not None and place in self._calls:
+                self._heard.add(place)
+                self._call(place, None, "", delta)
+            case "response.reasoning_summary_part.added":
+                self._reason("\n\n" if place in self._heard else "")
+            case "response.reasoning_summary_text.delta":
+                self._heard.add(place)
+                self._reason(delta)
             case "response.refusal.delta":
                 self._refuse(plain(found.get("delta")))
             case "response.output_item.done":
-                self._item(found.get("output_index"), mapping(found.get("item")))
+                self._item(place, mapping(found.get("item")))
             case "response.completed" | "response.incomplete":
                 self._end(mapping(found.get("response")))
                 self.over = True
@@ -71,24 +88,28 @@ class ResponsesAssembly(Assembly):
                 self.fault = errors.in_body({**found, "type": found.get("code")})
             case _:
                 pass
-        return ""
 
-    def _whole(self, found: dict[str, Any]) -> str:
+    def _whole(self, found: dict[str, Any]) -> None:
         if not isinstance(found.get("output"), list):
-            return self._no_answer("output")
+            self._no_answer("output")
+            return
         self._end(found)
-        texts = []
         for index, item in enumerate(rows(found["output"])):
             self._item(index, item)
             for part in rows(item.get("content")) if item.get("type") == "message" else ():
-                texts.append(plain(part.get("text")))
+                self._add(plain(part.get("text")))
                 self._refuse(plain(part.get("refusal")))
-        return self._add("".join(texts))
 
-    def _item(self, index: object, item: dict[str, Any]) -> None:
+    def _call_begins(self, index: int | None, item: dict[str, Any]) -> None:
+        if item.get("type") == "function_call" and index is not None:
+            self._call(index, item.get("call_id"), plain(item.get("name")), None)
+
+    def _item(self, index: int | None, item: dict[str, Any]) -> None:
+        if index in self._heard:
+            return
         if item.get("type") == "reasoning":
             self._reason("\n\n".join(plain(part.get("text")) for part in rows(item.get("summary"))))
-        if item.get("type") == "function_call" and isinstance(index, int):
+        if item.get("type") == "function_call" and index is not None:
             self._call(index, item.get("call_id"), plain(item.get("name")), item.get("arguments"))
         elif plain(item.get("type")) not in _ITEMS:
             self._leave_out(plain(item.get("type")))

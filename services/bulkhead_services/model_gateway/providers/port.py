@@ -5,16 +5,23 @@ the vendor reported.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.model import TEXT, AnswerPart, ToolCall
 from bulkhead_contracts.result import Omission, Usage
 
 Finish = Literal["stop", "length", "tool_calls", ""]
-OnText = Callable[[str], Awaitable[None]]
+
+
+class OnText(Protocol):
+    """Who hears an answer as it comes."""
+
+    async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
+        """The next piece of a part of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +158,8 @@ class Place(Protocol):
     async def call(
         self, outgoing: Outgoing, on_text: OnText, need: Need, *, timeout_s: float, heard: Heard | None = None
     ) -> Answer | Fault:
-        """Send what `request` made; on_text gets the text as it comes, and "" for a tool call; heard is kept up to
-        date. Cancelled, it closes the connection."""
+        """Send what `request` made; on_text gets the answer as it comes, and "" for a tool call that is not told live;
+        heard is kept up to date. Cancelled, it closes the connection."""
         ...
 
 

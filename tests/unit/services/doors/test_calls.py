@@ -197,7 +197,7 @@ async def test_failures_are_refusals_by_name():
                 await call.answer()
             assert (told.value.status, told.value.retry) == expected and told.value.code == code
             with pytest.raises(Refusal):
-                _ = [piece async for piece in call.text()]
+                _ = [piece async for piece in call.pieces()]
 
 
 async def test_a_retry_that_was_told_to_come_again_is_tried_again_under_the_same_call():

@@ -44,11 +44,11 @@ async def test_a_call_that_another_replicas_client_follows_is_not_abandoned(monk
         notices = list[str]()
         subscription, hearing = await abandoned(here, notices)
         call = await here.call()
-        first = call.text()
-        assert await anext(first) == "Once"
+        first = call.pieces()
+        assert (await anext(first)).text == "Once"
         again = await here.call(by=caller(retry=True), instance="1")
         assert again.call_id == call.call_id
-        second = asyncio.create_task(again.text().__anext__())
+        second = asyncio.create_task(again.pieces().__anext__())
         await asyncio.sleep(0)
         await first.aclose()
         await asyncio.sleep(0.6)  # Several times as long as a call goes on that nobody follows.

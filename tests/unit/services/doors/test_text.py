@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
-from bulkhead_services.doors.port import Refusal
+from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, TextDelta, ToolCall
+from bulkhead_contracts.result import Usage
+from bulkhead_services.doors.flight import Flight
+from bulkhead_services.doors.port import Answered, Refusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
 
@@ -23,8 +26,9 @@ def spoken(*pieces, text=""):
 
 
 async def told(call, pieces: list[str]) -> None:
-    async for piece in call.text():
-        pieces.append(piece)
+    async for piece in call.pieces():
+        assert piece.part == TEXT
+        pieces.append(piece.text)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,52 @@ async def test_pieces_joined_are_the_whole_text(pieces, text, before):
         go.set()
         await following
         assert "".join(heard) == text == (await call.answer()).text
+
+
+def part_of(call_id: str) -> AnswerPart:
+    return AnswerPart(kind="call", id=call_id, name="add")
+
+
+def heard_of(flight: Flight, *pieces: tuple[AnswerPart, int, str]) -> None:
+    for part, offset, text in pieces:
+        flight.hear(TextDelta(call_id="c", offset=offset, text=text, part=part))
+
+
+def answered(text: str, *calls: tuple[str, str]) -> Answered:
+    made = tuple(ToolCall(id=call_id, name="add", arguments_json=arguments) for call_id, arguments in calls)
+    thoughts = ({"type": "reasoning", "text": "Hm. Yes."},)
+    return Answered("c", "m", text, made, "tool_calls", Usage(), 1, thoughts=thoughts)
+
+
+async def test_parts_beside_the_text_come_live_and_what_was_missed_of_each_from_the_record():
+    flight, said = Flight("c"), list[tuple[str, str]]()
+    one, two = part_of("one"), part_of("two")
+    heard_of(flight, (REASONING, 0, "Hm. "), (TEXT, 0, "I add"), (one, 0, '{"a"'), (one, 9, "lost"), (TEXT, 5, "."))
+    following = asyncio.create_task(anext(flight.follow()))
+    assert await following == (REASONING, "Hm. ")
+
+    async def follow() -> None:
+        async for part, text in flight.follow():
+            said.append((part.id or part.kind, text))
+
+    following = asyncio.create_task(follow())
+    live = [("reasoning", "Hm. "), ("text", "I add"), ("one", '{"a"'), ("text", ".")]
+    await until(lambda: said == live)
+    flight.end(answered("I add. Wait.", ("one", '{"a": 1}'), ("two", "")))
+    await following
+    assert said == [*live, ("reasoning", "Yes."), ("text", " Wait."), ("one", ": 1}"), (two.id, "")]
+
+
+@pytest.mark.parametrize("calls", [(), (("one", '{"b": 1}'),), (("other", '{"a": 1}'),)])
+async def test_a_call_that_was_told_and_is_not_so_in_the_end_ends_in_an_error(calls):
+    flight = Flight("c")
+    heard_of(flight, (part_of("one"), 0, '{"a"'))
+    pieces = flight.follow()
+    assert await anext(pieces) == (part_of("one"), '{"a"')
+    flight.end(answered("", *calls))
+    with pytest.raises(Refusal) as cut:
+        await anext(pieces)
+    assert cut.value.code == "stream_cut"
 
 
 async def test_text_that_begins_anew_in_other_words_ends_in_an_error_and_is_there_for_a_retry():

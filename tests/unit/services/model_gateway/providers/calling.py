@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 from pydantic import SecretStr
 
+from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_services.model_gateway.effects import HttpEndpoint, HttpProvider, Network
 from bulkhead_services.model_gateway.providers.forms import Api
 from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault
@@ -45,7 +46,7 @@ async def calling(api: Api, root: str, *, waits: bool = False, connect_s: float 
     async def call(chat: Chat = CHAT) -> tuple[Answer | Fault, list[str]]:
         heard: list[str] = []
 
-        async def on_text(text: str) -> None:
+        async def on_text(text: str, part: AnswerPart = TEXT) -> None:
             heard.append(text)
 
         timeout_s = DEADLINE_S if waits else PATIENT_S

@@ -1,13 +1,14 @@
 """Each cell of the table of features (docs/reference/providers.md), held to what the wire form sends and reads."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
 from bulkhead_services.model_gateway.providers.features import FEATURES
 from bulkhead_services.model_gateway.providers.fields import mapping
 from bulkhead_services.model_gateway.providers.forms import FORMS
@@ -181,6 +182,40 @@ async def test_a_cell_says_what_the_form_does(feature, api):
     seen = await seen if feature == "streaming" else seen
     offer = seen if isinstance(seen, str) else "yes" if seen else "none"
     assert FEATURES[feature][api].offer == offer, f"the cell says {FEATURES[feature][api].offer}"
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+@pytest.mark.parametrize("api", FORMS)
+def test_what_is_told_live_is_what_the_answer_holds_and_of_the_meshs_own_calls_the_text_alone(api, adopted):
+    uses = tuple((f"call_{number}", "add", json.dumps({"a": number, "b": 40})) for number in range(2))
+    told, heard, pieces = Said("Let me add.", THOUGHTS, uses, "tool_calls"), dict[AnswerPart, str](), Counter[str]()
+    streamed = FORMS[api].assembly(Outgoing("", b"", adopted=adopted))
+    for event in DIALECTS[api].stream(told):
+        streamed.event(json.dumps(event))
+        for part, piece in streamed.pieces():
+            heard[part] = heard.get(part, "") + piece
+            pieces[part.kind] += 1
+    said = streamed.result()
+    assert heard.pop(TEXT) == said.text == "Let me add."
+    if not adopted:
+        assert not heard
+        return
+    calls = {(part.id, part.name): text for part, text in heard.items() if part.kind == "call"}
+    assert calls == {(call.id, call.name): call.arguments_json for call in said.calls}
+    if api == "gemini":  # Its calls come whole, and its thoughts are not asked for.
+        return
+    assert pieces["call"] > 2
+    thoughts = {part.kind: text for part, text in heard.items() if part.kind != "call"}
+    [block] = said.thoughts
+    signed = {"thinking": block.get("thinking"), "signature": block.get("signature")}
+    assert thoughts == (signed if api == "anthropic" else {"reasoning": THOUGHTS})
+
+
+def test_a_call_whose_id_was_given_before_is_not_told_live():
+    assembly = FORMS["openai-chat"].assembly(Outgoing("", b"", call_ids=frozenset({"call_1"}), adopted=True))
+    for event in DIALECTS["openai-chat"].stream(Said(calls=(("call_1", "add", "{}"),), end="tool_calls")):
+        assembly.event(json.dumps(event))
+    assert not assembly.pieces() and assembly.result().calls[0].id != "call_1"
 
 
 @pytest.mark.parametrize("adopted", [True, False])
