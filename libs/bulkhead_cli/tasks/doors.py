@@ -29,31 +29,40 @@ async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json
     """Print the newest runs, and delegated steps where the doors' address is known. Raises MeshError."""
     async with target.mesh() as mesh:
         runs = await mesh.tasks(limit, opened_by=DOORS)
-        query = {"by": "task", "since": SINCE, "limit": str(MAX_SPEND_ROWS)}
-        try:
-            rows = (await mesh.get("/v1/spend", query))["rows"] if runs else []
-        except Refused as error:
-            if error.status != FORBIDDEN:
-                raise
-            rows = None
-    spent = {row["name"]: row["spent"] for row in rows or ()}
+        spent = await _spent(mesh, [run["task_id"] for run in runs])
     local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
     address = doors_url or local
     steps, why_not = await _open_steps(address, target.api_key)
     for run in runs:
-        run["spent"] = spent.get(run["task_id"])
+        run["spent"] = (spent or {}).get(run["task_id"])
     if as_json:
         print_json({"url": address, "runs": runs, "steps": steps})
         return
     if address:
         out.print(f"doors: {address}", style="dim", markup=False)
-    _print_runs(runs, may_see=rows is not None)
+    _print_runs(runs, may_see=spent is not None)
     if steps is None:
         out.print(f"who has delegated steps is not known: {why_not}", style="yellow", markup=False)
     elif steps["steps"]:
         print_whole(_steps_table(steps["steps"]))
         if steps["more"]:
             out.print(f"and {counted(steps['more'], 'newer step')}", style="yellow")
+
+
+async def _spent(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
+    """What each of these has spent; None for who may not see it. Raises MeshError."""
+    found: dict[str, Any] = {}
+    try:
+        # An answer has as many rows as tasks that were asked for, so none is added up with others.
+        for first in range(0, len(tasks), MAX_SPEND_ROWS):
+            named = ",".join(tasks[first : first + MAX_SPEND_ROWS])
+            query = {"by": "task", "since": SINCE, "limit": str(MAX_SPEND_ROWS), "tasks": named}
+            found |= {row["name"]: row["spent"] for row in (await mesh.get("/v1/spend", query))["rows"]}
+    except Refused as error:
+        if error.status != FORBIDDEN:
+            raise
+        return None
+    return found
 
 
 def _print_runs(runs: list[dict[str, Any]], *, may_see: bool) -> None:

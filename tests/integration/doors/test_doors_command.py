@@ -5,6 +5,7 @@ import json
 import httpx
 
 from bulkhead_cli.target import Target
+from bulkhead_cli.tasks import doors
 from bulkhead_cli.tasks.answer import footer
 from bulkhead_cli.tasks.doors import show_doors
 from tests.eventually import until
@@ -36,6 +37,17 @@ async def test_the_runs_of_agents_outside_and_what_they_spend(tmp_path, capsys):
         await show_doors(Target(here.gateway_url, KEY), 20, as_json=False)
         shown = capsys.readouterr().out
         assert task in shown and "shown to operators" in shown
+
+
+async def test_more_runs_than_one_answer_about_spending_holds_are_all_shown_with_theirs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(doors, "MAX_SPEND_ROWS", 2)
+    async with whole_mesh(tmp_path, says("one")) as here:
+        client, asked = here.client(), {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
+        for number in range(5):
+            await client.chat.completions.create(**asked, extra_headers={"X-Bulkhead-Run": f"run-{number}"})
+        await show_doors(Target(here.gateway_url, OPERATOR_KEY), 5, as_json=True)
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["spent"] and run["spent"]["input_tokens"] for run in runs] == [100] * 5
 
 
 async def test_a_run_that_goes_on_is_shown_with_what_is_spent_and_reserved(tmp_path):

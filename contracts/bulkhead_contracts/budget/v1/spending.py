@@ -7,7 +7,7 @@ from pydantic import Field
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task.v1 import RequesterClaim
-from bulkhead_contracts.types import Body, Contract, Count, UnixMs
+from bulkhead_contracts.types import Body, Contract, Count, Token, UnixMs
 
 SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
 
@@ -17,7 +17,7 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
 
     top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, as the ledger has
     it now, in one row; the gateway knows that whoever asks may read that task. slices: into so many equal parts the
-    time is divided; 0 for none.
+    time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's.
     """
 
     requester: RequesterClaim
@@ -26,6 +26,7 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     top: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_ROWS)] = 20
     of_task: bool = False
     slices: Annotated[int, Field(ge=0, le=bounds.MAX_SPEND_SLICES)] = 0
+    tasks: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SPEND_ROWS)] = ()
 
 
 class Spent(Contract):

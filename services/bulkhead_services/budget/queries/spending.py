@@ -6,7 +6,7 @@ its settlement, and until that is there its reservation is shown as held. Redis 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -244,12 +244,13 @@ class SpendBook:
         until = self._clock()
         since, tally = max(0, until - body.since_s * 1000), Tally()
         # Settlements first: each one's reservation was stored before it.
-        await self._read(tally, SETTLED_INBOX, f"mesh.*.budget.*.{subjects.token(tenant)}.>", since, body.by)
-        await self._read(tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.token(tenant)}.>", since, body.by)
-        await self._read(tally, JOURNAL_INBOX, batched_reservations.subject(tenant), since, body.by)
+        await self._read(tally, SETTLED_INBOX, f"mesh.*.budget.*.{subjects.token(tenant)}.>", since, body)
+        await self._read(tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.token(tenant)}.>", since, body)
+        await self._read(tally, JOURNAL_INBOX, batched_reservations.subject(tenant), since, body)
         return report(tally, body.by, since, until, body.top, body.slices)
 
-    async def _read(self, tally: Tally, stream: str, subject: str, since_unix_ms: int, by: str) -> None:
+    async def _read(self, tally: Tally, stream: str, subject: str, since_unix_ms: int, asked: SpendRequested) -> None:
+        wanted: Collection[str] = frozenset(asked.tasks)
         newest = await self._bus.last(stream, subject)
         end, empty = newest.sequence if newest is not None else 0, 0
         after = await last_before(self._bus, stream, subject, since_unix_ms - SLACK_MS, end)
@@ -258,7 +259,8 @@ class SpendBook:
             if not page and (empty := empty + 1) > TAIL_READS:
                 raise BusUnavailable(f"{stream} cannot be read up to {end}: what answers is at {after}")
             for message in _readable(stored for stored in page if stored.sequence <= end):
-                take(tally, message, by)
+                if not wanted or message.task in wanted:
+                    take(tally, message, asked.by)
             if len(tally.calls) + len(tally.settled) > self._most:
                 raise TooMuch
             after = page[-1].sequence if page else after

@@ -352,6 +352,9 @@ _OPERATORS: Json = {
                 "Number of equal parts of the time whose costs are told, too",
                 {"type": "integer", "minimum": 0, "maximum": bounds.MAX_SPEND_SLICES, "default": 0},
             ),
+            query(
+                "tasks", f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas", {"type": "string"}
+            ),
             description="A call counts at the time of its admission. The sums are the providers' own counts.",
         )
     },

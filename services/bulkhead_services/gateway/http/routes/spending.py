@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.runtime.context import Context
-from bulkhead_contracts import bounds
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import (
     Limit,
     LimitsReplied,
@@ -98,7 +98,9 @@ class Spending(BudgetRequests):
         slices = number_of(request, "slices")
         if slices > bounds.MAX_SPEND_SLICES:
             raise invalid_query("slices", str(slices), f"send a number up to {bounds.MAX_SPEND_SLICES}")
-        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request), slices=slices)
+        ask = SpendRequested(
+            requester=claim, by=by, since_s=seconds, top=size_of(request), slices=slices, tasks=_tasks_of(request)
+        )
         index, timeout_ms = f"{claim.person}/{by}/{since}/{self._context.clock()}", bounds.SPEND_TIMEOUT_MS
         reply = await self._ask(SpendReplied, claim, ask, _SPENDING, task=BOOK, index=index, timeout_ms=timeout_ms)
         return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))
@@ -117,6 +119,19 @@ class Spending(BudgetRequests):
         reply = await self._ask(TopUpReplied, claim, ask, _TOP_UPS, task=feed.task, index=index)
         task, url, same = feed.task, f"/v1/tasks/{feed.task}", reply.model_dump(include={"revision", "resumed"})
         return answered(TopUpReceipt(task_id=task, status_url=url, added=reply.added, **same))
+
+
+def _tasks_of(request: Request) -> tuple[str, ...]:
+    """The query's `tasks`; empty for all. Raises Problem 422."""
+    said = request.query_params.get("tasks", "")
+    named = tuple(dict.fromkeys(said.split(","))) if said else ()
+    if len(named) > bounds.MAX_SPEND_ROWS:
+        raise invalid_query("tasks", f"{len(named)} tasks", f"name at most {bounds.MAX_SPEND_ROWS} tasks at once")
+    try:
+        return tuple(subjects.token(task) for task in named)
+    except subjects.SubjectError as error:
+        hint = "send ids of tasks with a comma between two; they are made of A-Z a-z 0-9 _ - only"
+        raise invalid_query("tasks", said, hint) from error
 
 
 def _until(feed: Feed, now_unix_ms: int) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -215,9 +215,11 @@ class Streams:
             index=message.body.reservation_id,
         )  # type: ignore[union-attr]
 
-    async def ask(self, since_s: int = 3600, most: int = 100, role: str = "operator", of: str = "acme") -> SpendReplied:
+    async def ask(
+        self, since_s: int = 3600, most: int = 100, role: str = "operator", of: str = "acme", tasks: Sequence[str] = ()
+    ) -> SpendReplied:
         claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
-        body = SpendRequested(requester=claim, by="task", since_s=since_s)
+        body = SpendRequested(requester=claim, by="task", since_s=since_s, tasks=tuple(tasks))
         asked = Received(None, body, "acme", "limits", "gateway", 0, self.now, 1)  # type: ignore[arg-type]
         return await SpendBook(self.bus, lambda: self.now, most=most).answer(asked)
 
@@ -238,6 +240,17 @@ async def test_only_the_asked_time_and_only_the_own_tenant_is_read() -> None:
     await world.say(fact(90, at=NOW))
     await world.say(settled(90, 4))
     assert (await world.ask()).late.input_tokens == 4
+
+
+async def test_of_named_tasks_alone_and_of_no_other_tenant_is_told() -> None:
+    world = Streams()
+    for number in range(9):
+        await world.say(fact(number, task=f"t{number}", tenant="bolt" if number == 1 else "acme"))
+        await world.say(settled(number, number, task=f"t{number}", tenant="bolt" if number == 1 else "acme"))
+    # Those of others are not among the messages that an answer is made of.
+    found = await world.ask(tasks=("t1", "t5", "t8", "unknown"), most=4)
+    assert {one.name: one.spent.input_tokens for one in found.rows} == {"t5": 5, "t8": 8}
+    assert found.total.spent.input_tokens == 13 and found.rest_rows == 0
 
 
 async def test_more_than_one_answer_is_made_of_is_refused_in_words() -> None:

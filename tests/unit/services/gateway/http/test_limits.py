@@ -119,6 +119,9 @@ def _also_a_submitter(keys) -> None:
         "since=%D9%A1h",
         "limit=0",
         "limit=101",
+        "tasks=t1,,t2",
+        "tasks=t1.>",
+        pytest.param("tasks=" + ",".join(f"t{number}" for number in range(101)), id="too many tasks"),
     ],
 )
 async def test_a_question_that_does_not_fit_is_refused_in_words(http, query: str) -> None:
