@@ -49,9 +49,7 @@ class ToolCalls:
 
     async def call(self, runs: Runs, caller: Caller, asked: ToolAsked) -> ToolAnswered:
         """Make a call, or find it. Who stops waiting leaves it on its way. Raises Refusal."""
-        # Also of askers who have gone away.
-        if (full := self._shares.full(caller.claim.tenant, caller.claim.person)) is not None:
-            raise refusals.too_many_calls(full, "of tools in flight", "wait for one of them")
+        self._check_share(caller.claim)
         arguments_json = _canonical(asked)
         try:
             before = await self._made_before(runs, caller, asked, arguments_json)
@@ -63,9 +61,11 @@ class ToolCalls:
         flight = self._flights.get(place)
         if flight is None:
             request = request_of(asked.tool, call_id, feed, arguments_json, self._until(asked, feed))
+            self._check_share(caller.claim)  # Others may have begun in the meantime.
+            self._shares.take(caller.claim.tenant, caller.claim.person)
             journey = ToolJourney(self._context, self._settings, feed, request)
-            flight = self._flights[place] = asyncio.create_task(self._fly(caller.claim, feed, journey))
-            flight.add_done_callback(lambda done: self._landed(place, done))
+            flight = self._flights[place] = asyncio.create_task(self._fly(feed, journey))
+            flight.add_done_callback(lambda done: self._landed(place, caller.claim, done))
             self._begun(feed)
         try:
             return await asyncio.shield(flight)
@@ -73,6 +73,12 @@ class ToolCalls:
             if flight.cancelled():
                 raise refusals.unavailable("this replica goes away", retry_after_s=1.0) from None
             raise
+
+    def _check_share(self, claim: RequesterClaim) -> None:
+        """Judge whether another call may be in flight; calls of askers who have gone away count, too. Raises
+        Refusal."""
+        if (full := self._shares.full(claim.tenant, claim.person)) is not None:
+            raise refusals.too_many_calls(full, "of tools in flight", "wait for one of them")
 
     async def _made_before(self, runs: Runs, caller: Caller, asked: ToolAsked, arguments_json: str) -> Feed | None:
         """The run in which this very request was answered, though another has taken its place. Raises BusError,
@@ -124,9 +130,8 @@ class ToolCalls:
         word = feed.calls.get(call_id)
         return word is not None and word.kind == "replied"
 
-    async def _fly(self, claim: RequesterClaim, feed: Feed, journey: ToolJourney) -> ToolAnswered:
-        """See a call to its end, whoever still waits for it. claim: whose share it is of."""
-        self._shares.take(claim.tenant, claim.person)
+    async def _fly(self, feed: Feed, journey: ToolJourney) -> ToolAnswered:
+        """See a call to its end, whoever still waits for it."""
         try:
             with self._feeds.watching(feed):
                 await journey.depart()
@@ -135,11 +140,10 @@ class ToolCalls:
             if journey.sent:
                 raise journey.unknown(f"the message broker does not answer: {error}") from error
             raise refusals.unavailable(f"the message broker does not answer: {error}") from error
-        finally:
-            self._shares.give(claim.tenant, claim.person)
 
-    def _landed(self, place: Place, flight: "asyncio.Task[ToolAnswered]") -> None:
+    def _landed(self, place: Place, claim: RequesterClaim, flight: "asyncio.Task[ToolAnswered]") -> None:
         del self._flights[place]
+        self._shares.give(claim.tenant, claim.person)
         if not flight.cancelled():
             flight.exception()  # All who waited for it may have gone.
 

@@ -1,0 +1,71 @@
+"""Calls of tools in flight: each is of its caller's share from its start to its end, whoever waits for it."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
+from bulkhead_services.doors.mcp.port import ToolAnswered, ToolAsked
+from bulkhead_services.doors.port import Refusal
+from tests.eventually import until
+from tests.unit.services.doors.doors_world import TENANT, World, caller, world
+
+LOOK = ToolSpec(name="look", description="Looks.", parameters_json='{"type": "object"}')
+
+
+def look(here: World, number: int) -> asyncio.Task[ToolAnswered]:
+    asked = ToolAsked(LOOK, {"number": number}, f"request-{number}", unique=True)
+    return asyncio.create_task(here.doors().call_tool(caller(), asked))
+
+
+async def sent(here: World, count: int) -> list[Stored]:
+    """The calls that the tool executor has, once they are so many."""
+
+    async def enough() -> list[Stored]:
+        found = await here.mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.doors.>")
+        return found if len(found) >= count else []
+
+    found: list[Stored] = await until(enough)
+    return found
+
+
+async def answered(here: World, stored: Stored) -> None:
+    request = ToolCallRequested.model_validate_json(stored.body)
+    reply = ToolCallReplied(call_id=request.call_id, step_id=request.step_id, outcome="succeeded")
+    publisher, task = here.mesh.context("tool_executor").publisher, stored.subject.split(".")[-1]
+    await publisher.send("doors", reply, tenant=TENANT, task=task, cause=stored.ce_id, index="reply")
+
+
+@pytest.mark.parametrize(
+    ("bound", "status"), [("max_calls", 503), ("max_calls_per_tenant", 429), ("max_calls_per_person", 429)]
+)
+async def test_more_tool_calls_in_flight_than_are_allowed_are_told_to_come_again(bound, status):
+    async with world(**{bound: 2}) as here:
+        calls = [look(here, number) for number in range(2)]
+        first, second = await sent(here, 2)
+        calls[0].cancel()  # Who goes away leaves the call in flight, and in the share.
+        with pytest.raises(Refusal) as told:
+            await look(here, 2)
+        assert (told.value.status, told.value.code) == (status, "too_many_calls")
+        assert (told.value.retry, told.value.retry_after_s) == (True, 1.0)
+        for stored in (first, second):
+            await answered(here, stored)
+        assert (await calls[1]).outcome == "succeeded"
+        run = here.doors().feeds.feed(TENANT, first.subject.split(".")[-1])
+        await until(lambda: not here.doors().tool_calls.busy(run))
+        calls = [look(here, number) for number in (3, 4)]
+        for stored in (await sent(here, 4))[2:]:
+            await answered(here, stored)
+        assert [(await call).outcome for call in calls] == ["succeeded"] * 2
+
+
+async def test_as_many_calls_at_once_are_no_more_than_are_allowed():
+    async with world(max_calls_per_person=2) as here:
+        calls = [look(here, number) for number in range(5)]
+        await until(lambda: sum(call.done() for call in calls) >= 3)
+        for stored in await sent(here, 2):
+            await answered(here, stored)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(end, Refusal) and end.code == "too_many_calls" for end in ends) == 3
+        assert len(await sent(here, 2)) == 2
