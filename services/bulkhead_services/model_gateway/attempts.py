@@ -59,7 +59,9 @@ HALTED_HINT = (
     "names, then submit again"
 )
 
-OTHER_PROVIDER = "leave it out, or name a model whose provider speaks OpenAI's chat"
+OTHER_PROVIDER = "leave it out, or name a model whose provider's API takes it"
+NOT_TAKEN = Fault("unsupported_parameter", "", OTHER_PROVIDER, outage=True, consumed=False, refused=True)
+"""The end of a call that a provider's API cannot say in full: the next model of the route may take it."""
 BREAKER_OPEN, AGAIN_BY_ITSELF = "breaker_open", "it is tried again by itself"
 
 
@@ -153,7 +155,7 @@ class Attempts:
         said: Answer | Fault = does_not_fit(source, model.name, budget)
         need, failed = Need(model.name, 0, set() if tried is None else tried), 0
         if rendered is not None and (why := model.provider.objection(_chat(model, rendered, output))):
-            return Outcome(Fault("unsupported_parameter", why, OTHER_PROVIDER, consumed=False, refused=True))
+            return Outcome(replace(NOT_TAKEN, message=why))
         key = self._key(model, rendered, output, source)
         if key and rendered and (known := await self._known(model, key, until_unix_ms)) is not None:
             return Outcome(known, rendered.omissions)

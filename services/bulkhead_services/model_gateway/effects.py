@@ -28,7 +28,7 @@ from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import believable, short
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting
-from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
+from bulkhead_services.model_gateway.providers.narrowing import Unsupported, check_summary, narrowed
 from bulkhead_services.model_gateway.providers.port import (
     Answer,
     Chat,
@@ -227,7 +227,10 @@ class HttpProvider(Deployments):
     def _said(self, chat: Chat) -> Chat:
         """The chat in words that the form translates. Raises Unsupported."""
         form = FORMS[self._settings.api]
-        if form.speaks_chat or not chat.adopted:
+        if not chat.adopted:
+            return chat
+        if form.speaks_chat:
+            check_summary(chat.payload)
             return chat
         if embeds(chat.payload):
             raise Unsupported("embeddings")

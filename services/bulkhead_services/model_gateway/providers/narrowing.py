@@ -25,6 +25,8 @@ USUAL: Mapping[str, tuple[object, ...]] = {
 }
 """Values that say what holds without them."""
 SYSTEM = ("system", "developer")
+SUMMARY = "reasoning_summary"
+"""The field `reasoning.summary` of OpenAI's responses API, which alone has a word for it."""
 
 
 class Unsupported(ValueError):
@@ -38,8 +40,9 @@ def narrowed(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temper
     for name, value in chat.payload.items():
         if name == "messages" or value is None or name in ABOUT_THE_CALLER or value in USUAL.get(name, ()):
             continue
-        if name == "reasoning_summary" and name not in says:
-            continue  # Whatever reasoning comes is given back; other APIs have no word for its length.
+        if name == SUMMARY and name not in says:
+            check_summary(chat.payload)
+            continue
         if name in takes:
             parameters[name] = [value] if name == "stop" and isinstance(value, str) else value
         elif name == "tools":
@@ -54,6 +57,13 @@ def narrowed(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temper
     if not isinstance(temperature, int | float) or temperature > max_temperature:
         raise Unsupported(f"a temperature of {str(temperature)[:20]}, which is over {max_temperature:g}")
     return replace(chat, payload=payload, parameters=parameters)
+
+
+def check_summary(payload: Mapping[str, Any]) -> None:
+    """Judge the `reasoning.summary` of a call for an API without a word for it: `auto` holds there, for whatever
+    reasoning comes is given back; no other value can be kept. Raises Unsupported."""
+    if (wanted := payload.get(SUMMARY)) not in (None, "auto"):
+        raise Unsupported(f"{str(wanted)[:32]!r} as reasoning.summary, only 'auto'")
 
 
 def choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
 from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.narrowing import SUMMARY
 from bulkhead_services.model_gateway.providers.port import Chat, Fault, Outgoing, embeds, encode
 
 PATH, EMBEDDINGS_PATH = "chat/completions", "embeddings"
@@ -24,7 +25,7 @@ def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
             {name: value for name, value in message.items() if name != "thinking_blocks"}
             for message in chat.payload["messages"]
         ]
-    payload.pop("reasoning_summary", None)  # A word of the responses API alone.
+    payload.pop(SUMMARY, None)  # It says `auto`: this API has no word for it, and gives what reasoning there is.
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
     return Outgoing(PATH, encode({**payload, **chat.parameters}))

@@ -84,7 +84,7 @@ class Chain:
         if reached.role == "first" and request.attempt > 1 and first in route.escalation:
             reached = replace(reached, role="escalation")
         said = reached.outcome.said
-        if isinstance(said, Fault) and left_out and said.outage:
+        if isinstance(said, Fault) and left_out and said.outage and not said.refused:
             told = f"{said.message[:1_400]}. The policy of tenant {tenant} leaves out {listed(left_out)}"
             hint = f"try again when it is back; or {what_to_do(tenant)}"
             said = replace(said, message=told, hint="; ".join(filter(None, (said.hint, hint))))
