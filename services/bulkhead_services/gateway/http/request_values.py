@@ -25,6 +25,8 @@ MAX_KEY_CHARS = 255
 MAX_PAGE = 100
 MAX_PAGE_DIGITS = 6
 MAX_NAMED_ERRORS = 20
+MAX_SEQUENCE = 2**53
+"""As contracts count."""
 _OF_A_STEP = re.compile(r"plan\.steps\.(\d+)(?:\.|$)")
 
 M = TypeVar("M", bound=Contract)
@@ -157,9 +159,10 @@ def cursor_of(text: str) -> int:
         return 0
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if len(raw) != 8 or not text.isascii():
-            raise ValueError("length")
-        return int.from_bytes(raw, "big")
+        sequence = int.from_bytes(raw, "big")
+        if len(raw) != 8 or not text.isascii() or sequence > MAX_SEQUENCE:
+            raise ValueError("no position")
+        return sequence
     except (ValueError, binascii.Error) as error:
         what = "this gateway did not make the cursor"
         hint = "send the `next` of the previous page, or none for the first page"

@@ -84,7 +84,15 @@ async def test_auditors_see_no_content_and_submitters_nothing_and_looks_are_on_r
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("?limit=101", 422), ("?all=1x", 422), ("?cursor=%21", 422), ("/abc", 404), ("/ab.cd", 404), ("/abcdef", 404)],
+    [
+        ("?limit=101", 422),
+        ("?all=1x", 422),
+        ("?cursor=%21", 422),
+        ("?cursor=__________8", 422),
+        ("/abc", 404),
+        ("/ab.cd", 404),
+        ("/abcdef", 404),
+    ],
 )
 async def test_what_does_not_fit_is_said(mesh, http, path, status) -> None:
     answer = await http.get(f"/v1/dead-letters{path}")
