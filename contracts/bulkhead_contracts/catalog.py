@@ -230,6 +230,8 @@ ROWS: tuple[Row, ...] = (
     Row(budget.DismissalReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.MeshRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.MeshReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SubscribersRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SubscribersReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),
     Row(budget.LedgerCheckpointed, _from("budget", JOURNAL), "budget"),
     # Halts by people

@@ -28,8 +28,6 @@ BACKUP = "backup"
 IDENTITY = "identity"
 MAX_PUBLISHERS = 1_000
 MAX_WORKERS = 1_000
-MAX_SUBSCRIBERS = 200
-"""Each has a durable consumer in one stream."""
 
 PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[a-z0-9_]{1,30}$")]
 WorkerName = Annotated[str, StringConstraints(pattern=r"^wrk_[a-z0-9_]{1,30}$")]
@@ -123,7 +121,7 @@ class Policy(_Strict):
     services: dict[Token, ServicePolicy]
     operator: OperatorPolicy
     publishers: Annotated[dict[PublisherName, PublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
-    subscribers: Annotated[dict[SubscriberName, SubscriberPolicy], Field(max_length=MAX_SUBSCRIBERS)] = {}
+    subscribers: Annotated[dict[SubscriberName, SubscriberPolicy], Field(max_length=bounds.MAX_SUBSCRIBERS)] = {}
     workers: Annotated[dict[WorkerName, WorkerPolicy], Field(max_length=MAX_WORKERS)] = {}
 
     @property

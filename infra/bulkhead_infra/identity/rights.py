@@ -140,6 +140,8 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
                 yield Right(name, "send", f"{API}STREAM.INFO.{stream}")
             for one in catalog.INBOXES:
                 yield Right(name, "send", f"{API}CONSUMER.INFO.{subjects.inbox_stream(one)}.*")
+            # What waits for outside subscribers; not what it is.
+            yield Right(name, "send", f"{API}CONSUMER.INFO.{subjects.EVENTS_STREAM}.*")
         case Use.STREAM_INFO:
             yield Right(name, "send", f"{API}STREAM.INFO.*")
             yield Right(name, "send", f"{API}CONSUMER.INFO.*.*")

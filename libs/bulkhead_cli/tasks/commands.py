@@ -190,7 +190,7 @@ def tasks(at: Gateway, limit: Limit = 20) -> Work:
 
 
 def doors(at: Gateway, limit: Limit = 20, doors_url: DoorsUrl = "") -> Work:
-    """Show agents outside: their runs, newest first, spend, and who has delegated steps.
+    """Show who is outside: agents' runs, newest first, spend, delegated steps, subscribers.
 
     A run is a task: [bold]show[/bold], [bold]why[/bold], [bold]topup[/bold] and [bold]halt[/bold] take its id.
     """

@@ -1,9 +1,11 @@
-"""`bulkhead doors`: the runs of agents outside, whose they are, what they spend, and who has delegated steps.
+"""`bulkhead doors`: the runs of agents outside, whose they are, what they spend, who has delegated steps, and the
+subscribers of the tenant's events.
 
 In: a target mesh, and its doors. Out: tables or JSON. What a run that goes on has spent is known by its calls alone.
 """
 
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 from rich.markup import escape
@@ -22,21 +24,25 @@ SINCE = "7d"
 MAX_SPEND_ROWS = 100
 FORBIDDEN = 403
 COLUMNS = ("run", "by", "status", "since", "calls", "tokens", "cost", "objective")
+SUBSCRIBER_COLUMNS = ("subscriber", "tenant", "state", "waiting", "not acknowledged", "last event")
 STEP_COLUMNS = ("task", "step", "role", "holder", "since", "taken", "deadline")
 
 
 async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json: bool) -> None:
-    """Print the newest runs, and delegated steps where the doors' address is known. Raises MeshError."""
+    """Print the newest runs, the tenant's subscribers, and delegated steps where the doors' address is known. Raises
+    MeshError."""
     async with target.mesh() as mesh:
         runs = await mesh.tasks(limit, opened_by=DOORS)
         spent = await _spent(mesh, [run["task_id"] for run in runs])
+        subscribers = await _unless_forbidden(mesh.get("/v1/subscribers"))
+    heard = subscribers["subscribers"] if subscribers is not None else None
     local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
     address = doors_url or local
     steps, why_not = await _open_steps(address, target.api_key)
     for run in runs:
         run["spent"] = (spent or {}).get(run["task_id"])
     if as_json:
-        print_json({"url": address, "runs": runs, "steps": steps})
+        print_json({"url": address, "runs": runs, "steps": steps, "subscribers": heard})
         return
     if address:
         out.print(f"doors: {address}", style="dim", markup=False)
@@ -47,21 +53,33 @@ async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json
         print_whole(_steps_table(steps["steps"]))
         if steps["more"]:
             out.print(f"and {counted(steps['more'], 'newer step')}", style="yellow")
+    if heard is None:
+        out.print("subscribers are shown to operators", style="yellow")
+    elif heard:
+        print_whole(_subscribers_table(heard))
+
+
+async def _unless_forbidden(answer: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The answer; None for who may not see it. Raises MeshError."""
+    try:
+        return await answer
+    except Refused as error:
+        if error.status != FORBIDDEN:
+            raise
+        return None
 
 
 async def _spent(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
     """What each of these has spent; None for who may not see it. Raises MeshError."""
     found: dict[str, Any] = {}
-    try:
-        # An answer has as many rows as tasks that were asked for, so none is added up with others.
-        for first in range(0, len(tasks), MAX_SPEND_ROWS):
-            named = ",".join(tasks[first : first + MAX_SPEND_ROWS])
-            query = {"by": "task", "since": SINCE, "limit": str(MAX_SPEND_ROWS), "tasks": named}
-            found |= {row["name"]: row["spent"] for row in (await mesh.get("/v1/spend", query))["rows"]}
-    except Refused as error:
-        if error.status != FORBIDDEN:
-            raise
-        return None
+    # An answer has as many rows as tasks that were asked for, so none is added up with others.
+    for first in range(0, len(tasks), MAX_SPEND_ROWS):
+        named = ",".join(tasks[first : first + MAX_SPEND_ROWS])
+        query = {"by": "task", "since": SINCE, "limit": str(MAX_SPEND_ROWS), "tasks": named}
+        page = await _unless_forbidden(mesh.get("/v1/spend", query))
+        if page is None:
+            return None
+        found |= {row["name"]: row["spent"] for row in page["rows"]}
     return found
 
 
@@ -100,6 +118,21 @@ def _steps_table(steps: list[dict[str, Any]]) -> Table:
         if step["held_until_unix_ms"]:
             until += f", paused until {clock(step['held_until_unix_ms'])}"
         table.add_row(step["task"], step["step"], escape(step["role"]), who, since, str(step["number"]), until)
+    return table
+
+
+def _subscribers_table(subscribers: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in SUBSCRIBER_COLUMNS:
+        table.add_column(name, no_wrap=True)
+    for one in subscribers:
+        if one["pending"] is None:
+            state, counts = "[red]no consumer: run the provisioner[/red]", ("·", "·")
+        else:
+            state = "asks for events" if one["asking"] else "[yellow]asks for none[/yellow]"
+            counts = (f"{one['pending']:,}", f"{one['in_work']:,}")
+        last = clock(one["active_unix_ms"]) if one["active_unix_ms"] else "·"
+        table.add_row(one["name"], one["tenant"], state, *counts, last)
     return table
 
 

@@ -3,7 +3,8 @@
     ReserveRequested (rpc)                       admission     ask -> reserve -> fact -> answer
     Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
     LimitsRequested, TopUpRequested (rpc)        limits
-    SpendRequested, WritesRequested (rpc)        queries; so do CitedCallRequested and TaskMessagesRequested
+    SpendRequested, WritesRequested,
+    SubscribersRequested (rpc)                   queries; so do CitedCallRequested and TaskMessagesRequested
     HaltRequested, ResetRequested (rpc)          queries
     CoordinationRequested, MeshRequested (rpc)   the watch, what it holds in memory
     DeadLettersRequested, DeadLetterRequested,
@@ -30,6 +31,7 @@ from bulkhead_contracts.budget import (
     ReserveRequested,
     Settled,
     SpendRequested,
+    SubscribersRequested,
     TopUpRequested,
 )
 from bulkhead_contracts.control import HaltRequested, ResetRequested
@@ -53,6 +55,7 @@ from bulkhead_services.budget.queries.cited_calls import CallBook
 from bulkhead_services.budget.queries.dead_letters import LetterBook
 from bulkhead_services.budget.queries.halts import Switches
 from bulkhead_services.budget.queries.spending import SpendBook
+from bulkhead_services.budget.queries.subscribers import SubscriberBook
 from bulkhead_services.budget.queries.task_messages import MessageBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
@@ -111,19 +114,13 @@ class Budget(Edge):
         self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = _watcher(context, settings, store, halts, self.keeper)
         self._counts = MeshCounts(bus, settings.watch_counts_s)
-        switches, writes, letters = Switches(context), WriteBook(bus), LetterBook(context)
+        switches = Switches(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
             LimitsRequested: self.limits.answer,
             TopUpRequested: self.limits.top_up,
-            SpendRequested: SpendBook(bus, clock, store).answer,
-            WritesRequested: writes.answer,
-            CitedCallRequested: CallBook(writes).answer,
-            TaskMessagesRequested: MessageBook(writes).answer,
+            **_queries(context, store),
             CoordinationRequested: Coordination(self.watcher, clock, settings.thresholds.breakers).answer,
-            DeadLettersRequested: letters.list,
-            DeadLetterRequested: letters.show,
-            DismissalRequested: letters.dismiss,
             MeshRequested: MeshLoad(self.watcher, self._counts, clock).answer,
             HaltRequested: switches.answer,
             ResetRequested: switches.reset,
@@ -182,6 +179,21 @@ class Budget(Edge):
 def build(context: Context, settings: Settings) -> Budget:
     """The edge; nothing is opened before `start`."""
     return Budget(context, settings, open_store(settings))
+
+
+def _queries(context: Context, store: Store) -> RpcTable:
+    """Questions that streams and the broker's counts answer."""
+    writes, letters = WriteBook(context.bus), LetterBook(context)
+    return {
+        SpendRequested: SpendBook(context.bus, context.clock, store).answer,
+        SubscribersRequested: SubscriberBook(context.bus, context.clock).answer,
+        WritesRequested: writes.answer,
+        CitedCallRequested: CallBook(writes).answer,
+        TaskMessagesRequested: MessageBook(writes).answer,
+        DeadLettersRequested: letters.list,
+        DeadLetterRequested: letters.show,
+        DismissalRequested: letters.dismiss,
+    }
 
 
 def _watcher(context: Context, settings: Settings, store: Store, halts: TaskHalts, keeper: Keeper) -> Watcher | None:

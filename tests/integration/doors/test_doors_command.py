@@ -1,17 +1,22 @@
 """`bulkhead doors`: who is connected, with which runs, and what they spend, also while they go on."""
 
 import json
+import time
 
 import httpx
 
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.memory.streams import DurableConfig
 from bulkhead_cli.target import Target
 from bulkhead_cli.tasks import doors
 from bulkhead_cli.tasks.answer import footer
 from bulkhead_cli.tasks.doors import show_doors
+from bulkhead_contracts import subjects
+from bulkhead_services.gateway.settings import SubscriberPolicy
 from tests.eventually import until
 from tests.integration.doors import test_delegated_steps as delegated
 from tests.integration.doors.test_whole_mesh import hangs
-from tests.integration.doors.whole_mesh import KEY, OPERATOR_KEY, PERSON, whole_mesh
+from tests.integration.doors.whole_mesh import KEY, OPERATOR_KEY, PERSON, TENANT, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
 
 
@@ -71,6 +76,33 @@ async def test_a_run_that_goes_on_is_shown_with_what_is_spent_and_reserved(tmp_p
 
             await until(ended)
             assert (await http.get(url)).json()["spending"] is None
+
+
+async def test_subscribers_of_the_own_tenant_are_shown_with_what_waits_for_them(tmp_path, capsys):
+    rows = {
+        "sub_crm": SubscriberPolicy(tenant=TENANT, events=("task.ended",)),
+        "sub_new": SubscriberPolicy(tenant=TENANT, events=("task.ended",)),
+        "sub_acme": SubscriberPolicy(tenant="acme", events=("task.ended",)),
+    }
+    async with whole_mesh(tmp_path, says("one"), subscribers=rows) as here:
+        for name in ("sub_crm", "sub_acme"):
+            here.mesh.broker.add_durable(DurableConfig(subjects.EVENTS_STREAM, name, ack_wait_ms=60_000))
+        for number in range(3):
+            here.mesh.broker.store(subjects.event(TENANT, "task.ended", f"t{number}"), {}, b"{}")
+        target, bus = Target(here.gateway_url, OPERATOR_KEY), MemoryBus(here.mesh.broker, "sub_crm")
+        consumer = await bus.consumer(subjects.EVENTS_STREAM, "sub_crm")
+        first, _ = await consumer.fetch(2, 1.0)
+        await first.ack()
+        await show_doors(target, 20, as_json=True)
+        crm, new = json.loads(capsys.readouterr().out)["subscribers"]
+        assert (crm["name"], crm["tenant"], crm["events"]) == ("sub_crm", TENANT, ["task.ended"])
+        assert (crm["pending"], crm["in_work"], new["name"], new["pending"]) == (1, 1, "sub_new", None)
+        assert abs(crm["active_unix_ms"] - time.time() * 1000) < 60_000 and new["active_unix_ms"] == 0
+        await show_doors(target, 20, as_json=False)
+        shown = capsys.readouterr().out
+        assert "sub_crm" in shown and "run the provisioner" in shown and "sub_acme" not in shown
+        await show_doors(Target(here.gateway_url, KEY), 20, as_json=False)
+        assert "subscribers are shown to operators" in capsys.readouterr().out
 
 
 async def test_who_has_a_delegated_step_is_told_to_its_tenant_and_to_no_step(tmp_path, capsys):

@@ -27,6 +27,7 @@ from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings as DoorsSettings
 from bulkhead_services.gateway import app as gateway
 from bulkhead_services.gateway.settings import Settings as GatewaySettings
+from bulkhead_services.gateway.settings import SubscriberPolicy
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
 from bulkhead_services.planner.app import LOGICS as PLANNER
@@ -97,11 +98,12 @@ async def whole_mesh(
     policy: dict[str, Any] | None = None,
     keys_of: tuple[tuple[str, str, str, str], ...] = (),
     more: dict[str, Any] | None = None,
+    subscribers: dict[str, SubscriberPolicy] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Whole]:
     """A running mesh. limits: of a task of the tenant. watch: whether budget's watcher is on. policy: of the tenant,
-    besides. keys_of: key, tenant, person and role of further rows. more: builds of further services. settings: of
-    doors."""
+    besides. keys_of: key, tenant, person and role of further rows. more: builds of further services.
+    subscribers: rows of the gateway's. settings: of doors."""
     row = {"tools": [], "task": {**TASK_LIMITS, **(limits or {})}, "day": {"cost_usd_micros": 10**9, "tokens": 10**9}}
     row |= policy or {}
     tenants, keys = folder / "tenants.yaml", folder / "keys.json"
@@ -135,7 +137,14 @@ async def whole_mesh(
             "model_gateway": lambda c: model_gateway.build(c, model),
             "signer": lambda c: signer.build(c, SignerSettings(tenants_file=tenants, data_dir=folder)),
             "gateway": lambda c: gateway.build(
-                c, GatewaySettings(http_port=0, api_keys_file=keys, tenants_file=tenants, data_dir=folder)
+                c,
+                GatewaySettings(
+                    http_port=0,
+                    api_keys_file=keys,
+                    tenants_file=tenants,
+                    data_dir=folder,
+                    subscribers=subscribers or {},
+                ),
             ),
             "planner": lambda c: dict(PLANNER),
             "doors": lambda c: Doors(c, DoorsSettings(**{**given, **settings})),

@@ -112,7 +112,7 @@ def _api(identity: str, tokens: list[str]) -> bool:
         return tokens[4] == "NEXT" and "inbox" in uses(identity) and tokens[5:] == [own(identity), f"{identity}-0"]
     if operation == "CONSUMER.INFO":
         mine = "inbox" in uses(identity) and rest == [own(identity), f"{identity}-0"]
-        counts = "counts" in uses(identity) and len(rest) == 2 and rest[0].startswith("INBOX_")
+        counts = "counts" in uses(identity) and len(rest) == 2 and rest[0].startswith(("INBOX_", "EVENTS"))
         return mine or counts or ("stream_info" in uses(identity) and len(rest) == 2)
     if operation == "STREAM.INFO" and rest == ["KV_CONTROL"] and "control_read" in uses(identity):
         return True

@@ -7,3 +7,4 @@ from .ledger import *
 from .limits import *
 from .mesh import *
 from .spending import *
+from .subscribers import *

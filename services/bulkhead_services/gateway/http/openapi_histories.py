@@ -123,6 +123,18 @@ _COORDINATION: Json = {
     },
 }
 
+_SUBSCRIBERS: Json = {
+    "/v1/subscribers": {
+        "get": operation(
+            "listSubscribers",
+            "List the tenant's outside subscribers: events that wait for each, and that it has not acknowledged; for "
+            "operators and auditors",
+            {"200": answer_of(operators.SubscriberPage, "As it stands now")},
+            _READ,
+        )
+    }
+}
+
 _DEAD_LETTERS: Json = {
     "/v1/dead-letters": {
         "get": operation(
@@ -160,7 +172,7 @@ _DEAD_LETTERS: Json = {
     },
 }
 
-TROUBLES = _COORDINATION | _DEAD_LETTERS
+TROUBLES = _COORDINATION | _SUBSCRIBERS | _DEAD_LETTERS
 
 HISTORIES: Json = {
     "/v1/tasks/{task_id}/why": {

@@ -19,12 +19,13 @@ from bulkhead_contracts.budget import (
     SpendBy,
     SpendRow,
     Spent,
+    SubscriberLoad,
     TargetLimit,
     TaskTrip,
     TopUp,
 )
 from bulkhead_contracts.control import Breaker, BreakerScope, Halt, HaltScope
-from bulkhead_contracts.types import Contract, Count, Name, Reason, UnixMs
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Token, UnixMs
 from bulkhead_services.gateway.http.schemas import STRICT
 
 MAX_LISTED = 1_000
@@ -118,6 +119,19 @@ class MeshPage(Contract):
     services: Annotated[tuple[ServiceLoad, ...], Field(max_length=bounds.MAX_SERVICES_LISTED)]
     edges: Annotated[tuple[MessageEdge, ...], Field(max_length=bounds.MAX_EDGES_LISTED)]
     window_ms: Count
+
+
+class SubscriberDocument(SubscriberLoad):
+    """An outside subscriber of the tenant: its load, and the events that its row has."""
+
+    tenant: Token
+    events: tuple[str, ...]
+
+
+class SubscriberPage(Contract):
+    """The tenant's outside subscribers."""
+
+    subscribers: Annotated[tuple[SubscriberDocument, ...], Field(max_length=bounds.MAX_SUBSCRIBERS)]
 
 
 class LimitInput(Limit):

@@ -21,6 +21,7 @@ from bulkhead_contracts.budget import (
     LimitsReplied,
     MeshReplied,
     SpendReplied,
+    SubscribersReplied,
     TopUpReplied,
 )
 from bulkhead_contracts.control import HaltReplied, ResetReplied
@@ -55,6 +56,7 @@ R = TypeVar(
     ResetReplied,
     LimitsReplied,
     SpendReplied,
+    SubscribersReplied,
     TopUpReplied,
 )
 

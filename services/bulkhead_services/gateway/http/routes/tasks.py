@@ -38,6 +38,7 @@ from bulkhead_services.gateway.http.routes.histories import Histories
 from bulkhead_services.gateway.http.routes.push import PushConfigs
 from bulkhead_services.gateway.http.routes.spending import Spending
 from bulkhead_services.gateway.http.routes.spending_now import spending_now
+from bulkhead_services.gateway.http.routes.subscribers import Subscribers
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, EventStream, TaskList
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import Door
@@ -82,6 +83,7 @@ class Http:
         self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
         self.dead_letters = DeadLetters(context, auth, self._bodies)
+        self.subscribers = Subscribers(context, auth, self._bodies, settings.subscribers)
         self.spending = Spending(context, auth, self._bodies, door, feeds)
         self.approvals = Approvals(context, auth, self._bodies, approvals, decisions)
         self.citations = Citations(context, auth, feeds)
@@ -112,6 +114,7 @@ class Http:
             *self.approvals.routes(),
             *self.switches.routes(),
             *self.dead_letters.routes(),
+            *self.subscribers.routes(),
             *self.spending.routes(),
             Route("/openapi.json", self.document, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),

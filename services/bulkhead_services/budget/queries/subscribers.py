@@ -1,0 +1,58 @@
+"""How far a tenant's outside subscribers have come, for people who ask.
+
+In: SubscribersRequested (rpc, from the gateway, which established who asks and whose the names are). Out:
+SubscribersReplied: the broker's own counts, which are asked for at this moment, and no event.
+"""
+
+from collections.abc import Callable
+
+from bulkhead.bus.port import Bus, BusError, DurableCounts
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import SubscriberLoad, SubscribersReplied, SubscribersRequested
+from bulkhead_contracts.result import Failure
+from bulkhead_services.budget.queries.spending import MAY_READ
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class SubscriberBook:
+    """Answers from the broker's counts of durables."""
+
+    def __init__(self, bus: Bus, clock: Callable[[], int]) -> None:
+        self._bus, self._clock = bus, clock
+
+    async def answer(self, message: Received) -> SubscribersReplied:
+        """As it stands at this moment."""
+        body, tenant = message.body, message.tenant
+        assert isinstance(body, SubscribersRequested)
+        who = body.requester
+        if who.tenant != tenant or who.role not in MAY_READ:
+            what = f"the role {who.role} of tenant {who.tenant} may not see the subscribers of tenant {tenant}"
+            return SubscribersReplied(failure=Failure.of("forbidden", what, "ask an operator or auditor of it"))
+        rows = []
+        try:
+            for name in body.names:
+                counts = None
+                if name.startswith(subjects.SUBSCRIBER):
+                    counts = await self._bus.durable_counts(subjects.EVENTS_STREAM, name)
+                rows.append(load(name, counts, self._clock()))
+        except BusError as error:
+            what = f"the broker does not tell what waits for subscribers: {error}"
+            return SubscribersReplied(failure=Failure.of("unavailable", what, "ask again in a moment"))
+        return SubscribersReplied(subscribers=tuple(rows))
+
+
+def load(name: str, counts: DurableCounts | None, now_unix_ms: int) -> SubscriberLoad:
+    """One row, from its durable's counts; None where there is no such durable. Pure."""
+    if counts is None:
+        return SubscriberLoad(name=name)
+    active = now_unix_ms - counts.quiet_ms
+    # A durable that never had an event is quiet since the beginning of time, by a clock that is not this one.
+    return SubscriberLoad(
+        name=name,
+        pending=counts.pending,
+        in_work=counts.in_work,
+        asking=counts.asking,
+        active_unix_ms=active if active > DAY_MS else 0,
+    )
