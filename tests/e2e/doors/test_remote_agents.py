@@ -14,7 +14,11 @@ import pytest_asyncio
 from bulkhead.client import Task
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.plan import PlanAdopted
+from bulkhead_contracts.task import facts
 from tests import a2a_agent
+from tests.e2e.doors.test_own_worker import start
 from tests.e2e.fixtures.world import TOOLS, World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -29,6 +33,9 @@ permit (principal, action == Action::"flow", resource) when {{ context.tool == "
 """
     for tool in (TOOL, MESH_TOOL)
 )
+
+
+REFUNDS = "Decides about the refund of an order."
 
 
 class Far:
@@ -87,6 +94,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory, far: Far, agents: Worl
     policy = Path(found.env["tool_executor"]["BULKHEAD_POLICY_DIR"]) / "default.cedar"
     policy.write_text(policy.read_text() + RULES)
     roles = {"courier": {"to": "agent", "agent": "echo"}, "bureau": {"to": "agent", "agent": "mesh"}}
+    roles["refunds"] = {"to": "worker", "identity": f"wrk_{TENANT}", "description": REFUNDS}
     found.change_tenants(**{TENANT: {"tools": [*TOOLS, TOOL, MESH_TOOL], "delegated_roles": roles}})
     async with found:
         yield found
@@ -129,6 +137,32 @@ async def test_a_step_is_carried_out_by_another_mesh(world: World, agents: World
     assert document["status"] == "succeeded" and "551" in document["answer"], document["failure"]
     [there] = [one for one in await agents.client("t2").tasks() if "19 * 29" in one["objective"]]
     assert there["status"] == "succeeded"
+
+
+async def test_the_model_chooses_an_agent_and_a_worker_outside_by_what_its_prompt_says_of_them(
+    world: World, tmp_path: Path
+) -> None:
+    worker = await start(world, tmp_path / "worker.log", think_s=0)
+    try:
+        objective = "Say the name Ann to the echo. Decide about the refund of the order."
+        task = await world.submit(TENANT, objective, tools=[TOOL], check=False)
+        document = await world.finish(task)
+    finally:
+        worker.terminate()
+        await worker.wait()
+    assert document["status"] == "succeeded", (document["failure"], (tmp_path / "worker.log").read_text())
+    said = [body for entry in await world.history(task) for body in facts(entry.body)]
+    [asked] = [body for body in said if isinstance(body, ModelCallRequested) and body.response == "plan"]
+    [told] = [part.text.splitlines() for part in asked.parts if part.title == "roles"]
+    assert f"refunds: {REFUNDS}" in told
+    assert any(line.startswith("courier: [the remote agent echo") and "Echoes." in line for line in told)
+    [drafted] = [body for body in said if isinstance(body, ModelCallReplied) and body.prompt_id.startswith("planner.")]
+    assert drafted.prompt_id == "planner.draft.roles@1"
+    [adopted] = [body for body in said if isinstance(body, PlanAdopted)]
+    assert [step.role for step in adopted.plan.steps] == ["courier", "refunds", "step"]
+    assert "you said: Say the name Ann" in document["answer"] and "Refund: " in document["answer"]
+    sources = {label["source"] for label in document["result"]["provenance"]}
+    assert {TOOL, f"wrk_{TENANT}"} <= sources
 
 
 async def test_a_cancel_reaches_the_agent(world: World, far: Far) -> None:

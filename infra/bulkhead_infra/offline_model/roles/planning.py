@@ -4,14 +4,14 @@ Statements are facts, which every step is given; questions and orders become ste
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 from bulkhead_infra.offline_model.language.quantities import find_dates, find_money
 from bulkhead_infra.offline_model.language.questions import CHORE, LIGHT
-from bulkhead_infra.offline_model.language.text import split_sentences, stems, strip_list_sign
+from bulkhead_infra.offline_model.language.text import overlap, split_sentences, stems, strip_list_sign
 from bulkhead_infra.offline_model.parts import Prompt
 from bulkhead_infra.offline_model.roles.calling import places_named
 
@@ -21,6 +21,7 @@ TASKS_BYTES_MAX = 6_000
 FACTS_CHARS_MAX = 4_000
 TASK_CHARS_MAX = 600
 PLAN_BYTES_MAX = 9_000  # of all instructions: a plan must fit its reader's output limit
+ROLE_FITS_FROM = 0.5  # of the words of a role's description that a task holds, too
 ORDER = re.compile(
     r"^(?:please |kindly |first(?:ly)?,? |second(?:ly)?,? |third(?:ly)?,? |next,? |then,? |also,? |"
     r"after(?:wards| that),? |finally,? |lastly,? |and (?:then )?|"
@@ -74,6 +75,7 @@ AND_ASKS = re.compile(
     r",? and (?=(?:(?:by|until|from|since|at|in|on|for|to) )?(?:what|which|who|whom|whose|when|where|why|how)\b)", re.I
 )
 REFERS = re.compile(r"\b(?:it|its|they|them|their|this|that|these|those|he|she|him|her|his|there|one|ones)\b", re.I)
+WHOSE_WORDS = re.compile(r"^\[[^\]]*\]")  # before a description that is somebody else's
 COMPOSE = "Compose the final answer to the objective from the results of the earlier steps"
 
 
@@ -161,7 +163,7 @@ def make_plan(prompt: Prompt) -> dict[str, Any]:
     facts, tasks = split_objective(objective)
     if not tasks:
         tasks, facts = [" ".join(facts)[:TASK_CHARS_MAX] or "Answer the objective"], []
-    granted = granted_tools(prompt.text("tools"))
+    granted, roles = granted_tools(prompt.text("tools")), told_roles(prompt)
     tasks = list(dict.fromkeys(tasks))
     room = _room_for(tasks)
     drafts = _merged(_drafts(tasks[:room], facts))
@@ -169,7 +171,7 @@ def make_plan(prompt: Prompt) -> dict[str, Any]:
         facts = [f"{LEFT_OUT} {len(tasks) - room} of {len(tasks)} tasks, from this on: {tasks[room][:120]}", *facts]
     _link(drafts)
     known = _fitted(" ".join(" ".join(facts).split()), drafts)
-    steps = [_step(index, draft, known, granted) for index, draft in enumerate(drafts, 1)]
+    steps = [_step(index, draft, known, granted) | _role(draft, roles) for index, draft in enumerate(drafts, 1)]
     return {"steps": steps}
 
 
@@ -190,6 +192,24 @@ def granted_tools(text: str) -> list[str]:
     """Tool names of the `tools` part, one per line `name: description (effect)`."""
     matches = (re.match(r"\s*[-*]?\s*`?([A-Za-z_][\w.-]*)`?\s*:", line) for line in text.splitlines())
     return [match.group(1) for match in matches if match]
+
+
+def told_roles(prompt: Prompt) -> dict[str, str]:
+    """Descriptions of the roles in the part titled `roles`, one per line `name: description`."""
+    told = (part.text for part in prompt.of("context") if part.attributes.get("title") == "roles")
+    rows = (line.partition(":") for text in told for line in text.splitlines())
+    return {name.strip(): description.strip() for name, _, description in rows}
+
+
+def _role(draft: Draft, roles: Mapping[str, str]) -> dict[str, str]:
+    """The role whose description fits a task best, as a field of its step; {} where none fits. A name alone never
+    does, and composing from results is nobody else's."""
+    if draft.task == COMPOSE:
+        return {}
+    held = stems(draft.task)
+    fits = {name: overlap(stems(WHOSE_WORDS.sub("", told)), held) for name, told in roles.items()}
+    best = max(fits, key=fits.__getitem__, default="")
+    return {"role": best} if best and fits[best] >= ROLE_FITS_FROM else {}
 
 
 def _drafts(tasks: Sequence[str], facts: Sequence[str]) -> list[Draft]:

@@ -27,6 +27,20 @@ def test_content_cannot_close_its_own_part() -> None:
     assert found[0].id == short_digest(evil) and found[0].source == "a"
 
 
+def test_a_step_gets_the_role_whose_description_fits_its_task() -> None:
+    told = "refunds: Decides about refunds of orders\nletters: [somebody says so] Writes letters to guests\nnameless:"
+    objective = "Write a letter to our guests. Find the fees. Name the nameless."
+    text = f"{part('objective', objective)}\n{part('tools', 'none')}"
+    shown = json.loads(json.dumps(PLAN_SCHEMA))
+    shown["properties"]["steps"]["items"]["properties"]["role"] = {"enum": ["step", "refunds", "letters", "nameless"]}
+    shown["properties"]["steps"]["items"]["required"].append("role")
+    form = {"type": "json_schema", "json_schema": {"name": "plan", "schema": shown}}
+    for roles, expected in (("", ["step"] * 4), (told, ["letters", *["step"] * 3])):
+        content = f"{text}\n{part('context', roles, title='roles')}" if roles else text
+        body = request(messages=[{"role": "user", "content": content}], response_format=form)
+        assert [step["role"] for step in json.loads(said(body))["steps"]] == expected
+
+
 def test_a_tool_named_in_the_text_is_called_with_its_pairs() -> None:
     counter = {
         "type": "function",
