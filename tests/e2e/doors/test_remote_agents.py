@@ -194,6 +194,21 @@ async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) ->
     assert len(far.wrote("begun")) == before + 1 and (await world.replay(task)).divergences == []
 
 
+async def test_a_write_whose_sender_was_killed_before_any_reply_is_uncertain_and_not_sent_again(
+    world: World, far: Far
+) -> None:
+    before = len(far.wrote("begun"))
+    task = await delegates(world, "mute while it works")
+    await began(far, before)
+    await world.mesh.kill("tool_executor")
+    document = await world.finish(task)
+    assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
+    assert len(far.wrote("begun")) == before + 1
+    (write,) = document["uncertain_writes"]
+    assert (write["outcome"], write["tool"]) == ("uncertain", TOOL) and "mute while it works" in write["arguments_json"]
+    assert (await world.replay(task)).divergences == []
+
+
 async def records(bus: Any, task: Task) -> bytes:
     subject = f"record.tool_executor.{TENANT}.{task.id}.>"
     page = await bus.read(subjects.records_stream("tool_executor"), subject, after=0)
