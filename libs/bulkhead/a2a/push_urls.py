@@ -31,6 +31,8 @@ class Place:
 
 def place(url: str, policy: PushPolicy) -> Place:
     """Where a URL leads. Raises Forbidden."""
+    if not policy.on:
+        raise Forbidden("the tenant's row names no hosts that push notifications may go to")
     if len(url) > bounds.MAX_PUSH_URL_CHARS:
         raise Forbidden(f"the URL has {len(url):,} characters, of {bounds.MAX_PUSH_URL_CHARS:,} allowed")
     if not url.isascii() or not url.isprintable() or any(one in ' \\"<>^`{|}' for one in url):

@@ -1,18 +1,25 @@
 """Push notifications that a handled message makes due, asked for from tool_executor, which posts them.
 
 In: messages of the gateway's inbox. Out: `PushPostRequested` and `PushConfigDeleted`, with ids that derive from the
-message. A tenant without push notifications costs nothing here.
+message. A tenant without push notifications costs one look at the end of a task: its hosts may have been taken away
+while a post was due. What is asked for then is given up by tool_executor, and so ends its config by name.
 """
 
 from collections.abc import Awaitable, Callable
 
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry import metrics, names
+from bulkhead.telemetry.log import Log
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.budget import TaskCharged
-from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
+from bulkhead_contracts.push import PushConfigDeleted, PushConfigSet, PushEnded, PushPostRequested
+from bulkhead_contracts.task import TaskEnded, TaskRejected
 from bulkhead_services.gateway.read_model.feeds import Feed
 from bulkhead_services.gateway.read_model.pushes import Post, Stop
+
+log = Log("push")
+OF_CONFIGS, ENDS = (PushConfigSet, PushConfigDeleted, PushEnded), (TaskEnded, TaskRejected)
 
 
 class PushNotifications:
@@ -28,10 +35,17 @@ class PushNotifications:
         if isinstance(message.body, TaskCharged):
             return
         self._quotas.look()
-        if not self._quotas.push(message.tenant).on:
+        on = self._quotas.push(message.tenant).on
+        if not on and not isinstance(message.body, OF_CONFIGS + ENDS):
             return
         feed = await self._read(message, message.sequence)
-        for index, due in enumerate(feed.pushes.due(message.sequence)):
+        _tell_dropped(message, feed)
+        asked = {f"push/{index}": due for index, due in enumerate(feed.pushes.due(message.sequence))}
+        if not on and isinstance(message.body, ENDS):
+            # What came due since the hosts were taken away was not asked for, and all else of its config waits for it.
+            first = (post for post in feed.pushes.first() if post not in asked.values())
+            asked |= {f"push/again/{post.config.body.config_id}": post for post in first}
+        for index, due in asked.items():
             body = PushConfigDeleted(config_id=due.config_id, setting=due.setting) if isinstance(due, Stop) else None
             await self._publisher.send(
                 "tool_executor",
@@ -39,10 +53,18 @@ class PushNotifications:
                 tenant=message.tenant,
                 task=message.task,
                 cause=message.envelope.id,
-                index=f"push/{index}",
+                index=index,
                 traceparent=message.envelope.traceparent,
                 time_unix_ms=message.time_unix_ms,
             )
+
+
+def _tell_dropped(message: Received, feed: Feed) -> None:
+    ended, dropped = message.body, feed.pushes.dropped.get(message.sequence, 0)
+    if isinstance(ended, PushEnded) and dropped:
+        metrics.pushes.add(dropped, {names.OUTCOME: "dropped"})
+        told = {"tenant": message.tenant, "task": message.task, "config": ended.config_id}
+        log.warning("push_dropped", **told, posts=dropped, reason=ended.reason)
 
 
 def _post(feed: Feed, due: Post) -> PushPostRequested:

@@ -42,6 +42,7 @@ class Pushed:
 
     door: AgentDoor
     receiver: Receiver
+    tenants: Path
 
     def config(self, **more: Any) -> TaskPushNotificationConfig:
         return TaskPushNotificationConfig(**{"id": "hook", "url": self.receiver.url, "token": "t0ken", **more})
@@ -84,7 +85,7 @@ async def pushing(folder: Path) -> AsyncIterator[Pushed]:
         tenants = folder / "tenants.yaml"
         tenants.write_text(json.dumps({"tenants": {"demo": row | push, "t1": row | push, "t2": row}}))
         async with agent_door(folder, tenants_file=tenants) as door:
-            yield Pushed(door, receiver)
+            yield Pushed(door, receiver, tenants)
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -207,6 +208,32 @@ async def test_what_is_given_up_is_told_and_begins_anew_when_it_is_set_anew(tmp_
     told = f"{shown}{[vars(one) for one in caplog.records]}"
     assert f"http://{mesh.receiver.host}/" in str(shown), "who reads the task sees where it went"
     assert "push_given_up" in told and not any(one in told for one in ("t0ken", "s3cret", "of=ann"))
+
+
+LOGGED = ("push_given_up", "push_dropped")
+
+
+async def test_a_config_whose_hosts_are_taken_away_while_a_post_is_due_ends_by_name(tmp_path, caplog):
+    async with pushing(tmp_path) as mesh, mesh.held() as operator, mesh.door.client(mesh.door.key()) as client:
+        task = await sent(
+            client, request(message(), return_immediately=True, task_push_notification_config=mesh.config())
+        )
+        await mesh.told("TASK_STATE_WORKING")
+        came, rows = len(mesh.receiver.came), json.loads(mesh.tenants.read_text())["tenants"]
+        mesh.tenants.write_text(json.dumps({"tenants": rows | {"demo": rows["t2"]}}))
+        [off] = (await operator.task(task.id).push_configs())["configs"]
+        assert "names no hosts" in off["given_up"]
+        await operator.resume("tenant", "demo", "it is well")
+
+        async def ended() -> bool:
+            [row] = (await operator.task(task.id).push_configs())["configs"]
+            named = "names no hosts that push notifications may go to" in row["given_up"] and row["waiting"] == 0
+            return named and all(name in str([vars(one) for one in caplog.records]) for name in LOGGED)
+
+        await until(ended)
+        with pytest.raises(Refused, match="no push notifications"):
+            await operator.task(task.id).set_push("hook", mesh.receiver.url)
+    assert len(mesh.receiver.came) == came
 
 
 HOSTILE = (

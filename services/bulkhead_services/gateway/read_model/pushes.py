@@ -56,11 +56,12 @@ class Stop:
 
 class Pushes:
     """See the module. configs: by id. given_up: why nothing more is posted for one. changes: settings and deletions so
-    far."""
+    far. dropped: posts that waited behind one that was given up, by the place of the message that told so."""
 
     def __init__(self) -> None:
         self.configs: dict[str, Config] = {}
         self.given_up: dict[str, str] = {}
+        self.dropped: dict[int, int] = {}
         self.changes = self.settings = 0
         self._due: dict[int, list[Post | Stop]] = {}
         self._waiting: dict[str, deque[Update]] = {}
@@ -70,6 +71,11 @@ class Pushes:
     def due(self, sequence: int) -> Sequence[Post | Stop]:
         """What the message at this place makes due."""
         return self._due.get(sequence, ())
+
+    def first(self) -> Sequence[Post]:
+        """Of each config the post that all its others wait for."""
+        waiting = ((config, self._waiting.get(name)) for name, config in self.configs.items())
+        return [Post(config, updates[0]) for config, updates in waiting if updates]
 
     def waiting(self, config_id: str) -> int:
         """Posts that are not ended yet."""
@@ -126,6 +132,7 @@ class Pushes:
         waiting.popleft()
         if ended.outcome == "given_up":
             self.given_up[ended.config_id] = ended.reason
+            self.dropped[message.sequence] = len(waiting)
             waiting.clear()
         elif waiting:
             self._due.setdefault(message.sequence, []).append(Post(config, waiting[0]))

@@ -31,6 +31,7 @@ from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
 MAX_BODY_BYTES = 8 * 1024
 TITLE = "The push notifications cannot be set"
+OFF = "nothing is posted while the tenant's row names no hosts (`push`); an operator may name them again"
 
 
 class PushConfigs:
@@ -61,6 +62,7 @@ class PushConfigs:
     async def set(self, request: Request) -> Response:
         """PUT /v1/tasks/{task_id}/push/{config_id}: the same again changes nothing."""
         claim, policy = await self._allowed(request)
+        _on(policy)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(PushSubmission, raw)
         name = _name(request)
@@ -80,41 +82,43 @@ class PushConfigs:
                 self._has_room(feed, name)
                 what, hint = f"the config {name} was changed by somebody else at the same time", "send it again"
                 raise Problem(409, "push_changed", TITLE, what, hint)
-        return answered(PushDocument.of(feed, name, claim.person))
+        return answered(_document(feed, name, claim, policy))
 
     async def list(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/push"""
-        claim, _ = await self._allowed(request)
-        feed = await existing_task(request, self._feeds, claim)
-        return answered(_page(feed, claim))
+        claim, policy = await self._allowed(request)
+        feed = await self._configured(request, claim, policy)
+        return answered(_page(feed, claim, policy))
 
     async def show(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/push/{config_id}"""
-        claim, _ = await self._allowed(request)
-        feed, name = await existing_task(request, self._feeds, claim), _name(request)
+        claim, policy = await self._allowed(request)
+        feed, name = await self._configured(request, claim, policy), _name(request)
         if name not in feed.pushes.configs:
             raise _unknown(name)
-        return answered(PushDocument.of(feed, name, claim.person))
+        return answered(_document(feed, name, claim, policy))
 
     async def delete(self, request: Request) -> Response:
         """DELETE /v1/tasks/{task_id}/push/{config_id}: one that is not there is deleted already. Answers
         with those that are left."""
-        claim, _ = await self._allowed(request)
-        feed, name = await existing_task(request, self._feeds, claim), _name(request)
+        claim, policy = await self._allowed(request)
+        feed, name = await self._configured(request, claim, policy), _name(request)
         if name in feed.pushes.configs:
             await self._store(feed, claim, PushConfigDeleted(config_id=name))
-        return answered(_page(feed, claim))
+        return answered(_page(feed, claim, policy))
 
     async def _allowed(self, request: Request) -> tuple[RequesterClaim, PushPolicy]:
         needed = "submitter or operator"
         claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "see and set push notifications", needed)
         self._quotas.look()
-        policy = self._quotas.push(claim.tenant)
-        if not policy.on:
-            what = "there are no push notifications for this tenant"
-            hint = "stream, or ask for the task; an operator names hosts in `push` of the tenant's row"
-            raise Problem(403, "push_off", TITLE, what, hint)
-        return claim, policy
+        return claim, self._quotas.push(claim.tenant)
+
+    async def _configured(self, request: Request, claim: RequesterClaim, policy: PushPolicy) -> Feed:
+        """The task; without hosts only one that has configs from before, whose people may read why they ended."""
+        feed = await existing_task(request, self._feeds, claim)
+        if not feed.pushes.configs:
+            _on(policy)
+        return feed
 
     async def _store(self, feed: Feed, claim: RequesterClaim, body: Body) -> None:
         digest = hashlib.sha256(body.encode()).hexdigest()[:32]
@@ -139,8 +143,21 @@ class PushConfigs:
             raise Problem(409, "push_limit", TITLE, what, "delete one of them", limit=bounds.MAX_PUSH_CONFIGS)
 
 
-def _page(feed: Feed, claim: RequesterClaim) -> PushPage:
-    return PushPage(configs=tuple(PushDocument.of(feed, name, claim.person) for name in feed.pushes.configs))
+def _on(policy: PushPolicy) -> None:
+    """Raises Problem 403 where the tenant has no push notifications."""
+    if not policy.on:
+        what = "there are no push notifications for this tenant"
+        hint = "stream, or ask for the task; an operator names hosts in `push` of the tenant's row"
+        raise Problem(403, "push_off", TITLE, what, hint)
+
+
+def _page(feed: Feed, claim: RequesterClaim, policy: PushPolicy) -> PushPage:
+    return PushPage(configs=tuple(_document(feed, name, claim, policy) for name in feed.pushes.configs))
+
+
+def _document(feed: Feed, name: str, claim: RequesterClaim, policy: PushPolicy) -> PushDocument:
+    found = PushDocument.of(feed, name, claim.person)
+    return found if policy.on or found.given_up else found.model_copy(update={"given_up": OFF})
 
 
 def _name(request: Request) -> str:
