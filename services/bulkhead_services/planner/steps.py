@@ -347,12 +347,27 @@ def time_up(state: State, message: Message, body: TimerFired) -> Decision[State]
         if step.deadline_unix_ms <= body.due_unix_ms:
             reason = "the step's time was up before a result came"
             stop = cancel(state, step, "the step's time is up")
-            decision = _again(state, message, step, "failed", (reason,), None, Usage())
+            if (doubt := _in_doubt(state, step)) is not None:
+                decision = end(state.with_step(replace(step, status="failed")), message, "failed", doubt)
+            else:
+                decision = _again(state, message, step, "failed", (reason,), None, Usage())
             state, outputs = decision.state, (*outputs, stop, *decision.outputs)
     if state.phase == "running":
         state, timer = arm(state)
         outputs = (*outputs, *timer)
     return Decision(state, outputs)
+
+
+def _in_doubt(state: State, step: StepState) -> Failure | None:
+    """Why a step whose time is up may not be tried again: its one call is a write, and what became of it is not known.
+
+    Its worker's writes have keys of their arguments. Those of a remote agent hold what went wrong before: another call.
+    """
+    delegated = state.delegation(step.step)
+    if delegated is None or delegated.to != "agent" or all(tool.effect == "read" for tool in _tools(state, step.step)):
+        return None
+    what = f"the time of step {step.step.id} was up, and its remote agent {delegated.name} may have done it"
+    return Failure.of("uncertain_effect", what, "ask the agent's people what it did, then submit what is left")
 
 
 def then(outputs: Outputs, following: Decision[State]) -> Decision[State]:

@@ -5,8 +5,8 @@ import pytest
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Delegation, Plan, PlanAdopted, PlanRejected, PlanStep, RoleSpec
-from bulkhead_contracts.step import StepAssigned
-from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested
+from bulkhead_contracts.task import TaskEnded, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
 from tests.unit.services.planner.test_playbook import CALC, accepts, answers, draft, rejects, submit
@@ -44,6 +44,25 @@ def test_a_remote_agent_has_its_own_tool_alone(play):
     assert play.send_of(StepAssigned).step_grant.tools == ("agent_partner",)
     assert play.state.wrote, "its tool may write, so that the plan is not replaced by itself"
     assert assigned.deadline_unix_ms == START_UNIX_MS + 5_000
+
+
+@pytest.mark.parametrize(
+    ("role", "effect", "code"),
+    [("partner", "write", "uncertain_effect"), ("partner", "read", ""), ("refunds", "write", "")],
+)
+def test_a_step_whose_time_is_up_is_not_sent_again_to_an_agent_that_may_have_done_it(play, role, effect, code):
+    step = PlanStep(id="a", title="", instruction="do it", acceptance="done", role=role)
+    tools = (AGENT.model_copy(update={"effect": effect}),)
+    submit(
+        play, plan=Plan(steps=(step,)), tools=tools, delegated=(REMOTE, OURS), limits=TaskLimits(deadline_ms=900_000)
+    )
+    play.fires(next(key for key in play.timers if key.startswith("steps-")))
+    assert play.send_of(StepCancelRequested).body.attempt == 1
+    if code:
+        assert play.said(TaskEnded).failure.code == code and len(play.all_said(StepAssigned)) == 0
+    else:
+        assert play.said(StepAssigned).attempt == 2
+    play.replays()
 
 
 @pytest.mark.parametrize("changes", [{"role": "step"}, {"role": "refunds", "kind": "noop"}], ids=["step", "noop"])
