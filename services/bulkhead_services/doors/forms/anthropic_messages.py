@@ -15,6 +15,7 @@ from bulkhead_services.doors.forms.chat_options import check_function, check_too
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
 from bulkhead_services.doors.forms.openai_chat import degraded, model_of
 from bulkhead_services.doors.forms.strict_json import read_object
+from bulkhead_services.doors.forms.turns import Turns
 from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 _Block = tuple[str, str]
@@ -42,6 +43,7 @@ class Message:
         body.refuse_rest(_NO_COUNTERPART)
         self.asked = Asked(model, messages, options, most, stream, True, session)
         self._blocks: list[_Block] = []
+        self._turns = Turns()
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A message."""
@@ -62,7 +64,7 @@ class Message:
 
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The message is begun; its input is counted at its end."""
-        self._blocks = []
+        self._blocks, self._turns = [], Turns("text")
         message: dict[str, Any] = {
             "id": f"msg_{call_id}",
             "type": "message",
@@ -78,15 +80,16 @@ class Message:
     def piece(self, piece: Piece) -> bytes:
         """A piece of a block, which begins with its first one and ends where another begins. Thoughts that nobody
         signed are no block of this API."""
+        return b"" if piece.part.kind == "reasoning" else b"".join(map(self._piece, self._turns.take(piece)))
+
+    def _piece(self, piece: Piece) -> bytes:
         part, text = piece
-        if part.kind == "reasoning":
-            return b""
         block: _Block = ("thinking" if part.kind == "signature" else part.kind, part.id)
-        index, events = self._place(block), b""
-        if index is None:
+        events = b""
+        if self._blocks[-1:] != [block]:
             events = self._ended() + _block_begins(len(self._blocks), _begun(part, text))
-            index = len(self._blocks)
             self._blocks.append(block)
+        index = len(self._blocks) - 1
         match part.kind:
             case "text":
                 events += _delta(index, {"type": "text_delta", "text": text})
@@ -100,18 +103,12 @@ class Message:
                 pass  # A redacted block comes whole, with its beginning.
         return events
 
-    def _place(self, block: _Block) -> int | None:
-        """Index of a block that has begun. Text behind another block is a block of its own."""
-        if block[0] == "text":
-            return len(self._blocks) - 1 if self._blocks[-1:] == [block] else None
-        return self._blocks.index(block) if block in self._blocks else None
-
     def _ended(self) -> bytes:
         return _block_ends(len(self._blocks) - 1) if self._blocks else b""
 
     def end(self, answer: Answered) -> bytes:
         """The last block ends, then the reason of the end and the usage."""
-        events = [self._ended()]
+        events = [*map(self._piece, self._turns.end()), self._ended()]
         delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
         ended = {"type": "message_delta", "delta": delta, "usage": _usage(answer.usage), **degraded(answer)}
         return b"".join([*events, sse.event(ended), sse.event({"type": "message_stop"})])

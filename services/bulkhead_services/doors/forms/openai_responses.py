@@ -3,6 +3,7 @@
 In: the body of a request. Out: what is asked in the chat form; then the answer as a response or as its events.
 """
 
+from collections import Counter
 from typing import Any
 
 from bulkhead_contracts import bounds
@@ -13,6 +14,7 @@ from bulkhead_services.doors.forms.chat_options import options_of, session_of
 from bulkhead_services.doors.forms.fields import Fields, not_taken
 from bulkhead_services.doors.forms.openai_chat import degraded, model_of
 from bulkhead_services.doors.forms.response_input import messages_of
+from bulkhead_services.doors.forms.turns import Turns
 from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 _REFUSED = {
@@ -86,6 +88,9 @@ class Response:
         self._metadata = body.whole().get("metadata") or {}
         self._id, self._created, self._sequence = "", 0, 0
         self._items: list[_Item] = []
+        self._begun = Counter[str]()
+        """Items of each kind."""
+        self._turns = Turns()
         self._summarised = "reasoning_summary" in chat
 
     def whole(self, answer: Answered) -> dict[str, Any]:
@@ -113,17 +118,23 @@ class Response:
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The response is begun."""
         self._id, self._created, self._sequence, self._items = call_id, now_unix_ms // 1000, 0, []
+        self._turns, self._begun = Turns("text", "reasoning", "thinking"), Counter()
         begun = self._response(self._name(call_id), self._created, "in_progress")
         names = ("response.created", "response.in_progress")
         return b"".join(self._event(name, response=begun) for name in names)
 
     def piece(self, piece: Piece) -> bytes:
         """A piece of an item, which begins with its first one and ends where another begins."""
-        part, text = piece
+        part = piece.part
         if part.kind in ("signature", "redacted") or (part.kind in ("reasoning", "thinking") and not self._summarised):
             return b""
-        events, item = b"", self._item_of(part)
-        if item is None:
+        return b"".join(map(self._piece, self._turns.take(piece)))
+
+    def _piece(self, piece: Piece) -> bytes:
+        part, text = piece
+        if self._items and self._items[-1].part == part:
+            events, item = b"", self._items[-1]
+        else:
             events, item = self._item_begins(part)
         item.pieces.append(text)
         name = {"text": "output_text", "call": "function_call_arguments"}.get(part.kind, "reasoning_summary_text")
@@ -132,7 +143,8 @@ class Response:
 
     def end(self, answer: Answered) -> bytes:
         """The last item ends, then the whole response."""
-        events = b"" if self._items else self._item_begins(TEXT)[0]
+        events = b"".join(map(self._piece, self._turns.end()))
+        events += b"" if self._items else self._item_begins(TEXT)[0]
         events += self._item_ends(self._items[-1])
         output = [item.whole() for item in self._items]
         response = self._ended(answer, self._name(self._id), self._created, output)
@@ -173,15 +185,12 @@ class Response:
         self._sequence += 1
         return found
 
-    def _item_of(self, part: AnswerPart) -> "_Item | None":
-        """The item of a part that has begun. Text behind another item is an item of its own."""
-        known = self._items[-1:] if part == TEXT else self._items
-        return next((item for item in known if item.part == part), None)
-
     def _item_begins(self, part: AnswerPart) -> tuple[bytes, "_Item"]:
         """The last item ends, and another one begins."""
         events = self._item_ends(self._items[-1]) if self._items else b""
-        before = sum(item.part.kind == part.kind for item in self._items)
+        begun = part.kind if part.kind in ("text", "call") else "reasoning"
+        before = self._begun[begun]
+        self._begun[begun] += 1
         item = _Item(part, f"{self._id}_{before}" if before else self._id, len(self._items))
         self._items.append(item)
         events += self._event("response.output_item.added", output_index=item.index, item=item.begun())

@@ -1,0 +1,185 @@
+"""Pieces of an answer in any order, put together by each official SDK: what the whole answer says, or an error."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from anthropic.lib.streaming._messages import accumulate_event
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import omit
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.lib.streaming.responses._responses import ResponseStreamState
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, ToolCall
+from bulkhead_contracts.result import Usage
+from bulkhead_services.doors.forms.anthropic_messages import Message
+from bulkhead_services.doors.forms.openai_chat import ChatCompletion
+from bulkhead_services.doors.forms.openai_responses import Response
+from bulkhead_services.doors.port import Answered, Piece, Refusal
+
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+FORMS = {
+    "chat": lambda: ChatCompletion(ASKED),
+    "responses": lambda: Response({"model": "m", "input": "Hi", "stream": True, "reasoning": {"summary": "auto"}}),
+    "anthropic": lambda: Message(ASKED | {"max_tokens": 9}),
+}
+RESPONSE_EVENT = TypeAdapter(ResponseStreamEvent)
+Told = tuple[str, dict[str, tuple[str, str]], Any]
+"""Text, calls by their ids, thoughts."""
+
+
+def events(raw: bytes) -> Iterator[dict[str, Any]]:
+    for block in raw.decode().split("\n\n"):
+        data = block.partition("data: ")[2]
+        if data and data != "[DONE]":
+            yield json.loads(data)
+
+
+def of_chat(raw: bytes) -> Told:
+    state, done = ChatCompletionStreamState(), dict[str, str]()
+    for event in events(raw):
+        for row in state.handle_chunk(ChatCompletionChunk.model_validate(event)):
+            if row.type == "tool_calls.function.arguments.done":
+                done[str(row.index)] = row.arguments
+    message = state.current_completion_snapshot.choices[0].message
+    calls = {call.id: (call.function.name, call.function.arguments) for call in message.tool_calls or ()}
+    assert list(done.values()) == [arguments for _, arguments in calls.values()]
+    return message.content or "", calls, (message.model_extra or {}).get("reasoning_content", "")
+
+
+def of_responses(raw: bytes) -> Told:
+    state = ResponseStreamState(input_tools=(), text_format=omit)
+    snapshot: Any = None
+    done = list[dict[str, Any]]()
+    for event in events(raw):
+        read = RESPONSE_EVENT.validate_python(event)
+        state.handle_event(read)
+        if event["type"].endswith(".delta"):
+            assert event["output_index"] == len(done), "an item goes on after its end"
+        if event["type"] == "response.output_item.done":
+            done.append(event["item"])
+        snapshot = event
+    assert snapshot["type"] == "response.completed" and snapshot["response"]["output"] == done
+    assert len({item["id"] for item in done}) == len(done)
+    return from_items(done)
+
+
+def from_items(items: list[dict[str, Any]]) -> Told:
+    text = "".join(part["text"] for item in items if item["type"] == "message" for part in item["content"])
+    calls = {item["call_id"]: (item["name"], item["arguments"]) for item in items if item["type"] == "function_call"}
+    thoughts = [part["text"] for item in items if item["type"] == "reasoning" for part in item["summary"]]
+    return text, calls, "".join(thoughts).replace("\n\n", "")
+
+
+def of_anthropic(raw: bytes) -> Told:
+    snapshot: Any = None
+    arguments, ended = dict[int, bytes](), set[int]()
+    for event in events(raw):
+        assert event.get("index") not in ended, "a block goes on after its end"
+        snapshot = accumulate_event(event=event, current_snapshot=snapshot, json_bufs=arguments)
+        if event["type"] == "content_block_stop":
+            ended.add(event["index"])
+    assert len(ended) == len(snapshot.content)
+    text = "".join(block.text for block in snapshot.content if block.type == "text")
+    calls = {
+        block.id: (block.name, arguments[place].decode())
+        for place, block in enumerate(snapshot.content)
+        if block.type == "tool_use"
+    }
+    thoughts = [block.to_dict() for block in snapshot.content if block.type in ("thinking", "redacted_thinking")]
+    return text, calls, thoughts_in(thoughts)
+
+
+def whole(name: str, answer: Answered) -> Told:
+    calls = {call.id: (call.name, call.arguments_json) for call in answer.tool_calls}
+    body = FORMS[name]().whole(answer)
+    match name:
+        case "chat":
+            return answer.text, calls, body["choices"][0]["message"].get("reasoning_content", "")
+        case "responses":
+            return from_items(body["output"])
+        case _:
+            return answer.text, calls, thoughts_in([block for block in body["content"] if "thinking" in block["type"]])
+
+
+def thoughts_in(blocks: list[dict[str, Any]]) -> list[str]:
+    return [json.dumps(block, sort_keys=True) for block in blocks]
+
+
+def streamed(name: str, pieces: list[Piece], answer: Answered) -> Told:
+    form = FORMS[name]()
+    raw = b"".join([form.begin("c", 1), *map(form.piece, pieces), form.end(answer)])
+    return {"chat": of_chat, "responses": of_responses, "anthropic": of_anthropic}[name](raw)
+
+
+words = st.text('ab\\"{}é\U0001f600 ', min_size=1, max_size=8)
+objects = st.dictionaries(words, words | st.integers(0, 9), max_size=2).map(json.dumps)
+signed = st.fixed_dictionaries({"type": st.just("thinking"), "thinking": words, "signature": words})
+redacted = st.fixed_dictionaries({"type": st.just("redacted_thinking"), "data": words})
+unsigned = st.fixed_dictionaries({"type": st.just("reasoning"), "text": words})
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Answered:
+    cut = draw(st.booleans())
+    arguments = draw(st.lists(objects, max_size=3))
+    if cut and arguments:
+        arguments[-1] = arguments[-1][:-1]
+    calls = tuple(ToolCall(id=f"t{place}", name="f", arguments_json=one) for place, one in enumerate(arguments))
+    thoughts = draw(st.lists(signed | redacted, max_size=2) | st.lists(unsigned, max_size=1))
+    finish = "tool_calls" if calls else "stop"
+    return Answered("c", "m", draw(st.just("") | words), calls, finish, Usage(), 1, thoughts=tuple(thoughts))
+
+
+@st.composite
+def told(draw: st.DrawFn) -> tuple[Answered, list[Piece]]:
+    answer, left = draw(answers()), list[list[Piece]]()
+    for part, text in answer.parts:
+        cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
+        left.append([Piece(part, text[a:b]) for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if b > a])
+    pieces = list[Piece]()
+    while left := [one for one in left if one]:
+        pieces.append(draw(st.sampled_from(left)).pop(0))
+    pieces += [Piece(part, "") for part, text in answer.parts if not text]
+    return answer, pieces
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=80)
+@given(told())
+def test_pieces_in_any_order_say_what_the_answer_says_or_end_in_an_error(name, given_):
+    answer, pieces = given_
+    try:
+        said = streamed(name, pieces, answer)
+    except Refusal as refusal:
+        assert refusal.code == "stream_cut"
+        # Text and calls in any order can be said, and thoughts wherever they are not taken up again.
+        assert any(part.kind in ("thinking", "signature", "redacted") for part, _ in pieces)
+        return
+    assert said == whole(name, answer)
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=25)
+@given(answers())
+def test_parts_one_after_another_can_be_said_in_every_form(name, answer):
+    assert streamed(
+        name, [Piece(part, piece) for part, text in answer.parts for piece in text or [""]], answer
+    ) == whole(name, answer)
+
+
+def call(name: str) -> AnswerPart:
+    return AnswerPart(kind="call", id=name, name="f")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_call_that_is_whole_gives_way_to_the_next_one_at_once(name):
+    form = FORMS[name]()
+    form.begin("c", 1)
+    pieces = ((REASONING, "Hm."), (TEXT, "I add."), (call("a"), "{}"), (call("b"), '{"x"'), (call("b"), ": 1}"))
+    assert all(form.piece(Piece(*piece)) for piece in pieces[name == "anthropic" :])
