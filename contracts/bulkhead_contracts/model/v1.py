@@ -241,8 +241,9 @@ def _is_text(part: AnswerPart) -> bool:
 class TextDelta(Contract):
     """One live piece of a streaming answer (not stored): `offset` counts characters of its part of the answer.
 
-    Parts beside the text are told of outside agents' calls alone. verified: its sentences have sources; a task whose
-    delivery is `verified` shows no other.
+    text: of the answer's text; a piece of another `part` is `part_text`, for readers that know no parts take all `text`
+    for the answer's. Parts beside the text are told of outside agents' calls alone. verified: its sentences have
+    sources; a task whose delivery is `verified` shows no other.
     """
 
     call_id: Token
@@ -252,3 +253,9 @@ class TextDelta(Contract):
     text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
     verified: bool = False
     part: Annotated[AnswerPart, Field(exclude_if=_is_text)] = TEXT
+    part_text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS, exclude_if=_empty)] = ""
+
+    @property
+    def piece(self) -> str:
+        """The piece of its part."""
+        return self.text if self.part == TEXT else self.part_text

@@ -7,6 +7,7 @@ cannot be taken back, so that an answer which does not go on from there ends in 
 
 import asyncio
 import contextlib
+import io
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -35,29 +36,39 @@ class Flight:
         self.outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self.outcome.add_done_callback(_seen)
         self._pieces: list[Piece] = []
-        self._chars = Counter[AnswerPart]()
+        self._parts: dict[AnswerPart, _Text] = {}
+        self._chars = 0
         self._writing = 0
         """Grows when a part begins anew."""
         self._wake = asyncio.Event()
 
     def hear(self, delta: TextDelta) -> None:
         """A live piece. What follows a gap is left to the record."""
-        part, text = delta.part, delta.text
-        if self.outcome.done() or delta.offset > self._chars[part] or not text:
+        text, known = delta.piece, self._parts.get(delta.part)
+        if self.outcome.done() or not text or (known is None and len(self._parts) >= MAX_PARTS):
             return
-        if part not in self._chars and len(self._chars) >= MAX_PARTS:
+        known = known or _Text(delta.part)
+        if delta.offset > known.chars:
             return
-        if delta.offset < self._chars[part]:
-            whole = _joined(self._pieces)[part]
-            if whole.startswith(text, delta.offset):
-                return  # A repeat.
-            others = [piece for piece in self._pieces if piece.part != part]
-            self._pieces, self._writing = [*others, Piece(part, whole[: delta.offset])], self._writing + 1
-            self._chars[part] = delta.offset
-        if self._chars.total() + len(text) <= MAX_CHARS:
-            self._pieces.append(Piece(part, text))
-            self._chars[part] += len(text)
+        before = known.read(delta.offset, len(text))
+        if text.startswith(before):
+            text = text[len(before) :]  # Behind what is repeated.
+        else:
+            self._begin_anew(known, delta.offset)
+        if text and self._chars + len(text) <= MAX_CHARS:
+            self._parts[known.part] = known
+            known.add(text)
+            self._pieces.append(Piece(known.part, text))
+            self._chars += len(text)
             self._notify()
+
+    def _begin_anew(self, known: "_Text", offset: int) -> None:
+        """What was heard of a part behind an offset is written again."""
+        self._pieces = [piece for piece in self._pieces if piece.part != known.part]
+        if offset:
+            self._pieces.append(Piece(known.part, known.read(0, offset)))
+        self._writing, self._chars = self._writing + 1, self._chars - known.chars + offset
+        known.cut(offset)
 
     def end(self, outcome: Answered | Refusal) -> None:
         """The answer, or why there is none; the first one counts."""
@@ -72,7 +83,7 @@ class Flight:
     @property
     def text(self) -> str:
         """What was heard of its text."""
-        return "".join(piece.text for piece in self._pieces if piece.part == TEXT)
+        return known.read() if (known := self._parts.get(TEXT)) is not None else ""
 
     def _notify(self) -> None:
         self._wake.set()
@@ -101,17 +112,27 @@ class Flight:
             if not self.followers and not self.outcome.done():
                 self._changed(self)
 
+    def _reaches(self, chars: Counter[AnswerPart]) -> bool:
+        """Whether so much of each part has been written."""
+        return all(part in self._parts and self._parts[part].chars >= most for part, most in chars.items())
+
     async def _follow(self) -> AsyncIterator[Piece]:
-        given, at, writing = list[Piece](), 0, self._writing
+        given, at, writing, refused = list[Piece](), 0, self._writing, -1
+        chars = Counter[AnswerPart]()
         while not self.outcome.done():
             wake, new = self._wake, list[Piece]()
             if writing == self._writing:
                 new, at = _runs(self._pieces[at:]), len(self._pieces)
-            elif (rest := _rest(_joined(self._pieces).items(), given)) is not None:
-                new, at, writing = rest, len(self._pieces), self._writing
+            elif refused != self._writing and self._reaches(chars):
+                rest = _rest(_joined(self._pieces).items(), given)
+                if rest is None:
+                    refused = self._writing  # Nothing that is added changes that.
+                else:
+                    new, at, writing = rest, len(self._pieces), self._writing
             for piece in new:
                 self.told = True
                 given.append(piece)
+                chars[piece.part] += len(piece.text)
                 yield piece
             if not new:
                 await wake.wait()
@@ -121,6 +142,28 @@ class Flight:
             raise Refusal(502, "stream_cut", what, "the answer is on record: send the request again to get it")
         for piece in rest:
             yield piece
+
+
+class _Text:
+    """What was heard of a part."""
+
+    def __init__(self, part: AnswerPart) -> None:
+        self.part, self.chars, self._buffer = part, 0, io.StringIO()
+
+    def read(self, start: int = 0, chars: int = -1) -> str:
+        """So much of it from there on; -1: all."""
+        self._buffer.seek(start)
+        return self._buffer.read(chars)
+
+    def cut(self, chars: int) -> None:
+        """Keep so much of it."""
+        self._buffer.truncate(chars)
+        self.chars = chars
+
+    def add(self, text: str) -> None:
+        """Write on at its end."""
+        self._buffer.seek(self.chars)
+        self.chars += self._buffer.write(text)
 
 
 class FollowedCall:

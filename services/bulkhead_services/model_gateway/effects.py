@@ -334,9 +334,10 @@ class LiveText:
                 step_id=step_id,
                 attempt=attempt,
                 offset=self._offsets[part],
-                text=piece,
+                text=piece if part == TEXT else "",
                 verified=self._verified,
                 part=part,
+                part_text="" if part == TEXT else piece,
             )
             self._offsets[part] += len(piece)
             try:

@@ -25,12 +25,13 @@ FILTERED, MALFORMED = "filtered", "malformed"
 """How a wire form names other ends: `filtered: SAFETY` was withheld, `malformed: X` was no call that can be read."""
 
 
-_THOUGHTS: Mapping[str, Literal["thinking", "signature", "redacted"]] = {
-    "thinking": "thinking",
-    "signature": "signature",
-    "data": "redacted",
+_THOUGHTS: Mapping[str, Mapping[str, Literal["thinking", "signature", "redacted"]]] = {
+    "thinking": {"thinking": "thinking", "signature": "signature"},
+    "redacted_thinking": {"data": "redacted"},
 }
-"""Parts of an answer that the fields of a block of thoughts are."""
+"""Fields of each block of thoughts, and the parts of an answer that they are."""
+_MOST_LOOKS = 1_000
+"""So often it is looked whether a call is whole: each look reads all its arguments."""
 
 
 @dataclass(slots=True)
@@ -44,10 +45,15 @@ class _Call:
     arguments: list[str] = field(default_factory=list)
     size: int = 0
     cut: bool = False
+    closes: bool = False
+    """Whether they end as an object does."""
+    looks: int = 0
 
-    @property
     def whole(self) -> bool:
         """Whether its arguments are whole already."""
+        if not self.closes or self.looks >= _MOST_LOOKS:
+            return False
+        self.looks += 1
         return read_object("".join(self.arguments)) is not None
 
     def add(self, piece: str) -> str:
@@ -56,8 +62,24 @@ class _Call:
         kept = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
         self.cut = self.cut or len(kept) < len(piece)
         self.size += len(kept.encode())
-        self.arguments.append(kept)
+        if kept:
+            self.arguments.append(kept)
+        if said := kept.rstrip():
+            self.closes = said.endswith("}")
         return kept
+
+
+@dataclass(slots=True)
+class _Thought:
+    """A block of thoughts. place: among those of the answer."""
+
+    kind: str
+    place: int
+    fields: dict[str, list[str]] = field(default_factory=dict)
+
+    def whole(self) -> dict[str, str]:
+        """The block as it is handed back."""
+        return {"type": self.kind, **{name: "".join(pieces) for name, pieces in self.fields.items()}}
 
 
 class Assembly(ABC):
@@ -83,7 +105,7 @@ class Assembly(ABC):
         self._untold: list[tuple[AnswerPart, str]] = []
         self._calls: dict[int, _Call] = {}
         self._dropped_calls: set[int] = set()
-        self._thoughts: dict[int, dict[str, str]] = {}
+        self._thoughts: dict[int, _Thought] = {}
         self._thought_bytes = 0
         self._finish = ""
         self._model = ""
@@ -186,7 +208,7 @@ class Assembly(ABC):
             tuple(omissions),
             self.cache_write_tokens,
             cut_calls=cut,
-            thoughts=tuple(block for _, block in sorted(self._thoughts.items()) if "type" in block),
+            thoughts=tuple(thought.whole() for thought in self._thoughts.values()),
         )
 
     def part(self, size_bytes: int) -> None:
@@ -260,17 +282,20 @@ class Assembly(ABC):
         self._untold.append((part, piece))
 
     def _think(self, index: int, block: Mapping[str, str]) -> None:
-        """A piece of a block of thoughts, which an outside agent hands back; the mesh's own calls keep none."""
+        """A piece of a block of thoughts, which an outside agent hands back; the mesh's own calls keep none. Its first
+        piece has its type."""
         if not (block and self._outgoing.adopted):
             return
         self._thought_bytes += sum(len(piece.encode("utf-8", "replace")) for piece in block.values())
-        if self._thought_bytes <= bounds.MAX_MODEL_ANSWER_BYTES:
-            known = self._thoughts.setdefault(index, {})
-            place = str(list(self._thoughts).index(index))
-            for name, piece in block.items():
-                known[name] = piece if name == "type" else known.get(name, "") + piece
-                if kind := _THOUGHTS.get(name):
-                    self._tell(AnswerPart(kind=kind, id=place), piece)
+        known = self._thoughts.get(index)
+        if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES or (known is None and "type" not in block):
+            return
+        known = known or self._thoughts.setdefault(index, _Thought(block["type"], len(self._thoughts)))
+        for name, kind in _THOUGHTS.get(known.kind, {}).items():
+            if name in block:
+                piece = clean(block[name])
+                known.fields.setdefault(name, []).append(piece)
+                self._tell(AnswerPart(kind=kind, id=str(known.place)), piece)
 
     def _reason(self, piece: str) -> None:
         """A piece of visible reasoning that nobody signed; what is over the bound is cut off, and told."""
@@ -280,8 +305,8 @@ class Assembly(ABC):
         room = max(0, bounds.MAX_MODEL_ANSWER_BYTES - self._thought_bytes)
         self._thought_bytes += len(raw)
         if kept := raw[:room].decode("utf-8", "ignore"):
-            known = self._thoughts.setdefault(0, {"type": "reasoning", "text": ""})
-            known["text"] += kept
+            known = self._thoughts.setdefault(0, _Thought("reasoning", 0))
+            known.fields.setdefault("text", []).append(kept)
             self._tell(REASONING, kept)
 
     def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:

@@ -105,7 +105,7 @@ class ChatAssembly(Assembly):
         """The place of a call: some servers give every call of an answer the same index, or none."""
         place = self._places.get(told)
         known = self._calls.get(place) if place is not None else None
-        other = known is not None and known.name and name and (known.id != call_id if call_id else known.whole)
+        other = known is not None and known.name and name and (known.id != call_id if call_id else known.whole())
         if place is None or other:
             place, self._opened = self._opened, self._opened + 1
             self._places[told] = place

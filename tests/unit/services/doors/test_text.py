@@ -1,13 +1,17 @@
 """Text of a call as it comes: each character once, whole at the end, and never in other words than before."""
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
+from pydantic import BaseModel
 
 from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, TextDelta, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.flight import Flight
 from bulkhead_services.doors.port import Answered, Refusal
+from bulkhead_services.model_gateway.effects import LiveText
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
 
@@ -62,7 +66,8 @@ def part_of(call_id: str) -> AnswerPart:
 
 def heard_of(flight: Flight, *pieces: tuple[AnswerPart, int, str]) -> None:
     for part, offset, text in pieces:
-        flight.hear(TextDelta(call_id="c", offset=offset, text=text, part=part))
+        said = {"text": text} if part == TEXT else {"text": "", "part_text": text}
+        flight.hear(TextDelta(call_id="c", offset=offset, part=part, **said))
 
 
 def answered(text: str, *calls: tuple[str, str]) -> Answered:
@@ -143,3 +148,48 @@ async def test_two_followers_of_one_call_have_the_whole_text_each():
         go.set()
         await asyncio.gather(following, late)
         assert "".join(heard) == "".join(later) == "one two" and len(here.models.asked) == 1
+
+
+async def test_single_letters_are_heard_and_followed_in_time_also_when_they_are_told_again():
+    flight, letters = Flight("c"), 16_000
+    one = part_of("one")
+    following = asyncio.create_task(anext(pieces := flight.follow()))
+    for part in (one, TEXT):
+        heard_of(flight, *((part, place, "a") for place in range(letters)))
+    assert await following
+    began_s = time.process_time()
+    for part in (one, TEXT):
+        heard_of(flight, *((part, place, "a") for place in range(letters)))  # Another attempt, in the same words.
+    following = asyncio.create_task(collected(pieces))
+    for place in range(letters):
+        heard_of(flight, (TEXT, place, "b"))  # And one in other words.
+        await asyncio.sleep(0)
+    assert time.process_time() - began_s < 5
+    flight.end(answered("a" * letters, ("one", "a" * letters)))
+    assert len(await following) < 10
+
+
+async def collected(pieces) -> list:
+    return [piece async for piece in pieces]
+
+
+async def test_readers_that_know_no_parts_take_none_for_text():
+    class Older(BaseModel):
+        """A delta as it was before there were parts."""
+
+        call_id: str
+        offset: int
+        text: str
+
+    told = list[TextDelta]()
+
+    class Heard:
+        async def live(self, job, delta):
+            told.append(delta)
+
+    request = SimpleNamespace(stream=True, call_id="c", step_id="s", attempt=1, conversation=object())
+    say = LiveText(SimpleNamespace(request=request), Heard())
+    await say("Sum:")
+    await say('{"a": 1}', part_of("one"))
+    texts = [Older.model_validate_json(delta.model_dump_json()).text for delta in told]
+    assert texts == ["Sum:", ""] and [delta.piece for delta in told] == ["Sum:", '{"a": 1}']

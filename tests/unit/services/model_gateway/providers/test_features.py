@@ -1,6 +1,7 @@
 """Each cell of the table of features (docs/reference/providers.md), held to what the wire form sends and reads."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -216,6 +217,57 @@ def test_a_call_whose_id_was_given_before_is_not_told_live():
     for event in DIALECTS["openai-chat"].stream(Said(calls=(("call_1", "add", "{}"),), end="tool_calls")):
         assembly.event(json.dumps(event))
     assert not assembly.pieces() and assembly.result().calls[0].id != "call_1"
+
+
+def thinks(index: int, **delta: str) -> dict[str, object]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def block_begins(index: int, **block: str) -> dict[str, object]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def test_thoughts_told_live_are_those_of_the_answer_however_a_provider_words_them():
+    events = (
+        block_begins(4, type="thinking", thinking="Fir"),
+        block_begins(1, type="redacted_thinking", data="xyz", thinking="no field of it"),
+        thinks(4, type="thinking_delta", thinking="st\ud83d"),
+        thinks(9, type="thinking_delta", thinking="of no block"),
+        thinks(4, type="signature_delta", signature="s"),
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
+    )
+    assembly, heard = FORMS["anthropic"].assembly(Outgoing("", b"", adopted=True)), dict[tuple[str, str], str]()
+    for event in events:
+        assembly.event(json.dumps(event))
+        for part, piece in assembly.pieces():
+            heard[part.kind, part.id] = heard.get((part.kind, part.id), "") + piece
+    first, second = assembly.result().thoughts
+    assert first == {"type": "thinking", "thinking": "First?", "signature": "s"}
+    assert second == {"type": "redacted_thinking", "data": "xyz"}
+    assert heard == {("thinking", "0"): "First?", ("signature", "0"): "s", ("redacted", "1"): "xyz"}
+
+
+def nameless(place: int) -> dict[str, object]:
+    call = {"index": 0, "function": {"name": "f", "arguments": "}" if place else '{"a": "'}}
+    return {"choices": [{"delta": {"tool_calls": [call]}}]}
+
+
+@pytest.mark.parametrize(
+    ("api", "event"),
+    [
+        ("anthropic", lambda place: block_begins(place, type="thinking", thinking="x")),
+        ("openai-chat", lambda place: {"choices": [{"delta": {"reasoning_content": "x"}}]}),
+        ("openai-chat", nameless),
+    ],
+    ids=["blocks", "reasoning", "a_name_with_each_piece_and_no_id"],
+)
+def test_an_answer_in_single_letters_is_put_together_in_time(api, event):
+    assembly = FORMS[api].assembly(Outgoing("", b"", adopted=True))
+    began_s = time.process_time()
+    for place in range(40_000):
+        assembly.event(json.dumps(event(place)))
+        assembly.pieces()
+    assert time.process_time() - began_s < 5
 
 
 @pytest.mark.parametrize("adopted", [True, False])
