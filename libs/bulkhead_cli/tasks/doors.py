@@ -54,7 +54,7 @@ async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json
         if steps["more"]:
             out.print(f"and {counted(steps['more'], 'newer step')}", style="yellow")
     if heard is None:
-        out.print("subscribers are shown to operators", style="yellow")
+        out.print("subscribers are shown to operators and auditors", style="yellow")
     elif heard:
         print_whole(_subscribers_table(heard))
 
@@ -89,7 +89,7 @@ def _print_runs(runs: list[dict[str, Any]], *, may_see: bool) -> None:
         return
     print_whole(_table(runs))
     if not may_see:
-        out.print("what open runs have spent is shown to operators", style="yellow")
+        out.print("what open runs have spent is shown to operators and auditors", style="yellow")
     people = Counter(run["person"] for run in runs if run["status"] in UNENDED)
     named = ", ".join(f"{person} {counted(count, 'open run')}" for person, count in people.most_common())
     out.print(f"connected: {named}" if people else "nobody is connected", style="dim", markup=False)
