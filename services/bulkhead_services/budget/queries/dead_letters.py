@@ -32,12 +32,11 @@ from bulkhead_contracts.budget import (
     LetterMark,
 )
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.budget.readers import refused
 
 log = Log("budget.dead_letters")
 
 R = TypeVar("R")
-MAY_LIST = ("operator", "auditor")
 MAY_READ_CONTENT = MAY_DISMISS = ("operator",)
 BATCH = 16
 """Letters in memory at a time, each up to the size of a message."""
@@ -105,14 +104,6 @@ def _headers(found: Mapping[str, str]) -> dict[str, str]:
     return dict(list(kept.items())[: bounds.MAX_LETTER_HEADERS])
 
 
-def refused(who: RequesterClaim, tenant: str, roles: tuple[str, ...], what: str) -> Failure | None:
-    """Why this person may not."""
-    if who.tenant == tenant and who.role in roles:
-        return None
-    said = f"the role {who.role} of tenant {who.tenant} may not {what} dead letters of {tenant}"
-    return Failure.of("forbidden", said, f"ask an {' or '.join(roles)} of that tenant")
-
-
 def judged(one: Letter, change: str) -> Failure | bool:
     """Whether a dismissal is to be made: not when this very request made it before; why not."""
     if any(mark.change == change for mark in one.marks):
@@ -141,7 +132,7 @@ class LetterBook:
         """A page."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, DeadLettersRequested)
-        if (failure := refused(body.requester, tenant, MAY_LIST, "list")) is not None:
+        if (failure := refused(body.requester, tenant, f"list dead letters of {message.tenant}")) is not None:
             return DeadLettersReplied(failure=failure)
         found = await self._held(tenant, lambda: self._page(body, tenant))
         return DeadLettersReplied(failure=found) if isinstance(found, Failure) else found
@@ -150,7 +141,7 @@ class LetterBook:
         """One letter; its content for who may read it."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, DeadLetterRequested)
-        if (failure := refused(body.requester, tenant, MAY_LIST, "see")) is not None:
+        if (failure := refused(body.requester, tenant, f"see dead letters of {message.tenant}")) is not None:
             return DeadLetterReplied(failure=failure)
         found = await self._held(tenant, lambda: self._find(body.letter, tenant))
         if isinstance(found, Failure):
@@ -163,7 +154,9 @@ class LetterBook:
         """Say beside a letter that it needs no action, and who says so."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, DismissalRequested)
-        if (failure := refused(body.requester, tenant, MAY_DISMISS, "dismiss")) is not None:
+        if (
+            failure := refused(body.requester, tenant, f"dismiss dead letters of {message.tenant}", MAY_DISMISS)
+        ) is not None:
             return DismissalReplied(failure=failure)
         change = change_of(message.envelope.id, f"{body.letter} {body.reason}")
         done = Mark("dismissed", f"{tenant}/{body.requester.person}", body.reason[:MAX_REASON_CHARS], change=change)

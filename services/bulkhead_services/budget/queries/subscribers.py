@@ -11,7 +11,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import SubscriberLoad, SubscribersReplied, SubscribersRequested
 from bulkhead_contracts.result import Failure
-from bulkhead_services.budget.queries.spending import MAY_READ
+from bulkhead_services.budget.readers import refused
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -26,10 +26,8 @@ class SubscriberBook:
         """As it stands at this moment."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, SubscribersRequested)
-        who = body.requester
-        if who.tenant != tenant or who.role not in MAY_READ:
-            what = f"the role {who.role} of tenant {who.tenant} may not see the subscribers of tenant {tenant}"
-            return SubscribersReplied(failure=Failure.of("forbidden", what, "ask an operator or auditor of it"))
+        if (failure := refused(body.requester, tenant, f"see the subscribers of {tenant}")) is not None:
+            return SubscribersReplied(failure=failure)
         rows = []
         try:
             for name in body.names:

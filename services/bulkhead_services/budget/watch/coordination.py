@@ -15,10 +15,8 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import BreakerWindow, CoordinationReplied, CoordinationRequested, OpenWait
 from bulkhead_contracts.result import Failure
+from bulkhead_services.budget.readers import refused
 from bulkhead_services.budget.watch.watcher import Watcher
-
-MAY_READ = ("operator", "auditor")
-"""Roles that see what all people of a tenant do."""
 
 
 class Coordination:
@@ -31,7 +29,7 @@ class Coordination:
         """As it stands at this moment."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, CoordinationRequested)
-        if (failure := refused(body, tenant)) is not None:
+        if (failure := refused(body.requester, tenant, f"see how the tasks of {tenant} hang together")) is not None:
             return CoordinationReplied(failure=failure)
         if self._watcher is None or not self._watcher.caught_up:
             what = "the watch is switched off" if self._watcher is None else "the watch still reads the journal"
@@ -41,15 +39,6 @@ class Coordination:
         waits, more = open_waits(fold.watch.graph, tenant)
         windows = breaker_windows(fold.watch.circuits, tenant, self._clock(), self._thresholds)
         return CoordinationReplied(waits=waits, more_waits=more, trips=fold.recent.of(tenant), windows=windows)
-
-
-def refused(body: CoordinationRequested, tenant: str) -> Failure | None:
-    """Why this person may not."""
-    who = body.requester
-    if who.tenant == tenant and who.role in MAY_READ:
-        return None
-    what = f"the role {who.role} of tenant {who.tenant} may not see how the tasks of {tenant} hang together"
-    return Failure.of("forbidden", what, "ask an operator or auditor of that tenant")
 
 
 def open_waits(graph: WaitGraph, tenant: str) -> tuple[tuple[OpenWait, ...], int]:

@@ -11,7 +11,7 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts import bounds, catalog
 from bulkhead_contracts.budget import MeshReplied, MeshRequested, MeshTrouble, MessageEdge, ServiceLoad
 from bulkhead_contracts.result import Failure
-from bulkhead_services.budget.watch.coordination import MAY_READ
+from bulkhead_services.budget.readers import refused
 from bulkhead_services.budget.watch.mesh_counts import Inbox, MeshCounts
 from bulkhead_services.budget.watch.traffic import WINDOW_S, Traffic
 from bulkhead_services.budget.watch.watcher import Watcher
@@ -27,10 +27,8 @@ class MeshLoad:
         """As it stands at this moment."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, MeshRequested)
-        who = body.requester
-        if who.tenant != tenant or who.role not in MAY_READ:
-            what = f"the role {who.role} of tenant {who.tenant} may not see the load of the mesh"
-            return MeshReplied(failure=Failure.of("forbidden", what, "ask an operator or auditor"))
+        if (failure := refused(body.requester, tenant, "see the load of the mesh")) is not None:
+            return MeshReplied(failure=failure)
         if self._watcher is None:
             return _unavailable("the watch is switched off", "start budget with BULKHEAD_WATCH=on")
         letters = self._counts.letters
