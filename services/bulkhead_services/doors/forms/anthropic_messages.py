@@ -11,11 +11,11 @@ from bulkhead_contracts.model import AnswerPart, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.anthropic_blocks import messages_of
+from bulkhead_services.doors.forms.block_order import BlockOrder
 from bulkhead_services.doors.forms.chat_options import check_function, check_tool_count, session_name
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
 from bulkhead_services.doors.forms.openai_chat import degraded, model_of
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.forms.turns import Turns
 from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 _Block = tuple[str, str]
@@ -43,7 +43,7 @@ class Message:
         body.refuse_rest(_NO_COUNTERPART)
         self.asked = Asked(model, messages, options, most, stream, True, session)
         self._blocks: list[_Block] = []
-        self._turns = Turns()
+        self._order = BlockOrder()
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A message."""
@@ -64,7 +64,7 @@ class Message:
 
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The message is begun; its input is counted at its end."""
-        self._blocks, self._turns = [], Turns("text")
+        self._blocks, self._order = [], BlockOrder("text")
         message: dict[str, Any] = {
             "id": f"msg_{call_id}",
             "type": "message",
@@ -80,7 +80,7 @@ class Message:
     def piece(self, piece: Piece) -> bytes:
         """A piece of a block, which begins with its first one and ends where another begins. Thoughts that nobody
         signed are no block of this API."""
-        return b"" if piece.part.kind == "reasoning" else b"".join(map(self._piece, self._turns.take(piece)))
+        return b"" if piece.part.kind == "reasoning" else b"".join(map(self._piece, self._order.take(piece)))
 
     def _piece(self, piece: Piece) -> bytes:
         part, text = piece
@@ -108,7 +108,7 @@ class Message:
 
     def end(self, answer: Answered) -> bytes:
         """The last block ends, then the reason of the end and the usage."""
-        events = [*map(self._piece, self._turns.end()), self._ended()]
+        events = [*map(self._piece, self._order.end()), self._ended()]
         delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
         ended = {"type": "message_delta", "delta": delta, "usage": _usage(answer.usage), **degraded(answer)}
         return b"".join([*events, sse.event(ended), sse.event({"type": "message_stop"})])

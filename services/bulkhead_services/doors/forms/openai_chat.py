@@ -11,9 +11,9 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import AnswerPart
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
+from bulkhead_services.doors.forms.block_order import BlockOrder
 from bulkhead_services.doors.forms.chat_options import NOT_ANSWERED, options_of, session_of
 from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
-from bulkhead_services.doors.forms.turns import Turns
 from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -43,7 +43,7 @@ class ChatCompletion:
         self._id, self._created, self._model = "", 0, model
         self._calls: list[AnswerPart] = []
         self._thought: AnswerPart | None = None
-        self._turns = Turns()
+        self._order = BlockOrder()
 
     def whole(self, answer: Answered) -> dict[str, Any]:
         """A chat completion."""
@@ -70,12 +70,12 @@ class ChatCompletion:
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The chunk that names the role."""
         self._id, self._created = f"chatcmpl-{call_id}", now_unix_ms // 1000
-        self._calls, self._thought, self._turns = [], None, Turns("text", "reasoning", "thinking")
+        self._calls, self._thought, self._order = [], None, BlockOrder("text", "reasoning", "thinking")
         return self._chunk({"role": "assistant", "content": ""})
 
     def piece(self, piece: Piece) -> bytes:
         """A chunk of text, of thoughts or of a tool call; a signature is of no use here."""
-        return b"".join(map(self._piece, self._turns.take(piece)))
+        return b"".join(map(self._piece, self._order.take(piece)))
 
     def _piece(self, piece: Piece) -> bytes:
         part, text = piece
@@ -101,7 +101,7 @@ class ChatCompletion:
 
     def end(self, answer: Answered) -> bytes:
         """What is left, the reason of the end, usage."""
-        events = [*map(self._piece, self._turns.end()), self._chunk({}, _finish(answer), degraded(answer))]
+        events = [*map(self._piece, self._order.end()), self._chunk({}, _finish(answer), degraded(answer))]
         if self.asked.include_usage:
             events.append(sse.data({**self._head(), "choices": [], "usage": _usage(answer.usage)}))
         return b"".join([*events, sse.DONE])

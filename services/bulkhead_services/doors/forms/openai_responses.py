@@ -10,11 +10,11 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
+from bulkhead_services.doors.forms.block_order import BlockOrder
 from bulkhead_services.doors.forms.chat_options import options_of, session_of
 from bulkhead_services.doors.forms.fields import Fields, not_taken
 from bulkhead_services.doors.forms.openai_chat import degraded, model_of
 from bulkhead_services.doors.forms.response_input import messages_of
-from bulkhead_services.doors.forms.turns import Turns
 from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
 
 _REFUSED = {
@@ -90,7 +90,7 @@ class Response:
         self._items: list[_Item] = []
         self._begun = Counter[str]()
         """Items of each kind."""
-        self._turns = Turns()
+        self._order = BlockOrder()
         self._summarised = "reasoning_summary" in chat
 
     def whole(self, answer: Answered) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Response:
     def begin(self, call_id: str, now_unix_ms: int) -> bytes:
         """The response is begun."""
         self._id, self._created, self._sequence, self._items = call_id, now_unix_ms // 1000, 0, []
-        self._turns, self._begun = Turns("text", "reasoning", "thinking"), Counter()
+        self._order, self._begun = BlockOrder("text", "reasoning", "thinking"), Counter()
         begun = self._response(self._name(call_id), self._created, "in_progress")
         names = ("response.created", "response.in_progress")
         return b"".join(self._event(name, response=begun) for name in names)
@@ -128,7 +128,7 @@ class Response:
         part = piece.part
         if part.kind in ("signature", "redacted") or (part.kind in ("reasoning", "thinking") and not self._summarised):
             return b""
-        return b"".join(map(self._piece, self._turns.take(piece)))
+        return b"".join(map(self._piece, self._order.take(piece)))
 
     def _piece(self, piece: Piece) -> bytes:
         part, text = piece
@@ -143,7 +143,7 @@ class Response:
 
     def end(self, answer: Answered) -> bytes:
         """The last item ends, then the whole response."""
-        events = b"".join(map(self._piece, self._turns.end()))
+        events = b"".join(map(self._piece, self._order.end()))
         events += b"" if self._items else self._item_begins(TEXT)[0]
         events += self._item_ends(self._items[-1])
         output = [item.whole() for item in self._items]

@@ -16,7 +16,7 @@ _Block = tuple[str, str]
 """Kind and id; a signature is of the block of its thoughts."""
 
 
-class Turns:
+class BlockOrder:
     """The order of one answer. go_on: kinds that may be taken up again after another block.
 
     Parts beside a tool call wait while it is not whole: until the answer's end when another one came before its own.
