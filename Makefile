@@ -9,7 +9,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up test compose-test quick render docs screenshots simulate planted security promote-dry-run bench live lock clean
+.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick render docs screenshots simulate planted security promote-dry-run bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -39,16 +39,23 @@ compose-demo: setup ## The same demo in containers: built, run, removed (needs D
 up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
 	@$(BIN)/bulkhead up --data $(DATA)
 
-test: setup ## Every test that this machine can run, but for those of the night; unexpected skips fail
-	@$(BIN)/python -m bulkhead_infra.render --check
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check -q .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+check: setup ## Style, format, generated files, import rules, types
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format --check -q . && $(BIN)/python -m bulkhead_infra.render --check
+	@report=$$($(BIN)/lint-imports --no-cache) || { echo "$$report"; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+test: setup ## `make check`, what computes in under a second, and one mesh of processes: less than five minutes
 	@$(BIN)/python -m tests $(ARGS)
 
-quick: setup ## The inner loop: style, types, import rules, generated files; unit, contract and replay tests
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && $(BIN)/python -m bulkhead_infra.render --check
+test-all: test test-rest ## Every test by day: less than twenty minutes
+
+test-rest: setup ## What test-all has beyond test
+	@$(BIN)/python -m tests --rest $(ARGS)
+
+test-nightly: setup ## What is slow and rarely red
+	@$(BIN)/python -m tests --nightly $(ARGS)
+
+quick: check ## The inner loop: the checks, and unit, contract and replay tests that compute in under a second
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not nightly" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)

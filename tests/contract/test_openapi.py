@@ -98,6 +98,7 @@ def gateway(tmp_path):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("path", "method"), SENDING)
+@pytest.mark.slow
 def test_generated_requests_get_documented_answers(gateway, path, method, mode):
     examples = 1 if path in ENDLESS else EXAMPLES[mode]
     answers = generated(path, method, mode, gateway, {"Authorization": f"Bearer {OPERATOR}"}, examples)

@@ -11,7 +11,7 @@ import pytest
 from tests.answer_set.questions import load
 from tests.answer_set.running import Row, run
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.nightly, pytest.mark.asyncio(loop_scope="session")]
 
 SAMPLE = {
     *("firm-kiln-opening", "firm-mugs-weight", "firm-bowls-free", "firm-contract-notice"),

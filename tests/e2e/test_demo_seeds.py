@@ -18,6 +18,7 @@ SEEDS = range(1, 21)
 AT_ONCE = 5
 
 
+@pytest.mark.nightly
 async def test_twenty_cases_are_answered_rightly_and_replay_byte_for_byte(world: World) -> None:
     slots = asyncio.Semaphore(AT_ONCE)
 

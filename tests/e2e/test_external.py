@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from tests.conftest import can_mount_images
 from tests.e2e.fixtures.stranger import Stranger, run
+from tests.needs import is_met
 
 
 @pytest.mark.parametrize("meshes", ["memory", pytest.param("processes", marks=pytest.mark.nightly)])
 def test_their_tests_pass_on(stranger: Stranger, meshes: str) -> None:
     # Where a disk image can be mounted, a mesh of processes has one that can be full; elsewhere it says that it cannot.
-    disk = ["-o", "bulkhead_disk_mib=640"] if meshes == "processes" and can_mount_images() else []
+    disk = ["-o", "bulkhead_disk_mib=640"] if meshes == "processes" and is_met("loop-mounts") else []
     done = stranger.pytest("--meshes", meshes, "-o", "asyncio_mode=auto", *disk)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-8_000:] + done.stderr[-2_000:]
     assert "skipped" not in done.stdout and "xfailed" not in done.stdout

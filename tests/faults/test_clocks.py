@@ -16,12 +16,12 @@ import pytest
 import pytest_asyncio
 
 from bulkhead_infra.local.supervisor import START_ORDER
-from tests.conftest import ENVIRONMENTS, FAKETIME
 from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 from tests.faults.fixtures.standing import READY_TIMEOUT_S, Standing, short_waits
+from tests.needs import FAKETIME
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("faketime")]
 HOUR_S = 3600
 
 
@@ -63,8 +63,6 @@ class Clocks(Standing):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def clocks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clocks]:
-    if ENVIRONMENTS["no-faketime"]():
-        pytest.skip("libfaketime is not installed")
     with short_waits():
         async with Clocks(tmp_path_factory.mktemp("clocks")) as world:
             await ingest(world)

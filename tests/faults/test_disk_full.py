@@ -18,13 +18,12 @@ from bulkhead.client.errors import Refused
 from bulkhead_infra.local import rundir
 from bulkhead_infra.local.rundir import DirectoryUnfit
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
-from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.disk import Disk
 from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("loop-mounts")]
 TAKEN_MAX = 20
 ANSWERED_S = 12.0
 """A submitter hears within this what is wrong; the client tries again meanwhile."""
@@ -32,8 +31,6 @@ ANSWERED_S = 12.0
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    if ENVIRONMENTS["no-loop-mounts"]():
-        pytest.skip("an image can only be mounted by root, with loop devices")
     with Disk(tmp_path / "disk.img", tmp_path / "world" / "mesh") as found, short_waits():
         yield found
 

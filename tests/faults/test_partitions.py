@@ -12,11 +12,13 @@ import pytest
 import pytest_asyncio
 
 from bulkhead_infra.local.supervisor import START_ORDER
-from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 from tests.faults.fixtures.standing import Standing, short_waits
 from tests.faults.fixtures.wires import DIRECTIONS, Rewired, Way, Wires
+from tests.needs import need
+
+pytestmark = pytest.mark.nightly
 
 WAYS: tuple[Way, ...] = ("out", "in", "both")
 PING_S = 0.5
@@ -27,8 +29,7 @@ NOTICED_WITHIN_S = 12.0
 
 @pytest.fixture(scope="module")
 def wires() -> Iterator[Wires]:
-    if ENVIRONMENTS["no-namespaces"]():
-        pytest.skip("only root, with iptables, can cut a network of its own")
+    need("namespaces")
     with Wires() as found:
         yield found
 

@@ -9,21 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.disk import Disk
 from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.needs("loop-mounts")]
 BEFORE, IN_HAND = 2, 2
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    if ENVIRONMENTS["no-loop-mounts"]():
-        pytest.skip("an image can only be mounted by root, with loop devices")
     with Disk(tmp_path / "disk.img", tmp_path / "world" / "mesh") as found, short_waits():
         yield found
 

@@ -195,6 +195,7 @@ async def _kill(world: Standing, victim: str) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + ROUNDS))
+@pytest.mark.nightly
 async def test_whatever_dies_changes_nothing(standing: Standing, seed: int) -> None:
     draw = random.Random(seed)
     victims = draw.sample(VICTIMS, draw.choice((1, 1, 2)))
@@ -240,6 +241,7 @@ async def frozen(world: Standing, service: str) -> AsyncIterator[None]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("service", [*catalog.DECIDERS, *catalog.DOERS])
+@pytest.mark.nightly
 async def test_what_is_delivered_again_to_a_slow_one_is_done_once(standing: Standing, service: str) -> None:
     """Its ack wait passes while it stands still: the broker delivers again, and it finds both."""
     pid = standing.mesh.unit(service).pid

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.paths import ROOT
-from tests.simulation.__main__ import CI_SEEDS
+from tests.simulation.__main__ import KNOWN_SEEDS
 
 from . import __main__ as command
 from . import running, standing, suites, trees, trials, warm
@@ -57,7 +57,7 @@ def test_what_a_bug_names_is_there_and_run_by_ci(bug):
         assert (ROOT / target.partition("::")[0]).exists()
     if bug.seeds:
         first, _, last = bug.seeds.partition("-")
-        assert int(first) in CI_SEEDS and int(last) in CI_SEEDS
+        assert int(first) in KNOWN_SEEDS and int(last) in KNOWN_SEEDS
 
 
 def test_a_text_that_has_moved_on_is_told(tmp_path):

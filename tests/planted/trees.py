@@ -63,7 +63,6 @@ def environment(tree: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(str((tree / one).resolve()) for one in SOURCES),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
-        "SIMULATION_SEEDS": "1-100",
     }
 
 

@@ -243,6 +243,7 @@ async def test_a_changed_write_is_a_new_one(on):
     assert on.counter.counts()["counts"] == {"orders": 6}
 
 
+@pytest.mark.slow
 async def test_what_another_fork_has_written_is_not_written_again(on):
     """The line of forks has one set of keys: step, tool and arguments make one write, whichever of them asks."""
     old = await counted(on)
@@ -255,6 +256,7 @@ async def test_what_another_fork_has_written_is_not_written_again(on):
     assert on.counter.counts()["counts"] == {"orders": 13}
 
 
+@pytest.mark.slow
 async def test_a_write_without_idempotency_is_refused_unless_the_plan_avoids_it(on):
     old = await counted(on, "counter_increment_unkeyed")
     rows = [{**one, "tools": ["counter_increment_unkeyed"]} if one.get("tools") else one for one in WRITES]

@@ -81,6 +81,7 @@ async def test_a_recorded_history_replays(name):
 
 
 @pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.slow
 async def test_a_falsified_history_does_not(name):
     """What any decider said, changed by a blank or left out, is a divergence.
 

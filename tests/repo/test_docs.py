@@ -1,7 +1,6 @@
 """Pages under docs/: their links lead somewhere, their commands exist, quoted messages are said by the code, and all
 pages together stay short."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -43,6 +42,7 @@ def test_there_is_something_to_look_at() -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.slow
 def test_a_command_exists_with_its_options(line: str) -> None:
     exists(line)
 
@@ -121,9 +121,8 @@ def test_every_decision_that_the_code_names_has_a_page() -> None:
     assert named <= listed, sorted(named - listed)
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    if importlib.util.find_spec("mkdocs") is None:
-        pytest.skip("mkdocs is not installed: the extra `docs`")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -67,6 +67,7 @@ def test_a_service_has_the_shape_of_its_siblings(service):
 
 
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)
+@pytest.mark.slow
 def test_faststream_declares_what_the_catalog_says(service):
     _, broker = declare(service)
     heard = {call.handler._original_call.__name__ for s in broker.subscribers for call in s.calls}

@@ -16,7 +16,7 @@ import yaml
 
 from bulkhead_infra.promotion.__main__ import parser
 from tests.paths import ROOT
-from tests.simulation.__main__ import CI_SEEDS
+from tests.simulation.__main__ import KNOWN_SEEDS
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 NAMES = [file.stem for file in WORKFLOWS]
@@ -138,6 +138,7 @@ def _lint(linter: str, *files: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("linter", LINTERS)
+@pytest.mark.slow
 def test_a_linter_finds_nothing_in_workflows_and_something_in_a_bad_one(linter: str, tmp_path: Path) -> None:
     done = _lint(linter, *WORKFLOWS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -165,7 +166,7 @@ def _seeds(called: list[str]) -> range:
 
 
 def test_every_night_has_seeds_that_no_other_run_has() -> None:
-    every = [CI_SEEDS, *(_seeds(_nightly(number)) for number in (1, 2, 3, 400))]
+    every = [KNOWN_SEEDS, *(_seeds(_nightly(number)) for number in (1, 2, 3, 400))]
     assert all(before[-1] < after[0] and len(after) > 500_000 for before, after in itertools.pairwise(every))
 
 

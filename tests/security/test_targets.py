@@ -26,6 +26,7 @@ def test_there_are_enough_cases() -> None:
     }
 
 
+@pytest.mark.slow
 def test_attacks_fail(nobody: Row) -> None:
     assert nobody.attack_share <= 0.01, nobody.succeeded
 
@@ -58,6 +59,7 @@ def test_without_the_attack_a_task_goes_on_as_before() -> None:
     assert not success and run.made[-1] == honest(attack.task, "nobody").made[-1]
 
 
+@pytest.mark.slow
 def test_the_figures_are_json() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.security", "--json"], capture_output=True, check=True)
     assert [row["approver"] for row in json.loads(done.stdout)["rows"]] == ["nobody", "oracle", "everybody"]

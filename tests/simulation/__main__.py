@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.simulation import forks, world
@@ -20,7 +20,8 @@ from tests.simulation.mesh import once
 from .forks import CHUNK, Rows
 from .schedule import Schedule, Verdict, judge, shrink
 
-CI_SEEDS = range(1, 5_001)
+KNOWN_SEEDS = range(1, 5_001)
+"""Seeds that are run by hand and by CI; a night has others."""
 
 
 def main() -> int:
@@ -34,7 +35,9 @@ def main() -> int:
         "written to --found: put it into tests/simulation/found/ and it is a test.",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000)")
+    which.add_argument(
+        "--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000); 1-60,150,165 are these"
+    )
     which.add_argument("--seed", type=int, help="run one seed")
     which.add_argument("--schedule", type=Path, metavar="FILE", help="run a schedule that was found earlier")
     parser.add_argument(
@@ -75,13 +78,19 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> int:
     if asked.seed is not None:
         return tell_one(Schedule(asked.seed, tasks=asked.tasks), asked)
     try:
-        first, _, last = (asked.seeds or f"{CI_SEEDS[0]}-{CI_SEEDS[-1]}").partition("-")
-        seeds = range(int(first), int(last or first) + 1)
-        if not seeds:
-            raise ValueError(asked.seeds)
+        seeds = [seed for part in asked.seeds.split(",") for seed in _range(part)] if asked.seeds else KNOWN_SEEDS
     except ValueError:
-        parser.error(f"--seeds {asked.seeds!r}: write A-B, for example 1000-3000")
+        parser.error(f"--seeds {asked.seeds!r}: write A-B, for example 1000-3000, or several: 1-60,150")
     return run_many(seeds, asked)
+
+
+def _range(text: str) -> range:
+    """The seeds of A-B, or of A alone. Raises ValueError."""
+    first, _, last = text.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise ValueError(text)
+    return seeds
 
 
 def _count(text: str) -> int:
@@ -121,7 +130,7 @@ def tell_one(schedule: Schedule, asked: argparse.Namespace) -> int:
     return 1
 
 
-def run_many(seeds: range, asked: argparse.Namespace) -> int:
+def run_many(seeds: Sequence[int], asked: argparse.Namespace) -> int:
     """All of them, on every core; stops at the first failure unless told otherwise."""
     began, done, faults, crashes, failed = time.monotonic(), 0, 0, 0, []
     for rows in _alone(seeds, asked, began) if asked.jobs == 1 else _pooled(seeds, asked, began):
@@ -150,7 +159,7 @@ def run_many(seeds: range, asked: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _alone(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Rows]:
+def _alone(seeds: Sequence[int], asked: argparse.Namespace, began: float) -> Iterator[Rows]:
     """In this process, one after the other: nothing is run beyond the first that fails."""
     with world.Folder() as folder:
         for number, seed in enumerate(seeds, 1):
@@ -163,12 +172,12 @@ def _alone(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Ro
                 return
 
 
-def _pooled(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Rows]:
+def _pooled(seeds: Sequence[int], asked: argparse.Namespace, began: float) -> Iterator[Rows]:
     """In chunks, each in a fork of this process."""
     until, failed = began + asked.minutes * 60 if asked.minutes else float("inf"), list[bool]()
     with world.Folder() as folder:
 
-        def rows_of(chunk: range) -> Rows:
+        def rows_of(chunk: Sequence[int]) -> Rows:
             return [_row(judge(Schedule(seed, tasks=asked.tasks), folder)) for seed in chunk]
 
         def may_begin() -> bool:

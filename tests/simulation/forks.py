@@ -10,7 +10,7 @@ import selectors
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,12 @@ class ForkDied(RuntimeError):
 @dataclass(slots=True)
 class _Fork:
     pid: int
-    seeds: range
+    seeds: Sequence[int]
     said: bytearray = field(default_factory=bytearray)
 
 
 def in_forks(
-    seeds: range, jobs: int, rows_of: Callable[[range], Rows], may_begin: Callable[[], bool]
+    seeds: Sequence[int], jobs: int, rows_of: Callable[[Sequence[int]], Rows], may_begin: Callable[[], bool]
 ) -> Iterator[Rows]:
     """In chunks, so many at a time. may_begin: asked before each chunk; False when no more are to be run.
 
@@ -67,7 +67,7 @@ def in_forks(
                 os.waitpid(fork.pid, 0)
 
 
-def _begin(seeds: range, rows_of: Callable[[range], Rows]) -> tuple[int, _Fork]:
+def _begin(seeds: Sequence[int], rows_of: Callable[[Sequence[int]], Rows]) -> tuple[int, _Fork]:
     sys.stdout.flush()
     sys.stderr.flush()
     end, begin = os.pipe()

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from bulkhead.runtime import crash_points
 from bulkhead_contracts.envelope import parse
+from tests.planted import bugs
 from tests.simulation import situations, world
 from tests.simulation.laws import oracle, reading
 from tests.simulation.mesh.chaos import PAUSES, Chaos
@@ -22,7 +22,7 @@ from tests.simulation.mesh.people import People
 from . import __main__ as command
 from .schedule import Schedule, judge
 
-SEEDS = os.environ.get("SIMULATION_SEEDS", "1-100")
+QUICK_SEEDS, DAY_SEEDS = "1-10", "11-60"
 FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
 
 
@@ -33,11 +33,9 @@ def folder():
         yield path
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_every_law_holds_in_every_schedule(tmp_path):
+def holds(seeds: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", "--seeds", SEEDS, "--found", str(tmp_path)],
+        [sys.executable, "-m", "tests.simulation", "--seeds", seeds, "--found", str(folder)],
         capture_output=True,
         text=True,
         timeout=2700,
@@ -46,6 +44,20 @@ def test_every_law_holds_in_every_schedule(tmp_path):
 
 
 @pytest.mark.timeout(900)
+def test_every_law_holds_in_ten_schedules(tmp_path):
+    holds(QUICK_SEEDS, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_every_law_holds_in_the_schedules_of_a_day(tmp_path):
+    """Those that show a planted bug are among them: one like it is seen by day."""
+    showing = {bug.seeds.partition("-")[0] for bug in bugs.load() if bug.seeds}
+    holds(",".join([DAY_SEEDS, *sorted(showing, key=int)]), tmp_path)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_seed_is_one_run():
     """In two processes, after other runs and after none: nothing of the machine, of memory or of chance gets in."""
     found = []
@@ -61,6 +73,7 @@ def test_a_seed_is_one_run():
     assert len(found[0]) == 10 and found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_schedules_differ_and_reach_what_they_should(folder):
     """A simulation in which nothing happens would pass as well: the faults and the ends must really occur."""
     verdicts = [judge(Schedule(seed), folder) for seed in range(20, 80)]
@@ -94,6 +107,7 @@ def test_who_is_never_answered_is_a_complaint_and_no_run_without_end(folder, mon
     assert any(one.startswith("quiet: still asking after 900 s: ") for one in verdict.complaints), verdict.complaints
 
 
+@pytest.mark.slow
 def test_a_service_passes_the_crash_points_of_its_table_and_no_other(folder, monkeypatch):
     """One that is in no table is one at which nobody dies in tests/faults."""
     passed: dict[str, set[str]] = {}
@@ -189,10 +203,12 @@ REACHED = {
 
 
 @pytest.mark.parametrize("name", sorted(situations.BY_NAME))
+@pytest.mark.slow
 def test_a_situation_brings_about_what_it_is_for(name, folder):
     assert any(REACHED[name](judge(Schedule(seed), folder).record) for seed in brought(name, 8))
 
 
+@pytest.mark.slow
 def test_replicas_stand_still_and_what_was_to_act_outside_does_so_late(folder):
     """Longer than its messages wait for their acks, and longer than the lock of a rebuild is kept."""
     seeds = itertools.islice((seed for seed in range(1, 5_000) if PAUSES.keys() <= Chaos.of(seed).rates.keys()), 12)
@@ -203,6 +219,7 @@ def test_replicas_stand_still_and_what_was_to_act_outside_does_so_late(folder):
 
 
 @pytest.mark.parametrize("file", FOUND, ids=[one.stem for one in FOUND])
+@pytest.mark.slow
 def test_what_was_found_once_holds_now(file, folder):
     assert judge(Schedule.load(file), folder).complaints == ()
 
@@ -230,6 +247,7 @@ def test_what_is_asked_for_and_cannot_be_done_is_wrong_usage(words, said, monkey
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.slow
 def test_a_schedule_that_breaks_a_law_fails_the_build_and_is_kept_to_be_seen_again(jobs, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(oracle.LAWS, "broken", lambda record: iter(["whatever happens"]))
 

@@ -15,6 +15,7 @@ import yaml
 
 from bulkhead_contracts import catalog
 from bulkhead_infra.render import asyncapi, schemas
+from tests.needs import need
 from tests.paths import ROOT
 
 HERE = Path(__file__).resolve().parent
@@ -44,9 +45,9 @@ def _install(npm: str) -> None:
 
 @pytest.fixture(scope="module")
 def validate(tmp_path_factory: pytest.TempPathFactory) -> Validate:
+    need("node")  # The AsyncAPI parser is an npm package.
     node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("no node or npm on PATH: the AsyncAPI parser is an npm package")
+    assert node and npm
     _install(npm)
     file = tmp_path_factory.mktemp("asyncapi") / "asyncapi.yaml"
 

@@ -6,15 +6,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from bulkhead_infra.kubernetes import key_folder
 from bulkhead_infra.kubernetes.objects import CLUSTER_CA
 from bulkhead_infra.stages.manifests import overlay, pods
 from bulkhead_infra.stages.manifests.contents import Maps
 from bulkhead_infra.stages.manifests.fields import Object
-from tests.conftest import why_no_kustomize
 from tests.contract.containers.image_contract import breaches, fitted
+from tests.needs import need
 
 Change = Callable[[list[Object]], None]
 
@@ -30,8 +28,7 @@ def _objects(name: str) -> list[Object]:
 
 def objects(name: str) -> list[Object]:
     """Fresh objects, which a test may change. Skips where kubectl is too old."""
-    if why := why_no_kustomize():
-        pytest.skip(why)
+    need("kubectl")
     return copy.deepcopy(_objects(name))
 
 

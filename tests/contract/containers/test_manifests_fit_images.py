@@ -10,6 +10,7 @@ from tests.contract.containers.overlays import broken, container, spec
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.slow
 def test_every_container_fits_its_image(name: str, tmp_path: Path) -> None:
     assert broken(name, tmp_path) == []
 

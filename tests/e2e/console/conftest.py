@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from tests.e2e.console.browser import CHROMIUM, PICTURES, Pictures, chromium
+from tests.e2e.console.browser import PICTURES, Pictures, chromium
 from tests.e2e.fixtures.world import World
+from tests.needs import need
 
 ASKING = "t20"
 
@@ -26,8 +27,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(pictures: Path) -> AsyncIterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("Chromium is not installed")
+    need("chromium")
     async with chromium() as found:
         yield found
 

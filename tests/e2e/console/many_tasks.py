@@ -20,7 +20,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskLimits, TaskRequested
 from tests.bench.accounting import cpu_s
-from tests.e2e.console.browser import CHROMIUM, chromium, visitor
+from tests.e2e.console.browser import chromium, visitor
 from tests.e2e.console.test_rooms import PAINT_MAX_MS, PAINTED
 from tests.e2e.fixtures.world import World, until
 
@@ -284,9 +284,8 @@ async def test_a_hundred_that_look_cost_little_and_nobody_nothing(filled: World)
     assert looked - working < CORE_MAX
 
 
+@pytest.mark.needs("chromium")
 async def test_the_first_paint_is_quick_with_many_tasks(filled: World) -> None:
-    if not CHROMIUM:
-        pytest.skip("Chromium is not installed")
     key = filled.mesh.add_api_key(TENANT, "painter", "operator")
     async with chromium() as browser, visitor(browser, filled.mesh.url, key) as looked:
         for path in ("/", "/tasks", "/tasks/tmany09999"):

@@ -1,6 +1,6 @@
 """The mesh in containers: built once, one stack for all tests of this folder, removed at the end.
 
-In: Docker (else everything here is skipped: tests/allowed_skips.txt, no-docker). Out: `built` images and a `field`: the
+In: Docker (without it everything here is left out: tests/needs.py). Out: `built` images and a `field`: the
 stack, a client, a counter in the outside world. Images are named for this run, so that two runs do not meet.
 """
 
@@ -17,7 +17,6 @@ from bulkhead_infra.docker import images
 from bulkhead_infra.docker.image_contents import ROOT, SERVICES
 from bulkhead_infra.docker.stack import Stack, docker
 from bulkhead_services.tool_executor.settings import POLICY_DIR
-from tests.conftest import why_no_docker
 from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, GIVEN_TAG, TAG, Field
 from tests.e2e.containers.three import Three
 from tests.e2e.fixtures.gate import GatedCounter
@@ -27,12 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here needs Docker, and time."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
-    why = why_no_docker() if mine else ""
     for item in mine:
         item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.timeout(600))
-        if why:
-            item.add_marker(pytest.mark.skip(reason=f"Docker cannot be used here: {why}"))
+        item.add_marker(pytest.mark.needs("docker"))
 
 
 @pytest.hookimpl(wrapper=True)

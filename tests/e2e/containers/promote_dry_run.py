@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
-from tests.conftest import can_run_a_registry
 from tests.paths import ROOT
 
 REFUSALS = {"untested", "unsigned", "wrong_signer", "incomplete", "not_in_staging", "altered"}
 
 
-@pytest.mark.skipif(not can_run_a_registry(), reason="docker-registry is not installed")
+@pytest.mark.needs("registry")
 def test_a_dry_run_promotes_what_is_tested_and_refuses_the_rest() -> None:
     command = [sys.executable, "-m", "bulkhead_infra.promotion.dry_run", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)

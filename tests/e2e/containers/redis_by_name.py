@@ -15,13 +15,9 @@ from bulkhead_infra.docker.stack import docker
 from bulkhead_infra.kubernetes.infrastructure import REDIS_SERVERS, SENTINELS
 from bulkhead_infra.stages.manifests import overlay
 from bulkhead_infra.stages.manifests.kubelet import Kubelet
-from tests.conftest import why_no_kustomize
 from tests.e2e.containers.field import TAG
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.skipif(bool(why_no_kustomize()), reason=f"overlays are made of components: {why_no_kustomize()}"),
-]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.needs("kubectl")]
 WITHIN_S = 90.0
 OWNERS, SECRET = ("redis", "sentinel"), "bulkhead-redis"
 

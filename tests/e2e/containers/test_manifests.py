@@ -26,18 +26,13 @@ from bulkhead_infra.stages.manifests.contents import Maps
 from bulkhead_infra.stages.manifests.fields import Object
 from bulkhead_infra.stages.manifests.kubelet import Kubelet
 from bulkhead_infra.stages.manifests.pod_run import PodFailed, PodRun
-from tests.conftest import why_no_kustomize
 from tests.contract.containers.image_contract import Fitted, Image, fitted, read_at_start
 from tests.contract.containers.overlays import spec
 from tests.e2e.containers.field import TAG, answers_the_demo, load
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.eventually import until
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.skipif(bool(why_no_kustomize()), reason=f"overlays are made of components: {why_no_kustomize()}"),
-]
+pytestmark = [pytest.mark.nightly, pytest.mark.asyncio(loop_scope="session"), pytest.mark.needs("kubectl")]
 
 COMPONENTS = (INFRASTRUCTURE, "edge", "doer", "decider")
 REPLACED_S = 120

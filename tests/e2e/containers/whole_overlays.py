@@ -8,13 +8,9 @@ import pytest
 
 from bulkhead_infra.kubernetes.overlays import PROMOTED
 from bulkhead_infra.stages.manifests import overlay
-from tests.conftest import why_no_kustomize
 from tests.e2e.containers.field import TAG
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.skipif(bool(why_no_kustomize()), reason=f"overlays are made of components: {why_no_kustomize()}"),
-]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.needs("kubectl")]
 READY_S = 480
 
 

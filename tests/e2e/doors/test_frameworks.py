@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.doors.agent import MODEL, Agent, log_stands, provider_counted
 from tests.e2e.fixtures.world import World, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.nightly, pytest.mark.asyncio(loop_scope="session")]
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "agents"
 NAMES = sorted(one.stem.removeprefix("with_") for one in EXAMPLES.glob("with_*.py"))
@@ -86,7 +86,6 @@ async def test_each_framework_uses_its_tool_and_is_told_as_a_task(agents: World,
     assert tuple(counted) == await provider_counted(agents, since)
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(400)
 async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World, programs: list[Program]) -> None:
     since = await log_stands(agents)
@@ -111,7 +110,6 @@ async def test_each_framework_is_halted_in_the_middle_of_an_answer(agents: World
             await program.agent.said("resume", "--tenant", TENANTS[program.name])
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(400)
 async def test_each_framework_that_loops_is_stopped_and_told_why(agents: World, programs: list[Program]) -> None:
     for program in programs:

@@ -58,6 +58,7 @@ def shown_tokens(shown: dict[str, Any]) -> int:
     return int(shown["usage"]["input_tokens"] + shown["usage"]["output_tokens"])
 
 
+@pytest.mark.nightly
 async def test_an_agent_is_stopped_at_its_ceiling_within_one_call(agents: World) -> None:
     since = await log_stands(agents)
     agent = Agent(agents, "t2", "greedy", **{"X-Bulkhead-Limit-Tokens": "1500"})
@@ -77,6 +78,7 @@ async def test_an_agent_is_stopped_at_its_ceiling_within_one_call(agents: World)
     assert (await agent.ask([user("once more")])).choices[0].message.content
 
 
+@pytest.mark.nightly
 async def test_a_stream_is_halted_in_the_middle_by_an_operator_and_goes_on_when_it_is_lifted(agents: World) -> None:
     agent = Agent(agents, "t3", "halted")
     await agent.ask([user("What is 1 + 1?")])
@@ -96,6 +98,7 @@ async def test_a_stream_is_halted_in_the_middle_by_an_operator_and_goes_on_when_
     assert (await agent.ask([user("and now?")])).choices[0].message.content
 
 
+@pytest.mark.nightly
 async def test_a_stream_whose_reader_goes_away_is_cut_and_settled(agents: World) -> None:
     agent = Agent(agents, "t6", "gone")
     await agent.ask([user("What is 1 + 1?")])
@@ -106,6 +109,7 @@ async def test_a_stream_whose_reader_goes_away_is_cut_and_settled(agents: World)
     assert (await agent.spent())[0] == 2, "nothing is held any more, long before the provider would have gone on"
 
 
+@pytest.mark.nightly
 async def test_an_agent_that_loops_is_warned_then_stopped_and_why_says_so(agents: World) -> None:
     agent = Agent(agents, "t5", "loops")
     messages: list[Any] = [user("What is 17 * 23?")]

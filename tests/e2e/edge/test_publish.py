@@ -21,7 +21,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NODE_SCRIPT = ROOT / "tests" / "e2e" / "node"
 DEMO = generate(21)
-needs_node = pytest.mark.skipif(shutil.which("node") is None or shutil.which("npm") is None, reason="Node is absent")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
@@ -98,7 +97,7 @@ async def test_a_forged_source_becomes_a_dead_letter_with_the_original(world: Wo
     assert (document["status"], document["failure"]["code"]) == ("rejected", "forged_source")
 
 
-@needs_node
+@pytest.mark.needs("node")
 async def test_node_publishes_from_the_schemas_alone(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "node"
     shutil.copytree(NODE_SCRIPT, folder, ignore=shutil.ignore_patterns("node_modules"))

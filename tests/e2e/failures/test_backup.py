@@ -12,9 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.e2e.fixtures.world import World
 from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
+
+pytestmark = pytest.mark.nightly
 
 PASSPHRASE = "a passphrase for this test"
 BEFORE, IN_FLIGHT = 2, 3

@@ -15,7 +15,7 @@ from tests.e2e.watch.test_breakers import FAILING, at_once
 from tests.eventually import until
 from tests.unit.infra.observability.test_rules import ALERTS, told
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 here = pytest.mark.asyncio(loop_scope="module")
 
 

@@ -5,7 +5,6 @@ In: a directory. Out: alerts as Prometheus has them, and the commands of a secti
 
 import asyncio
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +16,7 @@ from bulkhead.tcp_ports import free_port
 from bulkhead_infra import observability
 from tests.e2e.fixtures.world import World
 from tests.eventually import until
+from tests.needs import need
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs" / "how-to" / "runbooks.md").read_text()
@@ -61,8 +61,7 @@ class Watched:
         self._http = httpx.AsyncClient(base_url=self._url, timeout=10)
 
     async def __aenter__(self) -> Self:
-        program = shutil.which("prometheus")
-        assert program, "install prometheus, as .ci/run does"
+        need("prometheus")
         (self.folder / ".bulkhead").symlink_to(self.world.mesh.directory)
         for name in ("alerts.yaml", "prometheus.yaml"):
             text = observability.files(self.world.mesh.directory)[name]
@@ -71,7 +70,7 @@ class Watched:
             (self.folder / name).write_text(text)
         self._log = (self.folder / "prometheus.log").open("w")
         self._process = await asyncio.create_subprocess_exec(
-            program,
+            "prometheus",
             f"--config.file={self.folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address={self._url.removeprefix('http://')}",

@@ -29,6 +29,8 @@ from tests.e2e.fixtures.world import World, until
 from tests.e2e.watch.test_watcher import why
 from tests.unit.services.tool_executor.test_webhooks import SECRET, Receiver, receiver, verified
 
+pytestmark = pytest.mark.nightly
+
 __all__ = ("receiver",)
 
 TOOL = "counter_increment"

@@ -14,6 +14,8 @@ from bulkhead_contracts.control import CallDeferred
 from tests.e2e.fixtures.world import TALKING, World, until
 from tests.e2e.watch.test_watcher import calculation, why
 
+pytestmark = pytest.mark.nightly
+
 RING = (("ada", "bob", " Begin."), ("bob", "cyd", " Begin."), ("cyd", "ada", ""))
 TALK = ["ask_steps", "answer_step"]
 

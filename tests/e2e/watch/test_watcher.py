@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.fixtures.world import World, until
 
+pytestmark = pytest.mark.nightly
+
 LEADS = "watch_leads"
 TAKEN_OVER_S = 15.0
 """Its lease is for three seconds; starved of the machine, the other replica takes longer to look."""

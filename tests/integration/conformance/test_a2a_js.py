@@ -16,7 +16,7 @@ from bulkhead.tcp_ports import free_port
 from tests.integration.doors.agent_door import agent_door, before
 
 DIR = os.environ.get("BULKHEAD_REFERENCE_MCP", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DIR, reason="BULKHEAD_REFERENCE_MCP names no folder of it")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("public-suites")]
 LASTS_S = 60
 
 

@@ -14,7 +14,7 @@ from tests.integration.conformance.a2a_reference import reference
 from tests.integration.conformance.a2a_tck import tck
 
 DIR = os.environ.get("BULKHEAD_REFERENCE_MCP", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DIR, reason="BULKHEAD_REFERENCE_MCP names no folder of it")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("public-suites")]
 NAMED = Path(__file__).parent / "a2a_tck.yml"
 
 

@@ -13,7 +13,7 @@ from tests.integration.conformance.suite import conformance, with_key
 from tests.integration.doors.mcp_mesh import mcp_mesh
 
 DIR = os.environ.get("BULKHEAD_REFERENCE_MCP", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DIR, reason="BULKHEAD_REFERENCE_MCP names no folder of them")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("public-suites")]
 PACK = "tests.integration.conformance.tools"
 
 

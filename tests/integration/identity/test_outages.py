@@ -15,6 +15,8 @@ from bulkhead_infra.nats.purge import DEFAULT_RETENTION_S, Retention, purge
 from tests.eventually import until
 from tests.integration.identity.world import World, running, signed
 
+pytestmark = pytest.mark.nightly
+
 FLOOD, AT_ONCE = 600, 60
 
 

@@ -12,6 +12,8 @@ from bulkhead.bus.port import Live
 from tests.eventually import until
 from tests.integration.identity.world import World, running
 
+pytestmark = pytest.mark.nightly
+
 LASTS_S, EXCHANGED_S, RUNS_S = 6, 1.5, 15
 BURST = 40
 TO = "mesh.planner.worker.3.demo.t1"

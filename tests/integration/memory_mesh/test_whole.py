@@ -168,6 +168,7 @@ async def test_a_ceiling_halts_the_task_and_is_not_exceeded(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.nightly
 async def test_twenty_seeds_are_answered_rightly(tmp_path, seed):
     demo = generate(seed)
     async with mesh_in(tmp_path) as mesh:

@@ -11,6 +11,8 @@ from bulkhead_infra.promotion.__main__ import main
 from bulkhead_infra.promotion.keys import KEY_VARIABLE
 from tests.integration.promotion.shop import Shop, ran
 
+pytestmark = pytest.mark.nightly
+
 SOME = ("tests/e2e/containers/test_images.py", "-k", "planner")
 
 

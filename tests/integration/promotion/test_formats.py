@@ -16,6 +16,8 @@ from bulkhead_infra.promotion.attachments import attached_tag
 from bulkhead_infra.promotion.release import BUILD, STAGING, Base, Stored
 from tests.integration.promotion.shop import Shop
 
+pytestmark = pytest.mark.nightly
+
 
 def _fetched(shop: Shop, folder: Path, repository: str, reference: str) -> dict[str, Any]:
     """A manifest, with its blobs in the folder by their hex digests; by a client that is not ours."""

@@ -25,6 +25,8 @@ from bulkhead_infra.promotion.registry.client import Registry
 from bulkhead_infra.promotion.release import BUILD, STAGING
 from tests.integration.promotion.shop import Shop
 
+pytestmark = pytest.mark.nightly
+
 LOGIN = base64.b64encode(b"releaser:right").decode()
 SERVICE, ISSUER = "registry", "realm"
 

@@ -13,6 +13,8 @@ from bulkhead_infra.promotion.registry.client import OCI_INDEX, OCI_MANIFEST, Ma
 from bulkhead_infra.promotion.release import BUILD, PRODUCTION, STAGING, Stored, load
 from tests.integration.promotion.shop import ALL, Shop, push_image, ran
 
+pytestmark = pytest.mark.nightly
+
 
 def test_a_release_goes_to_production_by_its_digests_and_back(shop: Shop) -> None:
     first, second = shop.ready("v1"), shop.ready("v2")

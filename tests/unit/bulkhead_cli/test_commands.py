@@ -170,6 +170,7 @@ def test_documents_go_in_first(bulkhead, tmp_path):
     assert answer.stderr.count("ingested, 2 chunks") == 2 and "rules.txt" in answer.stderr
 
 
+@pytest.mark.slow
 def test_unreadable_documents_end_submit_unless_it_may_skip_them(bulkhead, tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
@@ -222,6 +223,7 @@ def test_a_file_goes_in_once_and_same_names_stay_apart(bulkhead, tmp_path):
     assert answer.exit_code == 2 and "holds no documents" in answer.stderr
 
 
+@pytest.mark.slow
 def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
     for one in json.loads(bulkhead("documents", "--json").stdout):
         assert bulkhead("documents", "delete", one["name"]).exit_code == 0
@@ -453,6 +455,7 @@ def test_a_new_tenant_gets_a_key_of_its_own_by_submitting_and_a_typo_gets_none(r
     assert answer.exit_code == 0 and "no tasks yet" in answer.stdout
 
 
+@pytest.mark.slow
 def test_help_groups_every_command_by_what_people_do():
     commands = typer.main.get_command(app).commands
     panels = {command.rich_help_panel for command in commands.values()}

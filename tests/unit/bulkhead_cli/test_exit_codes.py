@@ -142,6 +142,7 @@ def test_every_command_is_here() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
+@pytest.mark.slow
 def test_an_option_that_is_not_there_is_wrong_usage(command: str, tmp_path: Path) -> None:
     code, said = ends([*command.split(), "--no-such-option", "--json"], tmp_path)
     assert code == 2 and json.loads(said)["error"]["what"], said
@@ -159,6 +160,7 @@ def test_what_reads_the_broker_says_so_to_whom_names_a_gateway(command: str, tmp
 @pytest.mark.parametrize(
     "words", [["analyze", "FILE"], ["replay", "FILE", "--json"], ["--help"], ["analyze", "FILE", "--json"]]
 )
+@pytest.mark.slow
 def test_output_that_finds_no_room_is_said_and_no_traceback(words: list[str]) -> None:
     file = str(next(HISTORIES.glob("single_step*")))
     with open("/dev/full", "w") as full:

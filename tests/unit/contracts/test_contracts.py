@@ -23,6 +23,7 @@ TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 
 
 @given(TOKENS, TOKENS)
+@pytest.mark.slow
 def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
     address = subjects.parse(subjects.mesh("planner", "worker", tenant, task))
     assert (address.sender, address.receiver, address.tenant, address.task) == ("planner", "worker", tenant, task)

@@ -121,6 +121,7 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
     st.dictionaries(st.text(), st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))),
     st.lists(st.text()),
 )
+@pytest.mark.slow
 def test_any_arguments_and_texts_are_attributed(arguments: dict[str, object], texts: list[str]) -> None:
     attribute(arguments, [SourceText(text, "tool", "1" * 64) for text in texts])
 

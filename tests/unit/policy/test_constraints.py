@@ -98,6 +98,7 @@ CALLS = st.dictionaries(
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(CONSTRAINTS, max_size=3), st.lists(CONSTRAINTS, max_size=2), CALLS)
+@pytest.mark.slow
 def test_what_fits_a_narrower_list_fits_the_wider(
     inner: list[Constraint], outer: list[Constraint], call: dict[str, Any]
 ) -> None:
@@ -108,6 +109,7 @@ def test_what_fits_a_narrower_list_fits_the_wider(
 
 @settings(max_examples=400, deadline=None)
 @given(CONSTRAINTS, CONSTRAINTS, CONSTRAINTS, CALLS)
+@pytest.mark.slow
 def test_implication_holds_for_every_call_and_goes_on(
     one: Constraint, two: Constraint, three: Constraint, call: dict[str, Any]
 ) -> None:

@@ -155,6 +155,7 @@ def test_what_is_beyond_the_checked_sentences_is_unverified_and_says_so():
     )
 
 
+@pytest.mark.slow
 def test_sources_that_are_not_read_to_their_end_say_so():
     assert not Sources(DOCUMENTS).cut and Sources((Source(HANDBOOK, "A rule. " * 70_000),)).cut
 
@@ -170,6 +171,7 @@ LONG = 64 * 1024
         *(" 000", "[ ", "1 ", "It costs 1" + " " * 9_000 + "is it. "),
     ],
 )
+@pytest.mark.slow
 def test_time_grows_with_the_length_of_text_and_source(piece):
     """A checker has one thread: while it reads one text, every other task waits."""
     hostile = piece * (LONG // len(piece))

@@ -51,6 +51,7 @@ async def look(server: ApiServer, folder: Path, timeout_s: float = 10.0, **place
     return {one.what: one for one in found if one.level != "ok"}
 
 
+@pytest.mark.slow
 async def test_a_mesh_that_is_well_is_read_whole_and_nothing_is_written(server: ApiServer, home: Path) -> None:
     assert await look(server, home, context="here") == {}
     assert len(server.lists["pods"]) > 20, "several pages"
@@ -58,6 +59,7 @@ async def test_a_mesh_that_is_well_is_read_whole_and_nothing_is_written(server: 
     assert not any("watch" in path or "log" in path for _, path in server.asked)
 
 
+@pytest.mark.slow
 async def test_what_is_refused_absent_or_silent_is_told_each_by_itself(server: ApiServer, home: Path) -> None:
     server.statuses = {"secrets": 403, "/api/v1/nodes": 403, "services": 503}
     for gone in ("scaledobjects", "certificates", "metrics"):

@@ -90,6 +90,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("plural", KINDS)
+@pytest.mark.slow
 def test_what_is_read_has_the_shape_that_kubernetes_publishes(plural: str) -> None:
     found = lists()
     waiting(found, "worker", "CrashLoopBackOff", lastState={"terminated": {"reason": "Error", "exitCode": 2}})

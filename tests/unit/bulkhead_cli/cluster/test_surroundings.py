@@ -292,6 +292,7 @@ EXPECTED = expected()
 
 @settings(max_examples=50)
 @given(st.data())
+@pytest.mark.slow
 def test_any_shape_of_an_answer_is_judged(data: st.DataObject) -> None:
     """One value of the healthy namespace is replaced by whatever JSON there is."""
     found = lists()

@@ -157,6 +157,7 @@ def test_chats_are_calls_with_their_answers(tmp_path) -> None:
     assert found(again)["stops"] == 1
 
 
+@pytest.mark.slow
 def test_exported_histories_of_this_mesh_are_read_and_honest_ones_are_not_stopped() -> None:
     scripted = {"runaway"}
     """There the model is told to call the same tool over and over."""
@@ -209,6 +210,7 @@ def test_unknown_files_and_forms_are_wrong_usage(tmp_path) -> None:
     assert "no act that could be judged, read as otel" in done.stderr
 
 
+@pytest.mark.slow
 def test_noise_in_any_shape_never_crashes(tmp_path) -> None:
     chance = random.Random(7)
     atoms = [None, True, 0, -1, 1e308, "", "a", "x" * 5_000, [], {}, [[]], {"a": {}}, "2026-11-21", 10**30]

@@ -36,6 +36,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_new_package_is_exported_tried_and_tested(package, tmp_path: Path) -> None:
     name, folder = package
     exported = tools("export", name)

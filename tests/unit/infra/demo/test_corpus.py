@@ -132,6 +132,7 @@ def _sources(*folders: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_no_word_of_the_corpus_stands_in_the_offline_model_or_a_service() -> None:
     names = {*wording.AIRLINE_FIRST, *wording.FAMILY_NAMES, *(f"{fare} ticket" for fare in wording.FARE_CLASSES)}
     subject = {proof for _, _, proof in wording.CAUSES} | {rules for _, rules, _ in wording.CAUSES}

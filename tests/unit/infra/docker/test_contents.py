@@ -86,6 +86,7 @@ def _module(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", image_contents.IMAGES)
+@pytest.mark.slow
 def test_an_image_has_every_module_that_its_program_imports(name: str) -> None:
     named = [ROOT / part for part in image_contents.IMAGES[name].code]
     left_out = [part for path in image_contents.FOR_PEOPLE if (part := ROOT / path) not in named]
@@ -131,6 +132,7 @@ def test_a_package_that_is_not_locked_is_named() -> None:
         image_contents.Lock((ROOT / "requirements.lock").read_text()).closure(["no-such-thing"])
 
 
+@pytest.mark.slow
 def test_the_code_of_an_image_runs_from_its_folder_alone(tmp_path: Path) -> None:
     image_contents.prepare(tmp_path)
     for name in ("planner", "nats"):

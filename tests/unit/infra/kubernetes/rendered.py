@@ -7,11 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from bulkhead_infra.kubernetes.objects import FOLDER
-from tests.conftest import why_no_kustomize
+from tests.needs import need
 from tests.paths import ROOT
 
 Object = dict[str, Any]
@@ -19,8 +18,7 @@ Object = dict[str, Any]
 
 def kustomize(folder: Path) -> str:
     """What kubectl prints; skips where it is too old."""
-    if why := why_no_kustomize():
-        pytest.skip(why)
+    need("kubectl")
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )

@@ -28,6 +28,7 @@ def _all(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_second_time_changes_nothing_and_remembers_the_overlay(made: Path) -> None:
     before = _all(made)
     assert key_folder.ensure(made) == "dev"

@@ -36,8 +36,11 @@ def _problems(one: Object, version: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [VERSIONS[0], *(pytest.param(older, marks=pytest.mark.nightly) for older in VERSIONS[1:])]
+)
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_every_object_fits_its_schema(name: str, version: str) -> None:
     found = [*overlay(name), *components(*MORE)]
     problems = {f"{one['kind']} {one['metadata']['name']}": _problems(one, version) for one in found}
@@ -183,6 +186,7 @@ def test_a_private_registry_is_named_by_the_patch_of_the_page(tmp_path: Path) ->
     assert all(one["imagePullSecrets"] == [{"name": "registry"}] for one in accounts)
 
 
+@pytest.mark.slow
 def test_new_settings_are_a_new_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """The template of a Job cannot be changed, and it names ConfigMaps by their content."""
 

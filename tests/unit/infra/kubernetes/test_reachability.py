@@ -53,6 +53,7 @@ def _open(objects: list[Object], ports: Iterable[int] = PORTS) -> Flows:
 
 
 @pytest.mark.parametrize("name", ["dev", "staging", "production"])
+@pytest.mark.slow
 def test_every_flow_that_the_policy_names_and_no_other_is_open(name: str) -> None:
     assert _open(overlay(name)) == _wanted(name)
 

@@ -1,7 +1,6 @@
 """The broker is started with a timer slack that its Go runtime cannot give itself; other children are not."""
 
 import stat
-import sys
 
 import pytest
 
@@ -10,7 +9,7 @@ from bulkhead_infra.nats.server import NatsServer, ServerPlan
 from bulkhead_infra.processes.child import Child
 
 SAY = "cat /proc/self/timerslack_ns"
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
+pytestmark = pytest.mark.needs("linux")
 
 
 async def test_the_broker_may_sleep_a_fifth_of_a_millisecond_longer(tmp_path, monkeypatch):

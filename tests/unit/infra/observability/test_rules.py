@@ -16,6 +16,7 @@ import yaml
 from bulkhead.telemetry import names, prometheus
 from bulkhead_infra import observability
 from bulkhead_infra.observability import dashboards
+from tests.needs import need
 from tests.paths import ROOT
 
 HERE = Path(__file__).parent
@@ -37,9 +38,8 @@ print(prometheus.exposition([], metrics.collected()))
 
 
 def promtool(*arguments: str) -> str:
-    program = shutil.which("promtool")
-    assert program, "install prometheus, as .ci/run does"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
+    need("prometheus")
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -53,6 +53,7 @@ def told() -> set[str]:
     return counted | {prometheus.name_of(name) for name in plain if f"{prometheus.name_of(name)}_total" not in counted}
 
 
+@pytest.mark.slow
 def test_every_alert_fires_on_its_trouble_and_on_nothing_else(tmp_path: Path) -> None:
     for path in (observability.HERE / "alerts.yaml", HERE / "alerts_test.yaml"):
         shutil.copy(path, tmp_path)

@@ -134,6 +134,7 @@ def written(form, raw):
     {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [{"type": "image", "source": None}]}]}
 )
 @example({"model": "m", "input": [{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}]})
+@pytest.mark.slow
 def test_any_body(body):
     raw = json.dumps(body).encode()
     for read in FORMS:
@@ -192,6 +193,7 @@ def test_a_refusal_repeats_no_long_name():
 
 
 @pytest.mark.parametrize("unit", [b"{},", b"[[]],", b'"",', b"1,", b'",",'])
+@pytest.mark.slow
 def test_a_body_of_very_many_values_is_not_parsed(unit):
     raw = b'{"a":[' + unit * (bounds.MAX_ASKED_BYTES // len(unit) - 8) + unit[:-1] + b"]}"
     tracemalloc.start()
@@ -205,6 +207,7 @@ def test_a_body_of_very_many_values_is_not_parsed(unit):
 
 
 @pytest.mark.parametrize("text", ["{[,", '\\"', "\\n,", "a" * 100 + '",{'])
+@pytest.mark.slow
 def test_marks_within_a_text_are_no_values(text):
     raw = json.dumps({"a": text * 600_000}).encode()
     assert read_object(raw) == {"a": text * 600_000}

@@ -150,6 +150,7 @@ async def test_two_followers_of_one_call_have_the_whole_text_each():
         assert "".join(heard) == "".join(later) == "one two" and len(here.models.asked) == 1
 
 
+@pytest.mark.slow
 async def test_single_letters_are_heard_and_followed_in_time_also_when_they_are_told_again():
     flight, letters = Flight("c"), 16_000
     one = part_of("one")

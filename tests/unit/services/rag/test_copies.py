@@ -33,6 +33,7 @@ def saved(tmp_path: Path) -> bytes:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_stores_are_whole_after_a_way_through_a_pipe(saved: bytes, tmp_path: Path) -> None:
     done = copies("load", tmp_path / "two", saved)
     assert done.returncode == 0 and b"documents of 2 tenants" in done.stderr, done.stderr
@@ -42,12 +43,14 @@ def test_stores_are_whole_after_a_way_through_a_pipe(saved: bytes, tmp_path: Pat
     Store(folder / "demo.sqlite").close()
 
 
+@pytest.mark.slow
 def test_documents_that_are_there_are_not_replaced(saved: bytes, tmp_path: Path) -> None:
     done = copies("load", tmp_path / "one", saved)
     assert done.returncode == 1 and b"acme has documents here already; its file" in done.stderr
     assert not list((tmp_path / "one" / "rag").glob("*.copy*"))
 
 
+@pytest.mark.slow
 def test_no_documents_are_an_empty_tar(tmp_path: Path) -> None:
     done = copies("save", tmp_path)
     assert done.returncode == 0
@@ -82,6 +85,7 @@ def test_what_is_no_copy_is_refused_and_leaves_nothing(given: bytes, said: bytes
     assert not list((tmp_path / "rag").iterdir()) and list(tmp_path.iterdir()) == [tmp_path / "rag"]
 
 
+@pytest.mark.slow
 def test_a_tar_that_was_cut_off_is_told(saved: bytes, tmp_path: Path) -> None:
     done = copies("load", tmp_path / "two", saved[: len(saved) // 2])
     assert done.returncode == 1 and b"no whole tar of `save`" in done.stderr

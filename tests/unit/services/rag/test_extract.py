@@ -163,6 +163,7 @@ async def test_bad_documents_are_rejected_with_a_reason(desk, name: str, data: b
     assert (await desk.search("secret garbage")).passages == ()
 
 
+@pytest.mark.slow
 async def test_a_page_that_hangs_its_parser_is_cut(make_desk) -> None:
     desk = make_desk(parse_timeout_s=8.0)  # a good page needs a new parser, which takes long beside other tests
     reply = await desk.ingest("bomb.html", "<!--" * 300_000, "text/html")

@@ -314,6 +314,7 @@ def leaking(request, tmp_path: Path, monkeypatch, make_desk):
 
 
 @pytest.mark.parametrize("how", ["names", "return", "fail", "raise"])
+@pytest.mark.slow
 async def test_what_a_tool_says_of_its_credential_reaches_nobody(leaking, caplog, capfd, how: str) -> None:
     with caplog.at_level(logging.DEBUG):
         reply = await leaking.call("leak", {"how": how})

@@ -366,7 +366,8 @@ async def test_a_pack_that_cannot_be_imported_there_says_so(desk, monkeypatch) -
     assert "it raised ModuleNotFoundError" in failed.message
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.needs("linux")
+@pytest.mark.slow
 def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) -> None:
     """As it is started; as root, without root's capabilities, which no other user has either."""
     program = textwrap.dedent(f"""
@@ -392,6 +393,7 @@ def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) ->
     assert set(eval(said.stdout).values()) == {"denied"}, said.stdout
 
 
+@pytest.mark.slow
 async def test_it_dies_with_the_executor(pack, tmp_path) -> None:
     """kill -9 of the executor: a call that goes on would be done beside its repetition by the next replica."""
     program = textwrap.dedent(f"""

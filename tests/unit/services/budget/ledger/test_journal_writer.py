@@ -220,6 +220,7 @@ MOVES = st.lists(
 
 @settings(max_examples=150)
 @given(moves=MOVES)
+@pytest.mark.slow
 def test_whoever_hears_that_it_is_stored_is_in_every_ledger_that_is_built_of_the_inbox(
     moves: list[tuple[str, int]],
 ) -> None:

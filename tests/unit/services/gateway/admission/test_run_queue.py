@@ -217,6 +217,7 @@ def test_whatever_happens_nothing_is_lost_doubled_or_over_the_limits(steps, room
 
 @settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 7), min_size=2), st.integers(1, 9))
+@pytest.mark.slow
 def test_in_the_long_run_every_tenant_begins_by_its_weight(weights, room):
     """Never more than one turn ahead of or behind its share, as deficit round robin promises."""
     inbox = Inbox({name: Quota(weight=weight, running=2_000) for name, weight in weights.items()}, running=room)

@@ -135,6 +135,7 @@ async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monke
     assert not [one for one in SECRETS if one in bare.text], "texts are kept for those who may read them"
 
 
+@pytest.mark.slow
 async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_record(mesh, http, monkeypatch, caplog):
     folded = []
     monkeypatch.setattr(histories, "tell", lambda *told, fold=histories.tell: folded.append(1) or fold(*told))

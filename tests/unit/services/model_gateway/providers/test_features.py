@@ -261,6 +261,7 @@ def nameless(place: int) -> dict[str, object]:
     ],
     ids=["blocks", "reasoning", "a_name_with_each_piece_and_no_id"],
 )
+@pytest.mark.slow
 def test_an_answer_in_single_letters_is_put_together_in_time(api, event):
     assembly = FORMS[api].assembly(Outgoing("", b"", adopted=True))
     began_s = time.process_time()

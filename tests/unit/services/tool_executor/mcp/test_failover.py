@@ -24,6 +24,7 @@ async def _ready(house, count: int) -> None:
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["events", "json"])
 @pytest.mark.parametrize("tool", ["where", "append_once"])
+@pytest.mark.slow
 async def test_a_call_that_may_be_repeated_moves_on_when_its_replica_dies(house, replicas, log, tool, form) -> None:
     both = await replicas("a", "b", more=form)
     await house.pin(desk=http(*both))
@@ -43,6 +44,7 @@ async def test_a_call_that_may_be_repeated_moves_on_when_its_replica_dies(house,
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["events", "json"])
+@pytest.mark.slow
 async def test_a_write_that_may_have_been_done_is_uncertain_and_done_by_no_other(house, replicas, log, form) -> None:
     both = await replicas("a", "b", more=form)
     await house.pin(desk=http(*both))
@@ -56,6 +58,7 @@ async def test_a_write_that_may_have_been_done_is_uncertain_and_done_by_no_other
     assert len(log.read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 async def test_a_write_that_was_certainly_not_sent_moves_on(house, replicas, log) -> None:
     a, b = await replicas("a", "b")
     await house.pin(desk=http(a, b))
@@ -68,6 +71,7 @@ async def test_a_write_that_was_certainly_not_sent_moves_on(house, replicas, log
     assert await _begun(log) == ["b"]
 
 
+@pytest.mark.slow
 async def test_calls_go_where_the_fewest_are_under_way(house, replicas, log) -> None:
     await house.pin(desk=http(*await replicas("a", "b", "c")))
     await house.open()
@@ -76,6 +80,7 @@ async def test_calls_go_where_the_fewest_are_under_way(house, replicas, log) -> 
     assert sorted(await _begun(log, 9)) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
 
 
+@pytest.mark.slow
 async def test_a_read_leaves_a_replica_that_fell_silent(house, replicas, log) -> None:
     both = await replicas("a", "b")
     await house.pin(desk=http(*both))
@@ -91,6 +96,7 @@ async def test_a_read_leaves_a_replica_that_fell_silent(house, replicas, log) ->
     await _ready(house, 2)
 
 
+@pytest.mark.slow
 async def test_a_replica_that_comes_back_is_used_again(house, replicas) -> None:
     (a,) = await replicas("a")
     await house.pin(desk=http(a))
@@ -110,6 +116,7 @@ async def test_a_replica_that_comes_back_is_used_again(house, replicas) -> None:
     assert house.tools.degraded() == ""
 
 
+@pytest.mark.slow
 async def test_a_replica_that_was_taken_out_ends_what_it_began(house, replicas, log) -> None:
     a, b = await replicas("a", "b")
     await house.pin(desk=http(a))
@@ -123,6 +130,7 @@ async def test_a_replica_that_was_taken_out_ends_what_it_began(house, replicas, 
     assert await call == Done("written")
 
 
+@pytest.mark.slow
 async def test_a_process_that_dies_is_started_again(house, stdio) -> None:
     await house.pin(desk=stdio | {"replicas": 2})
     await house.open()

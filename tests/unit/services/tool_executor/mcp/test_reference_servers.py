@@ -21,7 +21,7 @@ from bulkhead.tools.api import Done, Failed
 from tests.eventually import until
 
 DIR = os.environ.get("BULKHEAD_REFERENCE_MCP", "")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DIR, reason="BULKHEAD_REFERENCE_MCP names no folder of them")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("public-suites")]
 BIN, VENV = Path(DIR) / "node_modules/.bin", Path(DIR) / "venv/bin"
 READ = {"effect": "read"}
 LONG = {"trigger-long-running-operation": READ}

@@ -18,8 +18,8 @@ from bulkhead.tools.packs import Done, Failed
 from bulkhead_services.tool_executor.effects import Workbench
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
-from tests.conftest import ENVIRONMENTS
 from tests.eventually import until
+from tests.needs import need
 
 SECRET = "the executor's key"
 TOOL = """
@@ -109,8 +109,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    if ENVIRONMENTS["no-sandbox"]():
-        pytest.skip("the kernel does not wall off processes: `bulkhead doctor` says what is missing")
+    need("sandbox")
     pack = f"hostile_{abs(hash(tmp_path))}"
     folder = tmp_path / "packs" / pack
     folder.mkdir(parents=True)

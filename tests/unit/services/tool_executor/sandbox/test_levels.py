@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, WALLS, Found, too_low
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.settings import Settings
-from tests.conftest import ENVIRONMENTS
+from tests.needs import need
 
 WHOLE = Found(dict.fromkeys(MECHANISMS, ""), dict.fromkeys(WALLS, ""), wasm="", container="no image is configured")
 ROW = """
@@ -88,8 +87,7 @@ def _pack(folder: Path, monkeypatch: pytest.MonkeyPatch, **tools: tuple[str, str
 @pytest.fixture
 async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_desk):
     """A desk whose tools run at each level."""
-    if ENVIRONMENTS["no-sandbox"]():
-        pytest.skip("the kernel does not wall off processes: `bulkhead doctor` says what is missing")
+    need("sandbox")
     tools = {
         "walled": ("process", "py", PLAIN),
         "boxed": ("container", "py", PLAIN),
@@ -130,6 +128,7 @@ async def test_an_executor_without_such_tools_tells_nothing_of_it(desk) -> None:
     assert desk.doer.details() == {} and desk.doer.degraded() == ""
 
 
+@pytest.mark.slow
 async def test_run_python_tells_what_it_printed_and_its_last_value_and_remembers_nothing(made) -> None:
     said = await made.call("run_python", {"code": "print(input())\nx = 6\nx * 7", "input": "hi"})
     assert (made.text(said), said.isolation) == ("hi\n42\n", "process"), said.failure
@@ -171,8 +170,7 @@ async def test_code_tools_are_off_until_they_are_asked_for(desk) -> None:
 
 def test_without_its_mechanisms_the_probe_gets_through_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A probe that cannot fail would say nothing."""
-    if ENVIRONMENTS["no-sandbox"]():
-        pytest.skip("the kernel does not wall off processes: `bulkhead doctor` says what is missing")
+    need("sandbox")
     sandbox = Sandbox(Settings())
     tried = sandbox._try
     off = dict.fromkeys(MECHANISMS, "switched off by this test")
@@ -182,7 +180,7 @@ def test_without_its_mechanisms_the_probe_gets_through_and_says_so(monkeypatch: 
     assert found.in_force == ()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of processes as Linux has them")
+@pytest.mark.needs("linux")
 def test_the_probe_runs_wherever_it_may_find_nothing() -> None:
     """One that breaks would take every level away, and with it all tests of walls: limits work on any Linux."""
     found = Sandbox(Settings()).found()
