@@ -1,8 +1,8 @@
 """The suite by day. `python -m tests` is `make test`; `python -m tests --rest` is what `make test-all` adds to it.
 
-In: pytest arguments for all lanes (with a path among them, one plain run of that). Out: the reports of the lanes, tests
-that took long or were left out, and the worst exit code. What is marked `nightly` runs with `--nightly`, and with that
-alone.
+In: pytest arguments for all lanes (with a path among them, one plain run of that). Out: a line for each lane and the
+reports, tests that took long or were left out, and the worst exit code. What is marked `nightly` runs with `--nightly`,
+and with that alone.
 """
 
 import argparse
@@ -14,77 +14,107 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 HERE = Path(__file__).parent
-ALONE = {"bench"}
-SMOKE = {"smoke"}
-WHOLE_MESHES = {"e2e", "faults"}
-SINGLE_SERVICES = {"integration"}
+ALONE = "bench"
+SMOKE = "smoke"
+WHOLE_MESHES = ("faults", "e2e")
+SINGLE_SERVICES = "integration"
+SIDE_BY_SIDE = 4
+"""Lanes at once. What works with real processes mostly waits; what only computes has a lower priority and fills the
+pauses."""
 NICENESS = 10
-"""Of what only computes: it fills the pauses of what waits for real processes."""
 ON_EVERY_CORE = ("-n", "logical", "--dist", "loadfile")
 """For what only computes: nothing there is on a port or a file of another's."""
-STATIC_CHECKS = ["make", "-s", "check"]
+STATIC_CHECKS = ("make", "-s", "check")
 FAILED, NOTHING_COLLECTED = 1, 5
-
-
-def computing_folders() -> list[str]:
-    """Every folder of tests that starts no mesh and no service of its own."""
-    others = ALONE | SMOKE | WHOLE_MESHES | SINGLE_SERVICES
-    return [name for name in _folders() if name not in others]
-
-
-def _folders(of: set[str] | None = None) -> list[str]:
-    names = sorted(path.name for path in HERE.iterdir() if path.is_dir() and any(path.rglob("test_*.py")))
-    return [name for name in names if of is None or name in of]
 
 
 @dataclass
 class Lane:
-    """Folders that one pytest runs; None: the static checks. niceness: the higher, the lower its priority."""
+    """Paths that one pytest runs; none: the static checks. niceness: the higher, the lower its priority. is_shown:
+    whether its report is printed as it comes."""
 
     name: str
-    folders: list[str] | None
+    paths: Sequence[str] = ()
     arguments: Sequence[str] = ()
     niceness: int = 0
+    is_shown: bool = False
     notes: dict[str, dict[str, float]] = field(default_factory=dict)
     """What its tests left for us (tests/conftest.py): `failed`, `long` and `left_out`, each by name."""
+    process: "subprocess.Popen[bytes] | None" = None
 
-    def command(self) -> list[str]:
+    def command(self) -> Sequence[str]:
         """What it runs, as one process."""
-        if self.folders is None:
+        if not self.paths:
             return STATIC_CHECKS
-        paths = [f"tests/{name}" for name in self.folders]
-        return [sys.executable, "-m", "pytest", "-q", "--durations=12", "--durations-min=5", *self.arguments, *paths]
+        pytest = [sys.executable, "-m", "pytest", "-q", "--durations=12", "--durations-min=5"]
+        return [*pytest, *self.arguments, *self.paths]
+
+    def run(self, folder: Path) -> int:
+        """Its exit code, once its line and its report are printed. folder: for its notes and its report."""
+        began = time.monotonic()
+        print(f"began: {self.name}", flush=True)
+        notes, report = folder / f"{id(self)}.json", folder / f"{id(self)}.txt"
+        with report.open("w") as output:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdout=None if self.is_shown else output,
+                stderr=None if self.is_shown else subprocess.STDOUT,
+                env=os.environ | {"BULKHEAD_TEST_NOTES": str(notes)},
+                preexec_fn=lambda: os.nice(self.niceness),
+            )
+            code = self.process.wait()
+        if notes.exists():
+            self.notes = json.loads(notes.read_text())
+        outcome = "passed" if code in (0, NOTHING_COLLECTED) else f"FAILED (exit {code})"
+        # In one piece: others print beside it.
+        print(f"{report.read_text()}{outcome} after {time.monotonic() - began:.0f} s: {self.name}", flush=True)
+        return code
 
 
 def fast_lanes(arguments: Sequence[str]) -> list[Lane]:
-    """Of `make test`. The first is shown as it runs."""
+    """Of `make test`."""
     quick = ["-m", "not slow and not nightly", *arguments]
     return [
-        Lane("what computes in under a second", computing_folders(), [*ON_EVERY_CORE, *quick]),
+        Lane("what computes in under a second", computing_folders(), [*ON_EVERY_CORE, *quick], is_shown=True),
         Lane("a mesh of processes", _folders(SMOKE), ["-m", "not nightly", *arguments]),
-        Lane("style, types, import rules, rendered files", None, niceness=NICENESS),
+        Lane("style, types, import rules, rendered files", niceness=NICENESS),
     ]
 
 
 def other_lanes(arguments: Sequence[str], marks: str, computing_marks: str) -> list[Lane]:
-    """Of the rest, but for the bench."""
+    """Of the rest, but for the bench. A folder of whole meshes is a lane, so that its meshes end with it."""
     by_mark = ["-m", marks, *arguments]
+    computing = [*ON_EVERY_CORE, "-m", computing_marks, *arguments]
     return [
-        Lane("whole meshes", _folders(WHOLE_MESHES), by_mark),
+        Lane("what computes for longer", computing_folders(), computing, NICENESS),
         Lane("single services", _folders(SINGLE_SERVICES), by_mark),
-        Lane(
-            "what computes for longer",
-            computing_folders(),
-            [*ON_EVERY_CORE, "-m", computing_marks, *arguments],
-            niceness=NICENESS,
-        ),
+        *(Lane(", ".join(paths), paths, by_mark) for name in WHOLE_MESHES for paths in _parts(HERE / name)),
     ]
+
+
+def computing_folders() -> list[str]:
+    """Every folder of tests that starts no mesh and no service of its own."""
+    others = (ALONE, SMOKE, *WHOLE_MESHES, SINGLE_SERVICES)
+    return _folders(*(path.name for path in HERE.iterdir() if path.name not in others))
+
+
+def _folders(*names: str) -> list[str]:
+    """Those of these names that have tests."""
+    return [f"tests/{name}" for name in sorted(names) if any((HERE / name).rglob("test_*.py"))]
+
+
+def _parts(folder: Path) -> Iterator[list[str]]:
+    """Each folder in it that has tests; the files that lie loose in it together."""
+    for inner in sorted(path for path in folder.glob("*/") if any(path.rglob("test_*.py")) and path.name != "external"):
+        yield [str(inner.relative_to(HERE.parent))]
+    if loose := sorted(folder.glob("test_*.py")):
+        yield [str(file.relative_to(HERE.parent)) for file in loose]
 
 
 def main() -> int:
@@ -109,11 +139,11 @@ def main() -> int:
         groups = [[bench], other_lanes(arguments, "not nightly", "slow and not nightly")]
     else:
         groups = [fast_lanes(arguments)]
-    groups = [[lane for lane in group if lane.folders != []] for group in groups]
+    # A lane without arguments is that of the checks; one whose folder has no tests is none.
+    groups = [[lane for lane in group if lane.paths or not lane.arguments] for group in groups]
     started = time.monotonic()
-    codes = [code for group in groups if group for code in run(group)]
+    worst = verdict(code for group in groups for code in run(group))
     lanes = [lane for group in groups for lane in group]
-    worst = verdict(codes)
     failed = [test for lane in lanes for test in lane.notes.get("failed", ())]
     if worst == FAILED and 0 < len(failed) <= options.again:
         worst = once_more(failed, arguments)
@@ -123,58 +153,30 @@ def main() -> int:
 
 
 def run(lanes: Sequence[Lane]) -> Iterator[int]:
-    """Exit codes of lanes that run side by side: the report of the first as it comes, others as they end."""
+    """Exit codes of lanes, a few at once, as they end."""
     with tempfile.TemporaryDirectory(prefix="bulkhead-tests-") as folder, contextlib.ExitStack() as stack:
-        began = time.monotonic()
-        reports = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in lanes[1:])]
-        processes = [_begin(lane, Path(folder), report) for lane, report in zip(lanes, reports, strict=True)]
-        stack.callback(_stop, processes)
-        waiting = list(zip(lanes, reports, processes, strict=True))
-        # The one that is shown ends first in the report, so that no other's is printed into it.
-        for lane, report, process in waiting:
-            code = process.wait()
-            if report is not None:
-                report.seek(0)
-                print(report.read(), end="", flush=True)
-            yield _ended(lane, Path(folder), code, began)
+        pool = stack.enter_context(ThreadPoolExecutor(SIDE_BY_SIDE))
+        stack.callback(_stop, lanes, pool)
+        for ended in as_completed([pool.submit(lane.run, Path(folder)) for lane in lanes]):
+            yield ended.result()
 
 
-def _begin(lane: Lane, folder: Path, report: IO[str] | None) -> "subprocess.Popen[bytes]":
-    print(f"began: {lane.name}", flush=True)
-    notes = folder / lane.name.replace(" ", "-")
-    return subprocess.Popen(
-        lane.command(),
-        stdout=report,
-        stderr=None if report is None else subprocess.STDOUT,
-        env=os.environ | {"BULKHEAD_TEST_NOTES": str(notes)},
-        preexec_fn=lambda: os.nice(lane.niceness),
-    )
-
-
-def _ended(lane: Lane, folder: Path, code: int, began: float) -> int:
-    notes = folder / lane.name.replace(" ", "-")
-    if notes.exists():
-        lane.notes = json.loads(notes.read_text())
-    outcome = "passed" if code in (0, NOTHING_COLLECTED) else f"FAILED (exit {code})"
-    print(f"{outcome} after {time.monotonic() - began:.0f} s: {lane.name}", flush=True)
-    return code
-
-
-def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+def _stop(lanes: Sequence[Lane], pool: ThreadPoolExecutor) -> None:
     """End what still runs, when the run is cut off."""
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
+    pool.shutdown(wait=False, cancel_futures=True)
+    for lane in lanes:
+        if lane.process is not None and lane.process.poll() is None:
+            lane.process.terminate()
 
 
 def tell(lanes: Sequence[Lane]) -> None:
     """Tests that took long without the mark `slow`, and in one line what was left out."""
-    long: dict[str, float] = {}
     left_out: Counter[str] = Counter()
+    long: dict[str, float] = {}
     for lane in lanes:
-        if lane.folders != _folders(SMOKE):  # Its mesh is what takes its time.
-            long |= lane.notes.get("long", {})
         left_out.update({name: int(count) for name, count in lane.notes.get("left_out", {}).items()})
+        if ON_EVERY_CORE[0] in lane.arguments:  # Elsewhere it is known that a mesh takes its time.
+            long |= lane.notes.get("long", {})
     for test, seconds in sorted(long.items(), key=lambda item: -item[1]):
         print(f"took {seconds:.1f} s without the mark `slow`: {test}")
     if left_out:
@@ -192,7 +194,7 @@ def once_more(failed: Sequence[str], arguments: Sequence[str]) -> int:
     return code
 
 
-def verdict(codes: Sequence[int]) -> int:
+def verdict(codes: Iterable[int]) -> int:
     """The worst of what lanes ended with; one that a signal ended (no memory, say) has proven nothing."""
     return max((0 if code == NOTHING_COLLECTED else code if code >= 0 else 128 - code for code in codes), default=0)
 
