@@ -81,8 +81,9 @@ def named_master(password: str) -> str:
     for address in addresses(SENTINELS):
         try:
             with socket.create_connection((address, SENTINEL_PORT), ASK_TIMEOUT_S) as connection:
-                asked = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED}\r\nQUIT\r\n"
+                asked = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED}\r\n"
                 connection.sendall(asked.encode())
+                connection.shutdown(socket.SHUT_WR)  # It then closes, too: a sentinel has no QUIT since Redis 7.2.
                 said = b""
                 while more := connection.recv(4096):
                     said += more

