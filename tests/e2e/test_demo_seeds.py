@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from bulkhead_cli.demo import __main__ as demo_command
+from bulkhead_cli.demo import conversation as demo_command
 from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.world import World, verdict
 
@@ -48,7 +48,8 @@ async def test_the_demo_command_ends_with_0_and_leaves_nothing_running(tmp_path)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "bulkhead_cli.demo",
+        "bulkhead_cli.main",
+        "demo",
         "--seed",
         "7",
         "--data",
@@ -76,7 +77,8 @@ async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: Wo
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "bulkhead_cli.demo",
+        "bulkhead_cli.main",
+        "demo",
         "--seed",
         "8",
         env=environ,

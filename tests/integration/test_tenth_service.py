@@ -4,6 +4,7 @@ In: a copy of the tree with the files of `tenth_service/` and these four edits. 
 files, the memory mesh, processes on a real broker, the simulation; and what is missing is named.
 """
 
+import json
 import os
 import re
 import shutil
@@ -100,7 +101,7 @@ def test_everything_that_is_rendered_has_it(tree: Path) -> None:
     assert compose["services"]["echo"]["environment"]["BULKHEAD_SHARDS"] == "${BULKHEAD_SHARDS_ECHO:-1}"
     assert "keys_echo" in compose["volumes"] and "keys_echo:/bulkhead/keys/echo" in str(compose["services"])
     assert "echo:" in (tree / "docker-compose.cluster.yml").read_text()
-    assert "\necho = []\n" in (tree / "pyproject.toml").read_text()
+    assert "echo" in json.loads((tree / "infra/bulkhead_infra/docker/services.json").read_text())["everywhere"]
     assert "- from gateway: `mesh.echo.req" in (tree / ECHO / "README.md").read_text()
     assert said.splitlines()[0] == "services/bulkhead_services/echo echo ['echo']"
 

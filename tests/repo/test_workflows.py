@@ -57,7 +57,7 @@ def test_a_workflow_has_the_rights_that_it_needs_and_ends(file: Path) -> None:
     assert found["concurrency"]["group"]
     for name, job in found["jobs"].items():
         assert {**found["permissions"], **job.get("permissions", {})} == RIGHTS.get((file.stem, name), READ)
-        assert job["timeout-minutes"] <= 60 and job["runs-on"] == "ubuntu-24.04"
+        assert job["timeout-minutes"] <= 90 and job["runs-on"] == "ubuntu-24.04"
         # A secret is given where reviewers stand before it, to the step that needs it.
         assert ("secrets." in str(job)) == ("environment" in job) and "secrets." not in str(job.get("env"))
 

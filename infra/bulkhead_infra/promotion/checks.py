@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from bulkhead_infra.docker.image_contents import IMAGES, extra_of
+from bulkhead_infra.docker.image_contents import IMAGES, registry_name
 from bulkhead_infra.promotion import attachments
 from bulkhead_infra.promotion.attachments import Found, Statement
 from bulkhead_infra.promotion.errors import Refused
@@ -28,7 +28,7 @@ SIGNER = "release"
 """The role of those who sign images, attestations and releases."""
 REVISION_LABEL, SERVICE_LABEL = "org.opencontainers.image.revision", "bulkhead.service"
 SHORTEST_REVISION = 12
-ALL = tuple(map(extra_of, IMAGES))
+ALL = tuple(map(registry_name, IMAGES))
 """Images of the code that runs this: what the manifests beside it need."""
 BUILD_ANEW = "Build a release anew, and test it"
 
@@ -164,7 +164,7 @@ def _labels(registry: Registry, stored: Stored, name: str) -> None:
     config = registry.blob(repository, manifest.config.digest) if manifest.config else b"{}"
     try:
         labels = (json.loads(config).get("config") or {}).get("Labels") or {}
-        revision, service = str(labels.get(REVISION_LABEL, "")), extra_of(str(labels.get(SERVICE_LABEL, "")))
+        revision, service = str(labels.get(REVISION_LABEL, "")), registry_name(str(labels.get(SERVICE_LABEL, "")))
     except UNREADABLE:
         revision = service = ""
     fits = len(revision) >= SHORTEST_REVISION and stored.release.revision.startswith(revision)

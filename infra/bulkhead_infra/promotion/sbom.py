@@ -24,7 +24,7 @@ from bulkhead_infra.docker import image_contents
 from bulkhead_infra.promotion.release import Base, Release
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)\s*(?:;\s*([^\\\n]+?))?\s*(?:\\)?$", re.M)
-NAMES = {image_contents.extra_of(name): name for name in image_contents.IMAGES}
+NAMES = {image_contents.registry_name(name): name for name in image_contents.IMAGES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""The demo on the mesh of docker-compose.yml. In: a case. Out: an exit code; no container, network or volume stays."""
+"""The demo on the mesh of docker-compose.yml. In: a case. Out: the answer and an exit code.
+
+No container, network or volume stays.
+"""
 
 import asyncio
 import os
@@ -6,32 +9,38 @@ import tempfile
 import time
 from pathlib import Path
 
-from bulkhead_cli.demo.conversation import converse, introduce, verdict
-from bulkhead_cli.output import Exit, err, out
+from bulkhead_cli.demo.conversation import converse, introduce, report, verdict
+from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_infra.demo.corpus import Demo
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.images import ImageError
 from bulkhead_infra.docker.stack import Stack, StackError
 
 
-def run(demo: Demo) -> int:
-    """Build what is out of date, start, converse, remove. 0 when the answer is the right one."""
+def run(demo: Demo, *, as_json: bool = False) -> Exit:
+    """Build what is out of date, start, converse, remove. OK when the answer is the right one. Raises Stop."""
+    screen = err if as_json else out
     began = time.monotonic()
     introduce(
-        demo, model=os.environ.get("BULKHEAD_MODEL", "your provider's") if os.environ.get("OPENAI_BASE_URL") else ""
+        demo,
+        screen,
+        model=os.environ.get("BULKHEAD_MODEL", "your provider's") if os.environ.get("OPENAI_BASE_URL") else "",
     )
     try:
         err.print("  building the images (the first time a minute or two; then what has changed)", style="dim")
         images.ensure()
-        out.print(f"  images stand after {time.monotonic() - began:.1f} s", style="dim")
+        screen.print(f"  images stand after {time.monotonic() - began:.1f} s", style="dim")
         with Stack("bulkhead-demo") as stack, tempfile.TemporaryDirectory(prefix="bulkhead-demo-") as folder:
             stack.up()
-            out.print(f"  {len(stack.running)} containers are up after {time.monotonic() - began:.1f} s", style="dim")
+            screen.print(
+                f"  {len(stack.running)} containers are up after {time.monotonic() - began:.1f} s", style="dim"
+            )
             key = stack.credentials["submitter"]
-            ended, document = asyncio.run(converse(demo, stack.url, key, Path(folder)))
-            right = verdict(demo, document) and ended is Exit.OK
+            ended, document = asyncio.run(converse(demo, stack.url, key, Path(folder), screen))
+            right = verdict(demo, document, screen) and ended is Exit.OK
     except (ImageError, StackError) as error:
-        err.print(f"the mesh could not start: {error}", style="bold red", markup=False)
-        return 1
-    out.print(f"every container is removed; {time.monotonic() - began:.1f} s in all", style="dim")
-    return 0 if right else 1
+        raise Stop(Exit.FAILED, f"the mesh could not start: {error}") from error
+    if as_json:
+        print_json(report(demo, document))
+    screen.print(f"every container is removed; {time.monotonic() - began:.1f} s in all", style="dim")
+    return Exit.OK if right else Exit.FAILED

@@ -4,44 +4,63 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.client import Mesh
-from bulkhead_cli.output import Exit, err, out
+from bulkhead_cli.output import Exit, Screen, err, out
 from bulkhead_cli.tasks import answer, follow
 from bulkhead_infra.demo.corpus import Demo, write
-from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.demo.verdict import Comparison, compare
 
 
-def introduce(demo: Demo, *, model: str) -> None:
+def introduce(demo: Demo, screen: Screen, *, model: str) -> None:
     """Print the case and the model; "" for the offline one."""
-    out.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
-    out.print(f"  model: {model or 'the offline one: rule-based, deterministic, no LLM'}", style="dim", markup=False)
+    screen.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
+    screen.print(f"  model: {model or 'the offline one: rule-based, deterministic, no LLM'}", style="dim", markup=False)
 
 
-async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Exit, dict[str, Any]]:
+async def converse(demo: Demo, url: str, api_key: str, folder: Path, screen: Screen) -> tuple[Exit, dict[str, Any]]:
     """Add the documents, ask, print the progress; returns how the task ended, and its document."""
     files = write(demo, folder)
     async with Mesh(url, api_key) as client:
         for path in files:
             receipt = await client.add_document(path)
             line = f"  {receipt['outcome']} {receipt['name']} ({receipt['chunks']} chunks)"
-            out.print(line, style="dim", markup=False)
-        out.print(f"\n{demo.objective}\n", markup=False, soft_wrap=True)
+            screen.print(line, style="dim", markup=False)
+        screen.print(f"\n{demo.objective}\n", markup=False, soft_wrap=True)
         task = await client.submit(demo.objective, idempotency_key=f"demo-{demo.seed}")
-        await follow.print_progress(task, out)
+        await follow.print_progress(task, screen)
         ended = await task.show()
         return follow.exit_of(ended), ended
 
 
-def verdict(demo: Demo, document: dict[str, Any]) -> bool:
+def _compared(demo: Demo, document: dict[str, Any]) -> Comparison:
+    cited = {citation["document"] for citation in (document.get("result") or {}).get("citations", ())}
+    return compare(demo, document.get("answer") or "", cited)
+
+
+def report(demo: Demo, document: dict[str, Any]) -> dict[str, Any]:
+    """The task's document beside the expected answer, for programs."""
+    comparison = _compared(demo, document)
+    expected = {
+        "amount": str(demo.expected.amount),
+        "currency": demo.expected.currency,
+        "must_cite": demo.expected.must_cite,
+    }
+    return {
+        "seed": demo.seed,
+        "right": comparison.ok,
+        "differences": comparison.differences,
+        "expected": expected,
+        "task": document,
+    }
+
+
+def verdict(demo: Demo, document: dict[str, Any], screen: Screen = out) -> bool:
     """Print the answer and compare it with the one that the generator of the case expects."""
-    out.print("\n[bold]Answer[/bold]")
-    answer.show(out, document)
-    result = document.get("result") or {}
-    text = document.get("answer") or ""
-    cited = {one["document"] for one in result.get("citations", ())}
-    found = compare(demo, text, cited)
+    screen.print("\n[bold]Answer[/bold]")
+    answer.show(screen, document)
+    found = _compared(demo, document)
     expected = demo.expected
     if found.ok:
-        out.print(
+        screen.print(
             f"\n[bold green]right[/bold green]: {expected.currency} {expected.amount}, citing "
             f"{', '.join(expected.must_cite)} - as the generator of the case expects"
         )
@@ -49,7 +68,7 @@ def verdict(demo: Demo, document: dict[str, Any]) -> bool:
     err.print("\n[bold red]the answer is not the expected one[/bold red]")
     must_cite = ", ".join(expected.must_cite)
     err.print(f"  expected: {expected.currency} {expected.amount}, citing {must_cite}", markup=False)
-    err.print(f"  given:    {text or document.get('failure')}", markup=False)
+    err.print(f"  given:    {document.get('answer') or document.get('failure')}", markup=False)
     for difference in found.differences:
         err.print(f"  - {difference}", markup=False)
     return False

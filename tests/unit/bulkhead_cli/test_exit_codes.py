@@ -17,6 +17,7 @@ from tests.paths import HISTORIES, ROOT
 
 NO_MESH = {
     "up": None,
+    "demo": None,
     "analyze": None,
     "restore": None,  # Need none.
     "doctor": 1,  # Looks for one: that none is there is a finding.

@@ -1,11 +1,11 @@
-"""`make demo` prints its answer last: the timeline before it is longer than a screen."""
+"""`bulkhead demo` prints its answer last: the timeline before it is longer than a screen."""
 
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 
-from bulkhead_cli.demo import __main__ as demo
+from bulkhead_cli.demo import run as demo
 from bulkhead_cli.output import Exit, out
 from bulkhead_infra.demo.corpus import generate
 
@@ -40,7 +40,7 @@ async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(demo, "LocalMesh", mesh)
     monkeypatch.setattr(demo, "converse", converse)
     monkeypatch.setattr(demo.read, "show_timeline", show_timeline)
-    assert await demo.run(case, tmp_path) == 0
+    assert await demo.run(case, tmp_path) is Exit.OK
     text = capsys.readouterr().out
     assert text.index("the long timeline") < text.index(amount) < text.index("right:")
 

@@ -10,11 +10,11 @@ import pytest
 
 from bulkhead_infra.demo import wording
 from bulkhead_infra.demo.corpus import generate, main, write
-from bulkhead_infra.demo.miniature import Loop, chunks_of
 from bulkhead_infra.demo.verdict import compare
 from bulkhead_infra.offline_model.http.openai import body_of, check_request, complete
 from bulkhead_infra.offline_model.roles.reply import reply_to
 from tests.paths import ROOT
+from tests.unit.infra.offline_model.miniature import Loop, chunks_of
 
 SEEDS = range(60)
 

@@ -30,8 +30,7 @@ DISTRIBUTIONS = {
     "opentelemetry": "opentelemetry-api",
     "google": "googleapis-common-protos",
 }
-WHERE = {True: "infra/bulkhead_infra/services.yaml (`code`)", False: "infra/bulkhead_infra/docker/image_contents.py"}
-EXTRA = {True: "infra/bulkhead_infra/services.yaml (`extra`)", False: "pyproject.toml"}
+ROWS = {True: "infra/bulkhead_infra/services.yaml", False: "infra/bulkhead_infra/docker/image_contents.py"}
 NOT_WHEN_RUNNING = {"faststream"}
 """Imported by what declares the apps for documents and tests, which no running service does."""
 
@@ -96,7 +95,7 @@ def test_an_image_has_every_module_that_its_program_imports(name: str) -> None:
         for file in files
         if not any(file == one or one in file.parents for one in named) or any(one in file.parents for one in left_out)
     ]
-    assert missing == [], f"add them to the row of {name} in {WHERE[name not in image_contents.INFRASTRUCTURE]}"
+    assert missing == [], f"add them to the code of {name} in {ROWS[name not in image_contents.INFRASTRUCTURE]}"
 
 
 @pytest.mark.parametrize("name", image_contents.IMAGES)
@@ -106,7 +105,7 @@ def test_an_image_has_every_package_that_its_program_imports(name: str) -> None:
     _, others = _closure(_module(name))
     wanted = {DISTRIBUTIONS.get(one, one.replace("_", "-")) for one in others - NOT_WHEN_RUNNING}
     assert wanted <= pinned, (
-        f"add {wanted - pinned} to the extra of {name} in {EXTRA[name not in image_contents.INFRASTRUCTURE]}"
+        f"add {wanted - pinned} to the packages of {name} in {ROWS[name not in image_contents.INFRASTRUCTURE]}"
     )
 
 

@@ -6,8 +6,8 @@ import time
 import jsonschema_rs
 import pytest
 
-from bulkhead_infra.demo.miniature import PLAN_SCHEMA, VERDICT_SCHEMA, Loop, chunks_of, part
 from bulkhead_infra.offline_model.parts import parse_parts, short_digest
+from tests.unit.infra.offline_model.miniature import PLAN_SCHEMA, VERDICT_SCHEMA, Loop, chunks_of, part
 from tests.unit.infra.offline_model.test_protocol import (
     PASSAGE,
     ask,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bulkhead_infra.demo.miniature import TOOLS, Loop, chunks_of, part
+from tests.unit.infra.offline_model.miniature import TOOLS, Loop, chunks_of, part
 from tests.unit.infra.offline_model.test_protocol import ask, calls, judge_request, plan_request, request, said
 
 STAFF = """# Staff handbook
