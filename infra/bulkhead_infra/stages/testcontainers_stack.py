@@ -17,7 +17,7 @@ try:
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.network import Network
 except ImportError as missing:
-    raise StageMissing(f"{missing.name} is not installed: `pip install bulkhead[containers]`") from missing
+    raise StageMissing(f"{missing.name} is not installed: pip install 'bulkhead[containers]'") from None
 
 USER = 10001
 LABEL = "bulkhead.test"

@@ -11,6 +11,11 @@
 Needs the extra `faststream`.
 """
 
+try:
+    import faststream.nats  # noqa: F401 - asked here, so that its absence is said once for all modules.
+except ModuleNotFoundError as missing:
+    raise ImportError(f"{missing.name} is not installed: pip install 'bulkhead[faststream]'") from None
+
 from bulkhead.faststream.events import Events, told
 from bulkhead.faststream.requests import NotStored, Requests
 from bulkhead.faststream.steps import BusSteps
