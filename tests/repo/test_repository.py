@@ -30,6 +30,8 @@ TOP = {
     ".gitignore",
     "LICENSE",
     "SECURITY.md",
+    "CHANGELOG.md",
+    ".pre-commit-config.yaml",
     "mkdocs.yml",
 }
 
@@ -54,7 +56,7 @@ def test_no_file_is_longer_than_a_sitting():
 
 def test_make_has_few_targets():
     targets = [line for line in (ROOT / "Makefile").read_text().splitlines() if ":" in line and "## " in line]
-    assert 5 <= len(targets) <= 20
+    assert 5 <= len(targets) <= 22
 
 
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)

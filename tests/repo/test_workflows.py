@@ -1,13 +1,16 @@
 """Workflows at GitHub have the rights that they need, take actions by commit, and end; two linters agree.
 
-Every night runs schedules of its own."""
+Every night runs schedules of its own; a tag that is not the version, or has no section in the changelog, is no release.
+"""
 
 import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,10 @@ NAMES = [file.stem for file in WORKFLOWS]
 WORKFLOW = {file.stem: file for file in WORKFLOWS}
 BIN = Path(sys.executable).parent
 PINNED = {
+    "actions/attest@1e69f48acb82d1966a394da916b4c1698aa569d6": "v4.2.2",
     "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1": "v7.0.1",
     "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c": "v8.0.1",
+    "actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97": "v7.0.0",
     "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f": "v7.0.0",
 }
 """Commits that were looked up in the repositories of these actions, each with its tag."""
@@ -33,12 +38,14 @@ RIGHTS = {
     ("release", "build"): READ | PUSH,
     ("release", "test"): READ | PULL,
     ("release", "sign"): READ | PUSH,
+    ("release", "publish"): READ | {"id-token": "write", "attestations": "write"},
+    ("release", "announce"): {"contents": "write"},
     ("promote", "examine"): READ | PULL,
     ("promote", "promote"): {"contents": "write"} | PUSH,
     ("rollback", "examine"): READ | PULL,
     ("rollback", "rollback"): {"contents": "write"} | PUSH,
 }
-"""Rights of jobs that have more than reading the code; no job has an identity of GitHub's (id-token)."""
+"""Rights of jobs that have more than reading the code; one alone has an identity of GitHub's (id-token)."""
 PROMOTION = ".venv/bin/python -m bulkhead_infra.promotion "
 
 
@@ -58,8 +65,9 @@ def test_a_workflow_has_the_rights_that_it_needs_and_ends(file: Path) -> None:
     for name, job in found["jobs"].items():
         assert {**found["permissions"], **job.get("permissions", {})} == RIGHTS.get((file.stem, name), READ)
         assert job["timeout-minutes"] <= 90 and job["runs-on"] == "ubuntu-24.04"
-        # A secret is given where reviewers stand before it, to the step that needs it.
-        assert ("secrets." in str(job)) == ("environment" in job) and "secrets." not in str(job.get("env"))
+        # A secret or an identity is given where reviewers stand before it, a secret to the step that needs it.
+        authority = "secrets." in str(job) or "id-token" in job.get("permissions", {})
+        assert authority == ("environment" in job) and "secrets." not in str(job.get("env"))
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=NAMES)
@@ -68,10 +76,10 @@ def test_every_action_is_a_commit_that_was_looked_up(file: Path) -> None:
     assert used and all(PINNED.get(action) == version for action, version in used)
     for name, job in _read(file)["jobs"].items():
         # A job that waited for its reviewer commits to what the branch has then.
-        writes = RIGHTS.get((file.stem, name), READ)["contents"] == "write"
+        writes = file.stem in ("promote", "rollback") and RIGHTS.get((file.stem, name), READ)["contents"] == "write"
         wanted = {"persist-credentials": False} | ({"ref": "${{ github.ref }}"} if writes else {})
         checkouts = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]
-        assert checkouts and all(step["with"] == wanted for step in checkouts)
+        assert all(step["with"] == wanted for step in checkouts)
 
 
 def test_promotions_and_rollbacks_of_all_environments_wait_for_each_other() -> None:
@@ -126,6 +134,15 @@ def test_workflows_call_promotion_as_it_is_and_build_in_one_place() -> None:
 LINTERS = {
     "zizmor": ["zizmor", "--offline", "--pedantic", "--quiet", "--no-progress"],
     "schema": ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
+    "issue form": ["check-jsonschema", "--builtin-schema", "vendor.github-issue-forms"],
+    "issue chooser": ["check-jsonschema", "--builtin-schema", "vendor.github-issue-config"],
+}
+TEMPLATES = ROOT / ".github" / "ISSUE_TEMPLATE"
+LINTED = {
+    "zizmor": WORKFLOWS,
+    "schema": WORKFLOWS,
+    "issue form": [TEMPLATES / "bug.yml", TEMPLATES / "feature.yml"],
+    "issue chooser": [TEMPLATES / "config.yml"],
 }
 UNPINNED = "on: push\njobs: {build: {runs-on: x, steps: [{uses: actions/checkout@v4}], timeout-minutes: soon}}\n"
 
@@ -140,12 +157,84 @@ def _lint(linter: str, *files: Path) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize("linter", LINTERS)
 @pytest.mark.slow
 def test_a_linter_finds_nothing_in_workflows_and_something_in_a_bad_one(linter: str, tmp_path: Path) -> None:
-    done = _lint(linter, *WORKFLOWS)
+    done = _lint(linter, *LINTED[linter])
     assert done.returncode == 0, done.stdout + done.stderr
     bad = tmp_path / ".github" / "workflows" / "bad.yml"
     bad.parent.mkdir(parents=True)
     bad.write_text(UNPINNED)
     assert _lint(linter, bad).returncode != 0
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HOOKS = _read(ROOT / ".pre-commit-config.yaml")["repos"]
+
+
+def test_hooks_before_a_commit_call_programs_of_the_venv() -> None:
+    """Versions are those of the lock: nothing is fetched for a hook."""
+    (local,) = HOOKS
+    assert local["repo"] == "local" and {hook["language"] for hook in local["hooks"]} == {"system"}
+    for hook in local["hooks"]:
+        program = hook["entry"].split()[0]
+        assert program.startswith(".venv/bin/") and (BIN / Path(program).name).exists()
+
+
+def test_every_python_that_the_package_names_is_tried() -> None:
+    jobs = _read(WORKFLOW["ci"])["jobs"]
+    (setup,) = [step for step in jobs["test"]["steps"] if "setup-python@" in step.get("uses", "")]
+    named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: Python :: 3." in line]
+    assert [setup["with"]["python-version"], *jobs["pythons"]["strategy"]["matrix"]["python"]] == named
+    assert PROJECT["requires-python"] == f">={named[0]}"
+
+
+def test_every_page_tells_the_repository_that_the_package_names() -> None:
+    home = PROJECT["urls"]["Homepage"]
+    name = re.escape(PROJECT["name"])
+    pages = [ROOT / "CHANGELOG.md", *sorted(TEMPLATES.iterdir())]
+    addresses = [*PROJECT["urls"].values()]
+    addresses += [one for page in pages for one in re.findall(rf"https://github.com/[^/]+/{name}\b", page.read_text())]
+    assert len(addresses) > 6 and all(one == home or one.startswith(f"{home}/") for one in addresses)
+
+
+def _release_of(folder: Path, tag: str) -> "subprocess.CompletedProcess[str]":
+    """What the workflow calls for a tag, on a copy of what it reads before it builds."""
+    for name in (".ci/package", "pyproject.toml", "CHANGELOG.md", ".github/ISSUE_TEMPLATE/config.yml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / name).exists():
+            shutil.copy(ROOT / name, folder / name)
+    if not (folder / ".venv").exists():
+        (folder / ".venv").symlink_to(BIN.parent)
+    return subprocess.run([".ci/package", tag], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("tag", "changelog", "said"),
+    [
+        ("v9.9.9", None, "the tag is v9.9.9"),
+        ("v{version}", "## [Unreleased]\n\n- A change.\n", "no section"),
+        ("v{version}", "## [{version}] - 2026-01-01\n\n## [0.0.9] - 2025-01-01\n\n- A change.\n", "no section"),
+        ("v{version}", None, "OWNER"),
+    ],
+)
+def test_what_is_no_release_is_refused_before_anything_is_built(
+    tmp_path: Path, tag: str, changelog: str | None, said: str
+) -> None:
+    if changelog is not None:
+        (tmp_path / "CHANGELOG.md").write_text(changelog.format(version=PROJECT["version"]))
+    elif said == "OWNER":
+        # Whatever stands in this tree by now.
+        home = "https://github.com/OWNER/bulkhead"
+        text = f'[project]\nversion = "{PROJECT["version"]}"\nurls = {{ Homepage = "{home}" }}\n'
+        (tmp_path / "pyproject.toml").write_text(text)
+    done = _release_of(tmp_path, tag.format(version=PROJECT["version"]))
+    assert done.returncode == 4 and said in done.stderr, done.stdout + done.stderr
+    assert not (tmp_path / "dist").exists()
+
+
+def test_the_changelog_is_newest_first_and_has_this_version() -> None:
+    headings = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == ("Unreleased", "") and headings[1][0] == PROJECT["version"]
+    numbers = [tuple(map(int, version.split("."))) for version, _ in headings[1:]]
+    assert numbers == sorted(numbers, reverse=True) and all(date for _, date in headings[1:])
 
 
 def _nightly(number: int) -> list[str]:
