@@ -9,6 +9,7 @@ import httpx
 
 from bulkhead.policy.cedar import Policy
 from bulkhead.policy.decision import decide
+from bulkhead.runtime.component import Component
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import SideHandlers
 from bulkhead.tenant_quotas import TenantQuotas
@@ -18,11 +19,9 @@ from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
 from bulkhead_contracts.tool import ToolCallCancelRequested
-from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
 from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.mcp.tools import McpTools
 from bulkhead_services.tool_executor.outbound.push import PushNotifications
 from bulkhead_services.tool_executor.registry import load
 from bulkhead_services.tool_executor.settings import Settings
@@ -46,17 +45,25 @@ def build(
     declared = rows(settings.packs)
     registry = load(settings.configured(), declared)
     cancels: SideHandlers = {}
-    parts: list[McpTools | RemoteAgents] = []
+    parts: list[Component] = []
+    offered = [row.spec for row in declared]
+    # The SDKs of MCP and A2A are a second of a core to import: before the service is ready, and where they are used.
     if settings.mcp_file is not None:
-        parts.append(McpTools(settings.mcp_file, registry, context.background))
+        from bulkhead_services.tool_executor.mcp.tools import McpTools
+
+        servers = McpTools(settings.mcp_file, registry, context.background)
+        parts.append(servers)
+        offered += [tool.spec for tool in servers.offered()]
     if settings.agents_file is not None:
+        from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
+
         agents = RemoteAgents(settings.agents_file, registry, context)
         parts.append(agents)
+        offered += [tool.spec for tool in agents.offered()]
         cancels = {ToolCallCancelRequested: agents.cancel_requested}
-    specs = [row.spec for row in declared] + [tool.spec for part in parts for tool in part.offered()]
     told: dict[str, object] | None = None
     if rule is None:
-        policy = Policy.load(settings.policy_dir, specs)
+        policy = Policy.load(settings.policy_dir, offered)
         rule = partial(decide, policy=policy)
         told = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
