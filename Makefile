@@ -10,7 +10,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick render docs screenshots simulate planted security promote-dry-run bench live lock clean
+.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate planted security promote-dry-run bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -66,6 +66,12 @@ test-nightly: setup ## What is slow and rarely red
 quick: check ## The inner loop: the checks, and unit, contract and replay tests that compute in under a second
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not nightly" tests/unit tests/contract tests/replay $(ARGS)
 
+coverage: setup ## Measure what the tests of `make quick` cover, against the floor of pyproject.toml (ARGS=--write: onto its page)
+	@rm -rf .coverage
+	@$(BIN)/python -m coverage run -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not nightly" tests/unit tests/contract tests/replay
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m tests.coverage_table $(ARGS)
+
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
 	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py promote_dry_run.py redis_by_name.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
 
@@ -115,4 +121,4 @@ lock: setup ## Renew the lock files, for every Python and system at once (ARGS=-
 	@$(LOCK) $(ARGS) --no-deps infra/bulkhead_infra/small_model/requirements.in -o infra/bulkhead_infra/small_model/requirements.lock
 
 clean: ## Remove the venv and all local state
-	rm -rf $(VENV) $(BENCH_VENV) site .bulkhead .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(BENCH_VENV) site .bulkhead .coverage .pytest_cache .ruff_cache .mypy_cache

@@ -65,7 +65,7 @@ def test_the_two_commands_set_up_first() -> None:
 
 def test_ci_is_one_script_that_calls_what_people_call() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-    assert re.findall(r"^\s+- run: (.*)$", workflow, re.M) == [".ci/run", "make test"]
+    assert re.findall(r"^\s+- run: (.*)$", workflow, re.M) == [".ci/run", "make test", "make coverage"]
     script = (ROOT / ".ci" / "run").read_text()
     assert re.search(r"^make setup$", script, re.M) and re.search(r"\|\| set -- test test-rest$", script, re.M)
 
