@@ -108,6 +108,7 @@ def test_generated_requests_get_documented_answers(gateway, path, method, mode):
 
 
 @pytest.mark.parametrize(("path", "method"), SENDING)
+@pytest.mark.slow
 def test_nobody_gets_anything_without_credentials(gateway, path, method):
     nobody = {"Authorization": "Bearer bk_unknown"}
     assert set(generated(path, method, GenerationMode.POSITIVE, gateway, nobody, 2)) == {401}

@@ -15,6 +15,7 @@ def test_the_page_shows_the_kept_figures() -> None:
 
 
 @pytest.mark.parametrize("register", SETS, ids=lambda one: one.name)
+@pytest.mark.slow
 def test_no_figure_falls(register: Register) -> None:
     found, floor = figures.judged(register), figures.kept()[register.name]
     assert found["checksum"] == floor["checksum"], (

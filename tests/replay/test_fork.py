@@ -124,6 +124,7 @@ async def test_what_does_not_fit_is_refused_and_nothing_runs(on, taken, changes,
     assert new["failure"]["code"] == code and new["failure"]["hint"] and len(on.model.asked) == asked
 
 
+@pytest.mark.slow
 async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
     old = await chain(on)
     foreign = await fork(on, old, "a", key="bk_eve_of_acme")

@@ -106,6 +106,7 @@ def test_of_others():
         (["--rest"], "bench", {"plain", "slow"}),
     ],
 )
+@pytest.mark.slow
 def test_each_test_runs_in_the_part_that_its_folder_and_its_mark_say(
     tmp_path: Path, asked: list[str], folder: str, ran: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def test_each_test_runs_in_the_part_that_its_folder_and_its_mark_say(
     assert ("checked" in done.stdout) == (not asked), "make test alone has the checks"
 
 
+@pytest.mark.slow
 def test_what_the_machine_lacks_is_told_in_one_line_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BULKHEAD_REFERENCE_MCP", raising=False)
     done = the_suite(tmp_path, {"unit": MARKED, "smoke": MARKED})
@@ -124,6 +126,7 @@ def test_what_the_machine_lacks_is_told_in_one_line_at_the_end(tmp_path: Path, m
     assert done.stdout.splitlines().index(line) == len(done.stdout.splitlines()) - 2
 
 
+@pytest.mark.slow
 def test_what_takes_long_without_the_mark_is_told(tmp_path: Path) -> None:
     text = "import time, pytest\ndef test_it():\n    time.sleep(3.1)\n"
     done = the_suite(tmp_path, {"unit": text + "@pytest.mark.slow\n" + text.partition("\n")[2].replace("it", "slow")})

@@ -174,6 +174,7 @@ def run(seed: int, calls: int, fit: int, folder) -> set[str]:
         loop.close()
 
 
+@pytest.mark.slow
 def test_what_was_told_fits_under_the_ceiling_in_every_schedule(folder):
     kinds = run(100, 200, 37, folder)
     for seed in range(1, 13):

@@ -82,6 +82,7 @@ def latency_ms(record: world.Record) -> float:
     ],
     ids=["capped", "shared", "neither"],
 )
+@pytest.mark.slow
 def test_a_flood_leaves_another_tenants_latency_alone(folder, monkeypatch, whose, share, slowed):
     monkeypatch.setattr(loop, "SHARE", share)
     alone = latency_ms(world.run(scenario(""), Chaos(1), folder))
@@ -90,6 +91,7 @@ def test_a_flood_leaves_another_tenants_latency_alone(folder, monkeypatch, whose
     assert latency_ms(flooded) > 3 * alone if slowed else latency_ms(flooded) <= 1.5 * alone
 
 
+@pytest.mark.slow
 def test_the_whole_mesh_full_is_shared_by_weight(folder, monkeypatch):
     """Places for three in all: the flood that came first must not hold them until it is through."""
     full = {**world.settings(folder)}

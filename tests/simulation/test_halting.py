@@ -20,6 +20,7 @@ def folder():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
 def test_what_is_halted_is_silent_and_goes_on_to_its_end(folder, seed: int) -> None:
     verdict = judge(Schedule(seed, faults=frozenset()), folder)
     assert {"halt", "resume"} <= set(verdict.record.acts), "nobody was halted"

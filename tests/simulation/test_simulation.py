@@ -90,6 +90,7 @@ def test_schedules_differ_and_reach_what_they_should(folder):
     assert len({one.record.digest() for one in verdicts}) == len(verdicts)
 
 
+@pytest.mark.slow
 def test_a_calm_run_succeeds_without_a_fault(folder):
     from .scenario import scenario
 

@@ -63,6 +63,7 @@ def calmly(make, seed):
 
 
 @pytest.mark.parametrize("make", [waits._crossed, waits._ring, waits._star], ids=["leases", "asks", "shared"])
+@pytest.mark.slow
 def test_deadlocks_are_broken_and_all_ends_well(make, folder):
     broken = Counter(len(refused(run(calmly(make, seed), seed, folder))) for seed in SEEDS)
     assert sum(count for number, count in broken.items() if number) > len(SEEDS) // 3, f"too few deadlocks: {broken}"
@@ -71,6 +72,7 @@ def test_deadlocks_are_broken_and_all_ends_well(make, folder):
 @pytest.mark.parametrize(
     "make", [waits._any, waits._expiry, waits._overdue], ids=["a way out", "an expiry", "a lease that was lost"]
 )
+@pytest.mark.slow
 def test_who_can_go_on_is_not_refused(make, folder):
     for seed in SEEDS:
         record = run(calmly(make, seed), seed, folder)
@@ -84,6 +86,7 @@ def test_the_lease_of_a_holder_that_says_nothing_ends_and_the_next_one_has_it(fo
     assert second["fencing_token"] > first["fencing_token"]
 
 
+@pytest.mark.slow
 def test_many_who_take_things_in_one_order_are_never_refused(folder):
     """Full of waits, full of lags, and without a circle."""
     for seed in SEEDS:

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_pack_that_is_not_there_is_told_with_the_way_to_name_it(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nbulkhead_packs = not_there_at_all\n")
     (tmp_path / "test_mine.py").write_text("def test_mine(mesh_memory):\n    pass\n")

@@ -73,6 +73,7 @@ async def test_what_is_refused_absent_or_silent_is_told_each_by_itself(server: A
     assert set(found) == {"rights", "KEDA", "metrics", "services", "limitranges"}
 
 
+@pytest.mark.slow
 async def test_a_namespace_that_is_not_there(server: ApiServer, home: Path) -> None:
     found = await look(server, home, namespace="other")
     assert set(found) == {"namespace"} and "there is no namespace other" in found["namespace"].detail
@@ -81,6 +82,7 @@ async def test_a_namespace_that_is_not_there(server: ApiServer, home: Path) -> N
     assert "may not list namespaces" in found["rights"].detail
 
 
+@pytest.mark.slow
 async def test_a_cluster_that_is_silent_is_given_up_in_time(server: ApiServer, home: Path) -> None:
     server.hangs = {"/version"}
     began = time.monotonic()
@@ -89,6 +91,7 @@ async def test_a_cluster_that_is_silent_is_given_up_in_time(server: ApiServer, h
     assert set(found) == {"cluster"} and "takes connections and is silent" in found["cluster"].todo
 
 
+@pytest.mark.slow
 async def test_a_login_program_that_does_not_end_is_ended_with_what_it_started(
     server: ApiServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +156,7 @@ async def test_names_that_cannot_be_meant(home: Path) -> None:
         await examine(Place(namespace="../kube-system"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_findings_and_ends_with_one_for_a_problem(server: ApiServer, home: Path) -> None:
     overlay = home / "overlay"
     overlay.mkdir()

@@ -32,6 +32,7 @@ def _run(*words: str) -> tuple[int, Any]:
     return answer.exit_code, json.loads(said[-1])
 
 
+@pytest.mark.slow
 def test_a_server_is_pinned_listed_and_a_change_is_shown_before_it_is_approved(file: Path) -> None:
     assert _run("list", "--file", str(file)) == (0, {"tools": [], "unpinned": ["desk"]})
     code, said = _run("pin", "--file", str(file))

@@ -245,6 +245,7 @@ async def test_a_run_that_was_stopped_is_not_begun_again_at_once(code):
         assert (await here.call("more", by=by)).standing.task != call.standing.task
 
 
+@pytest.mark.slow
 async def test_a_session_without_a_name_goes_on_in_the_next_run_when_the_time_of_one_is_nearly_over(monkeypatch):
     monkeypatch.setattr("bulkhead_services.doors.ends.LEFT_MS", 1)
     async with world(run_deadline_s=1.2, idle_s=30, call_timeout_s=1) as here:

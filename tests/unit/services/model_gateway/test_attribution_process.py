@@ -89,6 +89,7 @@ async def test_what_takes_too_long_has_no_known_origin_and_the_next_call_is_attr
         await hasty.stop()
 
 
+@pytest.mark.slow
 async def test_a_process_that_died_costs_one_attribution(attributor):
     texts = [source(f"{IBAN} {'word ' * 500}", 1, "user")]
     await attributor.of("demo", [PAY], texts)

@@ -84,6 +84,7 @@ async def test_each_model_of_a_chain_has_its_share_of_the_time(servers):
 
 
 @pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.slow
 async def test_ten_providers_that_are_down_are_each_named_once_within_the_deadline(servers, hangs):
     found = await servers(10)
     for one in found:

@@ -35,6 +35,7 @@ def _theirs(headers: dict[str, str]) -> bytes:
 
 
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=6))
+@pytest.mark.slow
 def test_a_frame_is_byte_for_byte_what_nats_py_writes(headers: dict[str, str]) -> None:
     assert header_frame(headers) == _theirs(headers)
 

@@ -5,6 +5,7 @@ midnight in between: who was told holds money until it settles, nothing is free,
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -197,6 +198,7 @@ def play(moves: list[tuple[str, str, int]]) -> Budget:
 
 @settings(max_examples=500)
 @given(moves=MOVES)
+@pytest.mark.slow
 def test_who_was_told_holds_and_nothing_is_free_and_in_the_end_nothing_stays_held(
     moves: list[tuple[str, str, int]],
 ) -> None:

@@ -57,6 +57,7 @@ def status(state: str, **more: object) -> dict[str, object]:
         (500, "text/plain", "", "connection_lost"),
     ],
 )
+@pytest.mark.slow
 async def test_what_breaks_the_protocol_has_a_name(
     house: House, code: int, media: str, body: str, failure: str
 ) -> None:

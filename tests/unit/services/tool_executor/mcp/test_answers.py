@@ -22,6 +22,7 @@ async def open_house(request, house, stdio, replicas):
     return house
 
 
+@pytest.mark.slow
 async def test_answers_are_text_structured_content_and_named_omissions(open_house) -> None:
     assert await open_house.call("desk_where") == Done("a")
     assert json.loads((await open_house.call("desk_add", {"a": 2, "b": 3})).text) == {"sum": 5}
@@ -35,6 +36,7 @@ async def test_answers_are_text_structured_content_and_named_omissions(open_hous
     assert await open_house.call("desk_where") == Done("a")
 
 
+@pytest.mark.slow
 async def test_the_reply_names_what_was_left_out_and_quotes_the_bound(house, stdio) -> None:
     await house.pin(desk=stdio | {"max_output_bytes": 100})
     await house.open()
@@ -46,6 +48,7 @@ async def test_the_reply_names_what_was_left_out_and_quotes_the_bound(house, std
     assert len(desk.text(cut)) == 100 and "cut at 100 bytes" in cut.completeness.omissions[0].detail
 
 
+@pytest.mark.slow
 async def test_a_process_sees_nothing_of_the_executors_environment(house, stdio, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("BULKHEAD_TOOL_SETTINGS", '{"password": "hunter2"}')
     (tmp_path / "key").write_text("s3cret\n")
@@ -72,6 +75,7 @@ async def test_an_undeclared_tool_is_a_write_that_fails_into_uncertainty(house, 
     house.write(desk=declared | {"tools": TOOLS | {"fail": {"on_error": "undone"}}})
 
 
+@pytest.mark.slow
 async def test_a_tenant_that_may_not_use_the_server_is_refused(house, stdio) -> None:
     await house.pin(desk=stdio | {"tenants": ["acme"]})
     await house.open()
@@ -80,6 +84,7 @@ async def test_a_tenant_that_may_not_use_the_server_is_refused(house, stdio) -> 
     assert isinstance(refused, Failed) and (refused.code, refused.effect) == ("not_granted", "none")
 
 
+@pytest.mark.slow
 async def test_a_process_that_does_not_end_by_itself_is_killed_with_what_it_started(house, stdio, tmp_path) -> None:
     told = tmp_path / "pids"
     stubborn = f"trap '' TERM; sleep 600 & echo $! $$ > {told}; \"$@\"; sleep 600"

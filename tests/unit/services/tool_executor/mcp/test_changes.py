@@ -18,6 +18,7 @@ def _says(declared: dict[str, Any], text: str) -> dict[str, Any]:
     return declared | {"command": [*declared["command"], "--says", text]}
 
 
+@pytest.mark.slow
 async def test_a_tool_that_changed_is_quarantined_until_it_is_pinned_again(house, stdio) -> None:
     await house.pin(desk=stdio)
     house.write(desk=_says(stdio, EVIL))
@@ -38,6 +39,7 @@ async def test_a_tool_that_changed_is_quarantined_until_it_is_pinned_again(house
     assert "mallory" in house.registry.tools["desk_where"].spec.description
 
 
+@pytest.mark.slow
 async def test_calls_avoid_the_one_replica_that_tells_a_tool_otherwise(house, replicas) -> None:
     (good,), (bad,) = await replicas("good"), await replicas("bad", more=("--says", EVIL))
     await house.pin(desk=http(good))
@@ -50,6 +52,7 @@ async def test_calls_avoid_the_one_replica_that_tells_a_tool_otherwise(house, re
     assert isinstance(refused, Failed) and refused.code in ("unavailable", "quarantined")
 
 
+@pytest.mark.slow
 async def test_servers_come_and_go_and_a_broken_file_changes_nothing(house, stdio) -> None:
     await house.pin(desk=stdio)
     await house.open()
@@ -64,6 +67,7 @@ async def test_servers_come_and_go_and_a_broken_file_changes_nothing(house, stdi
     assert house.tools.degraded() == "" and await house.call("desk_where") == Done("a")
 
 
+@pytest.mark.slow
 async def test_a_server_of_300_tools_is_pinned_and_bounded(house, stdio) -> None:
     await house.pin(desk=stdio | {"command": [*stdio["command"], "--tools", "300"]})
     await house.open()
