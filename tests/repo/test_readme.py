@@ -60,6 +60,7 @@ def test_it_is_short() -> None:
 def test_the_two_commands_set_up_first() -> None:
     rules = (ROOT / "Makefile").read_text()
     assert re.search(r"^demo: \$\(VENV\)/.mesh\b", rules, re.M) and re.search(r"^up: \$\(VENV\)/.mesh\b", rules, re.M)
+    assert re.search(r"^\$\(VENV\)/\.ready: \$\(VENV\)/\.mesh$", rules, re.M)
     assert re.search(r"^test: setup\b", rules, re.M)
 
 
