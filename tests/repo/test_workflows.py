@@ -166,6 +166,7 @@ def test_a_linter_finds_nothing_in_workflows_and_something_in_a_bad_one(linter: 
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CLIENT = "libs/bulkhead-client/pyproject.toml"
 HOOKS = _read(ROOT / ".pre-commit-config.yaml")["repos"]
 
 
@@ -190,14 +191,16 @@ def test_every_page_tells_the_repository_that_the_package_names() -> None:
     home = PROJECT["urls"]["Homepage"]
     name = re.escape(PROJECT["name"])
     pages = [ROOT / "CHANGELOG.md", *sorted(TEMPLATES.iterdir())]
-    addresses = [*PROJECT["urls"].values()]
+    client = tomllib.loads((ROOT / CLIENT).read_text())["project"]
+    assert client["version"] == PROJECT["version"] and client["requires-python"] == PROJECT["requires-python"]
+    addresses = [*PROJECT["urls"].values(), *client["urls"].values()]
     addresses += [one for page in pages for one in re.findall(rf"https://github.com/[^/]+/{name}\b", page.read_text())]
     assert len(addresses) > 6 and all(one == home or one.startswith(f"{home}/") for one in addresses)
 
 
 def _release_of(folder: Path, tag: str) -> "subprocess.CompletedProcess[str]":
     """What the workflow calls for a tag, on a copy of what it reads before it builds."""
-    for name in (".ci/package", "pyproject.toml", "CHANGELOG.md", ".github/ISSUE_TEMPLATE/config.yml"):
+    for name in (".ci/package", "pyproject.toml", CLIENT, "CHANGELOG.md", ".github/ISSUE_TEMPLATE/config.yml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if not (folder / name).exists():
             shutil.copy(ROOT / name, folder / name)
