@@ -20,14 +20,14 @@ setup: $(VENV)/.ready ## Make .venv with everything that the other targets need,
 
 # Everything in the lock, with its hashes.
 $(VENV)/.ready: $(VENV)/.mesh
-	@echo "adding tools, test suites and agents' frameworks to $(VENV) (once; up to 200 MB)" >&2
+	@echo "adding tools, test suites and agents' frameworks to $(VENV) (once; about 170 MB)" >&2
 	@$(UV) pip install --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 # What `bulkhead` needs alone, so that the first `make demo` is quick. The lock pins it, and the tools that build it.
 $(VENV)/.mesh: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: install one, or call make with PYTHON=/path/to/python3" >&2; exit 2; }
-	@echo "setting up $(VENV) with $$("$(PYTHON)" --version): uv, then the packages of a mesh (once; about 90 MB)" >&2
+	@echo "setting up $(VENV) with $$("$(PYTHON)" --version): uv, then the packages of a mesh (once; about 70 MB)" >&2
 	@"$(PYTHON)" -m venv $(VENV) || { echo "python3 -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
 	@$(UV) pip install --python $(BIN)/python --compile-bytecode -c requirements.lock -b requirements.lock -e .
 	@touch $@
