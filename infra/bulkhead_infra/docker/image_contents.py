@@ -86,7 +86,7 @@ def _infra(**rooms: str) -> tuple[str, ...]:
 
 BROKER = _infra(docker="nats_container probes", processes="torn_file", nats="store")
 NAMES = tuple(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "bounds"))
-REDIS = _infra(docker="redis_container probes", processes="torn_file")
+REDIS = _infra(docker="redis_container probes", processes="redis_program torn_file")
 MODEL = (*_infra(), "infra/bulkhead_infra/offline_model")
 PROVISIONER = (
     *_infra(docker="provisioner upkeep", local="journal upkeep"),

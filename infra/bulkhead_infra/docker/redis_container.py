@@ -1,4 +1,4 @@
-"""The program of Redis's containers: `redis-server`, on the provisioner's configuration. probes.py asks it.
+"""The program of Redis's containers: Redis or Valkey, on the provisioner's configuration. probes.py asks it.
 
     (nothing)       the one Redis of a mesh
     server NAME     one of two: master, or replica of the one that the sentinels name; without them `redis` is master
@@ -10,12 +10,12 @@ Its content is a cache, rebuilt from the journal: files that a power cut has tor
 
 import hashlib
 import os
-import shutil
 import socket
 import sys
 import time
 from pathlib import Path
 
+from bulkhead_infra.processes.redis_program import PROGRAMS, redis_program
 from bulkhead_infra.processes.torn_file import empty, torn_files
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
@@ -48,10 +48,14 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     password = next((line[1] for line in words if line[:1] == ["requirepass"] and len(line) > 1), "")
-    program = shutil.which("redis-server")
-    if program is None:
-        print("this image has no redis-server: build it again (infra/bulkhead_infra/docker/images.py)", file=sys.stderr)
+    server = redis_program(os.environ.get("PATH", os.defpath))
+    if server is None:
+        print(
+            f"this image has no {' or '.join(PROGRAMS)}: build it again (infra/bulkhead_infra/docker/images.py)",
+            file=sys.stderr,
+        )
         return 2
+    program = str(server)
     if arguments == ["sentinel"]:
         return watch(program, password)
     if not os.access(DATA, os.W_OK):

