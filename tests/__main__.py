@@ -22,8 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ALONE = "bench"
 SMOKE = "smoke"
-WHOLE_MESHES = ("faults", "e2e")
-SINGLE_SERVICES = "integration"
+REAL_PROCESSES = ("faults", "e2e", "integration")
 SIDE_BY_SIDE = 4
 """Lanes at once. What works with real processes mostly waits; what only computes has a lower priority and fills the
 pauses."""
@@ -88,19 +87,18 @@ def fast_lanes(arguments: Sequence[str]) -> list[Lane]:
 
 
 def other_lanes(arguments: Sequence[str], marks: str, computing_marks: str) -> list[Lane]:
-    """Of the rest, but for the bench. A folder of whole meshes is a lane, so that its meshes end with it."""
+    """Of the rest, but for the bench. A folder of real processes is a lane, so that its meshes end with it."""
     by_mark = ["-m", marks, *arguments]
     computing = [*ON_EVERY_CORE, "-m", computing_marks, *arguments]
     return [
         Lane("what computes for longer", computing_folders(), computing, NICENESS),
-        Lane("single services", _folders(SINGLE_SERVICES), by_mark),
-        *(Lane(", ".join(paths), paths, by_mark) for name in WHOLE_MESHES for paths in _parts(HERE / name)),
+        *(Lane(name, paths, by_mark) for folder in REAL_PROCESSES for name, paths in _parts(HERE / folder)),
     ]
 
 
 def computing_folders() -> list[str]:
     """Every folder of tests that starts no mesh and no service of its own."""
-    others = (ALONE, SMOKE, *WHOLE_MESHES, SINGLE_SERVICES)
+    others = (ALONE, SMOKE, *REAL_PROCESSES)
     return _folders(*(path.name for path in HERE.iterdir() if path.name not in others))
 
 
@@ -109,12 +107,14 @@ def _folders(*names: str) -> list[str]:
     return [f"tests/{name}" for name in sorted(names) if any((HERE / name).rglob("test_*.py"))]
 
 
-def _parts(folder: Path) -> Iterator[list[str]]:
-    """Each folder in it that has tests; the files that lie loose in it together."""
+def _parts(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Name and paths: each folder in it that has tests; the files that lie loose in it together."""
+    if not folder.exists():
+        return
     for inner in sorted(path for path in folder.glob("*/") if any(path.rglob("test_*.py")) and path.name != "external"):
-        yield [str(inner.relative_to(HERE.parent))]
+        yield f"{folder.name}/{inner.name}", [str(inner.relative_to(HERE.parent))]
     if loose := sorted(folder.glob("test_*.py")):
-        yield [str(file.relative_to(HERE.parent)) for file in loose]
+        yield folder.name, [str(file.relative_to(HERE.parent)) for file in loose]
 
 
 def main() -> int:
