@@ -20,5 +20,7 @@ timeout=${UV_HTTP_TIMEOUT:-$(of_pip timeout PIP_DEFAULT_TIMEOUT)}
 [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
 [ -z "$certificates" ] || export SSL_CERT_FILE=$certificates
 [ -z "$timeout" ] || export UV_HTTP_TIMEOUT=$timeout
+# The machine's certificates, as pip has them, in place of uv's own: a company's network may have one of its own.
+[ -z "$(ls /etc/ssl/certs 2>/dev/null)" ] || export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
 # Downloads are shown; the list of everything that was installed is not.
 "$uv" "$@" 2> >(grep --line-buffered -vE '^ [-+~] |^Using Python' >&2)
