@@ -64,6 +64,7 @@ async def test_the_demo_command_ends_with_0_and_leaves_nothing_running(tmp_path)
     assert '"processes": {}' in (tmp_path / "mesh.json").read_text()
 
 
+@pytest.mark.nightly
 async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: World, tmp_path) -> None:
     """Through the whole command: this world's offline model is its provider, and misbehaves for this case."""
     demo = generate(8)

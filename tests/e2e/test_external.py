@@ -9,8 +9,10 @@ import pytest
 from tests.e2e.fixtures.stranger import Stranger, run
 from tests.needs import is_met
 
+pytestmark = pytest.mark.nightly
 
-@pytest.mark.parametrize("meshes", ["memory", pytest.param("processes", marks=pytest.mark.nightly)])
+
+@pytest.mark.parametrize("meshes", ["memory", "processes"])
 def test_their_tests_pass_on(stranger: Stranger, meshes: str) -> None:
     # Where a disk image can be mounted, a mesh of processes has one that can be full; elsewhere it says that it cannot.
     disk = ["-o", "bulkhead_disk_mib=640"] if meshes == "processes" and is_met("loop-mounts") else []

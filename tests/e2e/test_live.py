@@ -55,6 +55,7 @@ async def _answers(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the offline model ended")
 
 
+@pytest.mark.nightly
 def test_two_objectives_are_answered_rightly_and_the_report_says_by_whom(provider):
     done = live("--only", "look-up", "fare-1", "--json", OPENAI_API_KEY="any", OPENAI_BASE_URL=provider)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,6 +70,7 @@ def test_two_objectives_are_answered_rightly_and_the_report_says_by_whom(provide
     assert report["input_tokens"] > report["output_tokens"] > 0
 
 
+@pytest.mark.nightly
 def test_a_provider_that_does_not_answer_is_a_failure_by_name_and_costs_nothing():
     url = f"http://127.0.0.1:{free_port()}/v1"
     done = live(

@@ -97,6 +97,7 @@ async def test_a_forged_source_becomes_a_dead_letter_with_the_original(world: Wo
     assert (document["status"], document["failure"]["code"]) == ("rejected", "forged_source")
 
 
+@pytest.mark.nightly
 @pytest.mark.needs("node")
 async def test_node_publishes_from_the_schemas_alone(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "node"
