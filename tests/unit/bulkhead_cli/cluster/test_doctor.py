@@ -118,6 +118,7 @@ async def test_a_login_that_is_not_accepted(server: ApiServer, home: Path) -> No
     assert set(found) == {"cluster"} and "log in again" in found["cluster"].todo
 
 
+@pytest.mark.needs("kubectl")
 async def test_no_kubectl_no_kubeconfig_no_context_no_cluster(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def only(**place: Any) -> Finding:
         (found,) = await examine(Place(**place))

@@ -131,6 +131,7 @@ def _below() -> int:
     return len([one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE])
 
 
+@pytest.mark.slow
 async def test_a_fork_bomb_is_bounded_and_ends_with_its_call(desk: Desk) -> None:
     assert await desk.said("1") == 1
     before = _below()

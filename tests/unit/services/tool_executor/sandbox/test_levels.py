@@ -187,6 +187,7 @@ def test_the_probe_runs_wherever_it_may_find_nothing() -> None:
     assert found.mechanisms["rlimits"] == "" and set(found.walls) >= set(WALLS)
 
 
+@pytest.mark.needs("sandbox")
 async def test_an_async_tool_that_declares_an_isolation_has_a_process_of_its_own(tmp_path, monkeypatch) -> None:
     code = "import os\n" + AWAITED.replace("'ran'", "str(os.getpid())")
     pack = _pack(tmp_path, monkeypatch, walled=("process", "py", code), open_air=("none", "py", code))
