@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html.parser import HTMLParser
 
 import pytest
 
@@ -93,6 +95,18 @@ def can_render_overlays() -> bool:
     return int(str(json.loads(done.stdout).get("kustomizeVersion", "v0")).lstrip("v").split(".")[0]) >= 5
 
 
+def parses_html_in_quadratic_time() -> bool:
+    """Whether unclosed comments keep this Python's parser busy, as they did before its releases of 2025."""
+
+    def seconds(count: int) -> float:
+        began, parser = time.process_time(), HTMLParser()
+        parser.feed("<!--" * count)
+        parser.close()
+        return time.process_time() - began
+
+    return seconds(8_000) > 8 * seconds(1_000) * 2
+
+
 @dataclass(frozen=True)
 class Need:
     """is_met: whether this machine has it. source: where to get it, for the last line of a run."""
@@ -105,6 +119,7 @@ NEEDS: dict[str, Need] = {
     "chromium": Need(lambda: _installed("chromium") or _installed("chromium-browser"), "apt-get install chromium"),
     "docker": Need(can_run_containers, "a Docker daemon, and apt-get install docker-compose"),
     "faketime": Need(lambda: bool(glob.glob(FAKETIME)), "apt-get install libfaketime"),
+    "hanging-parser": Need(parses_html_in_quadratic_time, "a Python whose html.parser can be made to hang"),
     "kubectl": Need(can_render_overlays, "kubectl 1.27 or newer"),
     "linux": Need(lambda: sys.platform == "linux", "Linux"),
     "loop-mounts": Need(can_mount_images, "root, loop devices and apt-get install e2fsprogs"),
