@@ -54,7 +54,7 @@ check: setup ## Style, format, generated files, import rules, types
 test: setup ## `make check`, what computes in under a second, and one mesh of processes: less than five minutes
 	@$(BIN)/python -m tests $(ARGS)
 
-test-all: test test-rest ## Every test by day: less than twenty minutes
+test-all: test test-rest ## Every test by day
 
 # What test-all has beyond test
 test-rest: setup
